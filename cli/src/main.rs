@@ -1,0 +1,3 @@
+//! The `ionian` command.
+
+fn main() {}

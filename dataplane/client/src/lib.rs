@@ -1,0 +1,1 @@
+//! The Ionian client library: blocking and async faces over the client machine.

@@ -1,0 +1,1 @@
+//! Roles wired to reactors, transports and devices.

@@ -1,0 +1,1 @@
+//! Pinned reactors, timers, idle ladder, buffer arenas, mailboxes, topology.

@@ -1,0 +1,1 @@
+//! The deterministic world: virtual clock, network and disk around the shipped machines.

@@ -1,0 +1,1 @@
+//! Driver traits: packet devices, fabrics, one-sided writes, block queues, clocks, and their middleware.

@@ -1,0 +1,1 @@
+//! Shared-memory fabric: single-producer single-consumer rings between reactors of one machine.

@@ -1,0 +1,1 @@
+//! UDP packet device: batched datagrams over kernel sockets.

@@ -1,0 +1,1 @@
+//! Block queues over files: io_uring with O_DIRECT, a pwrite fallback, and memory.
