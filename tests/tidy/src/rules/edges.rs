@@ -1,0 +1,221 @@
+//! Which crate of ours may depend on which: `types <- wire <- store <- core`, `runtime -> drivers/api <- drivers/*`, the rest on top.
+
+use crate::Finding;
+use crate::graph::{Graph, Kind};
+
+const RULE: &str = "edges";
+const REMEDY: &str = "turn the dependency round or move the code; a new edge is a design decision and a line of the table in tests/tidy/src/rules/edges.rs";
+
+/// Permitted edges of shipped and build code. A crate that is not listed may depend on none of ours.
+pub const EDGES: &[(&str, &[&str])] = &[
+    ("ionian-types", &[]),
+    ("ionian-wire", &["ionian-types"]),
+    ("ionian-store", &["ionian-types", "ionian-wire"]),
+    (
+        "ionian-core",
+        &["ionian-types", "ionian-wire", "ionian-store"],
+    ),
+    ("ionian-control-core", &["ionian-types", "ionian-wire"]),
+    ("ionian-driver-api", &["ionian-types"]),
+    ("ionian-shm", &["ionian-types", "ionian-driver-api"]),
+    ("ionian-udp", &["ionian-types", "ionian-driver-api"]),
+    ("ionian-uring", &["ionian-types", "ionian-driver-api"]),
+    ("ionian-runtime", &["ionian-types", "ionian-driver-api"]),
+    (
+        "ionian-client",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-core",
+            "ionian-runtime",
+            "ionian-driver-api",
+            "ionian-udp",
+        ],
+    ),
+    (
+        "ionian-node",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-store",
+            "ionian-core",
+            "ionian-runtime",
+            "ionian-client",
+            "ionian-control-core",
+            "ionian-driver-api",
+            "ionian-shm",
+            "ionian-udp",
+            "ionian-uring",
+        ],
+    ),
+    (
+        "ionian-cli",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-store",
+            "ionian-client",
+            "ionian-node",
+        ],
+    ),
+    (
+        "ionian-sim",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-store",
+            "ionian-core",
+            "ionian-control-core",
+        ],
+    ),
+    (
+        "ionian-benches",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-store",
+            "ionian-core",
+            "ionian-runtime",
+            "ionian-client",
+            "ionian-node",
+            "ionian-driver-api",
+            "ionian-shm",
+            "ionian-udp",
+            "ionian-uring",
+        ],
+    ),
+    ("ionian-system-tests", &["ionian-types", "ionian-client"]),
+    ("ionian-tidy", &[]),
+    ("xtask", &[]),
+    (
+        "ionian-fuzz",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-store",
+            "ionian-core",
+            "ionian-control-core",
+        ],
+    ),
+];
+
+/// Edges that tests may have beyond those of the code they test.
+pub const DEV_EDGES: &[(&str, &[&str])] = &[];
+
+/// Checks every edge between crates of ours.
+#[must_use]
+pub fn check(graph: &Graph) -> Vec<Finding> {
+    check_against(graph, EDGES, DEV_EDGES)
+}
+
+fn check_against(
+    graph: &Graph,
+    edges: &[(&str, &[&str])],
+    dev_edges: &[(&str, &[&str])],
+) -> Vec<Finding> {
+    let listed = |table: &[(&str, &[&str])], from: &str, to: &str| {
+        table
+            .iter()
+            .any(|(name, to_names)| *name == from && to_names.contains(&to))
+    };
+    let ours: Vec<&str> = graph.ours().map(|p| p.name.as_str()).collect();
+    let mut findings = Vec::new();
+    let mut finding = |manifest: &str, what: String, remedy: &'static str| {
+        findings.push(Finding {
+            path: manifest.to_owned(),
+            line: 0,
+            rule: RULE,
+            what,
+            remedy,
+        });
+    };
+    for package in graph.ours() {
+        if !edges.iter().any(|(name, _)| *name == package.name) {
+            let remedy = "give the crate a row, and say in ARCHITECTURE.md where it stands";
+            finding(
+                &package.manifest,
+                format!("{} has no row in the table of edges", package.name),
+                remedy,
+            );
+            continue;
+        }
+        for dependency in package
+            .dependencies
+            .iter()
+            .filter(|d| ours.contains(&d.name.as_str()))
+        {
+            let dev = dependency.kind == Kind::Dev;
+            if !(listed(edges, &package.name, &dependency.name)
+                || dev && listed(dev_edges, &package.name, &dependency.name))
+            {
+                let what = format!(
+                    "{} must not depend on {}{}",
+                    package.name,
+                    dependency.name,
+                    if dev { " (dev)" } else { "" }
+                );
+                finding(&package.manifest, what, REMEDY);
+            }
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::fixture;
+
+    const TABLE: &[(&str, &[&str])] = &[("low", &[]), ("high", &["low"])];
+
+    fn graph(low: &[(&str, Kind)], high: &[(&str, Kind)]) -> Graph {
+        Graph {
+            packages: vec![fixture("low", low), fixture("high", high)],
+        }
+    }
+
+    #[test]
+    fn listed_edges_pass_and_crates_of_others_are_not_this_rules_business() {
+        let graph = graph(
+            &[("serde", Kind::Normal)],
+            &[("low", Kind::Normal), ("low", Kind::Dev)],
+        );
+        assert_eq!(check_against(&graph, TABLE, &[]), vec![]);
+    }
+
+    #[test]
+    fn an_edge_upwards_is_named() {
+        let findings = check_against(&graph(&[("high", Kind::Normal)], &[]), TABLE, &[]);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].path, "low/Cargo.toml");
+        assert!(
+            findings[0].what.contains("low must not depend on high"),
+            "{findings:?}"
+        );
+    }
+
+    #[test]
+    fn an_edge_of_tests_needs_its_own_row() {
+        let graph = graph(&[("high", Kind::Dev)], &[]);
+        assert_eq!(check_against(&graph, TABLE, &[]).len(), 1);
+        assert_eq!(check_against(&graph, TABLE, &[("low", &["high"])]), vec![]);
+        let shipped = Graph {
+            packages: vec![
+                fixture("low", &[("high", Kind::Normal)]),
+                fixture("high", &[]),
+            ],
+        };
+        assert_eq!(
+            check_against(&shipped, TABLE, &[("low", &["high"])]).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_crate_without_a_row_is_named() {
+        let graph = Graph {
+            packages: vec![fixture("new", &[])],
+        };
+        assert!(check_against(&graph, TABLE, &[])[0].what.contains("no row"));
+    }
+}
