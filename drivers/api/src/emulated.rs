@@ -1,0 +1,284 @@
+//! One-sided writes over any fabric: the write travels as a message and the receiving side copies it to its region.
+//!
+//! Each message carries a trailer, one byte for a plain message and seventeen for a write, because a trailer is appended
+//! in place where a header would move the bytes. A peer that names a region it was not given, or bytes outside it, is
+//! disconnected: such a write never reaches memory.
+
+use std::os::fd::RawFd;
+
+use ionian_types::ConnId;
+
+use crate::bounded::Bounded;
+use crate::buf::{Buf, BufPool};
+use crate::fabric::{CloseReason, Fabric, FabricCaps, FabricEvent, FabricEvents, SendError};
+use crate::onesided::{ExposeError, OneSided, RegionKey, RegionRange};
+
+/// Last byte of a plain message.
+const KIND_MESSAGE: u8 = 0;
+/// Last byte of a write.
+const KIND_WRITE: u8 = 1;
+/// Region, generation, offset, immediate (each u32, little-endian), kind.
+const WRITE_TRAILER_BYTES: usize = 17;
+
+#[derive(Debug, Default)]
+struct Region {
+    generation: u32,
+    exposed: Option<(ConnId, Buf)>,
+}
+
+/// Gives a [`Fabric`] the [`OneSided`] contract. Both ends of a connection must be wrapped.
+#[derive(Debug)]
+pub struct Emulated<F> {
+    inner: F,
+    regions: Box<[Region]>,
+    staged: FabricEvents,
+    protocol_errors: u64,
+}
+
+impl<F: Fabric> Emulated<F> {
+    /// Wraps `inner`, with room for `regions_max` exposed regions and `events_max` events per poll.
+    #[must_use]
+    pub fn new(inner: F, regions_max: usize, events_max: usize) -> Self {
+        Self {
+            inner,
+            regions: (0..regions_max).map(|_| Region::default()).collect(),
+            staged: Bounded::with_capacity(events_max.max(1)),
+            protocol_errors: 0,
+        }
+    }
+
+    /// Messages that no correct peer sends, each of which closed its connection.
+    #[must_use]
+    pub fn protocol_errors(&self) -> u64 {
+        self.protocol_errors
+    }
+
+    /// The wrapped fabric.
+    pub fn inner_mut(&mut self) -> &mut F {
+        &mut self.inner
+    }
+
+    fn region(&self, key: RegionKey) -> Option<&(ConnId, Buf)> {
+        let region = self.regions.get(key.region as usize)?;
+        region
+            .exposed
+            .as_ref()
+            .filter(|_| region.generation == key.generation)
+    }
+
+    /// Turns a received message into its event, or `None` if no correct peer sends it. The buffer is used up.
+    fn accept(&mut self, pool: &mut BufPool, conn: ConnId, mut buf: Buf) -> Option<FabricEvent> {
+        let event = match pool.bytes(&buf).split_last() {
+            Some((&KIND_MESSAGE, message)) => {
+                let len = message.len();
+                pool.set_len(&mut buf, len);
+                return Some(FabricEvent::Received { conn, buf });
+            }
+            Some((&KIND_WRITE, rest)) => {
+                rest.split_last_chunk::<16>().and_then(|(data, trailer)| {
+                    let word =
+                        |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| trailer[at + i]));
+                    let key = RegionKey {
+                        region: word(0),
+                        generation: word(4),
+                    };
+                    let range = RegionRange {
+                        offset: word(8),
+                        len: u32::try_from(data.len()).ok()?,
+                    };
+                    self.land(pool, conn, key, range, data)?;
+                    Some(FabricEvent::Delivered {
+                        conn,
+                        key,
+                        range,
+                        immediate: word(12),
+                    })
+                })
+            }
+            _ => None,
+        };
+        pool.free(buf);
+        event
+    }
+
+    fn land(
+        &mut self,
+        pool: &BufPool,
+        conn: ConnId,
+        key: RegionKey,
+        range: RegionRange,
+        data: &[u8],
+    ) -> Option<()> {
+        let region = self
+            .regions
+            .get_mut(key.region as usize)
+            .filter(|r| r.generation == key.generation)?;
+        let (_, target) = region.exposed.as_mut().filter(|(peer, _)| *peer == conn)?;
+        let start = range.offset as usize;
+        pool.bytes_mut(target)
+            .get_mut(start..start.checked_add(data.len())?)?
+            .copy_from_slice(data);
+        Some(())
+    }
+}
+
+impl<F: Fabric> Fabric for Emulated<F> {
+    fn caps(&self) -> FabricCaps {
+        let inner = self.inner.caps();
+        FabricCaps {
+            message_bytes_max: inner.message_bytes_max.saturating_sub(WRITE_TRAILER_BYTES),
+            ..inner
+        }
+    }
+
+    fn poll(&mut self, pool: &mut BufPool, events: &mut FabricEvents) -> usize {
+        if self.staged.is_empty() {
+            self.inner.poll(pool, &mut self.staged);
+        }
+        let before = events.len();
+        while !events.is_full() {
+            let Some(event) = self.staged.pop() else {
+                break;
+            };
+            let event = match event {
+                FabricEvent::Received { conn, buf } => {
+                    self.accept(pool, conn, buf).unwrap_or_else(|| {
+                        self.protocol_errors += 1;
+                        self.inner.close(conn);
+                        FabricEvent::Closed {
+                            conn,
+                            reason: CloseReason::Protocol,
+                        }
+                    })
+                }
+                other => other,
+            };
+            if events.push(event).is_err() {
+                unreachable!("room was checked");
+            }
+        }
+        events.len() - before
+    }
+
+    fn send(&mut self, pool: &mut BufPool, conn: ConnId, mut buf: Buf) -> Result<(), SendError> {
+        let len = buf.len();
+        if len + 1 > pool.slot_bytes() {
+            return Err(SendError::TooLarge(buf));
+        }
+        pool.set_len(&mut buf, len + 1);
+        pool.bytes_mut(&mut buf)[len] = KIND_MESSAGE;
+        self.inner
+            .send(pool, conn, buf)
+            .map_err(|error| shortened(pool, error, len))
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        self.inner.close(conn);
+    }
+
+    fn arm(&mut self) -> bool {
+        self.staged.is_empty() && self.inner.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.inner.disarm();
+    }
+
+    fn wake_fd(&self) -> Option<RawFd> {
+        self.inner.wake_fd()
+    }
+}
+
+impl<F: Fabric> OneSided for Emulated<F> {
+    fn expose(&mut self, conn: ConnId, buf: Buf) -> Result<RegionKey, ExposeError> {
+        let Some(index) = self
+            .regions
+            .iter()
+            .position(|region| region.exposed.is_none())
+        else {
+            return Err(ExposeError::Full(buf));
+        };
+        let region = &mut self.regions[index];
+        region.exposed = Some((conn, buf));
+        Ok(RegionKey {
+            region: u32::try_from(index).expect("regions are few"),
+            generation: region.generation,
+        })
+    }
+
+    fn revoke(&mut self, key: RegionKey) -> Option<Buf> {
+        let region = self
+            .regions
+            .get_mut(key.region as usize)
+            .filter(|r| r.generation == key.generation)?;
+        let (_, buf) = region.exposed.take()?;
+        region.generation = region.generation.wrapping_add(1);
+        Some(buf)
+    }
+
+    fn copy_out(&self, pool: &BufPool, key: RegionKey, range: RegionRange, into: &mut Buf) -> bool {
+        let Some((_, source)) = self.region(key) else {
+            return false;
+        };
+        let start = range.offset as usize;
+        let Some(bytes) = start
+            .checked_add(range.len as usize)
+            .and_then(|end| pool.bytes(source).get(start..end))
+        else {
+            return false;
+        };
+        if bytes.len() > pool.slot_bytes() {
+            return false;
+        }
+        pool.set_len(into, bytes.len());
+        pool.bytes_mut(into).copy_from_slice(bytes);
+        true
+    }
+
+    fn write(
+        &mut self,
+        pool: &mut BufPool,
+        conn: ConnId,
+        key: RegionKey,
+        offset: u32,
+        immediate: u32,
+        mut buf: Buf,
+    ) -> Result<(), SendError> {
+        let len = buf.len();
+        if len + WRITE_TRAILER_BYTES > pool.slot_bytes() {
+            return Err(SendError::TooLarge(buf));
+        }
+        pool.set_len(&mut buf, len + WRITE_TRAILER_BYTES);
+        let trailer = &mut pool.bytes_mut(&mut buf)[len..];
+        for (word, at) in [key.region, key.generation, offset, immediate]
+            .into_iter()
+            .zip((0..).step_by(4))
+        {
+            trailer[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        trailer[WRITE_TRAILER_BYTES - 1] = KIND_WRITE;
+        self.inner
+            .send(pool, conn, buf)
+            .map_err(|error| shortened(pool, error, len))
+    }
+}
+
+/// A refused message as the caller gave it, without the trailer.
+fn shortened(pool: &BufPool, error: SendError, len: usize) -> SendError {
+    let strip = |mut buf: Buf| {
+        pool.set_len(&mut buf, len);
+        buf
+    };
+    match error {
+        SendError::Full(buf) => SendError::Full(strip(buf)),
+        SendError::Closed(buf) => SendError::Closed(strip(buf)),
+        SendError::TooLarge(buf) => SendError::TooLarge(strip(buf)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

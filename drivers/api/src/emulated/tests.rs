@@ -1,0 +1,310 @@
+//! One-sided writes over a fabric in memory: they land where allowed, and only there.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::*;
+use crate::buf::{PoolLayout, PoolOptions};
+use crate::middleware::{FabricFaults, FaultyFabric, Traced};
+
+type Wire = Rc<RefCell<VecDeque<Vec<u8>>>>;
+
+/// One end of a single connection of four messages at most; messages are copied so that each end has its own pool.
+struct End {
+    tx: Wire,
+    rx: Wire,
+    closed: bool,
+}
+
+const CONN: ConnId = ConnId::ZERO;
+
+impl Fabric for End {
+    fn caps(&self) -> FabricCaps {
+        FabricCaps {
+            backend: "test",
+            message_bytes_max: 256,
+            one_sided: false,
+        }
+    }
+
+    fn poll(&mut self, pool: &mut BufPool, events: &mut FabricEvents) -> usize {
+        let before = events.len();
+        while !events.is_full() && pool.available() > 0 && !self.closed {
+            let Some(bytes) = self.rx.borrow_mut().pop_front() else {
+                break;
+            };
+            let buf = pool.alloc_from(&bytes).expect("checked");
+            assert!(
+                events
+                    .push(FabricEvent::Received { conn: CONN, buf })
+                    .is_ok()
+            );
+        }
+        events.len() - before
+    }
+
+    fn send(&mut self, pool: &mut BufPool, _conn: ConnId, buf: Buf) -> Result<(), SendError> {
+        if self.closed {
+            return Err(SendError::Closed(buf));
+        }
+        if self.tx.borrow().len() >= 4 {
+            return Err(SendError::Full(buf));
+        }
+        self.tx.borrow_mut().push_back(pool.bytes(&buf).to_vec());
+        pool.free(buf);
+        Ok(())
+    }
+
+    fn flush(&mut self) {}
+
+    fn close(&mut self, _conn: ConnId) {
+        self.closed = true;
+    }
+
+    fn arm(&mut self) -> bool {
+        self.rx.borrow().is_empty()
+    }
+
+    fn disarm(&mut self) {}
+
+    fn wake_fd(&self) -> Option<RawFd> {
+        None
+    }
+}
+
+fn ends() -> (End, End, Wire) {
+    let (a, b) = (Wire::default(), Wire::default());
+    let one = End {
+        tx: a.clone(),
+        rx: b.clone(),
+        closed: false,
+    };
+    (
+        one,
+        End {
+            tx: b,
+            rx: a.clone(),
+            closed: false,
+        },
+        a,
+    )
+}
+
+fn pool() -> BufPool {
+    BufPool::new(PoolOptions {
+        slots: 16,
+        slot_bytes: 128,
+        layout: PoolLayout::Coloured,
+    })
+    .expect("valid size")
+}
+
+fn region(pool: &mut BufPool) -> Buf {
+    pool.alloc_from(&[0; 32]).expect("free")
+}
+
+#[test]
+fn writes_and_messages_arrive_in_order() {
+    let (one, two, _) = ends();
+    let (mut a, mut b) = (
+        Emulated::new(one, 4, 8),
+        Emulated::new(Traced::new(two, 8), 4, 8),
+    );
+    let (mut pa, mut pb) = (pool(), pool());
+    let exposed = region(&mut pb);
+    let key = b.expose(CONN, exposed).expect("room");
+
+    let buf = pa.alloc_from(b"first").expect("free");
+    a.send(&mut pa, CONN, buf).expect("room");
+    let buf = pa.alloc_from(b"abc").expect("free");
+    a.write(&mut pa, CONN, key, 7, 42, buf).expect("room");
+    assert_eq!(pa.in_use(), 0);
+
+    let mut events = Bounded::with_capacity(8);
+    assert!(!b.arm(), "work is waiting");
+    assert_eq!(b.poll(&mut pb, &mut events), 2);
+    match events.pop() {
+        Some(FabricEvent::Received { buf, .. }) => {
+            assert_eq!(pb.bytes(&buf), b"first");
+            pb.free(buf);
+        }
+        other => panic!("{other:?}"),
+    }
+    match events.pop() {
+        Some(FabricEvent::Delivered {
+            key: landed,
+            range,
+            immediate,
+            ..
+        }) => {
+            assert_eq!(
+                (landed, range, immediate),
+                (key, RegionRange { offset: 7, len: 3 }, 42)
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut copy = pb.alloc().expect("free");
+    assert!(b.copy_out(&pb, key, RegionRange { offset: 6, len: 5 }, &mut copy));
+    assert_eq!(pb.bytes(&copy), b"\0abc\0");
+    assert!(
+        !b.copy_out(&pb, key, RegionRange { offset: 30, len: 3 }, &mut copy),
+        "beyond the region"
+    );
+    pb.free(copy);
+    assert_eq!(b.inner_mut().counts().received, 2);
+    let back = b.revoke(key).expect("exposed");
+    pb.free(back);
+    assert!(b.revoke(key).is_none());
+    assert_eq!(pb.in_use(), 0);
+}
+
+/// What b's poll reports after one write by a.
+fn outcome(change: impl FnOnce(RegionKey) -> (RegionKey, u32, ConnId)) -> FabricEvent {
+    let (one, two, _) = ends();
+    let (mut a, mut b) = (Emulated::new(one, 4, 8), Emulated::new(two, 4, 8));
+    let (mut pa, mut pb) = (pool(), pool());
+    let exposed = region(&mut pb);
+    let probe = RegionKey {
+        region: 0,
+        generation: 0,
+    };
+    let (key, offset, owner) = change(probe);
+    assert_eq!(b.expose(owner, exposed).expect("room"), probe);
+    let buf = pa.alloc_from(b"abcd").expect("free");
+    a.write(&mut pa, CONN, key, offset, 0, buf).expect("room");
+    let mut events = Bounded::with_capacity(8);
+    assert_eq!(b.poll(&mut pb, &mut events), 1);
+    let back = b.revoke(probe).expect("exposed");
+    assert!(
+        pb.bytes(&back).iter().all(|byte| *byte == 0) || offset == 28,
+        "nothing landed"
+    );
+    events.pop().expect("one event")
+}
+
+#[test]
+fn a_write_outside_what_was_exposed_closes_the_connection() {
+    let closed = |event| {
+        matches!(
+            event,
+            FabricEvent::Closed {
+                reason: CloseReason::Protocol,
+                ..
+            }
+        )
+    };
+    assert!(matches!(
+        outcome(|key| (key, 28, CONN)),
+        FabricEvent::Delivered { .. }
+    ));
+    assert!(closed(outcome(|key| (key, 29, CONN))), "past the end");
+    assert!(
+        closed(outcome(|key| (key, u32::MAX, CONN))),
+        "far past the end"
+    );
+    assert!(
+        closed(outcome(|key| (RegionKey { region: 9, ..key }, 0, CONN))),
+        "no such region"
+    );
+    assert!(
+        closed(outcome(|key| (
+            RegionKey {
+                generation: 1,
+                ..key
+            },
+            0,
+            CONN
+        ))),
+        "another life"
+    );
+    assert!(
+        closed(outcome(|key| (key, 0, ConnId::new(1)))),
+        "exposed to somebody else"
+    );
+}
+
+#[test]
+fn garbage_closes_the_connection_and_a_full_queue_gives_the_message_back_whole() {
+    let (one, two, wire) = ends();
+    let (mut a, mut b) = (Emulated::new(one, 1, 8), Emulated::new(two, 1, 8));
+    let (mut pa, mut pb) = (pool(), pool());
+    for _ in 0..4 {
+        let buf = pa.alloc_from(b"x").expect("free");
+        a.send(&mut pa, CONN, buf).expect("room");
+    }
+    let buf = pa.alloc_from(b"again").expect("free");
+    match a.send(&mut pa, CONN, buf) {
+        Err(SendError::Full(buf)) => assert_eq!(pa.bytes(&buf), b"again"),
+        other => panic!("{other:?}"),
+    }
+    wire.borrow_mut().clear();
+    for garbage in [&[][..], &[7], &[1], &[0, 0, 0, 1]] {
+        wire.borrow_mut().push_back(garbage.to_vec());
+        b.inner_mut().closed = false;
+        let mut events = Bounded::with_capacity(8);
+        b.poll(&mut pb, &mut events);
+        assert!(matches!(
+            events.pop(),
+            Some(FabricEvent::Closed {
+                reason: CloseReason::Protocol,
+                ..
+            })
+        ));
+    }
+    assert_eq!((b.protocol_errors(), pb.in_use()), (4, 0));
+}
+
+#[test]
+fn a_faulty_fabric_keeps_order_and_loses_nothing_but_connections() {
+    let faults = FabricFaults {
+        refuse_ppm: 200_000,
+        delay_ppm: 300_000,
+        delay_polls_max: 5,
+        ..Default::default()
+    };
+    let (one, mut b, _) = ends();
+    let mut a = FaultyFabric::new(one, faults, 5);
+    let (mut pa, mut pb) = (pool(), pool());
+    let (mut events, mut none) = (Bounded::with_capacity(8), Bounded::with_capacity(8));
+    let (mut next, mut expected) = (0u64, 0u64);
+    while expected < 500 {
+        if next < 500
+            && let Some(buf) = pa.alloc_from(&next.to_le_bytes())
+        {
+            match a.send(&mut pa, CONN, buf) {
+                Ok(()) => next += 1,
+                Err(error) => pa.free(error.into_buf()),
+            }
+        }
+        a.poll(&mut pa, &mut none);
+        b.poll(&mut pb, &mut events);
+        while let Some(FabricEvent::Received { buf, .. }) = events.pop() {
+            assert_eq!(pb.bytes(&buf), expected.to_le_bytes());
+            expected += 1;
+            pb.free(buf);
+        }
+    }
+    let counts = a.counts();
+    assert!(counts.delayed > 50 && counts.failed > 50, "{counts:?}");
+    assert_eq!((pa.in_use(), pb.in_use()), (0, 0));
+
+    a.set_faults(FabricFaults {
+        close_ppm: 1_000_000,
+        ..Default::default()
+    });
+    let buf = pa.alloc_from(b"x").expect("free");
+    match a.send(&mut pa, CONN, buf) {
+        Err(SendError::Closed(buf)) => pa.free(buf),
+        other => panic!("{other:?}"),
+    }
+    a.poll(&mut pa, &mut none);
+    assert!(matches!(
+        none.pop(),
+        Some(FabricEvent::Closed {
+            reason: CloseReason::Broken,
+            ..
+        })
+    ));
+}
