@@ -1,0 +1,1 @@
+//! The session layer: reliable FIFO messages over datagrams.

@@ -1,0 +1,147 @@
+//! Opening a session, and the exchanges with the directory: registration, cluster maps, view intents, status.
+
+use ionian_types::{
+    ClientId, ClusterId, EntryNo, Inc, LogId, NodeId, SessionNo, ShardId, Slot, ViewId,
+};
+
+use super::macros::{body, code_enum};
+
+code_enum! {
+    /// What a process is at one end of a session.
+    Role {
+        /// A client.
+        Client = 1,
+        /// A replica of `shard` in `slot`.
+        Replica = 2,
+        /// A leaf of the ordering tree.
+        Leaf = 3,
+        /// The leader of the root group.
+        Root = 4,
+        /// The controller.
+        Controller = 5,
+    }
+}
+
+body! {
+    /// The first message of every session, in both directions. No tail.
+    Hello = 1 {
+        /// The cluster; a frame of another one is dropped.
+        cluster: ClusterId,
+        /// The sender's frame version.
+        wire_version: u16,
+        /// What the sender is here.
+        role: Role,
+        /// The sender's node; 0 for clients.
+        node: NodeId,
+        /// The sender's incarnation; 0 for clients.
+        inc: Inc,
+        /// The log that the session is about; `LogId::MAX` when it is about none.
+        log: LogId,
+        /// The sender's shard, for replicas.
+        shard: ShardId,
+        /// The sender's slot, for replicas.
+        slot: Slot,
+        /// The shard epoch entered (replicas), or 0.
+        epoch: ViewId,
+        /// The last entry applied or committed.
+        last: EntryNo,
+        /// The client life, for clients.
+        client: ClientId,
+        /// The client's session, for clients.
+        session: SessionNo,
+    }
+}
+
+body! {
+    /// Process to controller: a role starts on a node. Tail: the address it listens on, UTF-8, may be empty.
+    Register = 2 {
+        /// The cluster; zero when the node has no data directory yet.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeId,
+        /// The role.
+        role: Role,
+        /// The log.
+        log: LogId,
+        /// The shard, for replicas.
+        shard: ShardId,
+        /// The slot, for replicas.
+        slot: Slot,
+        /// The incarnation of the last life found in the data directory; 0 when none.
+        last_inc: Inc,
+        /// Whether the state of the last life is still here (D1 data directory, readable).
+        has_data: bool,
+        /// Names the answer.
+        request: u64,
+    }
+}
+
+body! {
+    /// Answer to [`Register`]. Tail: why it was refused, UTF-8, empty when accepted.
+    Registered = 3 {
+        /// The request.
+        request: u64,
+        /// The cluster.
+        cluster: ClusterId,
+        /// The new incarnation; 0 when refused.
+        inc: Inc,
+    }
+}
+
+body! {
+    /// Anyone to the directory: the cluster map, when it is newer than `known`. No tail.
+    DirectoryRequest = 4 {
+        /// Names the answer.
+        request: u64,
+        /// The version of the map known; 0 for any.
+        known: u64,
+    }
+}
+
+body! {
+    /// The cluster map. Tail: a [`ClusterMap`](crate::directory::ClusterMap), empty when `version` is what was known.
+    DirectoryAnswer = 5 {
+        /// The request; 0 for a push.
+        request: u64,
+        /// The map's version.
+        version: u64,
+    }
+}
+
+body! {
+    /// Controller to root: log this view. Idempotent by number. Tail: the view's changes, as [`crate::entry`] encodes them.
+    Intent = 6 {
+        /// The log.
+        log: LogId,
+        /// The view, one more than the last logged.
+        view: ViewId,
+    }
+}
+
+body! {
+    /// Root to controller: the last view in the committed cut log. No tail.
+    IntentDone = 7 {
+        /// The log.
+        log: LogId,
+        /// The view.
+        view: ViewId,
+        /// The entry that holds it.
+        entry: EntryNo,
+    }
+}
+
+body! {
+    /// Anyone to a process: its state and counters. No tail.
+    StatusRequest = 8 {
+        /// Names the answer.
+        request: u64,
+    }
+}
+
+body! {
+    /// Answer to [`StatusRequest`]. Tail: JSON, UTF-8.
+    StatusAnswer = 9 {
+        /// The request.
+        request: u64,
+    }
+}

@@ -1,0 +1,124 @@
+//! Messages between the replicas of a shard, and between a replica and the cut log.
+
+use ionian_types::{EntryNo, Gsn, Inc, LogId, Lsn, SegmentId, ShardId, ViewId};
+
+use super::macros::body;
+
+body! {
+    /// Primary to peer: a run of its segment's records. Tail: sealed records, back to back.
+    Replicate = 32 {
+        /// The log.
+        log: LogId,
+        /// The segment, owned by the sender.
+        segment: SegmentId,
+        /// The generation, opened by the sender's life.
+        generation: ViewId,
+        /// The first record's position.
+        from: Lsn,
+        /// The number of records.
+        count: u32,
+    }
+}
+
+body! {
+    /// Peer to primary: how much of the primary's segment this replica holds. Opens and resumes replication. No tail.
+    Have = 33 {
+        /// The segment, owned by the receiver.
+        segment: SegmentId,
+        /// The generation that the sender has entered for it.
+        generation: ViewId,
+        /// The contiguous length held.
+        len: Lsn,
+    }
+}
+
+body! {
+    /// Replica to peer: send me committed records that I miss. No tail.
+    CopyRequest = 34 {
+        /// The segment.
+        segment: SegmentId,
+        /// The shard epoch that both must have entered.
+        epoch: ViewId,
+        /// The first position wanted.
+        from: Lsn,
+        /// The position after the last wanted.
+        to: Lsn,
+    }
+}
+
+body! {
+    /// Answer to [`CopyRequest`]: a run of committed records, each with the generation that owns it. Tail: sealed records.
+    CopyData = 35 {
+        /// The segment.
+        segment: SegmentId,
+        /// The shard epoch.
+        epoch: ViewId,
+        /// The first record's position.
+        from: Lsn,
+        /// The number of records; 0 when the sender does not hold the first one.
+        count: u32,
+    }
+}
+
+body! {
+    /// Receiver of a copy to its sender: held up to here. No tail.
+    CopyAck = 36 {
+        /// The segment.
+        segment: SegmentId,
+        /// The shard epoch.
+        epoch: ViewId,
+        /// The contiguous length held.
+        len: Lsn,
+    }
+}
+
+body! {
+    /// Replica to leaf: lengths of the contiguous prefixes held at the log's class. Tail: one `u64` per segment of the shard.
+    Report = 37 {
+        /// The shard.
+        shard: ShardId,
+        /// The shard epoch entered.
+        epoch: ViewId,
+        /// The sender's incarnation.
+        inc: Inc,
+        /// The report's number, rising within one incarnation.
+        seq: u64,
+        /// The last entry applied, at the log's class.
+        applied: EntryNo,
+        /// The number of lengths.
+        segments: u8,
+    }
+}
+
+body! {
+    /// Replica to the cut log: send the entries that touch my shard after this one. No tail.
+    Backfill = 38 {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The last entry applied.
+        after: EntryNo,
+    }
+}
+
+body! {
+    /// The cut log to a replica: every entry that touches its shard in (`after`, `through`], and no other. Tail: entries,
+    /// each preceded by its length as `u32`. An empty tail says that none touched the shard.
+    Entries = 39 {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The entry after which this begins.
+        after: EntryNo,
+        /// The last entry considered.
+        through: EntryNo,
+        /// The number of entries in the tail.
+        count: u32,
+        /// The position after the last one ordered by `through`.
+        end_gsn: Gsn,
+        /// Positions below are trimmed.
+        trim: Gsn,
+    }
+}

@@ -1,0 +1,333 @@
+//! Messages of the ordering tree: rounds go up, bases come down.
+
+use ionian_types::{
+    Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RoundNo, SegmentId, ShardId,
+    ViewId,
+};
+
+use super::macros::body;
+use crate::codec::Field;
+use crate::codec::{Reader, WireError, Writer};
+
+body! {
+    /// Child to parent: a round. Consecutive within (`edge`, `inc`). Tail: [`UpItem`]s, the changed segments, or all of them
+    /// when `full`.
+    Up = 48 {
+        /// The log.
+        log: LogId,
+        /// The edge epoch.
+        edge: EdgeEpoch,
+        /// The child's incarnation.
+        inc: Inc,
+        /// The round's number.
+        round: RoundNo,
+        /// The sum of all lengths of the subtree in this round.
+        total: u64,
+        /// Whether the tail holds every segment of the subtree.
+        full: bool,
+        /// The number of items.
+        items: u32,
+    }
+}
+
+/// One segment's length in an [`Up`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UpItem {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Its length: the k-th largest of its replicas'.
+    pub len: Lsn,
+}
+
+impl Field for UpItem {
+    const LEN: usize = SegmentId::LEN + Lsn::LEN;
+    fn take(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        Ok(Self {
+            segment: reader.field()?,
+            len: reader.field()?,
+        })
+    }
+    fn put(self, bytes: &mut [u8]) {
+        self.segment.put(&mut bytes[..5]);
+        self.len.put(&mut bytes[5..13]);
+    }
+}
+
+body! {
+    /// Parent to child: your next round must be full. No tail.
+    NeedFull = 49 {
+        /// The log.
+        log: LogId,
+        /// The edge epoch.
+        edge: EdgeEpoch,
+    }
+}
+
+body! {
+    /// Parent to child: the edge (re)starts; these lengths are round 0. Tail: one [`ShardStart`] per shard below.
+    EdgeStart = 50 {
+        /// The log.
+        log: LogId,
+        /// The new edge epoch.
+        edge: EdgeEpoch,
+        /// The last committed entry.
+        entry: EntryNo,
+        /// The position after the last one ordered.
+        end_gsn: Gsn,
+        /// Positions below are trimmed.
+        trim: Gsn,
+        /// The number of shards.
+        shards: u32,
+    }
+}
+
+/// What a leaf must know of one shard when its edge starts. Variable length: members, then lengths, then for a joint
+/// epoch the new members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardStart<'a> {
+    /// The shard.
+    pub shard: ShardId,
+    /// The shard epoch: the last view that changed it.
+    pub epoch: ViewId,
+    /// The last entry that touches it.
+    pub last: EntryNo,
+    /// The durability class.
+    pub class: Durability,
+    /// How many replicas must hold a record.
+    pub quorum: u8,
+    members: &'a [u8],
+    lens: &'a [u8],
+}
+
+/// A member of a shard as [`ShardStart`] lists it, in slot order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// The incarnation whose reports count.
+    pub inc: Inc,
+    /// The failure domain, for D2.
+    pub domain: u32,
+}
+
+impl Field for Member {
+    const LEN: usize = 16;
+    fn take(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        Ok(Self {
+            node: reader.field()?,
+            inc: reader.field()?,
+            domain: reader.field()?,
+        })
+    }
+    fn put(self, bytes: &mut [u8]) {
+        self.node.put(&mut bytes[..4]);
+        self.inc.put(&mut bytes[4..12]);
+        Field::put(self.domain, &mut bytes[12..16]);
+    }
+}
+
+impl<'a> ShardStart<'a> {
+    /// Reads one shard's start.
+    ///
+    /// # Errors
+    /// Any [`WireError`]; effect none.
+    pub fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        let shard = reader.field()?;
+        let epoch = reader.field()?;
+        let last = reader.field()?;
+        let class = reader.field()?;
+        let quorum: u8 = reader.field()?;
+        let count: u8 = reader.field()?;
+        if count == 0
+            || usize::from(count) > ionian_types::SEGMENTS_PER_SHARD_MAX
+            || quorum == 0
+            || quorum > count
+        {
+            return Err(WireError::Range {
+                field: "shard members",
+                value: u64::from(count),
+            });
+        }
+        let members = reader.bytes(usize::from(count) * Member::LEN)?;
+        let lens = reader.bytes(usize::from(count) * 8)?;
+        Ok(Self {
+            shard,
+            epoch,
+            last,
+            class,
+            quorum,
+            members,
+            lens,
+        })
+    }
+
+    /// Writes one shard's start.
+    ///
+    /// # Errors
+    /// [`WireError::Full`].
+    ///
+    /// # Panics
+    /// If members and lengths differ in number.
+    #[allow(clippy::too_many_arguments)]
+    pub fn write(
+        writer: &mut Writer<'_>,
+        shard: ShardId,
+        epoch: ViewId,
+        last: EntryNo,
+        class: Durability,
+        quorum: u8,
+        members: &[Member],
+        lens: &[Lsn],
+    ) -> Result<(), WireError> {
+        assert_eq!(members.len(), lens.len(), "one length per member's segment");
+        writer.field(shard)?;
+        writer.field(epoch)?;
+        writer.field(last)?;
+        writer.field(class)?;
+        writer.field(quorum)?;
+        writer.field(members.len() as u8)?;
+        for member in members {
+            writer.field(*member)?;
+        }
+        for len in lens {
+            writer.field(*len)?;
+        }
+        Ok(())
+    }
+
+    /// The members in slot order.
+    pub fn members(&self) -> impl ExactSizeIterator<Item = Member> + 'a {
+        self.members
+            .chunks_exact(Member::LEN)
+            .map(|bytes| Member::take(bytes).expect("the length was checked"))
+    }
+
+    /// The committed lengths in slot order.
+    pub fn lens(&self) -> impl ExactSizeIterator<Item = Lsn> + 'a {
+        self.lens
+            .chunks_exact(8)
+            .map(|bytes| Lsn::take(bytes).expect("the length was checked"))
+    }
+}
+
+body! {
+    /// Child to parent: start my edge again. No tail.
+    NeedEdge = 51 {
+        /// The log.
+        log: LogId,
+        /// The edge epoch known, zero when none.
+        edge: EdgeEpoch,
+    }
+}
+
+body! {
+    /// Parent to child, at session start and periodically: how far silence is complete. No tail.
+    Sync = 52 {
+        /// The log.
+        log: LogId,
+        /// The edge epoch.
+        edge: EdgeEpoch,
+        /// Every entry up to this one that concerned the child was sent.
+        complete: EntryNo,
+        /// The position after the last one ordered by `complete`.
+        end_gsn: Gsn,
+        /// Positions below are trimmed.
+        trim: Gsn,
+        /// The last round of the child that an entry chose.
+        chosen: RoundNo,
+    }
+}
+
+body! {
+    /// Leaf to replica: how far silence is complete. No tail.
+    SyncShard = 53 {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The shard epoch.
+        epoch: ViewId,
+        /// The last entry that touches the shard.
+        last: EntryNo,
+        /// No later entry up to this one touches the shard.
+        complete: EntryNo,
+        /// The position after the last one ordered by `complete`.
+        end_gsn: Gsn,
+        /// Positions below are trimmed.
+        trim: Gsn,
+    }
+}
+
+body! {
+    /// Leaf to controller, on change and periodically: what holds a shard back. Tail: per member the age of its last
+    /// report in microseconds (`u64`) and its lag behind the last touching entry (`u64`).
+    ShardStatus = 54 {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The shard epoch.
+        epoch: ViewId,
+        /// Every segment's k-th largest length has reached the lengths of the edge's start.
+        whole: bool,
+        /// Joint epochs: the new set holds every committed length.
+        ready: bool,
+        /// A bit per member whose report fell within one (epoch, inc).
+        regressed: u8,
+        /// The slot that holds the minimum back.
+        slowest: u8,
+        /// The number of members.
+        members: u8,
+    }
+}
+
+body! {
+    /// Parent to child: a committed entry chose one of your rounds; this is your base. No tail.
+    Down = 55 {
+        /// The log.
+        log: LogId,
+        /// The entry.
+        entry: EntryNo,
+        /// The last entry before it for which this child got a Down in this edge epoch, or the entry of the edge's start.
+        prev_entry: EntryNo,
+        /// The edge epoch.
+        edge: EdgeEpoch,
+        /// The child's incarnation.
+        inc: Inc,
+        /// The round chosen.
+        round: RoundNo,
+        /// The round chosen by `prev_entry`.
+        prev_round: RoundNo,
+        /// The first position that belongs to the child's subtree in this entry.
+        base: Gsn,
+        /// The number of positions that belong to it.
+        total: u64,
+        /// The position after the last one ordered by the entry.
+        end_gsn: Gsn,
+    }
+}
+
+body! {
+    /// Leaf to replica: a committed cut as far as it concerns one shard. Tail: per segment its generation and its new
+    /// length (`u64`, `u64`).
+    DownShard = 56 {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The entry.
+        entry: EntryNo,
+        /// The entry before it that touches the shard.
+        prev_entry: EntryNo,
+        /// The shard epoch.
+        epoch: ViewId,
+        /// The first position that belongs to the shard in this entry.
+        base: Gsn,
+        /// The position after the last one ordered by the entry.
+        end_gsn: Gsn,
+        /// The number of segments in the tail.
+        segments: u8,
+    }
+}

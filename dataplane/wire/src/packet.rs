@@ -1,0 +1,1 @@
+//! The header of a packet: what a session puts before messages.
