@@ -1,6 +1,14 @@
 //! Sans-IO state machines of the ordering protocols.
 //!
-//! Nothing in this crate knows a socket, a file, a thread, a clock, a random source or a hash seed.
+//! Nothing in this crate knows a socket, a file, a thread, a clock, a random source or a hash seed. Each machine takes
+//! messages and the time, and leaves messages in an [`Outbox`]; the same machines run in the simulator, in one process and
+//! on many hosts.
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+pub mod client;
+pub mod outbox;
 pub mod session;
+
+pub use outbox::{Full, Outbox, OutboxLimits};

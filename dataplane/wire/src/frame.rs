@@ -28,7 +28,7 @@ pub use read::{
     ReadAnswer, ReadStatus, SubCredit, Subscribe, Tail, TailAnswer, TrimAnswer, TrimRequest,
     TrimStatus, Unsubscribe,
 };
-pub use shard::{Backfill, CopyAck, CopyData, CopyRequest, Entries, Have, Replicate, Report};
+pub use shard::{Backfill, CopyAck, CopyData, CopyRequest, Entries, Have, Replicate, Report, ShardSnapshot};
 pub use tree::{
     Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStatus, Sync,
     SyncShard, Up, UpItem,
@@ -96,10 +96,19 @@ pub fn encode_head<B: Body>(
     body.write(writer)
 }
 
+/// Corrects the length in the header of a message whose tail was written after its head.
+///
+/// # Panics
+/// If `message` is shorter than a header.
+pub fn patch_len(message: &mut [u8]) {
+    let len = (message.len() - MESSAGE_HEADER_BYTES) as u32;
+    crate::codec::Field::put(len, &mut message[4..8]);
+}
+
 macros::messages! {
     Hello, Register, Registered, DirectoryRequest, DirectoryAnswer, Intent, IntentDone, StatusRequest, StatusAnswer,
     Append, AppendAck, AppendRefused, CloseSession, SessionClosed, Fate, FateAnswer,
-    Replicate, Have, CopyRequest, CopyData, CopyAck, Report, Backfill, Entries,
+    Replicate, Have, CopyRequest, CopyData, CopyAck, Report, Backfill, Entries, ShardSnapshot,
     Up, NeedFull, EdgeStart, NeedEdge, Sync, SyncShard, ShardStatus, Down, DownShard,
     Tail, TailAnswer, Locate, LocateAnswer, Read, ReadAnswer, Subscribe, Unsubscribe, SubCredit, Deliver, DeliverGap, DeliverEnd,
     TrimRequest, TrimAnswer,

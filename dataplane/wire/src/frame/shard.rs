@@ -122,3 +122,20 @@ body! {
         trim: Gsn,
     }
 }
+
+body! {
+    /// The cut log to a replica that asks for entries which were dropped: the shard's whole state after `entry`. Tail: the
+    /// state, as the cut log's snapshot encodes a shard.
+    ShardSnapshot = 40 {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The entry after which the state holds.
+        entry: EntryNo,
+        /// The position after the last one ordered by `entry`.
+        end_gsn: Gsn,
+        /// Positions below are trimmed.
+        trim: Gsn,
+    }
+}
