@@ -1,0 +1,202 @@
+//! What the tests need beyond a Rust toolchain: how to see whether it is there, and which Debian package brings it.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+/// Something that a test needs and that a distribution packages.
+#[derive(Debug)]
+pub(crate) struct Requirement {
+    /// What it is.
+    pub(crate) name: &'static str,
+    /// The Debian package that brings it.
+    pub(crate) package: &'static str,
+    /// What runs when it is there.
+    pub(crate) enables: &'static str,
+    probe: fn() -> bool,
+}
+
+/// Everything that can be missing, in the order it is reported. A new row needs a test that prints `SKIP name: reason (install PACKAGE)`
+/// when it is absent.
+pub(crate) const ALL: &[Requirement] = &[CXX, PKG_CONFIG, HWLOC];
+
+/// Builds libFuzzer, which is C++.
+pub(crate) const CXX: Requirement = Requirement {
+    name: "a C++ compiler",
+    package: "g++",
+    enables: "the fuzz targets (libFuzzer is C++)",
+    probe: || answers("c++", "--version"),
+};
+
+/// Finds C libraries.
+pub(crate) const PKG_CONFIG: Requirement = Requirement {
+    name: "pkg-config",
+    package: "pkg-config",
+    enables: "features that link a C library",
+    probe: || answers("pkg-config", "--version"),
+};
+
+/// The library behind the feature `hwloc`.
+pub(crate) const HWLOC: Requirement = Requirement {
+    name: "libhwloc",
+    package: "libhwloc-dev",
+    enables: "the feature `hwloc`: the same topology as the reader of /sys",
+    probe: || {
+        Command::new("pkg-config")
+            .args(["--exists", "hwloc >= 2.0.0"])
+            .status()
+            .is_ok_and(|s| s.success())
+    },
+};
+
+impl Requirement {
+    /// Looks whether it is there now.
+    pub(crate) fn present(&self) -> bool {
+        (self.probe)()
+    }
+
+    /// The reason of a skip, in the form from which the package can be read back.
+    pub(crate) fn reason(&self) -> String {
+        format!("{} is missing (install {})", self.name, self.package)
+    }
+}
+
+/// Who runs this, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host {
+    pub(crate) root: bool,
+    pub(crate) debian: bool,
+}
+
+impl Host {
+    pub(crate) fn probe() -> Self {
+        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let apt = Path::new("/usr/bin/apt-get").exists();
+        Self {
+            root: std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0),
+            debian: apt && is_debian(&release),
+        }
+    }
+
+    /// It can install packages without asking anyone.
+    pub(crate) fn installs(self) -> bool {
+        self.root && self.debian
+    }
+}
+
+/// Installs what is missing where that is possible and wanted, otherwise prints the command that would.
+///
+/// # Errors
+/// When apt-get cannot be started. That it fails is not an error here: what is still missing shows as a skip, and under root a skip of
+/// something that could have been installed fails the run.
+pub(crate) fn provide(host: Host, install: bool) -> Result<()> {
+    let missing: Vec<&Requirement> = ALL.iter().filter(|r| !r.present()).collect();
+    if missing.is_empty() {
+        println!("nothing is missing");
+        return Ok(());
+    }
+    for requirement in &missing {
+        println!(
+            "missing: {} (Debian package {}), needed for {}",
+            requirement.name, requirement.package, requirement.enables
+        );
+    }
+    let packages: Vec<&str> = missing.iter().map(|r| r.package).collect();
+    let command = format!(
+        "apt-get update && apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    );
+    if !(install && host.installs()) {
+        println!("to install it on Debian, as root: {command}");
+        return Ok(());
+    }
+    println!("installing: {command}");
+    if !apt(&["update"])? {
+        println!("apt-get update failed; going on with the package lists that are there");
+    }
+    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+    arguments.extend(packages);
+    if !apt(&arguments)? {
+        println!("apt-get install failed; going on with what is there");
+    }
+    Ok(())
+}
+
+fn apt(arguments: &[&str]) -> Result<bool> {
+    let mut command = Command::new("apt-get");
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null());
+    Ok(command.status()?.success())
+}
+
+fn answers(program: &str, argument: &str) -> bool {
+    let mut command = Command::new(program);
+    command
+        .arg(argument)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|s| s.success())
+}
+
+fn is_debian(os_release: &str) -> bool {
+    os_release.lines().any(|line| {
+        let value = line
+            .strip_prefix("ID=")
+            .or_else(|| line.strip_prefix("ID_LIKE="));
+        value.is_some_and(|names| {
+            names
+                .trim_matches('"')
+                .split(' ')
+                .any(|name| name == "debian")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::Skip;
+
+    #[test]
+    fn debian_and_what_derives_from_it_are_recognised() {
+        assert!(is_debian("PRETTY_NAME=\"Debian\"\nID=debian\n"));
+        assert!(is_debian("ID=ubuntu\nID_LIKE=debian\n"));
+        assert!(is_debian("ID=mint\nID_LIKE=\"ubuntu debian\"\n"));
+        assert!(!is_debian("ID=fedora\nVERSION_ID=debian\n"));
+    }
+
+    #[test]
+    fn the_reason_of_a_skip_names_the_package() {
+        for requirement in ALL {
+            let skip = Skip {
+                name: "x".to_owned(),
+                reason: requirement.reason(),
+            };
+            assert_eq!(skip.installable(), Some(requirement.package));
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_does_not_answer() {
+        assert!(!answers("no-such-program-here", "--version"));
+    }
+
+    #[test]
+    fn only_root_on_debian_installs() {
+        for (root, debian) in [(false, true), (true, false), (false, false)] {
+            assert!(!Host { root, debian }.installs());
+        }
+        assert!(
+            Host {
+                root: true,
+                debian: true
+            }
+            .installs()
+        );
+    }
+}

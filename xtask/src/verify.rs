@@ -1,0 +1,234 @@
+//! `cargo xtask verify`: the gate. Runs every stage, prints what each took against its budget, and fails at the end naming what failed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::budget;
+use crate::counts::{Counts, Skip};
+use crate::stages::{Context, GATE, Report, Stage};
+use crate::workspace::Workspace;
+
+/// Flags of `verify`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Options {
+    /// Stop at the first stage that fails.
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Run one stage only: fmt, tidy, clippy, tests, docs, features, fuzz, seeds.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stage: Option<String>,
+}
+
+/// A stage that has run.
+#[derive(Debug)]
+struct Row {
+    stage: &'static str,
+    took: Duration,
+    counts: Counts,
+}
+
+/// The stages that have run so far.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    rows: Vec<Row>,
+    skips: Vec<Skip>,
+}
+
+/// Runs the gate and prints the counts last.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let workspace = Workspace::read()?;
+    let stages: Vec<&Stage> = GATE
+        .iter()
+        .filter(|s| options.stage.as_ref().is_none_or(|name| name == s.name))
+        .collect();
+    if stages.is_empty() {
+        let names: Vec<&str> = GATE.iter().map(|s| s.name).collect();
+        bail!("no stage is called that; there are {}", names.join(", "));
+    }
+    let mut gate = Gate::default();
+    for stage in stages {
+        if !gate.run(&workspace, stage)? && options.fail_fast {
+            break;
+        }
+    }
+    Ok(gate.finish(false))
+}
+
+impl Gate {
+    /// Runs one stage and says whether nothing in it failed.
+    ///
+    /// # Errors
+    /// When its log cannot be made. A stage that cannot run its commands has failed, and the gate goes on.
+    pub(crate) fn run(&mut self, workspace: &Workspace, stage: &Stage) -> Result<bool> {
+        println!("== {}", stage.name);
+        let log = workspace
+            .scratch("xtask")?
+            .join(format!("{}.log", stage.name));
+        std::fs::write(&log, "")?;
+        let started = Instant::now();
+        let mut report = Report::default();
+        if let Err(error) = (stage.run)(
+            &Context {
+                workspace,
+                stage: stage.name,
+                log: log.clone(),
+            },
+            &mut report,
+        ) {
+            println!("{}: {error:#}", stage.name);
+            report.counts.failed += 1;
+        }
+        let row = Row {
+            stage: stage.name,
+            took: started.elapsed(),
+            counts: report.counts,
+        };
+        for skip in &report.skips {
+            println!("{skip}");
+        }
+        println!(
+            "== {}: {} in {:.1} s",
+            row.stage,
+            row.counts,
+            row.took.as_secs_f64()
+        );
+        if row.counts.failed > 0 {
+            println!("== {}: the whole output is in {}", row.stage, log.display());
+        }
+        let passed = row.counts.failed == 0;
+        self.rows.push(row);
+        self.skips.append(&mut report.skips);
+        Ok(passed)
+    }
+
+    /// Prints the summary, the counts last, and says whether nothing failed. With `must_install`, a skip of something that could have been
+    /// installed is a failure.
+    pub(crate) fn finish(&self, must_install: bool) -> bool {
+        println!("\n{}", self.table());
+        let mut counts = Counts::default();
+        self.rows.iter().for_each(|r| counts += r.counts);
+        for skip in &self.skips {
+            println!("{skip}");
+        }
+        let refused = if must_install {
+            self.skips.iter().filter_map(Skip::installable).collect()
+        } else {
+            Vec::new()
+        };
+        for package in &refused {
+            println!("FAILED: {package} could have been installed here, so its tests must run");
+        }
+        let moved = u64::try_from(refused.len()).unwrap_or(u64::MAX);
+        counts.skipped = counts.skipped.saturating_sub(moved);
+        counts.failed += moved;
+        let failed: Vec<&str> = self
+            .rows
+            .iter()
+            .filter(|r| r.counts.failed > 0)
+            .map(|r| r.stage)
+            .collect();
+        if !failed.is_empty() {
+            println!("FAILED stages: {}", failed.join(", "));
+        }
+        println!("{counts}");
+        counts.failed == 0
+    }
+
+    fn table(&self) -> String {
+        let mut text = format!(
+            "{:<10}{:>10}{:>10}{:>8}{:>9}  within budget\n",
+            "stage", "seconds", "budget", "share", "failed"
+        );
+        for Row {
+            stage,
+            took,
+            counts,
+        } in &self.rows
+        {
+            text.push_str(&line(stage, *took, budget::of(stage), counts.failed));
+        }
+        let (total, failed) = (
+            self.rows.iter().map(|r| r.took).sum(),
+            self.rows.iter().map(|r| r.counts.failed).sum(),
+        );
+        text.push_str(&line("total", total, budget::TOTAL, failed));
+        text
+    }
+}
+
+fn line(name: &str, took: Duration, budget: Duration, failed: u64) -> String {
+    let share = 100.0 * budget.as_secs_f64() / budget::TOTAL.as_secs_f64();
+    let within = if took <= budget { "yes" } else { "NO" };
+    format!(
+        "{name:<10}{:>10.1}{:>10}{share:>7.1}%{failed:>9}  {within}\n",
+        took.as_secs_f64(),
+        budget.as_secs()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(failed: u64, skips: &[&str]) -> Gate {
+        let skipped = u64::try_from(skips.len()).expect("few");
+        Gate {
+            rows: vec![Row {
+                stage: "fmt",
+                took: Duration::from_secs(11),
+                counts: Counts {
+                    passed: 3,
+                    failed,
+                    skipped,
+                },
+            }],
+            skips: skips
+                .iter()
+                .map(|s| Skip::parse(s).expect("a skip"))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_table_says_who_was_over_budget() {
+        let table = gate(0, &[]).table();
+        assert!(
+            table
+                .lines()
+                .nth(1)
+                .is_some_and(|l| l.starts_with("fmt") && l.ends_with("NO")),
+            "{table}"
+        );
+        assert!(
+            table
+                .lines()
+                .nth(2)
+                .is_some_and(|l| l.starts_with("total") && l.ends_with("yes")),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn a_failure_fails_the_gate_and_a_skip_does_not() {
+        assert!(gate(0, &["SKIP a: no reason to run"]).finish(true));
+        assert!(!gate(1, &[]).finish(false));
+    }
+
+    #[test]
+    fn a_skip_of_something_installable_fails_where_it_could_be_installed() {
+        let installable = ["SKIP fuzz: a C++ compiler is missing (install g++)"];
+        assert!(gate(0, &installable).finish(false));
+        assert!(!gate(0, &installable).finish(true));
+    }
+
+    #[test]
+    fn an_unknown_stage_is_refused() {
+        let options = Options {
+            fail_fast: false,
+            stage: Some("nonsense".to_owned()),
+        };
+        assert!(run(&options).is_err());
+    }
+}
