@@ -2,8 +2,9 @@
 //!
 //! # Safety model
 //!
-//! An [`Arena`] is one allocation, cut into slots of equal stride. It is reached only through raw pointers: no
-//! reference to the whole of it ever exists. A slot belongs to whoever holds its [`Buf`](crate::Buf). A `Buf` cannot be
+//! [`RawBytes`] is one allocation reached only through raw pointers and short-lived slices of parts of it: no reference
+//! to the whole of it ever exists. Its users say who owns which part: a shared-memory ring by its two indices, a pool by
+//! its handles. An [`Arena`] is such an allocation cut into slots of equal stride. A slot belongs to whoever holds its [`Buf`](crate::Buf). A `Buf` cannot be
 //! copied or made outside this crate, and a pool checks its own number and the slot's generation at each use, so at
 //! most one holder exists: the program (which may borrow the slot as a slice while it borrows the `Buf`) or a driver
 //! (which has taken the `Buf` by value and whose device may write the slot). A driver keeps the `Arc<Arena>` for as
@@ -12,41 +13,29 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
-/// One zeroed allocation cut into equal slots. Freed when the pool and every driver that registered it are gone.
-///
-/// *Units*: bytes. *Source*: DESIGN, buffer arenas.
+/// One zeroed allocation, 4096-aligned, reached only through raw pointers and checked slices.
 #[derive(Debug)]
-pub struct Arena {
+pub struct RawBytes {
     base: NonNull<u8>,
     layout: Layout,
-    stride_bytes: usize,
-    slot_bytes: usize,
-    slots: usize,
 }
 
-// SAFETY: the arena is plain memory reached through raw pointers; who may touch which slot is decided by the unique
-// `Buf` handles, which move between threads by value.
-unsafe impl Send for Arena {}
-// SAFETY: as above: shared access to the arena gives out addresses only; slot contents are reached through `Buf`s.
-unsafe impl Sync for Arena {}
+// SAFETY: plain memory behind a pointer; who may touch which bytes is decided by the owners named in the safety model.
+unsafe impl Send for RawBytes {}
+// SAFETY: as above: shared access gives out addresses only; contents are reached through the unsafe methods.
+unsafe impl Sync for RawBytes {}
 
-impl Arena {
-    /// Allocates `slots` slots of `slot_bytes`, `stride_bytes` apart, starting at a multiple of 4096, and touches every
-    /// page so that none is faulted in later.
+impl RawBytes {
+    /// Allocates `bytes` zero bytes and touches every page, so that none is faulted in later.
     ///
     /// # Panics
     ///
-    /// If a size is zero, the stride is smaller than a slot, or the product overflows: the pool has checked them.
-    pub(crate) fn new(slots: usize, slot_bytes: usize, stride_bytes: usize) -> Self {
-        assert!(
-            slots > 0 && slot_bytes > 0 && stride_bytes >= slot_bytes,
-            "arena of {slots} x {slot_bytes}"
-        );
-        let bytes = slots
-            .checked_mul(stride_bytes)
-            .expect("the pool checks the size of its arena");
+    /// If `bytes` is zero or larger than half of the address space.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        assert!(bytes > 0, "no allocation is empty");
         let layout = Layout::from_size_align(bytes, 4096)
-            .expect("4096 is a power of two and the size was checked");
+            .expect("4096 is a power of two and the size is sane");
         // SAFETY: the layout's size is not zero, by the assertion above.
         let raw = unsafe { alloc_zeroed(layout) };
         let Some(base) = NonNull::new(raw) else {
@@ -59,9 +48,113 @@ impl Arena {
             // compiler from dropping a store of the value that is already there.
             unsafe { page.write_volatile(0) };
         }
+        Self { base, layout }
+    }
+
+    /// Address of the first byte.
+    #[must_use]
+    pub const fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+
+    /// Address of the byte at `offset`. Forming it is safe; using it needs the right to those bytes.
+    ///
+    /// # Panics
+    ///
+    /// If `offset` is outside.
+    #[must_use]
+    pub fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.bytes(), "offset {offset} of {}", self.bytes());
+        // SAFETY: the offset stays inside the allocation, by the assertion above.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Bytes `offset..offset + len` as a slice.
+    ///
+    /// # Safety
+    ///
+    /// Nobody, neither a thread nor a device, writes these bytes during `'a`, and `'a` does not outlive `self`.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside.
+    #[must_use]
+    pub unsafe fn slice<'a>(&self, offset: usize, len: usize) -> &'a [u8] {
+        self.check(offset, len);
+        // SAFETY: the range is inside the allocation (checked), zeroed at first (hence initialised), and u8 needs no
+        // alignment.
+        let start = unsafe { self.base.as_ptr().add(offset) };
+        // SAFETY: as above; that nobody writes the bytes during `'a` is the caller's promise.
+        unsafe { std::slice::from_raw_parts(start, len) }
+    }
+
+    /// Bytes `offset..offset + len` as a mutable slice.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else, neither a thread nor a device, reads or writes these bytes during `'a`, and `'a` does not outlive
+    /// `self`.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside.
+    #[must_use]
+    pub unsafe fn slice_mut<'a>(&self, offset: usize, len: usize) -> &'a mut [u8] {
+        self.check(offset, len);
+        // SAFETY: as in `slice`.
+        let start = unsafe { self.base.as_ptr().add(offset) };
+        // SAFETY: as in `slice`; that nobody else uses the bytes during `'a` is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+
+    fn check(&self, offset: usize, len: usize) {
+        let inside = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= self.bytes());
+        assert!(inside, "{len} bytes at {offset} of {}", self.bytes());
+    }
+}
+
+impl Drop for RawBytes {
+    fn drop(&mut self) {
+        // SAFETY: `base` came from `alloc_zeroed` with this very layout and is freed once, here.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+/// The memory of a pool, cut into equal slots. Freed when the pool and every driver that registered it are gone.
+///
+/// *Units*: bytes. *Source*: DESIGN, buffer arenas.
+#[derive(Debug)]
+pub struct Arena {
+    memory: RawBytes,
+    stride_bytes: usize,
+    slot_bytes: usize,
+    slots: usize,
+}
+
+impl Arena {
+    /// Allocates `slots` slots of `slot_bytes`, `stride_bytes` apart, starting at a multiple of 4096.
+    ///
+    /// # Panics
+    ///
+    /// If a size is zero, the stride is smaller than a slot, or the product overflows: the pool has checked them.
+    pub(crate) fn new(slots: usize, slot_bytes: usize, stride_bytes: usize) -> Self {
+        assert!(
+            slots > 0 && slot_bytes > 0 && stride_bytes >= slot_bytes,
+            "arena of {slots} x {slot_bytes}"
+        );
+        let bytes = slots
+            .checked_mul(stride_bytes)
+            .expect("the pool checks the size of its arena");
         Self {
-            base,
-            layout,
+            memory: RawBytes::new(bytes),
             stride_bytes,
             slot_bytes,
             slots,
@@ -71,13 +164,13 @@ impl Arena {
     /// Address of the first byte, to register the arena with a device.
     #[must_use]
     pub const fn base(&self) -> *mut u8 {
-        self.base.as_ptr()
+        self.memory.base()
     }
 
     /// Size of the whole arena in bytes, to register it with a device.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.layout.size()
+        self.memory.bytes()
     }
 
     /// Usable bytes of each slot.
@@ -96,10 +189,13 @@ impl Arena {
     /// If there is no such slot.
     #[must_use]
     pub fn slot(&self, index: u32) -> *mut u8 {
+        self.memory.at(self.offset(index))
+    }
+
+    fn offset(&self, index: u32) -> usize {
         let index = index as usize;
         assert!(index < self.slots, "slot {index} of {}", self.slots);
-        // SAFETY: `index < slots`, so the offset stays inside the allocation of `slots * stride_bytes` bytes.
-        unsafe { self.base.as_ptr().add(index * self.stride_bytes) }
+        index * self.stride_bytes
     }
 
     /// The first `len` bytes of a slot as a slice.
@@ -114,9 +210,8 @@ impl Arena {
             "slice of {len} bytes in a slot of {}",
             self.slot_bytes
         );
-        // SAFETY: the slot is allocated, zeroed (hence initialised), aligned for u8 and at least `len` long; the
-        // caller's borrow of the only handle means that nobody writes it during `'a`.
-        unsafe { std::slice::from_raw_parts(self.slot(index), len) }
+        // SAFETY: the caller's borrow of the slot's only handle means that nobody writes the slot during `'a`.
+        unsafe { self.memory.slice(self.offset(index), len) }
     }
 
     /// The first `len` bytes of a slot as a mutable slice.
@@ -131,14 +226,7 @@ impl Arena {
             "slice of {len} bytes in a slot of {}",
             self.slot_bytes
         );
-        // SAFETY: as in `slice`; the exclusive borrow of the only handle means that nobody else reads it either.
-        unsafe { std::slice::from_raw_parts_mut(self.slot(index), len) }
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: `base` came from `alloc_zeroed` with this very layout and is freed once, here.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+        // SAFETY: the caller's exclusive borrow of the slot's only handle means that nobody else uses it during `'a`.
+        unsafe { self.memory.slice_mut(self.offset(index), len) }
     }
 }

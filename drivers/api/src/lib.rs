@@ -26,6 +26,7 @@ mod fabric;
 mod middleware;
 mod onesided;
 mod packet;
+mod wake;
 
 pub use block::{
     BlockError, BlockLimits, BlockOp, BlockQueue, BlockRequest, Completion, Completions, FileId,
@@ -43,3 +44,4 @@ pub use middleware::{
 };
 pub use onesided::{ExposeError, OneSided, RegionKey, RegionRange};
 pub use packet::{Packet, PacketBatch, PacketCaps, PacketDevice, PeerAddr};
+pub use wake::{NoWake, Wake};
