@@ -99,7 +99,7 @@ mod tests {
         );
         assert!(findings.is_empty(), "{findings:?}");
         assert!(list.permits("a.rs", "unsafe"));
-        assert!(!list.permits("a.rs", "FIXME") && !list.permits("c.rs", "unsafe"));
+        assert!(!list.permits("a.rs", "todo!") && !list.permits("c.rs", "unsafe"));
         let unused = list.unused();
         assert_eq!(unused.len(), 1);
         assert_eq!(unused[0].line, 4);

@@ -32,6 +32,8 @@ pub struct Package {
     pub description: Option<String>,
     /// The SPDX expression, if it has one.
     pub license: Option<String>,
+    /// The version, as cargo resolved it.
+    pub version: String,
     /// Whether it belongs to this repository.
     pub ours: bool,
     /// The manifest, relative to the root of the repository; empty for packages of others.
@@ -89,6 +91,7 @@ impl Graph {
                 dependencies: declared.collect(),
                 description: package.description,
                 license: package.license,
+                version: package.version.to_string(),
                 ours,
                 manifest: if ours {
                     relative(package.manifest_path.as_str()).unwrap_or_default()
@@ -113,6 +116,7 @@ pub(crate) fn fixture(name: &str, dependencies: &[(&str, Kind)]) -> Package {
         name: name.to_owned(),
         description: Some("A fixture".to_owned()),
         license: Some("Apache-2.0 OR MIT".to_owned()),
+        version: "0.1.0".to_owned(),
         ours: true,
         manifest: format!("{name}/Cargo.toml"),
         roots: vec![format!("{name}/src/lib.rs")],

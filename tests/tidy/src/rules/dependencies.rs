@@ -1,4 +1,5 @@
 //! Every package of others that a crate of ours names has one line in `docs/dependencies.md` that says why, and no line is left over.
+//! No package is a pre-release.
 
 use std::collections::BTreeMap;
 
@@ -63,6 +64,23 @@ pub fn check(graphs: &[&Graph], document: &str) -> Vec<Finding> {
     findings
 }
 
+/// A package's stable release is used, never an alpha, a beta or a candidate.
+#[must_use]
+pub fn stable(graph: &Graph) -> Vec<Finding> {
+    // Build metadata, which may hold a hyphen too, begins at the first plus.
+    let pre = |version: &str| version.split('+').next().unwrap_or_default().contains('-');
+    let early = graph.packages.iter().filter(|p| pre(&p.version));
+    early
+        .map(|p| Finding {
+            path: "Cargo.lock".to_owned(),
+            line: 0,
+            rule: RULE,
+            what: format!("{} {} is a pre-release", p.name, p.version),
+            remedy: "ask for the stable release, or do without the package that needs this one",
+        })
+        .collect()
+}
+
 /// Rows of the table: line, name, reason. A row is `| name | licence | used by | why |`, the name in backticks.
 fn rows(document: &str) -> Vec<(usize, String, String)> {
     let numbered = document
@@ -122,6 +140,23 @@ mod tests {
         assert!(
             findings[0].what.contains("a depends on tempfile"),
             "{findings:?}"
+        );
+    }
+
+    #[test]
+    fn a_prerelease_is_found_and_build_metadata_is_none() {
+        let with = |version: &str| {
+            let mut package = fixture("libc", &[]);
+            package.version = version.to_owned();
+            stable(&Graph {
+                packages: vec![package],
+            })
+        };
+        assert_eq!(with("1.2.1+spec-1.1.0"), vec![]);
+        assert!(
+            with("1.0.0-alpha.5")[0]
+                .what
+                .contains("libc 1.0.0-alpha.5 is a pre-release")
         );
     }
 

@@ -12,9 +12,13 @@ use crate::repo::Repo;
 /// The crates that do no input or output, and the packages of others that their shipped code may use.
 pub const PURE: &[(&str, &str, &[&str])] = &[
     ("ionian-types", "dataplane/types/src/", &[]),
-    ("ionian-wire", "dataplane/wire/src/", &["crc-fast"]),
-    ("ionian-store", "dataplane/store/src/", &[]),
-    ("ionian-core", "dataplane/core/src/", &[]),
+    (
+        "ionian-wire",
+        "dataplane/wire/src/",
+        &["crc-fast", "thiserror"],
+    ),
+    ("ionian-store", "dataplane/store/src/", &["thiserror"]),
+    ("ionian-core", "dataplane/core/src/", &["thiserror"]),
     ("ionian-control-core", "controlplane/core/src/", &[]),
 ];
 
