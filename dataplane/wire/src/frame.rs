@@ -20,15 +20,17 @@ pub use append::{
     SessionClosed,
 };
 pub use query::{
-    DirectoryAnswer, DirectoryRequest, Hello, Intent, IntentDone, Register, Registered, Role,
-    StatusAnswer, StatusRequest,
+    CeilingRequest, DirectoryAnswer, DirectoryRequest, Hello, Intent, IntentDone, Register,
+    Registered, Role, RootGrant, StatusAnswer, StatusRequest,
 };
 pub use read::{
     Deliver, DeliverEnd, DeliverGap, EndReason, Locate, LocateAnswer, LocateStatus, Read,
     ReadAnswer, ReadStatus, SubCredit, Subscribe, Tail, TailAnswer, TrimAnswer, TrimRequest,
     TrimStatus, Unsubscribe,
 };
-pub use shard::{Backfill, CopyAck, CopyData, CopyRequest, Entries, Have, Replicate, Report, ShardSnapshot};
+pub use shard::{
+    Backfill, CopyAck, CopyData, CopyRequest, Entries, Have, Replicate, Report, ShardSnapshot,
+};
 pub use tree::{
     Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStatus, Sync,
     SyncShard, Up, UpItem,
@@ -107,6 +109,7 @@ pub fn patch_len(message: &mut [u8]) {
 
 macros::messages! {
     Hello, Register, Registered, DirectoryRequest, DirectoryAnswer, Intent, IntentDone, StatusRequest, StatusAnswer,
+    RootGrant, CeilingRequest,
     Append, AppendAck, AppendRefused, CloseSession, SessionClosed, Fate, FateAnswer,
     Replicate, Have, CopyRequest, CopyData, CopyAck, Report, Backfill, Entries, ShardSnapshot,
     Up, NeedFull, EdgeStart, NeedEdge, Sync, SyncShard, ShardStatus, Down, DownShard,

@@ -1,7 +1,8 @@
 //! Opening a session, and the exchanges with the directory: registration, cluster maps, view intents, status.
 
 use ionian_types::{
-    ClientId, ClusterId, EntryNo, Inc, LogId, NodeId, SessionNo, ShardId, Slot, ViewId,
+    ClientId, ClusterId, EntryNo, Gsn, Inc, LogId, NodeId, RootEpoch, SessionNo, ShardId, Slot,
+    ViewId,
 };
 
 use super::macros::{body, code_enum};
@@ -143,5 +144,37 @@ body! {
     StatusAnswer = 9 {
         /// The request.
         request: u64,
+    }
+}
+
+body! {
+    /// Controller to root: what this life of the root may do. Sent after its registration, after its [`Hello`], and in answer
+    /// to a [`CeilingRequest`]; every field only rises within one life. No tail.
+    RootGrant = 10 {
+        /// The log.
+        log: LogId,
+        /// The life that it is for.
+        inc: Inc,
+        /// The root epoch of this life; no other life has it.
+        epoch: RootEpoch,
+        /// Positions below may have been used by lives whose cut log is lost: a root without a cut log declares them lost
+        /// and goes on from here.
+        floor: Gsn,
+        /// Positions below may be used.
+        ceiling: Gsn,
+        /// The view before the first one that a root without a cut log takes.
+        view: ViewId,
+    }
+}
+
+body! {
+    /// Root to controller: reserve more positions. Answered by a [`RootGrant`]. No tail.
+    CeilingRequest = 11 {
+        /// The log.
+        log: LogId,
+        /// The root's incarnation.
+        inc: Inc,
+        /// The position up to which the root wants to order soon.
+        upto: Gsn,
     }
 }
