@@ -1,1 +1,20 @@
 //! Segment storage as a machine that emits block operations: write-once cells, group commit, recovery, trim.
+//!
+//! A [`Store`] keeps the records of one replica (all segments of one shard) and a journal of what its machine must
+//! remember, or the journal alone for a member of the root group. Everything is in chunks of memory; for the flushed
+//! classes the store also says what to write, flush, read, create and delete, and the edge does it and reports back.
+//! It holds no file handle, knows no clock and no thread, and allocates nothing in steady state.
+#![forbid(unsafe_code)]
+
+mod chunk;
+mod config;
+mod error;
+mod journal;
+mod op;
+mod store;
+mod stream;
+
+pub use config::{ConfigError, StoreConfig};
+pub use error::{BlockError, DamagedRange, StoreError, StoreFailure, StoreState};
+pub use op::{BlockOp, BlockOpKind, BlockResult, FileKind, FileNo};
+pub use store::{Fetch, RunRef, Store, StoreStats};
