@@ -59,7 +59,10 @@ pub trait PacketDevice {
     /// the caller it is a lost packet.
     fn tx_burst(&mut self, pool: &mut BufPool, burst: &mut PacketBatch) -> usize;
 
-    /// A descriptor that polls readable while a packet waits, for a reactor that goes to sleep; `None` if the device
-    /// can only be polled.
+    /// Asked before a sleep: `false` if a packet waits that the descriptor does not show, and the caller must not sleep.
+    fn arm(&mut self) -> bool;
+
+    /// A descriptor that polls readable while a packet waits, for a reactor that goes to sleep. The same for the
+    /// device's life; `None` if the device can only be polled.
     fn wake_fd(&self) -> Option<RawFd>;
 }

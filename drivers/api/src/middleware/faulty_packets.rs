@@ -175,13 +175,13 @@ impl<D: PacketDevice> PacketDevice for FaultyPackets<D> {
         taken
     }
 
-    fn wake_fd(&self) -> Option<RawFd> {
+    fn arm(&mut self) -> bool {
         // A sleeping reactor would not count polls: with packets held back it must keep polling.
-        if self.held.is_empty() && self.staged.is_empty() {
-            self.inner.wake_fd()
-        } else {
-            None
-        }
+        self.held.is_empty() && self.staged.is_empty() && self.inner.arm()
+    }
+
+    fn wake_fd(&self) -> Option<RawFd> {
+        self.inner.wake_fd()
     }
 }
 

@@ -45,6 +45,10 @@ impl PacketDevice for Loopback {
         before - burst.len()
     }
 
+    fn arm(&mut self) -> bool {
+        self.queue.is_empty()
+    }
+
     fn wake_fd(&self) -> Option<RawFd> {
         None
     }

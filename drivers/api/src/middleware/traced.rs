@@ -157,6 +157,10 @@ impl<D: PacketDevice> PacketDevice for Traced<D> {
         count
     }
 
+    fn arm(&mut self) -> bool {
+        self.inner.arm()
+    }
+
     fn wake_fd(&self) -> Option<RawFd> {
         self.inner.wake_fd()
     }
