@@ -142,10 +142,17 @@ fn fmt(context: &Context<'_>, report: &mut Report) -> Result<()> {
         context
             .workspace
             .cargo("fmt")
-            .args(["--all", "--", "--check"]),
+            .args(["--all", "--", "--check", "--color", "never"]),
         report,
     )?;
-    let manifest = ["--manifest-path", fuzz::MANIFEST, "--", "--check"];
+    let manifest = [
+        "--manifest-path",
+        fuzz::MANIFEST,
+        "--",
+        "--check",
+        "--color",
+        "never",
+    ];
     context.check(context.workspace.cargo("fmt").args(manifest), report)
 }
 

@@ -85,9 +85,6 @@ impl Gate {
             took: started.elapsed(),
             counts: report.counts,
         };
-        for skip in &report.skips {
-            println!("{skip}");
-        }
         println!(
             "== {}: {} in {:.1} s",
             row.stage,
