@@ -8,7 +8,11 @@
 extern crate alloc;
 
 pub mod client;
+pub mod cutlog;
+pub mod dedup;
+pub mod index;
 pub mod outbox;
+pub mod replica;
 pub mod session;
 
 pub use outbox::{Full, Outbox, OutboxLimits};

@@ -1,0 +1,170 @@
+//! The entries of a cut log in memory: encoded back to back in recycled chunks, found by number or by gsn.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use ionian_types::{EntryNo, Gsn};
+
+const CHUNK_BYTES: usize = 256 * 1024;
+const CHUNK_ENTRIES: usize = 4096;
+/// Chunks kept for reuse; more are given back to the allocator.
+const SPARE_CHUNKS_MAX: usize = 4;
+
+#[derive(Debug)]
+struct Chunk {
+    first: u64,
+    bytes: Vec<u8>,
+    /// Per entry: where it ends in `bytes`, and the end of the order after it.
+    ends: Vec<(u32, u64)>,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        Self { first: 0, bytes: Vec::with_capacity(CHUNK_BYTES), ends: Vec::with_capacity(CHUNK_ENTRIES) }
+    }
+
+    fn get(&self, index: usize) -> Option<&[u8]> {
+        let (end, _) = *self.ends.get(index)?;
+        let start = match index.checked_sub(1) {
+            Some(before) => self.ends[before].0,
+            None => 0,
+        };
+        Some(&self.bytes[start as usize..end as usize])
+    }
+}
+
+/// Entries `first..=last`, dense.
+#[derive(Debug)]
+pub struct EntryLog {
+    chunks: VecDeque<Chunk>,
+    spare: Vec<Chunk>,
+    next: u64,
+    bytes: u64,
+}
+
+impl EntryLog {
+    /// An empty log whose first entry will have the number after `base`.
+    #[must_use]
+    pub fn new(base: EntryNo) -> Self {
+        let mut spare = Vec::with_capacity(SPARE_CHUNKS_MAX + 1);
+        spare.push(Chunk::new());
+        spare.push(Chunk::new());
+        Self { chunks: VecDeque::with_capacity(1024), spare, next: base.get() + 1, bytes: 0 }
+    }
+
+    /// The first entry held, or the next one to come when there is none.
+    #[must_use]
+    pub fn first(&self) -> EntryNo {
+        EntryNo::new(self.chunks.front().map_or(self.next, |chunk| chunk.first))
+    }
+
+    /// The last entry, or the one before the first to come.
+    #[must_use]
+    pub fn last(&self) -> EntryNo {
+        EntryNo::new(self.next - 1)
+    }
+
+    /// Bytes of entries held.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Appends the next entry; `end_gsn` is the end of the order after it.
+    pub fn push(&mut self, encoded: &[u8], end_gsn: Gsn) {
+        let fits = self.chunks.back().is_some_and(|chunk| {
+            chunk.ends.len() < CHUNK_ENTRIES && chunk.bytes.len() + encoded.len() <= CHUNK_BYTES.max(encoded.len())
+                && (chunk.bytes.is_empty() || chunk.bytes.len() + encoded.len() <= CHUNK_BYTES)
+        });
+        if !fits {
+            let mut chunk = self.spare.pop().unwrap_or_else(Chunk::new);
+            chunk.first = self.next;
+            self.chunks.push_back(chunk);
+        }
+        if let Some(chunk) = self.chunks.back_mut() {
+            chunk.bytes.extend_from_slice(encoded);
+            chunk.ends.push((chunk.bytes.len() as u32, end_gsn.get()));
+        }
+        self.next += 1;
+        self.bytes += encoded.len() as u64;
+    }
+
+    /// The entry's bytes, while held.
+    #[must_use]
+    pub fn get(&self, entry: EntryNo) -> Option<&[u8]> {
+        let at = self.chunks.partition_point(|chunk| chunk.first <= entry.get()).checked_sub(1)?;
+        let chunk = &self.chunks[at];
+        chunk.get((entry.get() - chunk.first) as usize)
+    }
+
+    /// The first entry after which the order ends beyond `gsn`: the one that gave `gsn` its place, while held.
+    #[must_use]
+    pub fn by_gsn(&self, gsn: Gsn) -> Option<EntryNo> {
+        let at = self
+            .chunks
+            .partition_point(|chunk| chunk.ends.last().is_none_or(|(_, end_gsn)| *end_gsn <= gsn.get()));
+        let chunk = self.chunks.get(at)?;
+        let index = chunk.ends.partition_point(|(_, end_gsn)| *end_gsn <= gsn.get());
+        Some(EntryNo::new(chunk.first + index as u64))
+    }
+
+    /// Where whole chunks may be dropped so that every entry after which the order ends beyond `gsn` stays: the number of
+    /// the last entry that [`Self::drop_through`] would remove, or `None`.
+    #[must_use]
+    pub fn droppable(&self, gsn: Gsn) -> Option<EntryNo> {
+        let whole = self
+            .chunks
+            .iter()
+            .zip(self.chunks.iter().skip(1))
+            .take_while(|(chunk, _)| chunk.ends.last().is_some_and(|(_, end_gsn)| *end_gsn <= gsn.get()))
+            .last()?;
+        Some(EntryNo::new(whole.1.first - 1))
+    }
+
+    /// Drops every whole chunk that ends at or before `entry`.
+    pub fn drop_through(&mut self, entry: EntryNo) {
+        while let (Some(chunk), Some(next)) = (self.chunks.front(), self.chunks.get(1)) {
+            if next.first > entry.get() + 1 {
+                return;
+            }
+            self.bytes -= chunk.bytes.len() as u64;
+            if let Some(mut chunk) = self.chunks.pop_front() {
+                chunk.bytes.clear();
+                chunk.ends.clear();
+                if self.spare.len() < SPARE_CHUNKS_MAX {
+                    self.spare.push(chunk);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_found_by_number_and_by_gsn() {
+        let mut log = EntryLog::new(EntryNo::new(10));
+        for n in 0..20_000u64 {
+            log.push(&n.to_le_bytes(), Gsn::new(n / 2 * 3));
+        }
+        assert_eq!((log.first(), log.last()), (EntryNo::new(11), EntryNo::new(20_010)));
+        assert_eq!(log.get(EntryNo::new(10)), None);
+        assert_eq!(log.get(EntryNo::new(11)), Some(&0u64.to_le_bytes()[..]));
+        assert_eq!(log.get(EntryNo::new(20_010)), Some(&19_999u64.to_le_bytes()[..]));
+        assert_eq!(log.get(EntryNo::new(20_011)), None);
+        for gsn in [0, 1, 2, 3, 17_000, 29_996] {
+            let entry = log.by_gsn(Gsn::new(gsn)).unwrap();
+            let n = entry.get() - 11;
+            assert!(n / 2 * 3 > gsn && (n - 1) / 2 * 3 <= gsn, "gsn {gsn} in entry {entry}");
+        }
+        assert_eq!(log.by_gsn(Gsn::new(29_997)), None);
+        let upto = log.droppable(Gsn::new(15_000)).unwrap();
+        let bytes = log.bytes();
+        log.drop_through(upto);
+        assert_eq!(log.first().get(), upto.get() + 1);
+        assert!(log.bytes() < bytes);
+        assert!(log.by_gsn(Gsn::new(15_000)).unwrap() > upto);
+    }
+}

@@ -1,0 +1,7 @@
+//! The cut log: what it says at an entry ([`LogState`]), and its entries in memory ([`EntryLog`]).
+
+mod log;
+mod state;
+
+pub use log::EntryLog;
+pub use state::{ApplyError, GenSpan, LogState, SegmentState, ShardState};

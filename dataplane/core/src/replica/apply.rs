@@ -1,0 +1,362 @@
+//! Applying the entries that touch the shard, strictly in the order of its chain: cuts give positions, views change
+//! generations, losses become gaps for ever.
+//!
+//! Each applied entry is journaled (flushed classes); it counts in reports once the journal is durable.
+
+use alloc::vec::Vec;
+
+use ionian_store::Store;
+use ionian_types::{EntryNo, Gsn, GsnRange, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
+use ionian_wire::entry::{Change, EntryBody, EntryView};
+use ionian_wire::frame::{DownShard, SyncShard};
+use ionian_wire::{Reader, Writer};
+
+use super::Replica;
+use crate::cutlog::ShardState;
+
+/// Journal record kinds.
+pub(super) const JOURNAL_CUT: u8 = 1;
+pub(super) const JOURNAL_ENTRY: u8 = 2;
+pub(super) const JOURNAL_SNAPSHOT: u8 = 3;
+
+/// A cut as far as it concerns this shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ShardCut {
+    pub(super) entry: EntryNo,
+    pub(super) base: Gsn,
+    pub(super) end_gsn: Gsn,
+    pub(super) lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
+}
+
+impl Replica {
+    /// ORDERING.md, REPLICA, DownShard: a faster form of a cut entry, with the same checks.
+    pub(super) fn on_down(&mut self, now: Time, down: &DownShard, tail: &[u8]) {
+        let Some(state) = &self.state else {
+            self.catchup.entries_soon();
+            return;
+        };
+        if down.shard != self.config.shard || down.entry <= self.applied {
+            return;
+        }
+        if down.prev_entry != self.applied || down.epoch != state.epoch {
+            self.counters.chain_gaps += 1;
+            self.catchup.entries_soon();
+            return;
+        }
+        let mut cut = ShardCut { entry: down.entry, base: down.base, end_gsn: down.end_gsn, lens: self.lens() };
+        let mut reader = Reader::new(tail);
+        for (slot, segment) in state.segments.iter().enumerate() {
+            let (Ok(generation), Ok(len)) = (reader.field::<ViewId>(), reader.field::<Lsn>()) else {
+                self.counters.unexpected += 1;
+                return;
+            };
+            if len == segment.len {
+                continue;
+            }
+            if generation != segment.generation || len < segment.len {
+                self.counters.contradictions += 1;
+                self.catchup.entries_soon();
+                return;
+            }
+            cut.lens[slot] = len;
+        }
+        self.apply_cut(now, &cut);
+    }
+
+    /// ORDERING.md, REPLICA, SyncShard.
+    pub(super) fn on_sync(&mut self, sync: &SyncShard) {
+        if sync.shard != self.config.shard {
+            return;
+        }
+        if sync.last > self.applied || self.state.is_none() {
+            self.catchup.entries_soon();
+            return;
+        }
+        if sync.last == self.applied && sync.complete >= self.complete {
+            self.complete_through(sync.complete, sync.end_gsn, sync.trim);
+        }
+    }
+
+    /// The entries of the shard are known through `complete`.
+    pub(super) fn complete_through(&mut self, complete: EntryNo, end_gsn: Gsn, trim: Gsn) {
+        self.complete = self.complete.max(complete);
+        self.end_gsn = self.end_gsn.max(end_gsn);
+        self.trim = self.trim.max(trim);
+        self.carry_out_trim();
+    }
+
+    /// A trim takes effect once every entry below it is applied.
+    fn carry_out_trim(&mut self) {
+        if self.trim <= self.head || self.trim > self.end_gsn {
+            return;
+        }
+        let lens = self.index.lens_at(self.trim);
+        for slot in 0..usize::from(self.config.replicas) {
+            self.store.trim(Slot::new(slot as u8), lens[slot].min(self.committed(Slot::new(slot as u8))));
+        }
+        self.index.drop_before(self.trim);
+        self.head = self.trim;
+        let head = self.head;
+        self.losses.retain(|loss| loss.to > head);
+    }
+
+    /// Applies a cut whose lengths were checked. Whether it was taken: a full journal takes nothing.
+    pub(super) fn apply_cut(&mut self, now: Time, cut: &ShardCut) -> bool {
+        if !self.journal_cut(cut) {
+            return false;
+        }
+        self.adopt_cut(cut);
+        let own = self.config.slot;
+        if self.last_own_run.is_some_and(|run| run.entry == cut.entry) {
+            self.covered(self.committed(own), now);
+        }
+        true
+    }
+
+    /// The state changes of a cut, for applying and for restoring.
+    pub(super) fn adopt_cut(&mut self, cut: &ShardCut) {
+        let replicas = usize::from(self.config.replicas);
+        let own = self.config.slot.index();
+        let Some(state) = &mut self.state else { return };
+        let before = state.segments[own].len;
+        let mut gsn = cut.base.get();
+        for (slot, segment) in state.segments.iter_mut().enumerate() {
+            let grown = cut.lens[slot].get() - segment.len.get();
+            if slot == own && grown > 0 {
+                self.last_own_run = Some(crate::index::Run {
+                    slot: self.config.slot,
+                    position: before,
+                    gsn: Gsn::new(gsn),
+                    count: grown,
+                    entry: cut.entry,
+                });
+            }
+            gsn += grown;
+            segment.len = cut.lens[slot];
+        }
+        state.last = cut.entry;
+        self.index.push(cut.entry, cut.base, &cut.lens[..replicas]);
+        self.applied = cut.entry;
+        self.complete = self.complete.max(cut.entry);
+        self.end_gsn = self.end_gsn.max(cut.end_gsn);
+        self.counters.cuts += 1;
+    }
+
+    /// Applies an entry from the cut log. Whether it was taken.
+    pub(super) fn apply_entry(&mut self, now: Time, entry: &EntryView<'_>) -> bool {
+        match entry.body {
+            EntryBody::Cut(cut) => {
+                let mut lens = self.lens();
+                let Some(state) = &self.state else { return false };
+                let mut base = None;
+                let mut gsn = cut.start_gsn.get();
+                for item in cut.items() {
+                    if item.segment.shard == self.config.shard {
+                        if state.check_item(&item).is_err() {
+                            self.counters.contradictions += 1;
+                            return false;
+                        }
+                        base = base.or(Some(gsn));
+                        lens[item.segment.slot.index()] = item.new_len;
+                    }
+                    gsn += item.count();
+                }
+                let Some(base) = base else { return false };
+                let cut = ShardCut { entry: entry.header.entry, base: Gsn::new(base), end_gsn: cut.end_gsn, lens };
+                self.apply_cut(now, &cut)
+            }
+            EntryBody::View(_) | EntryBody::Loss(_) => {
+                if !self.journal_entry(entry) {
+                    return false;
+                }
+                self.adopt_entry(now, entry)
+            }
+            EntryBody::RootEpoch(_) | EntryBody::Trim { .. } | EntryBody::Ceiling { .. } => false,
+        }
+    }
+
+    /// The state changes of a view or loss, for applying and for restoring.
+    pub(super) fn adopt_entry(&mut self, now: Time, entry: &EntryView<'_>) -> bool {
+        let number = entry.header.entry;
+        match entry.body {
+            EntryBody::View(view) => {
+                let shard = self.config.shard;
+                for change in view.changes().filter(|change| change.shard() == Some(shard)) {
+                    if !self.adopt_change(&change, view.view, number) {
+                        self.counters.contradictions += 1;
+                        return false;
+                    }
+                }
+                self.view_entered(now);
+            }
+            EntryBody::Loss(loss) => {
+                self.losses.push(GsnRange { from: loss.from, to: loss.to });
+                self.end_gsn = self.end_gsn.max(loss.end_gsn);
+            }
+            _ => return false,
+        }
+        self.applied = number;
+        self.complete = self.complete.max(number);
+        true
+    }
+
+    fn adopt_change(&mut self, change: &Change<'_>, view: ViewId, entry: EntryNo) -> bool {
+        match (change, &mut self.state) {
+            (Change::Open { .. }, state) => {
+                let Some(opened) = ShardState::opened(change, view, entry) else { return false };
+                if opened.segments.len() != usize::from(self.config.replicas) {
+                    return false;
+                }
+                let reset = state.is_some();
+                *state = Some(opened);
+                if reset {
+                    self.start_anew();
+                }
+                true
+            }
+            (_, Some(state)) => {
+                if let Change::Finalize { lost_from: Some(from), .. } = change {
+                    self.losses.push(GsnRange { from: *from, to: self.end_gsn });
+                }
+                state.apply_change(change, view, entry).is_ok()
+            }
+            (_, None) => false,
+        }
+    }
+
+    /// The shard was opened anew after a declared loss: nothing of it is left.
+    fn start_anew(&mut self) {
+        self.store = Store::new(*self.store.config());
+        for dedup in &mut self.dedup {
+            dedup.clear();
+        }
+        self.waiters.clear();
+        self.ack_ready.clear();
+        self.last_own_run = None;
+        self.index.reset(&[]);
+    }
+
+    /// Keeps, per segment, the longest prefix whose records' generations own their positions, and tells everyone.
+    pub(super) fn view_entered(&mut self, now: Time) {
+        let own = self.config.slot;
+        let Some(state) = &self.state else { return };
+        let mut truncate: [Option<Lsn>; SEGMENTS_PER_SHARD_MAX] = [None; SEGMENTS_PER_SHARD_MAX];
+        for (slot, segment) in state.segments.iter().enumerate() {
+            let index = Slot::new(slot as u8);
+            // Records at or above the last close belong to the generation closed there, unless they were received in the
+            // generation entered: then their header names it.
+            let held = self.store.len(index);
+            if held > segment.opened_at {
+                let current = self.store.header(index, segment.opened_at).map(|header| header.generation);
+                if current != Some(segment.generation) || segment.generation == ViewId::ZERO {
+                    truncate[slot] = Some(segment.opened_at);
+                }
+            }
+        }
+        for (slot, len) in truncate.iter().enumerate() {
+            if let Some(len) = len {
+                self.store.truncate(Slot::new(slot as u8), *len);
+                self.dedup[slot].truncate(*len);
+            }
+        }
+        if truncate[own.index()].is_some() {
+            // What was void is answered as `closed` when its clients ask or append again; their fates are `never`.
+            let committed = self.committed(own);
+            self.waiters.retain(|waiter| waiter.position < committed);
+        }
+        self.last_own_run = None;
+        self.progress_at = now;
+        for peer in &mut self.peers {
+            peer.streaming = false;
+            peer.have_due = true;
+        }
+        self.report_at = Time::ZERO;
+        self.catchup.copy_soon();
+        self.counters.views += 1;
+    }
+
+    pub(super) fn lens(&self) -> [Lsn; SEGMENTS_PER_SHARD_MAX] {
+        let mut lens = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
+        if let Some(state) = &self.state {
+            for (slot, segment) in state.segments.iter().enumerate() {
+                lens[slot] = segment.len;
+            }
+        }
+        lens
+    }
+
+    fn journal_cut(&mut self, cut: &ShardCut) -> bool {
+        if !self.store.config().class.is_flushed() {
+            self.applied_durable = cut.entry;
+            return true;
+        }
+        let replicas = usize::from(self.config.replicas);
+        let mut bytes = [0u8; 32 + SEGMENTS_PER_SHARD_MAX * 8];
+        let mut writer = Writer::new(&mut bytes);
+        let written = (|| {
+            writer.field(JOURNAL_CUT)?;
+            writer.field(cut.entry)?;
+            writer.field(cut.base)?;
+            writer.field(cut.end_gsn)?;
+            cut.lens[..replicas].iter().try_for_each(|len| writer.field(*len))
+        })();
+        let len = writer.len();
+        written.is_ok() && self.journal(&bytes[..len], cut.entry)
+    }
+
+    fn journal_entry(&mut self, entry: &EntryView<'_>) -> bool {
+        if !self.store.config().class.is_flushed() {
+            self.applied_durable = entry.header.entry;
+            return true;
+        }
+        let mut bytes = core::mem::take(&mut self.scratch);
+        bytes.clear();
+        bytes.push(JOURNAL_ENTRY);
+        bytes.extend_from_slice(entry.encoded());
+        let taken = self.journal(&bytes, entry.header.entry);
+        self.scratch = bytes;
+        taken
+    }
+
+    /// Journals one applied entry; it counts as durably applied once the journal is.
+    pub(super) fn journal(&mut self, bytes: &[u8], entry: EntryNo) -> bool {
+        match self.store.journal_append(bytes) {
+            Ok(number) => {
+                self.journaled.push_back((number, entry));
+                true
+            }
+            Err(_) => {
+                self.counters.journal_full += 1;
+                self.catchup.entries_soon();
+                false
+            }
+        }
+    }
+
+    /// Learns what the journal has made durable, and starts a checkpoint when the journal has grown.
+    pub(super) fn settle_journal(&mut self) {
+        let durable = self.store.journal_durable();
+        while let Some((number, entry)) = self.journaled.front().copied() {
+            if number > durable {
+                break;
+            }
+            self.applied_durable = entry;
+            self.journaled.pop_front();
+        }
+        if self.store.config().class.is_flushed() && self.store.journal_last() >= self.checkpoint_at + self.config.checkpoint_every {
+            self.start_checkpoint();
+        }
+    }
+
+    /// A checkpoint: everything that the journal says, in one piece.
+    fn start_checkpoint(&mut self) {
+        let upto = self.store.journal_last();
+        let mut bytes: Vec<u8> = core::mem::take(&mut self.checkpoint);
+        self.encode_checkpoint(&mut bytes);
+        if self.store.journal_checkpoint(upto, &bytes).is_ok() {
+            self.checkpoint_at = upto;
+            self.counters.checkpoints += 1;
+        }
+        self.checkpoint = bytes;
+    }
+}

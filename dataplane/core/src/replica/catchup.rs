@@ -1,0 +1,245 @@
+//! What was missed: entries come from the cut log, committed records from a peer that has entered the same epoch.
+
+use ionian_store::Fetch;
+use ionian_types::{ConnId, Lsn, Nanos, SEGMENTS_PER_SHARD_MAX, SegmentId, Slot, Time};
+use ionian_wire::entry::EntryView;
+use ionian_wire::frame::{Backfill, CopyData, CopyRequest, Entries, ShardSnapshot};
+use ionian_wire::{Reader, Writer};
+
+use super::apply::JOURNAL_SNAPSHOT;
+use super::Replica;
+use crate::cutlog::ShardState;
+use crate::outbox::Outbox;
+
+/// Requests under way.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    entries_wanted: bool,
+    entries_asked_at: Option<Time>,
+    copies_wanted: bool,
+    copy_asked_at: [Option<Time>; SEGMENTS_PER_SHARD_MAX],
+    next_peer: usize,
+    now: Time,
+}
+
+impl CatchUp {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            entries_wanted: true,
+            entries_asked_at: None,
+            copies_wanted: false,
+            copy_asked_at: [None; SEGMENTS_PER_SHARD_MAX],
+            next_peer: 0,
+            now,
+        }
+    }
+
+    pub(super) fn entries_soon(&mut self) {
+        self.entries_wanted = true;
+    }
+
+    pub(super) fn copy_soon(&mut self) {
+        self.copies_wanted = true;
+    }
+
+    pub(super) fn deadline(&self, retry: Nanos) -> Time {
+        if self.entries_wanted || self.copies_wanted { self.now.after(retry) } else { Time::FAR }
+    }
+}
+
+impl Replica {
+    pub(super) fn flush_catchup(&mut self, now: Time, out: &mut Outbox) {
+        self.catchup.now = now;
+        let retry = self.config.timing.retry;
+        if !self.waiters.is_empty() && now >= self.progress_at.after(self.config.timing.gap) {
+            self.progress_at = now;
+            self.catchup.entries_soon();
+        }
+        if self.catchup.entries_wanted {
+            let waiting = self.catchup.entries_asked_at.is_some_and(|at| now < at.after(retry));
+            if let Some(root) = self.root.filter(|root| !waiting && out.room(*root) > 0) {
+                let request = Backfill { log: self.config.log, shard: self.config.shard, after: self.applied };
+                if out.send(root, &request, &[]).is_ok() {
+                    self.catchup.entries_asked_at = Some(now);
+                    self.counters.backfills += 1;
+                }
+            }
+        }
+        if self.catchup.copies_wanted {
+            self.flush_copies(now, out);
+        }
+    }
+
+    /// Asks a peer for each segment of which committed records are missing.
+    fn flush_copies(&mut self, now: Time, out: &mut Outbox) {
+        let Some(state) = &self.state else { return };
+        let epoch = state.epoch;
+        let mut missing = false;
+        for slot in 0..usize::from(self.config.replicas) {
+            let index = Slot::new(slot as u8);
+            let (held, committed) = (self.store.len(index), self.committed(index));
+            if held >= committed {
+                self.catchup.copy_asked_at[slot] = None;
+                continue;
+            }
+            missing = true;
+            if self.catchup.copy_asked_at[slot].is_some_and(|at| now < at.after(self.config.timing.retry)) {
+                continue;
+            }
+            let peers = usize::from(self.config.replicas);
+            let start = self.catchup.next_peer;
+            let Some((peer, conn)) = (0..peers)
+                .map(|step| (start + step) % peers)
+                .find_map(|peer| self.peers[peer].conn.filter(|conn| out.room(*conn) > 0).map(|conn| (peer, conn)))
+            else {
+                continue;
+            };
+            let segment = SegmentId { shard: self.config.shard, slot: index };
+            let request = CopyRequest { segment, epoch, from: held, to: committed };
+            if out.send(conn, &request, &[]).is_ok() {
+                self.catchup.copy_asked_at[slot] = Some(now);
+                self.catchup.next_peer = peer + 1;
+                self.counters.copies += 1;
+            }
+        }
+        self.catchup.copies_wanted = missing;
+    }
+
+    /// ORDERING.md: serve Copy only for the entered epoch, positions held, committed.
+    pub(super) fn on_copy_request(&mut self, conn: ConnId, request: &CopyRequest, out: &mut Outbox) {
+        let slot = request.segment.slot;
+        let mut answer =
+            CopyData { segment: request.segment, epoch: request.epoch, from: request.from, count: 0 };
+        let serves = request.segment.shard == self.config.shard
+            && slot.index() < usize::from(self.config.replicas)
+            && request.epoch == self.epoch()
+            && self.is_member();
+        if serves {
+            let to = request.to.min(self.committed(slot)).min(self.store.len(slot));
+            if request.from < to {
+                let bytes_max = self.config.run_bytes_max;
+                if let Fetch::Ready(run) = self.store.run(slot, request.from, to, bytes_max) {
+                    answer.count = run.count;
+                    let _ = out.send_run(conn, &answer, run);
+                    return;
+                }
+            }
+        }
+        let _ = out.send(conn, &answer, &[]);
+    }
+
+    pub(super) fn on_copy_data(&mut self, now: Time, copy: &CopyData, records: &[u8]) {
+        let slot = copy.segment.slot;
+        let wanted = copy.segment.shard == self.config.shard
+            && slot.index() < usize::from(self.config.replicas)
+            && copy.epoch == self.epoch()
+            && copy.count > 0;
+        if !wanted {
+            return;
+        }
+        let held = self.store.len(slot);
+        let end = copy.from.get() + u64::from(copy.count);
+        if copy.from > held || end <= held.get() || end > self.committed(slot).get() {
+            return;
+        }
+        let skip = held.get() - copy.from.get();
+        if self.store_run(slot, copy.from, u64::from(copy.count), records, skip) {
+            self.catchup.copy_asked_at[slot.index()] = None;
+            self.catchup.copies_wanted = true;
+            if self.store.len(slot) >= self.committed(slot) {
+                self.peers[slot.index()].have_due = true;
+                self.progress_at = now;
+            }
+        }
+    }
+
+    /// Every entry that touches the shard in (`after`, `through`], and no other.
+    pub(super) fn on_entries(&mut self, now: Time, body: &Entries, tail: &[u8]) {
+        self.catchup.entries_asked_at = None;
+        if body.shard != self.config.shard || body.after > self.applied {
+            return;
+        }
+        let mut reader = Reader::new(tail);
+        for _ in 0..body.count {
+            let Ok(len) = reader.field::<u32>() else { return self.bad_entries() };
+            let Ok(bytes) = reader.bytes(len as usize) else { return self.bad_entries() };
+            let Ok(entry) = EntryView::new_checked(bytes) else { return self.bad_entries() };
+            if entry.header.entry <= self.applied || entry.header.entry > body.through {
+                continue;
+            }
+            if !entry.touches(self.config.shard) || !self.apply_entry(now, &entry) {
+                return self.bad_entries();
+            }
+        }
+        // More may follow: ask on until an answer brings nothing new.
+        self.catchup.entries_wanted = body.through > self.complete || body.count > 0;
+        self.complete_through(body.through, body.end_gsn, body.trim);
+    }
+
+    fn bad_entries(&mut self) {
+        self.counters.contradictions += 1;
+        self.catchup.entries_soon();
+        // Ask again only after a while: what is wrong will not be right at once.
+        self.catchup.entries_asked_at = Some(self.catchup.now);
+    }
+
+    /// The cut log dropped what was asked for: everything up to the snapshot is trimmed.
+    pub(super) fn on_snapshot(&mut self, now: Time, body: &ShardSnapshot, tail: &[u8]) {
+        self.catchup.entries_asked_at = None;
+        if body.shard != self.config.shard || body.entry <= self.applied {
+            return;
+        }
+        let mut reader = Reader::new(tail);
+        let state = ShardState::read(&mut reader);
+        let Some(state) = state.ok().filter(|state| {
+            state.shard == self.config.shard && state.segments.len() == usize::from(self.config.replicas)
+        }) else {
+            return self.bad_entries();
+        };
+        if self.store.config().class.is_flushed() {
+            let mut bytes = core::mem::take(&mut self.scratch);
+            bytes.clear();
+            bytes.push(JOURNAL_SNAPSHOT);
+            let mut head = [0u8; 24];
+            let mut writer = Writer::new(&mut head);
+            let written = writer.field(body.entry).and(writer.field(body.end_gsn)).and(writer.field(body.trim));
+            bytes.extend_from_slice(&head);
+            bytes.extend_from_slice(tail);
+            let taken = written.is_ok() && self.journal(&bytes, body.entry);
+            self.scratch = bytes;
+            if !taken {
+                return;
+            }
+        } else {
+            self.applied_durable = body.entry;
+        }
+        self.adopt_snapshot(state, body.entry, body.end_gsn, body.trim, now);
+        self.catchup.entries_soon();
+    }
+
+    pub(super) fn adopt_snapshot(
+        &mut self,
+        state: ShardState,
+        entry: ionian_types::EntryNo,
+        end_gsn: ionian_types::Gsn,
+        trim: ionian_types::Gsn,
+        now: Time,
+    ) {
+        // What the snapshot's lengths cover is trimmed, or it would not have been dropped from the cut log.
+        let mut lens = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
+        for (slot, segment) in state.segments.iter().enumerate() {
+            lens[slot] = segment.len;
+            self.store.trim(Slot::new(slot as u8), segment.len);
+        }
+        let replicas = usize::from(self.config.replicas);
+        self.index.reset(&lens[..replicas]);
+        self.applied = entry;
+        self.complete = entry;
+        self.end_gsn = end_gsn;
+        self.trim = self.trim.max(trim);
+        self.head = self.head.max(trim.min(end_gsn));
+        self.state = Some(state);
+        self.waiters.clear();
+        self.view_entered(now);
+    }
+}

@@ -1,0 +1,481 @@
+//! The replica of a shard (ORDERING.md, REPLICA): stores its own segment and its peers', reports, applies the entries that
+//! touch its shard, acknowledges, serves reads.
+//!
+//! One file per concern: `append` (clients' records), `replicate` (peers), `apply` (cuts, views, losses), `catchup` (what
+//! was missed: entries, copies), `read`, `subscribe`, `fate`, `restart`. This file holds the state, the dispatch of messages
+//! and the flush that sends everything cumulative.
+
+mod append;
+mod apply;
+mod catchup;
+mod fate;
+mod read;
+mod replicate;
+mod restart;
+mod status;
+mod subscribe;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use ionian_store::Store;
+use ionian_types::{
+    ClientId, ClusterId, ConnId, EntryNo, Gsn, GsnRange, Inc, LogId, Lsn, Nanos, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId,
+    SessionNo, ShardId, Slot, Time, ViewId,
+};
+use ionian_wire::WIRE_VERSION;
+use ionian_wire::frame::{Hello, Message, Report, Role};
+
+use crate::cutlog::ShardState;
+use crate::dedup::Dedup;
+use crate::index::{Run, RunIndex};
+use crate::outbox::Outbox;
+
+pub use status::{ReplicaCounters, ReplicaStatus};
+
+/// What a replica is and how much it may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node it runs on.
+    pub node: NodeId,
+    /// This life's incarnation, issued by the controller.
+    pub inc: Inc,
+    /// The log.
+    pub log: LogId,
+    /// The shard.
+    pub shard: ShardId,
+    /// The slot in the shard; the segment of that slot is its own.
+    pub slot: Slot,
+    /// The number of replicas of the shard.
+    pub replicas: u8,
+    /// Own records not yet ordered beyond which appends are refused.
+    pub uncommitted_records_max: u64,
+    /// Largest run of records in one `Replicate`, `CopyData` or `Deliver`, in bytes.
+    pub run_bytes_max: usize,
+    /// Subscriptions at a time.
+    pub subscriptions_max: usize,
+    /// Reads waiting for an entry or the device.
+    pub reads_waiting_max: usize,
+    /// Cuts that the index takes before it allocates.
+    pub cuts_ready: usize,
+    /// Journal records between two checkpoints (flushed classes).
+    pub checkpoint_every: u64,
+    /// Timeouts.
+    pub timing: ReplicaTiming,
+}
+
+/// Timeouts of a replica. None is needed for safety.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaTiming {
+    /// A report is repeated at least this often.
+    pub report: Nanos,
+    /// An unanswered backfill or copy request is repeated after this long.
+    pub retry: Nanos,
+    /// Own records that no cut covers for this long cause a backfill.
+    pub gap: Nanos,
+    /// A peer gone for this long makes appends refuse, naming it.
+    pub missing: Nanos,
+}
+
+impl Default for ReplicaTiming {
+    fn default() -> Self {
+        Self {
+            report: Nanos::from_ms(20),
+            retry: Nanos::from_ms(20),
+            gap: Nanos::from_ms(50),
+            missing: Nanos::from_ms(200),
+        }
+    }
+}
+
+impl ReplicaConfig {
+    /// A configuration with default limits.
+    #[must_use]
+    pub fn new(cluster: ClusterId, node: NodeId, inc: Inc, log: LogId, shard: ShardId, slot: Slot, replicas: u8) -> Self {
+        Self {
+            cluster,
+            node,
+            inc,
+            log,
+            shard,
+            slot,
+            replicas,
+            uncommitted_records_max: 1 << 18,
+            run_bytes_max: 128 * 1024,
+            subscriptions_max: 1024,
+            reads_waiting_max: 1024,
+            cuts_ready: 1 << 18,
+            checkpoint_every: 1 << 17,
+            timing: ReplicaTiming::default(),
+        }
+    }
+}
+
+/// What is at the other end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// Not said yet, or not connected.
+    Unknown,
+    Client {
+        client: ClientId,
+        session: SessionNo,
+    },
+    Peer(Slot),
+    Leaf,
+    Root,
+}
+
+/// Another replica of the shard.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    conn: Option<ConnId>,
+    inc: Inc,
+    /// Own records below were sent; meaningful while `streaming`.
+    sent: Lsn,
+    /// Whether the peer said how much it holds of the current own generation.
+    streaming: bool,
+    /// Tell the peer how much of its segment is held.
+    have_due: bool,
+    /// When it was last connected.
+    seen: Time,
+}
+
+/// Own records that wait for a cut, in the order of their positions.
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    session: u32,
+    position: Lsn,
+    count: u64,
+}
+
+/// The replica.
+#[derive(Debug)]
+pub struct Replica {
+    config: ReplicaConfig,
+    store: Store,
+    /// The shard as of `applied`; `None` before its first view.
+    state: Option<ShardState>,
+    applied: EntryNo,
+    /// No entry in (`applied`, `complete`] touches the shard.
+    complete: EntryNo,
+    /// The end of the order at `complete`.
+    end_gsn: Gsn,
+    /// The trim known, and the trim carried out.
+    trim: Gsn,
+    head: Gsn,
+    index: RunIndex,
+    losses: Vec<GsnRange>,
+    dedup: Vec<Dedup>,
+    /// Per segment: the dedup set saw every record from here on, and up to there when last checkpointed.
+    dedup_from: [Lsn; SEGMENTS_PER_SHARD_MAX],
+    dedup_upto: [Lsn; SEGMENTS_PER_SHARD_MAX],
+    waiters: VecDeque<Waiter>,
+    ack_ready: Vec<u32>,
+    last_own_run: Option<Run>,
+    progress_at: Time,
+    peers: [Peer; SEGMENTS_PER_SHARD_MAX],
+    leaf: Option<ConnId>,
+    root: Option<ConnId>,
+    conns: Vec<Kind>,
+    close: Vec<ConnId>,
+    reported: [Lsn; SEGMENTS_PER_SHARD_MAX],
+    reported_applied: EntryNo,
+    report_seq: u64,
+    report_at: Time,
+    applied_durable: EntryNo,
+    journaled: VecDeque<(u64, EntryNo)>,
+    checkpoint: Vec<u8>,
+    checkpoint_at: u64,
+    catchup: catchup::CatchUp,
+    reads: Vec<read::Waiting>,
+    subscriptions: Vec<subscribe::Subscription>,
+    scratch: Vec<u8>,
+    counters: ReplicaCounters,
+}
+
+impl Replica {
+    /// A replica over a store that is ready: new, or recovered.
+    ///
+    /// # Panics
+    /// If the slot is not one of the shard's, or there are more replicas than [`SEGMENTS_PER_SHARD_MAX`].
+    #[must_use]
+    pub fn new(config: ReplicaConfig, store: Store, now: Time) -> Self {
+        let replicas = usize::from(config.replicas);
+        assert!(config.slot.index() < replicas && replicas <= SEGMENTS_PER_SHARD_MAX, "a slot of the shard");
+        let peer = Peer { conn: None, inc: Inc::ZERO, sent: Lsn::ZERO, streaming: false, have_due: false, seen: now };
+        let mut replica = Self {
+            config,
+            store,
+            state: None,
+            applied: EntryNo::ZERO,
+            complete: EntryNo::ZERO,
+            end_gsn: Gsn::ZERO,
+            trim: Gsn::ZERO,
+            head: Gsn::ZERO,
+            index: RunIndex::new(replicas, config.cuts_ready),
+            losses: Vec::new(),
+            dedup: (0..replicas).map(|_| Dedup::new()).collect(),
+            dedup_from: [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX],
+            dedup_upto: [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX],
+            waiters: VecDeque::with_capacity(1 << 16),
+            ack_ready: Vec::with_capacity(1024),
+            last_own_run: None,
+            progress_at: now,
+            peers: [peer; SEGMENTS_PER_SHARD_MAX],
+            leaf: None,
+            root: None,
+            conns: Vec::with_capacity(1024),
+            close: Vec::new(),
+            reported: [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX],
+            reported_applied: EntryNo::ZERO,
+            report_seq: 0,
+            report_at: now,
+            applied_durable: EntryNo::ZERO,
+            journaled: VecDeque::with_capacity(1 << 12),
+            checkpoint: Vec::new(),
+            checkpoint_at: 0,
+            catchup: catchup::CatchUp::new(now),
+            reads: Vec::with_capacity(64),
+            subscriptions: Vec::with_capacity(64),
+            scratch: Vec::with_capacity(4096),
+            counters: ReplicaCounters::default(),
+        };
+        replica.restore();
+        replica
+    }
+
+    /// The store, for executing its block operations and reading the bodies of envelopes.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The store, for completing block operations.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// What this replica is.
+    #[must_use]
+    pub fn config(&self) -> &ReplicaConfig {
+        &self.config
+    }
+
+    /// A connection opened; say who this is.
+    pub fn opened(&mut self, conn: ConnId, out: &mut Outbox) {
+        self.set_kind(conn, Kind::Unknown);
+        let hello = Hello {
+            cluster: self.config.cluster,
+            wire_version: WIRE_VERSION,
+            role: Role::Replica,
+            node: self.config.node,
+            inc: self.config.inc,
+            log: self.config.log,
+            shard: self.config.shard,
+            slot: self.config.slot,
+            epoch: self.epoch(),
+            last: self.applied,
+            client: ClientId::default(),
+            session: SessionNo::ZERO,
+        };
+        // A new connection has room for its first message.
+        let _ = out.send(conn, &hello, &[]);
+    }
+
+    /// A connection is gone.
+    pub fn closed(&mut self, now: Time, conn: ConnId) {
+        match self.kind(conn) {
+            Kind::Client { client, session } => {
+                let own = self.config.slot.index();
+                if let Some(index) = self.dedup[own].find(client, session) {
+                    if let Some(session) = self.dedup[own].get_mut(index).filter(|session| session.conn == Some(conn)) {
+                        session.conn = None;
+                    }
+                }
+                self.reads.retain(|read| read.conn != conn);
+                self.subscriptions.retain(|subscription| subscription.conn != conn);
+            }
+            Kind::Peer(slot) => {
+                let peer = &mut self.peers[slot.index()];
+                if peer.conn == Some(conn) {
+                    peer.conn = None;
+                    peer.streaming = false;
+                    peer.seen = now;
+                }
+            }
+            Kind::Leaf if self.leaf == Some(conn) => self.leaf = None,
+            Kind::Root if self.root == Some(conn) => self.root = None,
+            Kind::Leaf | Kind::Root | Kind::Unknown => {}
+        }
+        self.set_kind(conn, Kind::Unknown);
+    }
+
+    /// A connection that the edge must close: the peer is not one to talk to.
+    pub fn take_close(&mut self) -> Option<ConnId> {
+        self.close.pop()
+    }
+
+    /// Handles one message. The edge has made sure that `conn` has room for the largest answer.
+    pub fn handle(&mut self, now: Time, conn: ConnId, message: &Message<'_>, out: &mut Outbox) {
+        match (message, self.kind(conn)) {
+            (Message::Append(append, records), Kind::Client { .. }) => self.on_append(now, conn, append, records, out),
+            (Message::Replicate(body, records), Kind::Peer(slot)) => self.on_replicate(slot, body, records),
+            (Message::DownShard(body, tail), Kind::Leaf) => self.on_down(now, body, tail),
+            (Message::SyncShard(body, _), Kind::Leaf) => self.on_sync(body),
+            (Message::Have(body, _), Kind::Peer(slot)) => self.on_have(slot, body),
+            (Message::Entries(body, tail), Kind::Root) => self.on_entries(now, body, tail),
+            (Message::ShardSnapshot(body, tail), Kind::Root) => self.on_snapshot(now, body, tail),
+            (Message::CopyRequest(body, _), Kind::Peer(_)) => self.on_copy_request(conn, body, out),
+            (Message::CopyData(body, records), Kind::Peer(_)) => self.on_copy_data(now, body, records),
+            (Message::Read(body, _), Kind::Client { .. }) => self.on_read(now, conn, body, out),
+            (Message::Subscribe(body, _), Kind::Client { .. }) => self.on_subscribe(conn, body, out),
+            (Message::SubCredit(body, _), Kind::Client { .. }) => self.on_credit(conn, body),
+            (Message::Unsubscribe(body, _), Kind::Client { .. }) => self.on_unsubscribe(conn, body),
+            (Message::Fate(body, _), Kind::Client { .. }) => self.on_fate(conn, body, out),
+            (Message::CloseSession(body, _), Kind::Client { .. }) => self.on_close_session(conn, body, out),
+            (Message::Hello(hello, _), Kind::Unknown) => self.on_hello(now, conn, hello),
+            _ => self.counters.unexpected += 1,
+        }
+    }
+
+    fn on_hello(&mut self, now: Time, conn: ConnId, hello: &Hello) {
+        let mine = hello.cluster == self.config.cluster && hello.wire_version == WIRE_VERSION && hello.log == self.config.log;
+        if !mine {
+            self.counters.foreign += 1;
+            self.close.push(conn);
+            return;
+        }
+        match hello.role {
+            Role::Client => self.set_kind(conn, Kind::Client { client: hello.client, session: hello.session }),
+            Role::Replica => {
+                let slot = hello.slot;
+                let is_peer = hello.shard == self.config.shard
+                    && slot.index() < usize::from(self.config.replicas)
+                    && slot != self.config.slot;
+                if !is_peer {
+                    self.close.push(conn);
+                    return;
+                }
+                let peer = &mut self.peers[slot.index()];
+                if hello.inc < peer.inc {
+                    // A life that a newer one has replaced.
+                    self.close.push(conn);
+                    return;
+                }
+                *peer = Peer { conn: Some(conn), inc: hello.inc, streaming: false, have_due: true, seen: now, ..*peer };
+                self.set_kind(conn, Kind::Peer(slot));
+                self.catchup.copy_soon();
+            }
+            Role::Leaf => {
+                self.leaf = Some(conn);
+                // A new leaf knows nothing: report at once.
+                self.report_at = Time::ZERO;
+                self.set_kind(conn, Kind::Leaf);
+            }
+            Role::Root => {
+                self.root = Some(conn);
+                self.catchup.entries_soon();
+                self.set_kind(conn, Kind::Root);
+            }
+            Role::Controller => self.close.push(conn),
+        }
+    }
+
+    /// Sends everything cumulative for which there is room: acks, replication, reports, deliveries, requests.
+    pub fn flush(&mut self, now: Time, out: &mut Outbox) {
+        self.settle_journal();
+        self.flush_acks(out);
+        self.flush_replication(out);
+        self.flush_report(now, out);
+        if !self.reads.is_empty() {
+            self.flush_reads(now, out);
+        }
+        if !self.subscriptions.is_empty() {
+            self.flush_subscriptions(out);
+        }
+        self.flush_catchup(now, out);
+    }
+
+    /// When [`Self::flush`] must run even if nothing happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        let mut deadline = self.report_at.after(self.config.timing.report);
+        if !self.waiters.is_empty() {
+            deadline = deadline.min(self.progress_at.after(self.config.timing.gap));
+        }
+        deadline.min(self.catchup.deadline(self.config.timing.retry))
+    }
+
+    fn flush_report(&mut self, now: Time, out: &mut Outbox) {
+        let Some(leaf) = self.leaf else { return };
+        if !self.is_member() {
+            return;
+        }
+        let Some(state) = &self.state else { return };
+        let count = state.segments.len();
+        let mut lens = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
+        let mut changed = self.reported_applied != self.applied_durable;
+        for (slot, len) in lens.iter_mut().enumerate().take(count) {
+            *len = self.store.durable_len(Slot::new(slot as u8));
+            changed |= *len != self.reported[slot];
+        }
+        let due = now >= self.report_at.after(self.config.timing.report);
+        if !(changed || due) || out.room(leaf) == 0 {
+            return;
+        }
+        let report = Report {
+            shard: self.config.shard,
+            epoch: state.epoch,
+            inc: self.config.inc,
+            seq: self.report_seq + 1,
+            applied: self.applied_durable,
+            segments: count as u8,
+        };
+        let mut tail = [0u8; SEGMENTS_PER_SHARD_MAX * 8];
+        for (bytes, len) in tail.chunks_exact_mut(8).zip(&lens[..count]) {
+            bytes.copy_from_slice(&len.get().to_le_bytes());
+        }
+        if out.send(leaf, &report, &tail[..count * 8]).is_ok() {
+            self.report_seq += 1;
+            self.report_at = now;
+            self.reported = lens;
+            self.reported_applied = self.applied_durable;
+        }
+    }
+
+    /// The shard epoch entered.
+    fn epoch(&self) -> ViewId {
+        self.state.as_ref().map_or(ViewId::ZERO, |state| state.epoch)
+    }
+
+    /// Whether this life is a member of the epoch entered.
+    fn is_member(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| {
+            state.members.get(self.config.slot.index()).is_some_and(|member| member.inc == self.config.inc)
+        })
+    }
+
+    fn own_segment(&self) -> SegmentId {
+        SegmentId { shard: self.config.shard, slot: self.config.slot }
+    }
+
+    fn committed(&self, slot: Slot) -> Lsn {
+        self.state
+            .as_ref()
+            .and_then(|state| state.segments.get(slot.index()))
+            .map_or(Lsn::ZERO, |segment| segment.len)
+    }
+
+    fn kind(&self, conn: ConnId) -> Kind {
+        self.conns.get(conn.index()).copied().unwrap_or(Kind::Unknown)
+    }
+
+    fn set_kind(&mut self, conn: ConnId, kind: Kind) {
+        if self.conns.len() <= conn.index() {
+            self.conns.resize(conn.index() + 1, Kind::Unknown);
+        }
+        self.conns[conn.index()] = kind;
+    }
+}

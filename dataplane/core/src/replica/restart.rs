@@ -1,0 +1,161 @@
+//! Restart (flushed classes): the checkpoint and the journal after it give back what was applied; the records themselves
+//! give back the dedup sets. Nothing is served or reported before a view lists this life.
+
+use alloc::vec::Vec;
+
+use ionian_store::Fetch;
+use ionian_types::{EntryNo, Gsn, GsnRange, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time};
+use ionian_wire::entry::EntryView;
+use ionian_wire::record::{RecordKind, Records};
+use ionian_wire::{Reader, WireError, Writer};
+
+use super::Replica;
+use super::apply::{JOURNAL_CUT, JOURNAL_ENTRY, JOURNAL_SNAPSHOT, ShardCut};
+use crate::cutlog::ShardState;
+use crate::dedup::Dedup;
+
+impl Replica {
+    /// Rebuilds the machine from what the store recovered.
+    pub(super) fn restore(&mut self) {
+        if !self.store.config().class.is_flushed() {
+            return;
+        }
+    }
+
+    fn restore_record(&mut self, bytes: &[u8]) -> Option<()> {
+        let mut reader = Reader::new(bytes);
+        match reader.field::<u8>().ok()? {
+            JOURNAL_CUT => {
+                let entry = reader.field::<EntryNo>().ok()?;
+                if entry <= self.applied {
+                    return Some(());
+                }
+                let base = reader.field().ok()?;
+                let end_gsn = reader.field().ok()?;
+                let mut lens = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
+                for (slot, len) in lens.iter_mut().enumerate().take(usize::from(self.config.replicas)) {
+                    *len = reader.field().ok()?;
+                    if *len < self.committed(Slot::new(slot as u8)) {
+                        return None;
+                    }
+                }
+                self.state.as_ref()?;
+                self.adopt_cut(&ShardCut { entry, base, end_gsn, lens });
+                Some(())
+            }
+            JOURNAL_ENTRY => {
+                let entry = EntryView::new_checked(reader.rest()).ok()?;
+                if entry.header.entry <= self.applied {
+                    return Some(());
+                }
+                self.adopt_entry(Time::ZERO, &entry).then_some(())
+            }
+            JOURNAL_SNAPSHOT => {
+                let entry = reader.field().ok()?;
+                let end_gsn = reader.field().ok()?;
+                let trim = reader.field().ok()?;
+                let state = ShardState::read(&mut reader).ok()?;
+                self.adopt_snapshot(state, entry, end_gsn, trim, Time::ZERO);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    /// Enters the records after the checkpoint's dedup sets: those that are in memory now. What lies further back on the
+    /// device is covered by the checkpoint, or stays unknown to fate queries.
+    fn dedup_rest(&mut self, slot: Slot) {
+        let seen = self.dedup_upto[slot.index()];
+        let mut from = seen.max(self.store.first(slot));
+        let end = self.store.len(slot);
+        let mut gap = false;
+        while from < end {
+            let Fetch::Ready(run) = self.store.run(slot, from, end, usize::MAX) else {
+                gap = true;
+                break;
+            };
+            for record in Records::sealed(self.store.bytes(&run)).flatten() {
+                let header = record.header();
+                if header.kind == RecordKind::Data {
+                    self.dedup[slot.index()].saw(
+                        header.client,
+                        header.session,
+                        header.generation,
+                        header.seq,
+                        header.position,
+                    );
+                }
+            }
+            from = Lsn::new(run.first.get() + u64::from(run.count));
+        }
+        if gap {
+            // Fates below are not promised: a record there may not have been entered.
+            self.dedup_from[slot.index()] = end;
+        }
+        self.dedup_upto[slot.index()] = end;
+    }
+
+    /// Encodes everything that the journal has said so far.
+    pub(super) fn encode_checkpoint(&self, bytes: &mut Vec<u8>) {
+        let mut size = bytes.capacity().max(1 << 16);
+        loop {
+            bytes.resize(size, 0);
+            let mut writer = Writer::new(bytes);
+            if self.write_checkpoint(&mut writer).is_ok() {
+                let len = writer.len();
+                bytes.truncate(len);
+                return;
+            }
+            size *= 2;
+        }
+    }
+
+    fn write_checkpoint(&self, writer: &mut Writer<'_>) -> Result<(), WireError> {
+        writer.field(self.applied)?;
+        writer.field(self.complete)?;
+        writer.field(self.end_gsn)?;
+        writer.field(self.trim)?;
+        writer.field(self.head)?;
+        writer.field(self.state.is_some())?;
+        if let Some(state) = &self.state {
+            state.write(writer)?;
+        }
+        writer.field(self.losses.len() as u32)?;
+        for loss in &self.losses {
+            writer.field(loss.from)?;
+            writer.field(loss.to)?;
+        }
+        self.index.write(writer)?;
+        for slot in 0..usize::from(self.config.replicas) {
+            writer.field(self.store.len(Slot::new(slot as u8)))?;
+            writer.field(self.dedup_from[slot])?;
+            self.dedup[slot].write(writer)?;
+        }
+        Ok(())
+    }
+
+    fn decode_checkpoint(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        let mut reader = Reader::new(bytes);
+        self.applied = reader.field()?;
+        self.complete = reader.field()?;
+        self.end_gsn = reader.field::<Gsn>()?;
+        self.trim = reader.field()?;
+        self.head = reader.field()?;
+        if reader.field::<bool>()? {
+            self.state = Some(ShardState::read(&mut reader)?);
+        }
+        self.losses.clear();
+        for _ in 0..reader.field::<u32>()? {
+            self.losses.push(GsnRange { from: reader.field()?, to: reader.field()? });
+        }
+        self.index.read(&mut reader)?;
+        for slot in 0..usize::from(self.config.replicas) {
+            self.dedup_upto[slot] = reader.field::<Lsn>()?.min(self.store.len(Slot::new(slot as u8)));
+            self.dedup_from[slot] = reader.field()?;
+            self.dedup[slot] = Dedup::read(&mut reader)?;
+            let upto = self.dedup_upto[slot];
+            self.dedup[slot].truncate(upto);
+        }
+        Ok(())
+    }
+}
