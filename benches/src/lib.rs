@@ -1,1 +1,2 @@
 //! Microbenchmarks.
+#![forbid(unsafe_code)]

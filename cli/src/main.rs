@@ -1,3 +1,4 @@
 //! The `ionian` command.
+#![forbid(unsafe_code)]
 
 fn main() {}

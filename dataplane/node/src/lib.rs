@@ -1,1 +1,2 @@
 //! Roles wired to reactors, transports and devices.
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! System tests over real processes.
+#![forbid(unsafe_code)]
