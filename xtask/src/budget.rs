@@ -13,7 +13,8 @@ pub(crate) const STAGES: &[(&str, u64)] = &[
     ("fmt", 10),
     ("tidy", 80),
     ("clippy", 300),
-    ("tests", 780),
+    ("tests", 720),
+    ("loom", 60),
     ("docs", 150),
     ("features", 180),
     ("fuzz", 360),
@@ -43,6 +44,20 @@ mod tests {
     #[test]
     fn the_shares_add_up_to_the_whole() {
         assert_eq!(STAGES.iter().map(|(_, s)| s).sum::<u64>(), TOTAL.as_secs());
+    }
+
+    #[test]
+    fn the_document_says_the_same() {
+        let document = include_str!("../../docs/testing.md");
+        for (stage, seconds) in STAGES {
+            let row = document
+                .lines()
+                .find(|l| l.starts_with(&format!("| `{stage}` |")));
+            assert!(
+                row.is_some_and(|l| l.ends_with(&format!("| {seconds} s |"))),
+                "{stage} in docs/testing.md: {row:?}"
+            );
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ use signal_hook::iterator::Signals;
 /// The process group that is running now; 0 when there is none. Commands run one at a time.
 static RUNNING: AtomicU32 = AtomicU32::new(0);
 
+/// How long a killed process may take to be gone.
+const GONE_AFTER_MAX: Duration = Duration::from_secs(10);
+
 /// How a command ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -77,6 +80,8 @@ pub(crate) fn run(
                     limit.as_secs()
                 );
                 kill_group(child.id());
+                // The streams close when the last process that held them is gone.
+                while lines.recv_timeout(GONE_AFTER_MAX).is_ok() {}
                 hung = true;
                 break;
             }
@@ -188,8 +193,15 @@ mod tests {
         assert!(!ended.expect("sh runs").success());
         std::fs::remove_file(&path).expect("the log can be removed");
         assert!(!pid.is_empty(), "the child said who it is");
-        // The grandchild is gone, or a zombie that nobody has collected yet.
-        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // It is gone, or a zombie that nobody has collected yet; the kernel may need a moment for it.
+        let gone = || {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            state.is_empty() || state.contains(") Z ") || state.contains(") X ")
+        };
+        let deadline = Instant::now() + GONE_AFTER_MAX;
+        while !gone() {
+            assert!(Instant::now() < deadline, "the grandchild {pid} lives on");
+            thread::yield_now();
+        }
     }
 }

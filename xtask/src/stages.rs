@@ -38,6 +38,10 @@ pub(crate) const GATE: &[Stage] = &[
         run: tests,
     },
     Stage {
+        name: "loom",
+        run: loom,
+    },
+    Stage {
         name: "docs",
         run: docs,
     },
@@ -193,6 +197,30 @@ fn tests(context: &Context<'_>, report: &mut Report) -> Result<()> {
         SYSTEM_TESTS,
     ];
     context.count(context.workspace.cargo("test").args(others), report)
+}
+
+/// Every interleaving of the lock-free structures: the tests called `loom`, built so that atomics are loom's, into a folder of their own.
+fn loom(context: &Context<'_>, report: &mut Report) -> Result<()> {
+    let target = context.workspace.scratch("loom")?;
+    for package in context.workspace.with_test("loom") {
+        let mut command = context.workspace.cargo("test");
+        command
+            .args([
+                "--release",
+                "--no-fail-fast",
+                "-p",
+                &package,
+                "--test",
+                "loom",
+                "--target-dir",
+            ])
+            .arg(&target);
+        command
+            .env("RUSTFLAGS", "--cfg loom")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        context.count(&mut command, report)?;
+    }
+    Ok(())
 }
 
 fn docs(context: &Context<'_>, report: &mut Report) -> Result<()> {

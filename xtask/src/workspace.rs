@@ -71,6 +71,18 @@ impl Workspace {
         })
     }
 
+    /// Packages of ours with an integration test of this name.
+    pub(crate) fn with_test(&self, test: &str) -> Vec<String> {
+        let has =
+            |p: &&cargo_metadata::Package| p.targets.iter().any(|t| t.is_test() && t.name == test);
+        self.metadata
+            .packages
+            .iter()
+            .filter(has)
+            .map(|p| p.name.to_string())
+            .collect()
+    }
+
     /// All features of packages of ours but `default`.
     pub(crate) fn features(&self) -> Vec<Feature> {
         let mut features = Vec::new();

@@ -19,7 +19,11 @@ pub const PURE: &[(&str, &str, &[&str])] = &[
     ),
     ("ionian-store", "dataplane/store/src/", &["thiserror"]),
     ("ionian-core", "dataplane/core/src/", &["thiserror"]),
-    ("ionian-control-core", "controlplane/core/src/", &[]),
+    (
+        "ionian-control-core",
+        "controlplane/core/src/",
+        &["thiserror"],
+    ),
 ];
 
 /// Crates that only have to be free of hash seeds: they own a clock of their own making.
