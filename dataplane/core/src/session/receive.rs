@@ -109,6 +109,12 @@ impl Receiver {
         self.arrived > self.consumed
     }
 
+    /// How many packets are acked together at most.
+    #[cfg(test)]
+    pub(super) const fn ack_every_packets(&self) -> u32 {
+        self.acks.every
+    }
+
     /// The bytes of memory in use, which never change.
     pub(super) fn memory_bytes(&self) -> usize {
         self.slots.len()
