@@ -4,7 +4,7 @@
 #![no_main]
 
 use ionian_wire::codec::Reader;
-use ionian_wire::entry::EntryView;
+use ionian_wire::entry::{Changes, EntryView};
 use ionian_wire::frame::{Message, Messages, ShardStart};
 use ionian_wire::record::Records;
 use libfuzzer_sys::fuzz_target;
@@ -20,6 +20,11 @@ fuzz_target!(|data: &[u8]| {
             Ok(Message::Entries(_, mut tail)) => {
                 while let Ok(entry) = EntryView::new_checked(tail) {
                     tail = &tail[entry.encoded().len()..];
+                }
+            }
+            Ok(Message::Intent(_, tail)) => {
+                if Changes::check(tail).is_ok() {
+                    assert!(Changes::new(tail).count() <= tail.len());
                 }
             }
             Ok(Message::EdgeStart(_, tail)) => {
