@@ -70,7 +70,10 @@ impl Session {
         if let Some(last) = self.runs.back().filter(|run| run.seq <= seq) {
             return (seq - last.seq < last.count).then_some(*last);
         }
-        let at = self.runs.partition_point(|run| run.seq <= seq).checked_sub(1)?;
+        let at = self
+            .runs
+            .partition_point(|run| run.seq <= seq)
+            .checked_sub(1)?;
         let run = self.runs[at];
         (seq - run.seq < run.count).then_some(run)
     }
@@ -78,8 +81,16 @@ impl Session {
     fn push(&mut self, seq: u64, position: u64, count: u64) {
         self.next_seq = seq + count;
         match self.runs.back_mut() {
-            Some(last) if last.seq + last.count == seq && last.position + last.count == position => last.count += count,
-            _ => self.runs.push_back(SeqRun { seq, position, count }),
+            Some(last)
+                if last.seq + last.count == seq && last.position + last.count == position =>
+            {
+                last.count += count
+            }
+            _ => self.runs.push_back(SeqRun {
+                seq,
+                position,
+                count,
+            }),
         }
     }
 
@@ -88,7 +99,11 @@ impl Session {
             return;
         }
         self.floor = floor;
-        while self.runs.front().is_some_and(|run| run.seq + run.count <= floor) {
+        while self
+            .runs
+            .front()
+            .is_some_and(|run| run.seq + run.count <= floor)
+        {
             self.runs.pop_front();
         }
     }
@@ -122,7 +137,12 @@ impl Dedup {
     /// An empty set.
     #[must_use]
     pub fn new() -> Self {
-        Self { by_key: BTreeMap::new(), sessions: Vec::with_capacity(64), free: Vec::new(), clock: 0 }
+        Self {
+            by_key: BTreeMap::new(),
+            sessions: Vec::with_capacity(64),
+            free: Vec::new(),
+            clock: 0,
+        }
     }
 
     /// The session's index, if it is known.
@@ -133,7 +153,12 @@ impl Dedup {
 
     /// The session's index; it is made known if it was not. `None` when no room can be made: every session has a
     /// connection.
-    pub fn open(&mut self, client: ClientId, session: SessionNo, generation: ViewId) -> Option<u32> {
+    pub fn open(
+        &mut self,
+        client: ClientId,
+        session: SessionNo,
+        generation: ViewId,
+    ) -> Option<u32> {
         if let Some(index) = self.find(client, session) {
             return Some(index);
         }
@@ -199,7 +224,14 @@ impl Dedup {
     }
 
     /// Records that a run of a session stands at these positions. `floor` is the client's, or 0 where it is not known.
-    pub fn took(&mut self, index: u32, seq: ClientSeq, position: Lsn, count: u64, floor: ClientSeq) {
+    pub fn took(
+        &mut self,
+        index: u32,
+        seq: ClientSeq,
+        position: Lsn,
+        count: u64,
+        floor: ClientSeq,
+    ) {
         self.clock += 1;
         let clock = self.clock;
         if let Some(session) = self.sessions.get_mut(index as usize) {
@@ -211,7 +243,14 @@ impl Dedup {
     }
 
     /// Records one stored record, as a peer or recovery sees it.
-    pub fn saw(&mut self, client: ClientId, session: SessionNo, generation: ViewId, seq: ClientSeq, position: Lsn) {
+    pub fn saw(
+        &mut self,
+        client: ClientId,
+        session: SessionNo,
+        generation: ViewId,
+        seq: ClientSeq,
+        position: Lsn,
+    ) {
         if let Some(index) = self.open(client, session, generation) {
             self.took(index, seq, position, 1, ClientSeq::ZERO);
         }
@@ -233,7 +272,9 @@ impl Dedup {
 
     /// Every session, for checkpoints and for walking connections.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.by_key.values().map(|index| &self.sessions[*index as usize])
+        self.by_key
+            .values()
+            .map(|index| &self.sessions[*index as usize])
     }
 
     /// Every session, for walking connections.
@@ -247,7 +288,10 @@ impl Dedup {
     ///
     /// # Errors
     /// [`ionian_wire::WireError::Full`].
-    pub fn write(&self, writer: &mut ionian_wire::Writer<'_>) -> Result<(), ionian_wire::WireError> {
+    pub fn write(
+        &self,
+        writer: &mut ionian_wire::Writer<'_>,
+    ) -> Result<(), ionian_wire::WireError> {
         writer.field(self.by_key.len() as u32)?;
         for session in self.iter() {
             writer.field(session.client)?;
@@ -278,7 +322,11 @@ impl Dedup {
             let floor = reader.field()?;
             let index = dedup.open(client, session, generation);
             for _ in 0..reader.field::<u32>()? {
-                let run = SeqRun { seq: reader.field()?, position: reader.field()?, count: reader.field()? };
+                let run = SeqRun {
+                    seq: reader.field()?,
+                    position: reader.field()?,
+                    count: reader.field()?,
+                };
                 if let Some(session) = index.and_then(|index| dedup.get_mut(index)) {
                     session.runs.push_back(run);
                 }
@@ -334,7 +382,13 @@ mod tests {
     #[test]
     fn below_the_floor_nothing_is_remembered() {
         let (mut dedup, index) = filled();
-        dedup.took(index, ClientSeq::new(20), Lsn::new(205), 1, ClientSeq::new(15));
+        dedup.took(
+            index,
+            ClientSeq::new(20),
+            Lsn::new(205),
+            1,
+            ClientSeq::new(15),
+        );
         let session = dedup.get(index).unwrap();
         assert_eq!((session.floor, session.position(14)), (15, None));
         assert_eq!(session.position(15), Some(Lsn::new(200)));
@@ -360,10 +414,18 @@ mod tests {
             let index = dedup.open(CLIENT, SessionNo::new(n), GENERATION).unwrap();
             dedup.get_mut(index).unwrap().conn = (n != 5).then_some(ConnId::new(n));
         }
-        assert!(dedup.open(CLIENT, SessionNo::new(1 << 20), GENERATION).is_some());
+        assert!(
+            dedup
+                .open(CLIENT, SessionNo::new(1 << 20), GENERATION)
+                .is_some()
+        );
         assert_eq!(dedup.find(CLIENT, SessionNo::new(5)), None);
         let index = dedup.find(CLIENT, SessionNo::new(1 << 20)).unwrap();
         dedup.get_mut(index).unwrap().conn = Some(ConnId::new(1));
-        assert!(dedup.open(CLIENT, SessionNo::new(2 << 20), GENERATION).is_none());
+        assert!(
+            dedup
+                .open(CLIENT, SessionNo::new(2 << 20), GENERATION)
+                .is_none()
+        );
     }
 }

@@ -135,7 +135,10 @@ impl RunIndex {
         let mut total = 0u64;
         let mut small = true;
         for (slot, len) in new_lens.iter().enumerate() {
-            let grown = len.get().checked_sub(self.lens[slot]).expect("lengths never fall");
+            let grown = len
+                .get()
+                .checked_sub(self.lens[slot])
+                .expect("lengths never fall");
             total += grown;
             small &= u32::try_from(grown).is_ok();
             counts[slot] = grown as u32;
@@ -145,11 +148,18 @@ impl RunIndex {
             return;
         }
         let entry_step = entry.get().checked_sub(self.entry);
-        let gsn_step = base.get().checked_sub(self.gsn).expect("the order never runs backwards");
-        let steps = entry_step.and_then(|step| u32::try_from(step).ok()).zip(u32::try_from(gsn_step).ok());
-        let continues = self.slabs.back().and_then(|slab| slab.blocks.last()).is_some_and(|block| {
-            steps.is_some() && usize::from(block.cuts) < CUTS_PER_BLOCK
-        });
+        let gsn_step = base
+            .get()
+            .checked_sub(self.gsn)
+            .expect("the order never runs backwards");
+        let steps = entry_step
+            .and_then(|step| u32::try_from(step).ok())
+            .zip(u32::try_from(gsn_step).ok());
+        let continues = self
+            .slabs
+            .back()
+            .and_then(|slab| slab.blocks.last())
+            .is_some_and(|block| steps.is_some() && usize::from(block.cuts) < CUTS_PER_BLOCK);
         let (entry_delta, gsn_delta) = match steps {
             Some(steps) if continues => steps,
             _ => {
@@ -179,7 +189,11 @@ impl RunIndex {
         let mut base = base;
         for slot in 0..self.segments {
             while self.lens[slot] < new_lens[slot].get() {
-                let mut lens: Vec<Lsn> = self.lens[..self.segments].iter().copied().map(Lsn::new).collect();
+                let mut lens: Vec<Lsn> = self.lens[..self.segments]
+                    .iter()
+                    .copied()
+                    .map(Lsn::new)
+                    .collect();
                 let step = (new_lens[slot].get() - self.lens[slot]).min(u64::from(u32::MAX));
                 lens[slot] = Lsn::new(self.lens[slot] + step);
                 self.push(entry, base, &lens);
@@ -189,15 +203,24 @@ impl RunIndex {
     }
 
     fn start_block(&mut self, entry: u64, gsn: u64) {
-        let full = self.slabs.back().is_none_or(|slab| slab.blocks.len() == BLOCKS_PER_SLAB);
+        let full = self
+            .slabs
+            .back()
+            .is_none_or(|slab| slab.blocks.len() == BLOCKS_PER_SLAB);
         if full {
             let slab = self.spare.pop().unwrap_or_else(|| Slab::new(self.segments));
             self.slabs.push_back(slab);
         }
-        let block = Block { entry, gsn, lens: self.lens, cuts: 0 };
+        let block = Block {
+            entry,
+            gsn,
+            lens: self.lens,
+            cuts: 0,
+        };
         if let Some(slab) = self.slabs.back_mut() {
             // A block that ends early still owns the room of a whole one.
-            slab.deltas.resize(slab.blocks.len() * CUTS_PER_BLOCK * (2 + self.segments), 0);
+            slab.deltas
+                .resize(slab.blocks.len() * CUTS_PER_BLOCK * (2 + self.segments), 0);
             slab.blocks.push(block);
         }
     }
@@ -209,7 +232,12 @@ impl RunIndex {
     pub fn write(&self, writer: &mut Writer<'_>) -> Result<(), WireError> {
         let width = 2 + self.segments;
         writer.field(self.segments as u8)?;
-        writer.field(self.slabs.iter().map(|slab| slab.blocks.len() as u32).sum::<u32>())?;
+        writer.field(
+            self.slabs
+                .iter()
+                .map(|slab| slab.blocks.len() as u32)
+                .sum::<u32>(),
+        )?;
         for slab in &self.slabs {
             for (index, block) in slab.blocks.iter().enumerate() {
                 writer.field(block.entry)?;
@@ -240,7 +268,10 @@ impl RunIndex {
         self.reset(&[]);
         let segments: u8 = reader.field()?;
         if usize::from(segments) != self.segments {
-            return Err(WireError::Range { field: "index segments", value: u64::from(segments) });
+            return Err(WireError::Range {
+                field: "index segments",
+                value: u64::from(segments),
+            });
         }
         for _ in 0..reader.field::<u32>()? {
             let (entry, gsn) = (reader.field()?, reader.field()?);
@@ -249,10 +280,15 @@ impl RunIndex {
             }
             let cuts: u16 = reader.field()?;
             if usize::from(cuts) > CUTS_PER_BLOCK {
-                return Err(WireError::Range { field: "index cuts", value: u64::from(cuts) });
+                return Err(WireError::Range {
+                    field: "index cuts",
+                    value: u64::from(cuts),
+                });
             }
             self.start_block(entry, gsn);
-            let Some(slab) = self.slabs.back_mut() else { continue };
+            let Some(slab) = self.slabs.back_mut() else {
+                continue;
+            };
             for _ in 0..usize::from(cuts) * (2 + self.segments) {
                 slab.deltas.push(reader.varint_u32()?);
             }
@@ -339,11 +375,19 @@ impl RunIndex {
     /// Forgets whole slabs of runs below `gsn`.
     pub fn drop_before(&mut self, gsn: Gsn) {
         while let (Some(_), Some(next)) = (self.slabs.front(), self.slabs.get(1)) {
-            if next.blocks.first().is_none_or(|block| block.gsn > gsn.get()) {
+            if next
+                .blocks
+                .first()
+                .is_none_or(|block| block.gsn > gsn.get())
+            {
                 return;
             }
             if let Some(slab) = self.slabs.pop_front() {
-                self.cuts -= slab.blocks.iter().map(|block| u64::from(block.cuts)).sum::<u64>();
+                self.cuts -= slab
+                    .blocks
+                    .iter()
+                    .map(|block| u64::from(block.cuts))
+                    .sum::<u64>();
                 self.recycle(slab);
             }
         }
@@ -363,12 +407,20 @@ impl RunIndex {
             .slabs
             .partition_point(|slab| slab.blocks.first().is_some_and(&below))
             .checked_sub(1)?;
-        let block = self.slabs[slab].blocks.partition_point(&below).checked_sub(1)?;
+        let block = self.slabs[slab]
+            .blocks
+            .partition_point(&below)
+            .checked_sub(1)?;
         Some((slab, block))
     }
 
     /// Walks cuts from a block on until `visit` answers.
-    fn scan<T>(&self, slab: usize, block: usize, mut visit: impl FnMut(&Walk) -> Option<T>) -> Option<T> {
+    fn scan<T>(
+        &self,
+        slab: usize,
+        block: usize,
+        mut visit: impl FnMut(&Walk) -> Option<T>,
+    ) -> Option<T> {
         let width = 2 + self.segments;
         let mut block = block;
         for slab in self.slabs.range(slab.min(self.slabs.len())..) {
@@ -438,9 +490,19 @@ mod tests {
     }
 
     fn cuts() -> impl Strategy<Value = Vec<Cut>> {
-        let cut = (1u64..4, prop_oneof![9 => 0u64..50, 1 => Just(1u64 << 33)], proptest::collection::vec(0u64..5, 3))
-            .prop_map(|(entry_step, gap, counts)| Cut { entry_step, gap, counts })
-            .prop_filter("a cut that touches a shard gives it something", |cut| cut.counts.iter().sum::<u64>() > 0);
+        let cut = (
+            1u64..4,
+            prop_oneof![9 => 0u64..50, 1 => Just(1u64 << 33)],
+            proptest::collection::vec(0u64..5, 3),
+        )
+            .prop_map(|(entry_step, gap, counts)| Cut {
+                entry_step,
+                gap,
+                counts,
+            })
+            .prop_filter("a cut that touches a shard gives it something", |cut| {
+                cut.counts.iter().sum::<u64>() > 0
+            });
         proptest::collection::vec(cut, 0..400)
     }
 
@@ -496,9 +558,16 @@ mod tests {
     fn a_million_cuts_stay_small() {
         let mut index = RunIndex::new(2, 1);
         for n in 1..=1_000_000u64 {
-            index.push(EntryNo::new(n), Gsn::new(n * 10), &[Lsn::new(n * 5), Lsn::new(n * 5)]);
+            index.push(
+                EntryNo::new(n),
+                Gsn::new(n * 10),
+                &[Lsn::new(n * 5), Lsn::new(n * 5)],
+            );
         }
         assert!(index.bytes() < 24 << 20, "{} bytes", index.bytes());
-        assert_eq!(index.by_gsn(Gsn::new(5_000_007)).unwrap().position, Lsn::new(499_999 * 5 + 5));
+        assert_eq!(
+            index.by_gsn(Gsn::new(5_000_007)).unwrap().position,
+            Lsn::new(499_999 * 5 + 5)
+        );
     }
 }

@@ -11,8 +11,10 @@ pub mod client;
 pub mod cutlog;
 pub mod dedup;
 pub mod index;
+pub mod leaf;
 pub mod outbox;
 pub mod replica;
+pub mod root;
 pub mod session;
 
 pub use outbox::{Full, Outbox, OutboxLimits};

@@ -282,7 +282,7 @@ impl<'a> EntryView<'a> {
         match self.body {
             EntryBody::Cut(cut) => cut.items().any(|item| item.segment.shard == shard),
             EntryBody::View(view) => view.changes().any(|change| change.shard() == Some(shard)),
-            EntryBody::Loss(loss) => loss.shard == Some(shard),
+            EntryBody::Loss(loss) => loss.shard.is_none_or(|lost| lost == shard),
             EntryBody::RootEpoch(_) | EntryBody::Trim { .. } | EntryBody::Ceiling { .. } => false,
         }
     }

@@ -32,7 +32,7 @@ pub use shard::{
     Backfill, CopyAck, CopyData, CopyRequest, Entries, Have, Replicate, Report, ShardSnapshot,
 };
 pub use tree::{
-    Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStatus, Sync,
+    Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStartHead, ShardStatus, Sync,
     SyncShard, Up, UpItem,
 };
 

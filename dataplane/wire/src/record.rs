@@ -304,6 +304,18 @@ pub fn parse_header(bytes: &[u8]) -> Result<RecordHeader, WireError> {
     })
 }
 
+/// The payload length that a header states, for walking records whose headers were checked before.
+///
+/// # Panics
+/// If `header` is shorter than [`RECORD_HEADER_BYTES`].
+#[must_use]
+#[inline]
+pub fn payload_bytes(header: &[u8]) -> usize {
+    let header: &[u8; RECORD_HEADER_BYTES] =
+        header.first_chunk().expect("a header is at least RECORD_HEADER_BYTES long");
+    u32::from_le_bytes([header[68], header[69], header[70], header[71]]) as usize
+}
+
 /// Emits a record as a client does: identity and payload, not yet placed or sealed. Returns the encoded length.
 ///
 /// # Errors

@@ -137,6 +137,10 @@ pub(super) struct Lane {
     pub(super) retry_at: Time,
     pub(super) backoff: Nanos,
     pub(super) refusal: Option<(RefusalReason, NodeId)>,
+    /// Since when the server has refused everything; [`Time::FAR`] when it has not.
+    pub(super) refused_since: Time,
+    /// The generation that the lane left because it closed. It is not bound to it again, whatever an old map says.
+    pub(super) left: Option<(PeerIx, Gen)>,
     /// The last time that something was sent to a silent server, or that it answered.
     pub(super) progress_at: Time,
     pub(super) fate: FateQuery,
@@ -161,6 +165,8 @@ impl Lane {
             retry_at: Time::ZERO,
             backoff: Nanos(0),
             refusal: None,
+            refused_since: Time::FAR,
+            left: None,
             progress_at: Time::ZERO,
             fate: FateQuery {
                 cursor: 0,
@@ -306,6 +312,7 @@ impl Lane {
         self.retry_at = Time::ZERO;
         self.backoff = backoff;
         self.progress_at = now;
+        self.refused_since = Time::FAR;
         self.early = [None; EARLY_MAX];
         for number in self.floor..self.end {
             let slot = self.slot(number);

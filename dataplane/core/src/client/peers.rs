@@ -193,6 +193,11 @@ impl Peers {
         &self.open_shards
     }
 
+    /// The connection that a peer has now.
+    pub(super) fn connection_of(&self, kind: PeerKind) -> Option<ConnId> {
+        self.by_kind.get(&kind).and_then(|ix| self.get(*ix).conn)
+    }
+
     pub(super) fn connect(&mut self, now: Time, conn: ConnId, kind: PeerKind) -> Option<PeerIx> {
         if conn.index() >= self.conns.len() {
             return None;

@@ -20,7 +20,11 @@ struct Chunk {
 
 impl Chunk {
     fn new() -> Self {
-        Self { first: 0, bytes: Vec::with_capacity(CHUNK_BYTES), ends: Vec::with_capacity(CHUNK_ENTRIES) }
+        Self {
+            first: 0,
+            bytes: Vec::with_capacity(CHUNK_BYTES),
+            ends: Vec::with_capacity(CHUNK_ENTRIES),
+        }
     }
 
     fn get(&self, index: usize) -> Option<&[u8]> {
@@ -49,7 +53,12 @@ impl EntryLog {
         let mut spare = Vec::with_capacity(SPARE_CHUNKS_MAX + 1);
         spare.push(Chunk::new());
         spare.push(Chunk::new());
-        Self { chunks: VecDeque::with_capacity(1024), spare, next: base.get() + 1, bytes: 0 }
+        Self {
+            chunks: VecDeque::with_capacity(1024),
+            spare,
+            next: base.get() + 1,
+            bytes: 0,
+        }
     }
 
     /// The first entry held, or the next one to come when there is none.
@@ -73,7 +82,8 @@ impl EntryLog {
     /// Appends the next entry; `end_gsn` is the end of the order after it.
     pub fn push(&mut self, encoded: &[u8], end_gsn: Gsn) {
         let fits = self.chunks.back().is_some_and(|chunk| {
-            chunk.ends.len() < CHUNK_ENTRIES && chunk.bytes.len() + encoded.len() <= CHUNK_BYTES.max(encoded.len())
+            chunk.ends.len() < CHUNK_ENTRIES
+                && chunk.bytes.len() + encoded.len() <= CHUNK_BYTES.max(encoded.len())
                 && (chunk.bytes.is_empty() || chunk.bytes.len() + encoded.len() <= CHUNK_BYTES)
         });
         if !fits {
@@ -92,19 +102,41 @@ impl EntryLog {
     /// The entry's bytes, while held.
     #[must_use]
     pub fn get(&self, entry: EntryNo) -> Option<&[u8]> {
-        let at = self.chunks.partition_point(|chunk| chunk.first <= entry.get()).checked_sub(1)?;
+        let at = self
+            .chunks
+            .partition_point(|chunk| chunk.first <= entry.get())
+            .checked_sub(1)?;
         let chunk = &self.chunks[at];
         chunk.get((entry.get() - chunk.first) as usize)
+    }
+
+    /// The end of the order after an entry, while held.
+    #[must_use]
+    pub fn end_gsn(&self, entry: EntryNo) -> Option<Gsn> {
+        let at = self
+            .chunks
+            .partition_point(|chunk| chunk.first <= entry.get())
+            .checked_sub(1)?;
+        let chunk = &self.chunks[at];
+        chunk
+            .ends
+            .get((entry.get() - chunk.first) as usize)
+            .map(|(_, end_gsn)| Gsn::new(*end_gsn))
     }
 
     /// The first entry after which the order ends beyond `gsn`: the one that gave `gsn` its place, while held.
     #[must_use]
     pub fn by_gsn(&self, gsn: Gsn) -> Option<EntryNo> {
-        let at = self
-            .chunks
-            .partition_point(|chunk| chunk.ends.last().is_none_or(|(_, end_gsn)| *end_gsn <= gsn.get()));
+        let at = self.chunks.partition_point(|chunk| {
+            chunk
+                .ends
+                .last()
+                .is_none_or(|(_, end_gsn)| *end_gsn <= gsn.get())
+        });
         let chunk = self.chunks.get(at)?;
-        let index = chunk.ends.partition_point(|(_, end_gsn)| *end_gsn <= gsn.get());
+        let index = chunk
+            .ends
+            .partition_point(|(_, end_gsn)| *end_gsn <= gsn.get());
         Some(EntryNo::new(chunk.first + index as u64))
     }
 
@@ -116,7 +148,12 @@ impl EntryLog {
             .chunks
             .iter()
             .zip(self.chunks.iter().skip(1))
-            .take_while(|(chunk, _)| chunk.ends.last().is_some_and(|(_, end_gsn)| *end_gsn <= gsn.get()))
+            .take_while(|(chunk, _)| {
+                chunk
+                    .ends
+                    .last()
+                    .is_some_and(|(_, end_gsn)| *end_gsn <= gsn.get())
+            })
             .last()?;
         Some(EntryNo::new(whole.1.first - 1))
     }
@@ -149,15 +186,24 @@ mod tests {
         for n in 0..20_000u64 {
             log.push(&n.to_le_bytes(), Gsn::new(n / 2 * 3));
         }
-        assert_eq!((log.first(), log.last()), (EntryNo::new(11), EntryNo::new(20_010)));
+        assert_eq!(
+            (log.first(), log.last()),
+            (EntryNo::new(11), EntryNo::new(20_010))
+        );
         assert_eq!(log.get(EntryNo::new(10)), None);
         assert_eq!(log.get(EntryNo::new(11)), Some(&0u64.to_le_bytes()[..]));
-        assert_eq!(log.get(EntryNo::new(20_010)), Some(&19_999u64.to_le_bytes()[..]));
+        assert_eq!(
+            log.get(EntryNo::new(20_010)),
+            Some(&19_999u64.to_le_bytes()[..])
+        );
         assert_eq!(log.get(EntryNo::new(20_011)), None);
         for gsn in [0, 1, 2, 3, 17_000, 29_996] {
             let entry = log.by_gsn(Gsn::new(gsn)).unwrap();
             let n = entry.get() - 11;
-            assert!(n / 2 * 3 > gsn && (n - 1) / 2 * 3 <= gsn, "gsn {gsn} in entry {entry}");
+            assert!(
+                n / 2 * 3 > gsn && (n - 1) / 2 * 3 <= gsn,
+                "gsn {gsn} in entry {entry}"
+            );
         }
         assert_eq!(log.by_gsn(Gsn::new(29_997)), None);
         let upto = log.droppable(Gsn::new(15_000)).unwrap();

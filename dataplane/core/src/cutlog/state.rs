@@ -7,7 +7,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use ionian_types::{
-    Durability, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RootEpoch, SEGMENTS_PER_SHARD_MAX, SegmentId, ShardId, Slot, ViewId,
+    Durability, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RootEpoch, SEGMENTS_PER_SHARD_MAX,
+    SegmentId, ShardId, Slot, ViewId,
 };
 use ionian_wire::entry::{Change, CutItem, EntryBody, EntryView, LossView};
 use ionian_wire::frame::Member;
@@ -118,7 +119,10 @@ impl SegmentState {
     /// The span of a closed generation.
     #[must_use]
     pub fn closed_span(&self, generation: ViewId) -> Option<GenSpan> {
-        self.closed.iter().copied().find(|span| span.generation == generation)
+        self.closed
+            .iter()
+            .copied()
+            .find(|span| span.generation == generation)
     }
 
     /// Whether `generation` is the current one and has a writer.
@@ -159,14 +163,28 @@ impl ShardState {
     /// # Errors
     /// [`ApplyError::Segment`] or [`ApplyError::Length`]; effect none.
     pub fn check_item(&self, item: &CutItem) -> Result<(), ApplyError> {
-        let Some(segment) = self.segments.get(item.segment.slot.index()).filter(|_| self.open) else {
-            return Err(ApplyError::Segment { segment: item.segment, generation: item.generation });
+        let Some(segment) = self
+            .segments
+            .get(item.segment.slot.index())
+            .filter(|_| self.open)
+        else {
+            return Err(ApplyError::Segment {
+                segment: item.segment,
+                generation: item.generation,
+            });
         };
         if segment.generation != item.generation {
-            return Err(ApplyError::Segment { segment: item.segment, generation: item.generation });
+            return Err(ApplyError::Segment {
+                segment: item.segment,
+                generation: item.generation,
+            });
         }
         if segment.len != item.prev_len {
-            return Err(ApplyError::Length { segment: item.segment, expected: segment.len, found: item.prev_len });
+            return Err(ApplyError::Length {
+                segment: item.segment,
+                expected: segment.len,
+                found: item.prev_len,
+            });
         }
         Ok(())
     }
@@ -175,10 +193,25 @@ impl ShardState {
     ///
     /// # Errors
     /// [`ApplyError`]; effect none.
-    pub fn apply_change(&mut self, change: &Change<'_>, view: ViewId, entry: EntryNo) -> Result<(), ApplyError> {
+    pub fn apply_change(
+        &mut self,
+        change: &Change<'_>,
+        view: ViewId,
+        entry: EntryNo,
+    ) -> Result<(), ApplyError> {
         match change {
-            Change::Close { segment, generation, len, writer, node, domain } => {
-                let refused = ApplyError::Segment { segment: *segment, generation: *generation };
+            Change::Close {
+                segment,
+                generation,
+                len,
+                writer,
+                node,
+                domain,
+            } => {
+                let refused = ApplyError::Segment {
+                    segment: *segment,
+                    generation: *generation,
+                };
                 let slot = segment.slot.index();
                 if !self.open || slot >= self.segments.len() || slot >= self.members.len() {
                     return Err(refused);
@@ -188,29 +221,58 @@ impl ShardState {
                     return Err(refused);
                 }
                 if state.len != *len {
-                    return Err(ApplyError::Length { segment: *segment, expected: state.len, found: *len });
+                    return Err(ApplyError::Length {
+                        segment: *segment,
+                        expected: state.len,
+                        found: *len,
+                    });
                 }
-                state.closed.push(GenSpan { generation: *generation, open: state.opened_at, close: *len });
+                state.closed.push(GenSpan {
+                    generation: *generation,
+                    open: state.opened_at,
+                    close: *len,
+                });
                 state.opened_at = *len;
                 state.generation = if writer.is_some() { view } else { ViewId::ZERO };
                 state.writer = writer.unwrap_or(Inc::ZERO);
-                self.members[slot] = Member { node: *node, inc: state.writer, domain: *domain };
+                self.members[slot] = Member {
+                    node: *node,
+                    inc: state.writer,
+                    domain: *domain,
+                };
             }
             Change::Finalize { lens, .. } => {
                 if lens.len() != self.segments.len() * 8 {
-                    let segment = SegmentId { shard: self.shard, slot: Slot::ZERO };
-                    return Err(ApplyError::Segment { segment, generation: view });
+                    let segment = SegmentId {
+                        shard: self.shard,
+                        slot: Slot::ZERO,
+                    };
+                    return Err(ApplyError::Segment {
+                        segment,
+                        generation: view,
+                    });
                 }
                 for (slot, len) in lens.chunks_exact(8).enumerate() {
                     let found = Lsn::new(Reader::new(len).field().unwrap_or(u64::MAX));
                     if found != self.segments[slot].len {
-                        let segment = SegmentId { shard: self.shard, slot: Slot::new(slot as u8) };
-                        return Err(ApplyError::Length { segment, expected: self.segments[slot].len, found });
+                        let segment = SegmentId {
+                            shard: self.shard,
+                            slot: Slot::new(slot as u8),
+                        };
+                        return Err(ApplyError::Length {
+                            segment,
+                            expected: self.segments[slot].len,
+                            found,
+                        });
                     }
                 }
                 self.open = false;
                 for state in &mut self.segments {
-                    state.closed.push(GenSpan { generation: state.generation, open: state.opened_at, close: state.len });
+                    state.closed.push(GenSpan {
+                        generation: state.generation,
+                        open: state.opened_at,
+                        close: state.len,
+                    });
                     state.opened_at = state.len;
                     state.generation = ViewId::ZERO;
                     state.writer = Inc::ZERO;
@@ -231,7 +293,17 @@ impl ShardState {
     /// The state of a shard that `change` opens in view `view`, at entry `entry`; `None` for any other change.
     #[must_use]
     pub fn opened(change: &Change<'_>, view: ViewId, entry: EntryNo) -> Option<Self> {
-        let Change::Open { shard, rank, log, class, quorum, members } = change else { return None };
+        let Change::Open {
+            shard,
+            rank,
+            log,
+            class,
+            quorum,
+            members,
+        } = change
+        else {
+            return None;
+        };
         let members: Vec<Member> = members.iter().collect();
         let segments = members
             .iter()
@@ -301,8 +373,15 @@ impl ShardState {
         let quorum: u8 = reader.field()?;
         let open = reader.field()?;
         let count: u8 = reader.field()?;
-        if count == 0 || usize::from(count) > SEGMENTS_PER_SHARD_MAX || quorum == 0 || quorum > count {
-            return Err(WireError::Range { field: "shard members", value: u64::from(count) });
+        if count == 0
+            || usize::from(count) > SEGMENTS_PER_SHARD_MAX
+            || quorum == 0
+            || quorum > count
+        {
+            return Err(WireError::Range {
+                field: "shard members",
+                value: u64::from(count),
+            });
         }
         let mut members = Vec::new();
         let mut segments = Vec::new();
@@ -313,15 +392,39 @@ impl ShardState {
             let writer = reader.field()?;
             let len: Lsn = reader.field()?;
             if opened_at > len {
-                return Err(WireError::Range { field: "opened_at", value: opened_at.get() });
+                return Err(WireError::Range {
+                    field: "opened_at",
+                    value: opened_at.get(),
+                });
             }
             let mut closed = Vec::new();
             for _ in 0..reader.field::<u32>()? {
-                closed.push(GenSpan { generation: reader.field()?, open: reader.field()?, close: reader.field()? });
+                closed.push(GenSpan {
+                    generation: reader.field()?,
+                    open: reader.field()?,
+                    close: reader.field()?,
+                });
             }
-            segments.push(SegmentState { generation, opened_at, writer, len, closed });
+            segments.push(SegmentState {
+                generation,
+                opened_at,
+                writer,
+                len,
+                closed,
+            });
         }
-        Ok(Self { shard, log, rank, epoch, last, class, quorum, open, members, segments })
+        Ok(Self {
+            shard,
+            log,
+            rank,
+            epoch,
+            last,
+            class,
+            quorum,
+            open,
+            members,
+            segments,
+        })
     }
 }
 
@@ -385,7 +488,10 @@ impl LogState {
     pub fn apply(&mut self, view: &EntryView<'_>) -> Result<(), ApplyError> {
         let entry = view.header.entry;
         if self.entry.next() != Some(entry) {
-            return Err(ApplyError::Order { after: self.entry, found: entry });
+            return Err(ApplyError::Order {
+                after: self.entry,
+                found: entry,
+            });
         }
         if view.header.prev_crc != self.crc || view.header.epoch < self.epoch {
             return Err(ApplyError::Chain { entry });
@@ -393,16 +499,25 @@ impl LogState {
         match view.body {
             EntryBody::Cut(cut) => {
                 if cut.start_gsn != self.end_gsn {
-                    return Err(ApplyError::Start { expected: self.end_gsn, found: cut.start_gsn });
+                    return Err(ApplyError::Start {
+                        expected: self.end_gsn,
+                        found: cut.start_gsn,
+                    });
                 }
                 if cut.end_gsn > self.ceiling {
-                    return Err(ApplyError::Ceiling { gsn: cut.end_gsn, ceiling: self.ceiling });
+                    return Err(ApplyError::Ceiling {
+                        gsn: cut.end_gsn,
+                        ceiling: self.ceiling,
+                    });
                 }
                 for item in cut.items() {
-                    let shard = self.shards.get(&item.segment.shard).ok_or(ApplyError::Segment {
-                        segment: item.segment,
-                        generation: item.generation,
-                    })?;
+                    let shard =
+                        self.shards
+                            .get(&item.segment.shard)
+                            .ok_or(ApplyError::Segment {
+                                segment: item.segment,
+                                generation: item.generation,
+                            })?;
                     shard.check_item(&item)?;
                 }
                 for item in cut.items() {
@@ -415,7 +530,10 @@ impl LogState {
             }
             EntryBody::View(body) => {
                 if self.view.next() != Some(body.view) {
-                    return Err(ApplyError::View { after: self.view, found: body.view });
+                    return Err(ApplyError::View {
+                        after: self.view,
+                        found: body.view,
+                    });
                 }
                 for change in body.changes() {
                     self.apply_change(&change, body.view, entry)?;
@@ -430,7 +548,10 @@ impl LogState {
             }
             EntryBody::Loss(loss) => {
                 if loss.end_gsn < self.end_gsn || loss.end_gsn > self.ceiling {
-                    return Err(ApplyError::Ceiling { gsn: loss.end_gsn, ceiling: self.ceiling });
+                    return Err(ApplyError::Ceiling {
+                        gsn: loss.end_gsn,
+                        ceiling: self.ceiling,
+                    });
                 }
                 self.end_gsn = loss.end_gsn;
                 self.losses.push(loss);
@@ -446,7 +567,12 @@ impl LogState {
         Ok(())
     }
 
-    fn apply_change(&mut self, change: &Change<'_>, view: ViewId, entry: EntryNo) -> Result<(), ApplyError> {
+    fn apply_change(
+        &mut self,
+        change: &Change<'_>,
+        view: ViewId,
+        entry: EntryNo,
+    ) -> Result<(), ApplyError> {
         if let Change::Tree { children } = change {
             self.children.clear();
             let mut reader = Reader::new(children);
@@ -455,7 +581,9 @@ impl LogState {
             }
             return Ok(());
         }
-        let Some(shard) = change.shard() else { return Ok(()) };
+        let Some(shard) = change.shard() else {
+            return Ok(());
+        };
         match self.shards.get_mut(&shard) {
             Some(state) => state.apply_change(change, view, entry),
             None => match ShardState::opened(change, view, entry) {
@@ -463,7 +591,13 @@ impl LogState {
                     self.shards.insert(shard, state);
                     Ok(())
                 }
-                None => Err(ApplyError::Segment { segment: SegmentId { shard, slot: Slot::ZERO }, generation: view }),
+                None => Err(ApplyError::Segment {
+                    segment: SegmentId {
+                        shard,
+                        slot: Slot::ZERO,
+                    },
+                    generation: view,
+                }),
             },
         }
     }

@@ -18,13 +18,24 @@ struct Refused {
 
 impl Refused {
     const fn new(from: u64, reason: RefusalReason) -> Self {
-        Self { from, reason, node: NodeId::ZERO }
+        Self {
+            from,
+            reason,
+            node: NodeId::ZERO,
+        }
     }
 }
 
 impl Replica {
     /// ORDERING.md, REPLICA, Append.
-    pub(super) fn on_append(&mut self, now: Time, conn: ConnId, append: &Append, records: &[u8], out: &mut Outbox) {
+    pub(super) fn on_append(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        append: &Append,
+        records: &[u8],
+        out: &mut Outbox,
+    ) {
         self.counters.append_frames += 1;
         if let Err(refused) = self.take(now, conn, append, records) {
             self.counters.refused += 1;
@@ -42,22 +53,39 @@ impl Replica {
         }
     }
 
-    fn take(&mut self, now: Time, conn: ConnId, append: &Append, records: &[u8]) -> Result<(), Refused> {
+    fn take(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        append: &Append,
+        records: &[u8],
+    ) -> Result<(), Refused> {
         let first = append.first_seq.get();
         let refuse = |reason| Refused::new(first, reason);
         let own = self.config.slot;
         let Some(end) = first.checked_add(u64::from(append.count)) else {
             return Err(refuse(RefusalReason::Malformed));
         };
-        if append.log != self.config.log || append.segment != self.own_segment() || append.count == 0 {
+        if append.log != self.config.log
+            || append.segment != self.own_segment()
+            || append.count == 0
+        {
             return Err(refuse(RefusalReason::Malformed));
         }
-        let Some(segment) = self.state.as_ref().and_then(|state| state.segments.get(own.index())) else {
+        let Some(segment) = self
+            .state
+            .as_ref()
+            .and_then(|state| state.segments.get(own.index()))
+        else {
             return Err(refuse(RefusalReason::NotReady));
         };
         if segment.generation != append.generation {
             // A generation that is still to come is not closed, only not entered yet.
-            let reason = if append.generation > segment.generation { RefusalReason::NotReady } else { RefusalReason::Closed };
+            let reason = if append.generation > segment.generation {
+                RefusalReason::NotReady
+            } else {
+                RefusalReason::Closed
+            };
             return Err(refuse(reason));
         }
         if segment.writer != self.config.inc || !self.is_member() {
@@ -67,10 +95,14 @@ impl Replica {
             return Err(refuse(RefusalReason::NotReady));
         }
         let epoch = self.epoch();
-        let Some(index) = self.dedup[own.index()].open(append.client, append.session, append.generation) else {
+        let Some(index) =
+            self.dedup[own.index()].open(append.client, append.session, append.generation)
+        else {
             return Err(refuse(RefusalReason::Busy));
         };
-        let Some(session) = self.dedup[own.index()].get_mut(index) else { return Err(refuse(RefusalReason::Busy)) };
+        let Some(session) = self.dedup[own.index()].get_mut(index) else {
+            return Err(refuse(RefusalReason::Busy));
+        };
         if session.tombstone || session.generation != append.generation {
             return Err(refuse(RefusalReason::SessionClosed));
         }
@@ -97,7 +129,11 @@ impl Replica {
             }
         }
         if let Some(node) = self.missing_peer(now) {
-            return Err(Refused { from: next_seq, reason: RefusalReason::ReplicaMissing, node });
+            return Err(Refused {
+                from: next_seq,
+                reason: RefusalReason::ReplicaMissing,
+                node,
+            });
         }
         let uncommitted = self.store.len(own).saturating_since(self.committed(own));
         if uncommitted + (end - next_seq) > self.config.uncommitted_records_max {
@@ -111,7 +147,13 @@ impl Replica {
     }
 
     /// The run was taken before, in part or whole: check that it is the same, and answer again from its start.
-    fn repeat(&mut self, index: u32, append: &Append, records: &[u8], end: u64) -> Result<(), Refused> {
+    fn repeat(
+        &mut self,
+        index: u32,
+        append: &Append,
+        records: &[u8],
+        end: u64,
+    ) -> Result<(), Refused> {
         let own = self.config.slot;
         let first = append.first_seq.get();
         for (offset, record) in Records::unplaced(records).enumerate() {
@@ -119,8 +161,12 @@ impl Replica {
             if seq >= end {
                 break;
             }
-            let Ok(record) = record else { return Err(Refused::new(first, RefusalReason::Malformed)) };
-            let position = self.dedup[own.index()].get(index).and_then(|session| session.position(seq));
+            let Ok(record) = record else {
+                return Err(Refused::new(first, RefusalReason::Malformed));
+            };
+            let position = self.dedup[own.index()]
+                .get(index)
+                .and_then(|session| session.position(seq));
             let stored = position.and_then(|position| self.store.header(own, position));
             if let Some(stored) = stored {
                 let same = stored.payload_crc == record.header().payload_crc
@@ -139,17 +185,29 @@ impl Replica {
     }
 
     /// Copies the run into the own segment, placed and sealed.
-    fn place(&mut self, index: u32, append: &Append, records: &[u8], skip: u64, epoch: ionian_types::ViewId) -> Result<(), Refused> {
+    fn place(
+        &mut self,
+        index: u32,
+        append: &Append,
+        records: &[u8],
+        skip: u64,
+        epoch: ionian_types::ViewId,
+    ) -> Result<(), Refused> {
         let own = self.config.slot;
         let first_seq = append.first_seq.get() + skip;
         let refuse = |reason| Refused::new(first_seq, reason);
         let mut bytes = records;
         let mut walk = Records::unplaced(records);
         for offset in 0..u64::from(append.count) {
-            let Some(Ok(record)) = walk.next() else { return Err(refuse(RefusalReason::Malformed)) };
+            let Some(Ok(record)) = walk.next() else {
+                return Err(refuse(RefusalReason::Malformed));
+            };
             let header = record.header();
             let expected = append.first_seq.get() + offset;
-            if header.client != append.client || header.session != append.session || header.seq.get() != expected {
+            if header.client != append.client
+                || header.session != append.session
+                || header.seq.get() != expected
+            {
                 return Err(refuse(RefusalReason::Malformed));
             }
             if offset < skip {
@@ -161,7 +219,10 @@ impl Replica {
         }
         let count = u64::from(append.count) - skip;
         let first = self.store.len(own);
-        let room = self.store.reserve(own, bytes.len()).map_err(|error| refuse(refusal(error)))?;
+        let room = self
+            .store
+            .reserve(own, bytes.len())
+            .map_err(|error| refuse(refusal(error)))?;
         room.copy_from_slice(bytes);
         let mut place = Placement {
             log: self.config.log,
@@ -183,8 +244,16 @@ impl Replica {
         self.dedup[own.index()].took(index, ClientSeq::new(first_seq), first, count, append.floor);
         self.counters.appended += count;
         match self.waiters.back_mut() {
-            Some(last) if last.session == index && last.position.get() + last.count == first.get() => last.count += count,
-            _ => self.waiters.push_back(Waiter { session: index, position: first, count }),
+            Some(last)
+                if last.session == index && last.position.get() + last.count == first.get() =>
+            {
+                last.count += count
+            }
+            _ => self.waiters.push_back(Waiter {
+                session: index,
+                position: first,
+                count,
+            }),
         }
         Ok(())
     }
@@ -199,7 +268,10 @@ impl Replica {
                 peer.conn.is_none() && now.since(peer.seen) >= self.config.timing.missing
             });
         let tolerated = usize::from(self.config.replicas).saturating_sub(usize::from(state.quorum));
-        missing.skip(tolerated).map(|slot| state.members[slot].node).next()
+        missing
+            .skip(tolerated)
+            .map(|slot| state.members[slot].node)
+            .next()
     }
 
     /// A cut was applied up to `committed` of the own segment: the sessions it covers may be answered.
@@ -222,7 +294,10 @@ impl Replica {
 
     fn ready_to_ack(&mut self, index: u32) {
         let own = self.config.slot.index();
-        if let Some(session) = self.dedup[own].get_mut(index).filter(|session| !session.blocked) {
+        if let Some(session) = self.dedup[own]
+            .get_mut(index)
+            .filter(|session| !session.blocked)
+        {
             session.blocked = true;
             self.ack_ready.push(index);
         }
@@ -247,23 +322,33 @@ impl Replica {
     fn ack_session(&mut self, index: u32, out: &mut Outbox) -> bool {
         let own = self.config.slot;
         let committed = self.committed(own);
-        let Some(state) = &self.state else { return true };
+        let Some(state) = &self.state else {
+            return true;
+        };
         let class = state.class;
         loop {
-            let Some(session) = self.dedup[own.index()].get(index) else { return true };
-            let Some(conn) = session.conn else { return true };
+            let Some(session) = self.dedup[own.index()].get(index) else {
+                return true;
+            };
+            let Some(conn) = session.conn else {
+                return true;
+            };
             let seq = session.acked.max(session.floor);
             if seq >= session.next_seq {
                 return true;
             }
-            let Some(run) = session.run_at(seq) else { return true };
+            let Some(run) = session.run_at(seq) else {
+                return true;
+            };
             let position = Lsn::new(run.position + (seq - run.seq));
             if position >= committed {
                 return true;
             }
             let left = run.seq + run.count - seq;
             let (session_no, generation) = (session.session, session.generation);
-            let Some(cut) = self.own_run(own, position) else { return true };
+            let Some(cut) = self.own_run(own, position) else {
+                return true;
+            };
             let skip = position.get() - cut.position.get();
             let count = left.min(cut.count - skip).min(u64::from(u32::MAX));
             if out.room(conn) < 256 {

@@ -43,10 +43,16 @@ impl Replica {
             self.catchup.entries_soon();
             return;
         }
-        let mut cut = ShardCut { entry: down.entry, base: down.base, end_gsn: down.end_gsn, lens: self.lens() };
+        let mut cut = ShardCut {
+            entry: down.entry,
+            base: down.base,
+            end_gsn: down.end_gsn,
+            lens: self.lens(),
+        };
         let mut reader = Reader::new(tail);
         for (slot, segment) in state.segments.iter().enumerate() {
-            let (Ok(generation), Ok(len)) = (reader.field::<ViewId>(), reader.field::<Lsn>()) else {
+            let (Ok(generation), Ok(len)) = (reader.field::<ViewId>(), reader.field::<Lsn>())
+            else {
                 self.counters.unexpected += 1;
                 return;
             };
@@ -92,7 +98,10 @@ impl Replica {
         }
         let lens = self.index.lens_at(self.trim);
         for slot in 0..usize::from(self.config.replicas) {
-            self.store.trim(Slot::new(slot as u8), lens[slot].min(self.committed(Slot::new(slot as u8))));
+            self.store.trim(
+                Slot::new(slot as u8),
+                lens[slot].min(self.committed(Slot::new(slot as u8))),
+            );
         }
         self.index.drop_before(self.trim);
         self.head = self.trim;
@@ -147,7 +156,9 @@ impl Replica {
         match entry.body {
             EntryBody::Cut(cut) => {
                 let mut lens = self.lens();
-                let Some(state) = &self.state else { return false };
+                let Some(state) = &self.state else {
+                    return false;
+                };
                 let mut base = None;
                 let mut gsn = cut.start_gsn.get();
                 for item in cut.items() {
@@ -162,7 +173,12 @@ impl Replica {
                     gsn += item.count();
                 }
                 let Some(base) = base else { return false };
-                let cut = ShardCut { entry: entry.header.entry, base: Gsn::new(base), end_gsn: cut.end_gsn, lens };
+                let cut = ShardCut {
+                    entry: entry.header.entry,
+                    base: Gsn::new(base),
+                    end_gsn: cut.end_gsn,
+                    lens,
+                };
                 self.apply_cut(now, &cut)
             }
             EntryBody::View(_) | EntryBody::Loss(_) => {
@@ -181,7 +197,10 @@ impl Replica {
         match entry.body {
             EntryBody::View(view) => {
                 let shard = self.config.shard;
-                for change in view.changes().filter(|change| change.shard() == Some(shard)) {
+                for change in view
+                    .changes()
+                    .filter(|change| change.shard() == Some(shard))
+                {
                     if !self.adopt_change(&change, view.view, number) {
                         self.counters.contradictions += 1;
                         return false;
@@ -190,7 +209,11 @@ impl Replica {
                 self.view_entered(now);
             }
             EntryBody::Loss(loss) => {
-                self.losses.push(GsnRange { from: loss.from, to: loss.to });
+                self.losses.push(GsnRange {
+                    from: loss.from,
+                    to: loss.to,
+                });
+                self.losses.sort_unstable_by_key(|loss| loss.from);
                 self.end_gsn = self.end_gsn.max(loss.end_gsn);
             }
             _ => return false,
@@ -203,7 +226,9 @@ impl Replica {
     fn adopt_change(&mut self, change: &Change<'_>, view: ViewId, entry: EntryNo) -> bool {
         match (change, &mut self.state) {
             (Change::Open { .. }, state) => {
-                let Some(opened) = ShardState::opened(change, view, entry) else { return false };
+                let Some(opened) = ShardState::opened(change, view, entry) else {
+                    return false;
+                };
                 if opened.segments.len() != usize::from(self.config.replicas) {
                     return false;
                 }
@@ -215,13 +240,35 @@ impl Replica {
                 true
             }
             (_, Some(state)) => {
-                if let Change::Finalize { lost_from: Some(from), .. } = change {
-                    self.losses.push(GsnRange { from: *from, to: self.end_gsn });
+                if let Change::Finalize {
+                    lost_from: Some(from),
+                    ..
+                } = change
+                {
+                    Self::lose_runs(&self.index, *from, &mut self.losses);
                 }
                 state.apply_change(change, view, entry).is_ok()
             }
             (_, None) => false,
         }
+    }
+
+    /// Declares every record of the shard from `from` on lost: exactly its own runs, since the positions between belong to
+    /// other shards.
+    fn lose_runs(index: &crate::index::RunIndex, from: Gsn, losses: &mut Vec<GsnRange>) {
+        let mut next = from;
+        while let Some(run) = index.at_or_after(next) {
+            let lost = GsnRange {
+                from: run.gsn.max(next),
+                to: run.end_gsn(),
+            };
+            match losses.last_mut() {
+                Some(last) if last.to == lost.from => last.to = lost.to,
+                _ => losses.push(lost),
+            }
+            next = lost.to;
+        }
+        losses.sort_unstable_by_key(|loss| loss.from);
     }
 
     /// The shard was opened anew after a declared loss: nothing of it is left.
@@ -247,7 +294,10 @@ impl Replica {
             // generation entered: then their header names it.
             let held = self.store.len(index);
             if held > segment.opened_at {
-                let current = self.store.header(index, segment.opened_at).map(|header| header.generation);
+                let current = self
+                    .store
+                    .header(index, segment.opened_at)
+                    .map(|header| header.generation);
                 if current != Some(segment.generation) || segment.generation == ViewId::ZERO {
                     truncate[slot] = Some(segment.opened_at);
                 }
@@ -298,7 +348,9 @@ impl Replica {
             writer.field(cut.entry)?;
             writer.field(cut.base)?;
             writer.field(cut.end_gsn)?;
-            cut.lens[..replicas].iter().try_for_each(|len| writer.field(*len))
+            cut.lens[..replicas]
+                .iter()
+                .try_for_each(|len| writer.field(*len))
         })();
         let len = writer.len();
         written.is_ok() && self.journal(&bytes[..len], cut.entry)
@@ -343,7 +395,9 @@ impl Replica {
             self.applied_durable = entry;
             self.journaled.pop_front();
         }
-        if self.store.config().class.is_flushed() && self.store.journal_last() >= self.checkpoint_at + self.config.checkpoint_every {
+        if self.store.config().class.is_flushed()
+            && self.store.journal_last() >= self.checkpoint_at + self.config.checkpoint_every
+        {
             self.start_checkpoint();
         }
     }
@@ -358,5 +412,16 @@ impl Replica {
             self.counters.checkpoints += 1;
         }
         self.checkpoint = bytes;
+    }
+}
+
+impl Replica {
+    /// The declared loss that holds a position.
+    pub(super) fn loss_at(&self, gsn: Gsn) -> Option<GsnRange> {
+        let at = self
+            .losses
+            .partition_point(|loss| loss.from <= gsn)
+            .checked_sub(1)?;
+        Some(self.losses[at]).filter(|loss| loss.contains(gsn))
     }
 }

@@ -6,8 +6,8 @@ use ionian_wire::entry::EntryView;
 use ionian_wire::frame::{Backfill, CopyData, CopyRequest, Entries, ShardSnapshot};
 use ionian_wire::{Reader, Writer};
 
-use super::apply::JOURNAL_SNAPSHOT;
 use super::Replica;
+use super::apply::JOURNAL_SNAPSHOT;
 use crate::cutlog::ShardState;
 use crate::outbox::Outbox;
 
@@ -43,7 +43,11 @@ impl CatchUp {
     }
 
     pub(super) fn deadline(&self, retry: Nanos) -> Time {
-        if self.entries_wanted || self.copies_wanted { self.now.after(retry) } else { Time::FAR }
+        if self.entries_wanted || self.copies_wanted {
+            self.now.after(retry)
+        } else {
+            Time::FAR
+        }
     }
 }
 
@@ -56,9 +60,16 @@ impl Replica {
             self.catchup.entries_soon();
         }
         if self.catchup.entries_wanted {
-            let waiting = self.catchup.entries_asked_at.is_some_and(|at| now < at.after(retry));
+            let waiting = self
+                .catchup
+                .entries_asked_at
+                .is_some_and(|at| now < at.after(retry));
             if let Some(root) = self.root.filter(|root| !waiting && out.room(*root) > 0) {
-                let request = Backfill { log: self.config.log, shard: self.config.shard, after: self.applied };
+                let request = Backfill {
+                    log: self.config.log,
+                    shard: self.config.shard,
+                    after: self.applied,
+                };
                 if out.send(root, &request, &[]).is_ok() {
                     self.catchup.entries_asked_at = Some(now);
                     self.counters.backfills += 1;
@@ -83,19 +94,35 @@ impl Replica {
                 continue;
             }
             missing = true;
-            if self.catchup.copy_asked_at[slot].is_some_and(|at| now < at.after(self.config.timing.retry)) {
+            if self.catchup.copy_asked_at[slot]
+                .is_some_and(|at| now < at.after(self.config.timing.retry))
+            {
                 continue;
             }
             let peers = usize::from(self.config.replicas);
             let start = self.catchup.next_peer;
-            let Some((peer, conn)) = (0..peers)
-                .map(|step| (start + step) % peers)
-                .find_map(|peer| self.peers[peer].conn.filter(|conn| out.room(*conn) > 0).map(|conn| (peer, conn)))
+            let Some((peer, conn)) =
+                (0..peers)
+                    .map(|step| (start + step) % peers)
+                    .find_map(|peer| {
+                        self.peers[peer]
+                            .conn
+                            .filter(|conn| out.room(*conn) > 0)
+                            .map(|conn| (peer, conn))
+                    })
             else {
                 continue;
             };
-            let segment = SegmentId { shard: self.config.shard, slot: index };
-            let request = CopyRequest { segment, epoch, from: held, to: committed };
+            let segment = SegmentId {
+                shard: self.config.shard,
+                slot: index,
+            };
+            let request = CopyRequest {
+                segment,
+                epoch,
+                from: held,
+                to: committed,
+            };
             if out.send(conn, &request, &[]).is_ok() {
                 self.catchup.copy_asked_at[slot] = Some(now);
                 self.catchup.next_peer = peer + 1;
@@ -106,16 +133,28 @@ impl Replica {
     }
 
     /// ORDERING.md: serve Copy only for the entered epoch, positions held, committed.
-    pub(super) fn on_copy_request(&mut self, conn: ConnId, request: &CopyRequest, out: &mut Outbox) {
+    pub(super) fn on_copy_request(
+        &mut self,
+        conn: ConnId,
+        request: &CopyRequest,
+        out: &mut Outbox,
+    ) {
         let slot = request.segment.slot;
-        let mut answer =
-            CopyData { segment: request.segment, epoch: request.epoch, from: request.from, count: 0 };
+        let mut answer = CopyData {
+            segment: request.segment,
+            epoch: request.epoch,
+            from: request.from,
+            count: 0,
+        };
         let serves = request.segment.shard == self.config.shard
             && slot.index() < usize::from(self.config.replicas)
             && request.epoch == self.epoch()
             && self.is_member();
         if serves {
-            let to = request.to.min(self.committed(slot)).min(self.store.len(slot));
+            let to = request
+                .to
+                .min(self.committed(slot))
+                .min(self.store.len(slot));
             if request.from < to {
                 let bytes_max = self.config.run_bytes_max;
                 if let Fetch::Ready(run) = self.store.run(slot, request.from, to, bytes_max) {
@@ -161,9 +200,15 @@ impl Replica {
         }
         let mut reader = Reader::new(tail);
         for _ in 0..body.count {
-            let Ok(len) = reader.field::<u32>() else { return self.bad_entries() };
-            let Ok(bytes) = reader.bytes(len as usize) else { return self.bad_entries() };
-            let Ok(entry) = EntryView::new_checked(bytes) else { return self.bad_entries() };
+            let Ok(len) = reader.field::<u32>() else {
+                return self.bad_entries();
+            };
+            let Ok(bytes) = reader.bytes(len as usize) else {
+                return self.bad_entries();
+            };
+            let Ok(entry) = EntryView::new_checked(bytes) else {
+                return self.bad_entries();
+            };
             if entry.header.entry <= self.applied || entry.header.entry > body.through {
                 continue;
             }
@@ -192,7 +237,8 @@ impl Replica {
         let mut reader = Reader::new(tail);
         let state = ShardState::read(&mut reader);
         let Some(state) = state.ok().filter(|state| {
-            state.shard == self.config.shard && state.segments.len() == usize::from(self.config.replicas)
+            state.shard == self.config.shard
+                && state.segments.len() == usize::from(self.config.replicas)
         }) else {
             return self.bad_entries();
         };
@@ -202,7 +248,10 @@ impl Replica {
             bytes.push(JOURNAL_SNAPSHOT);
             let mut head = [0u8; 24];
             let mut writer = Writer::new(&mut head);
-            let written = writer.field(body.entry).and(writer.field(body.end_gsn)).and(writer.field(body.trim));
+            let written = writer
+                .field(body.entry)
+                .and(writer.field(body.end_gsn))
+                .and(writer.field(body.trim));
             bytes.extend_from_slice(&head);
             bytes.extend_from_slice(tail);
             let taken = written.is_ok() && self.journal(&bytes, body.entry);

@@ -26,10 +26,20 @@ impl Replica {
 
     fn decide_fate(&self, fate: &Fate, answer: &mut FateAnswer) {
         let slot = fate.segment.slot;
-        let Some(state) = self.state.as_ref().filter(|_| fate.segment.shard == self.config.shard) else { return };
-        let Some(segment) = state.segments.get(slot.index()) else { return };
+        let Some(state) = self
+            .state
+            .as_ref()
+            .filter(|_| fate.segment.shard == self.config.shard)
+        else {
+            return;
+        };
+        let Some(segment) = state.segments.get(slot.index()) else {
+            return;
+        };
         let dedup = &self.dedup[slot.index()];
-        let session = dedup.find(fate.client, fate.session).and_then(|index| dedup.get(index));
+        let session = dedup
+            .find(fate.client, fate.session)
+            .and_then(|index| dedup.get(index));
         if let Some(position) = session.and_then(|session| session.position(fate.seq.get())) {
             if position < segment.len {
                 if let Some(run) = self.index.by_position(slot, position) {
@@ -49,13 +59,16 @@ impl Replica {
         }
         if segment.is_open_in(fate.generation) {
             let own = slot == self.config.slot && segment.writer == self.config.inc;
-            let closed = session.is_some_and(|session| session.tombstone && session.generation == fate.generation);
+            let closed = session
+                .is_some_and(|session| session.tombstone && session.generation == fate.generation);
             if own && closed {
                 answer.outcome = FateOutcome::Never;
             }
             return;
         }
-        let Some(span) = segment.closed_span(fate.generation) else { return };
+        let Some(span) = segment.closed_span(fate.generation) else {
+            return;
+        };
         // The set must have seen every record of the generation: those held now, and those trimmed after they were seen.
         let indexed = self.store.len(slot) >= span.close && self.dedup_covers(slot, span.open);
         if indexed {
@@ -68,7 +81,12 @@ impl Replica {
         self.dedup_from[slot.index()] <= from
     }
 
-    pub(super) fn on_close_session(&mut self, conn: ConnId, close: &CloseSession, out: &mut Outbox) {
+    pub(super) fn on_close_session(
+        &mut self,
+        conn: ConnId,
+        close: &CloseSession,
+        out: &mut Outbox,
+    ) {
         let own = self.config.slot;
         let mut answer = SessionClosed {
             segment: close.segment,
@@ -84,7 +102,9 @@ impl Replica {
                 segment.is_open_in(close.generation) && segment.writer == self.config.inc
             });
         if primary {
-            if let Some(index) = self.dedup[own.index()].open(close.client, close.session, close.generation) {
+            if let Some(index) =
+                self.dedup[own.index()].open(close.client, close.session, close.generation)
+            {
                 if let Some(session) = self.dedup[own.index()].get_mut(index) {
                     session.tombstone = true;
                     answer.next_seq = ClientSeq::new(session.next_seq);

@@ -20,8 +20,8 @@ use alloc::vec::Vec;
 
 use ionian_store::Store;
 use ionian_types::{
-    ClientId, ClusterId, ConnId, EntryNo, Gsn, GsnRange, Inc, LogId, Lsn, Nanos, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId,
-    SessionNo, ShardId, Slot, Time, ViewId,
+    ClientId, ClusterId, ConnId, EntryNo, Gsn, GsnRange, Inc, LogId, Lsn, Nanos, NodeId,
+    SEGMENTS_PER_SHARD_MAX, SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{Hello, Message, Report, Role};
@@ -93,7 +93,15 @@ impl Default for ReplicaTiming {
 impl ReplicaConfig {
     /// A configuration with default limits.
     #[must_use]
-    pub fn new(cluster: ClusterId, node: NodeId, inc: Inc, log: LogId, shard: ShardId, slot: Slot, replicas: u8) -> Self {
+    pub fn new(
+        cluster: ClusterId,
+        node: NodeId,
+        inc: Inc,
+        log: LogId,
+        shard: ShardId,
+        slot: Slot,
+        replicas: u8,
+    ) -> Self {
         Self {
             cluster,
             node,
@@ -203,8 +211,18 @@ impl Replica {
     #[must_use]
     pub fn new(config: ReplicaConfig, store: Store, now: Time) -> Self {
         let replicas = usize::from(config.replicas);
-        assert!(config.slot.index() < replicas && replicas <= SEGMENTS_PER_SHARD_MAX, "a slot of the shard");
-        let peer = Peer { conn: None, inc: Inc::ZERO, sent: Lsn::ZERO, streaming: false, have_due: false, seen: now };
+        assert!(
+            config.slot.index() < replicas && replicas <= SEGMENTS_PER_SHARD_MAX,
+            "a slot of the shard"
+        );
+        let peer = Peer {
+            conn: None,
+            inc: Inc::ZERO,
+            sent: Lsn::ZERO,
+            streaming: false,
+            have_due: false,
+            seen: now,
+        };
         let mut replica = Self {
             config,
             store,
@@ -290,12 +308,16 @@ impl Replica {
             Kind::Client { client, session } => {
                 let own = self.config.slot.index();
                 if let Some(index) = self.dedup[own].find(client, session) {
-                    if let Some(session) = self.dedup[own].get_mut(index).filter(|session| session.conn == Some(conn)) {
+                    if let Some(session) = self.dedup[own]
+                        .get_mut(index)
+                        .filter(|session| session.conn == Some(conn))
+                    {
                         session.conn = None;
                     }
                 }
                 self.reads.retain(|read| read.conn != conn);
-                self.subscriptions.retain(|subscription| subscription.conn != conn);
+                self.subscriptions
+                    .retain(|subscription| subscription.conn != conn);
             }
             Kind::Peer(slot) => {
                 let peer = &mut self.peers[slot.index()];
@@ -320,35 +342,53 @@ impl Replica {
     /// Handles one message. The edge has made sure that `conn` has room for the largest answer.
     pub fn handle(&mut self, now: Time, conn: ConnId, message: &Message<'_>, out: &mut Outbox) {
         match (message, self.kind(conn)) {
-            (Message::Append(append, records), Kind::Client { .. }) => self.on_append(now, conn, append, records, out),
-            (Message::Replicate(body, records), Kind::Peer(slot)) => self.on_replicate(slot, body, records),
+            (Message::Append(append, records), Kind::Client { .. }) => {
+                self.on_append(now, conn, append, records, out)
+            }
+            (Message::Replicate(body, records), Kind::Peer(slot)) => {
+                self.on_replicate(slot, body, records)
+            }
             (Message::DownShard(body, tail), Kind::Leaf) => self.on_down(now, body, tail),
             (Message::SyncShard(body, _), Kind::Leaf) => self.on_sync(body),
             (Message::Have(body, _), Kind::Peer(slot)) => self.on_have(slot, body),
             (Message::Entries(body, tail), Kind::Root) => self.on_entries(now, body, tail),
             (Message::ShardSnapshot(body, tail), Kind::Root) => self.on_snapshot(now, body, tail),
             (Message::CopyRequest(body, _), Kind::Peer(_)) => self.on_copy_request(conn, body, out),
-            (Message::CopyData(body, records), Kind::Peer(_)) => self.on_copy_data(now, body, records),
+            (Message::CopyData(body, records), Kind::Peer(_)) => {
+                self.on_copy_data(now, body, records)
+            }
             (Message::Read(body, _), Kind::Client { .. }) => self.on_read(now, conn, body, out),
-            (Message::Subscribe(body, _), Kind::Client { .. }) => self.on_subscribe(conn, body, out),
+            (Message::Subscribe(body, _), Kind::Client { .. }) => {
+                self.on_subscribe(conn, body, out)
+            }
             (Message::SubCredit(body, _), Kind::Client { .. }) => self.on_credit(conn, body),
             (Message::Unsubscribe(body, _), Kind::Client { .. }) => self.on_unsubscribe(conn, body),
             (Message::Fate(body, _), Kind::Client { .. }) => self.on_fate(conn, body, out),
-            (Message::CloseSession(body, _), Kind::Client { .. }) => self.on_close_session(conn, body, out),
+            (Message::CloseSession(body, _), Kind::Client { .. }) => {
+                self.on_close_session(conn, body, out)
+            }
             (Message::Hello(hello, _), Kind::Unknown) => self.on_hello(now, conn, hello),
             _ => self.counters.unexpected += 1,
         }
     }
 
     fn on_hello(&mut self, now: Time, conn: ConnId, hello: &Hello) {
-        let mine = hello.cluster == self.config.cluster && hello.wire_version == WIRE_VERSION && hello.log == self.config.log;
+        let mine = hello.cluster == self.config.cluster
+            && hello.wire_version == WIRE_VERSION
+            && hello.log == self.config.log;
         if !mine {
             self.counters.foreign += 1;
             self.close.push(conn);
             return;
         }
         match hello.role {
-            Role::Client => self.set_kind(conn, Kind::Client { client: hello.client, session: hello.session }),
+            Role::Client => self.set_kind(
+                conn,
+                Kind::Client {
+                    client: hello.client,
+                    session: hello.session,
+                },
+            ),
             Role::Replica => {
                 let slot = hello.slot;
                 let is_peer = hello.shard == self.config.shard
@@ -364,7 +404,14 @@ impl Replica {
                     self.close.push(conn);
                     return;
                 }
-                *peer = Peer { conn: Some(conn), inc: hello.inc, streaming: false, have_due: true, seen: now, ..*peer };
+                *peer = Peer {
+                    conn: Some(conn),
+                    inc: hello.inc,
+                    streaming: false,
+                    have_due: true,
+                    seen: now,
+                    ..*peer
+                };
                 self.set_kind(conn, Kind::Peer(slot));
                 self.catchup.copy_soon();
             }
@@ -447,18 +494,26 @@ impl Replica {
 
     /// The shard epoch entered.
     fn epoch(&self) -> ViewId {
-        self.state.as_ref().map_or(ViewId::ZERO, |state| state.epoch)
+        self.state
+            .as_ref()
+            .map_or(ViewId::ZERO, |state| state.epoch)
     }
 
     /// Whether this life is a member of the epoch entered.
     fn is_member(&self) -> bool {
         self.state.as_ref().is_some_and(|state| {
-            state.members.get(self.config.slot.index()).is_some_and(|member| member.inc == self.config.inc)
+            state
+                .members
+                .get(self.config.slot.index())
+                .is_some_and(|member| member.inc == self.config.inc)
         })
     }
 
     fn own_segment(&self) -> SegmentId {
-        SegmentId { shard: self.config.shard, slot: self.config.slot }
+        SegmentId {
+            shard: self.config.shard,
+            slot: self.config.slot,
+        }
     }
 
     fn committed(&self, slot: Slot) -> Lsn {
@@ -469,7 +524,10 @@ impl Replica {
     }
 
     fn kind(&self, conn: ConnId) -> Kind {
-        self.conns.get(conn.index()).copied().unwrap_or(Kind::Unknown)
+        self.conns
+            .get(conn.index())
+            .copied()
+            .unwrap_or(Kind::Unknown)
     }
 
     fn set_kind(&mut self, conn: ConnId, kind: Kind) {

@@ -19,7 +19,13 @@ pub(super) struct Waiting {
 
 impl Replica {
     pub(super) fn on_read(&mut self, now: Time, conn: ConnId, read: &Read, out: &mut Outbox) {
-        let waiting = Waiting { conn, request: read.request, gsn: read.gsn, entry: read.entry, since: now };
+        let waiting = Waiting {
+            conn,
+            request: read.request,
+            gsn: read.gsn,
+            entry: read.entry,
+            since: now,
+        };
         if read.log != self.config.log || read.shard != self.config.shard {
             self.answer(&waiting, ReadStatus::NotHere, GapKind::Junk, out);
             return;
@@ -52,8 +58,7 @@ impl Replica {
         if read.gsn < self.head {
             return self.answer(read, ReadStatus::Trimmed, GapKind::Trim, out);
         }
-        if let Some(loss) = self.losses.iter().find(|loss| loss.contains(read.gsn)) {
-            let _ = loss;
+        if self.loss_at(read.gsn).is_some() {
             return self.answer(read, ReadStatus::Gap, GapKind::Loss, out);
         }
         if !self.is_member() {
@@ -67,7 +72,10 @@ impl Replica {
             return self.answer(read, ReadStatus::NotHere, GapKind::Junk, out);
         };
         let position = Lsn::new(run.position.get() + (read.gsn.get() - run.gsn.get()));
-        match self.store.run(run.slot, position, Lsn::new(position.get() + 1), 1) {
+        match self
+            .store
+            .run(run.slot, position, Lsn::new(position.get() + 1), 1)
+        {
             Fetch::Ready(record) => {
                 let answer = ReadAnswer {
                     request: read.request,
@@ -94,7 +102,13 @@ impl Replica {
     }
 
     fn answer(&self, read: &Waiting, status: ReadStatus, gap: GapKind, out: &mut Outbox) -> bool {
-        let answer = ReadAnswer { request: read.request, gsn: read.gsn, status, gap, applied: self.applied };
+        let answer = ReadAnswer {
+            request: read.request,
+            gsn: read.gsn,
+            status,
+            gap,
+            applied: self.applied,
+        };
         out.send(read.conn, &answer, &[]).is_ok()
     }
 }

@@ -29,7 +29,13 @@ impl Replica {
             self.counters.unexpected += 1;
             return;
         }
-        let Some(segment) = self.state.as_ref().and_then(|state| state.segments.get(own.index())) else { return };
+        let Some(segment) = self
+            .state
+            .as_ref()
+            .and_then(|state| state.segments.get(own.index()))
+        else {
+            return;
+        };
         // A peer that has not entered this generation will say so again once it has; one that misses committed records of
         // older generations copies these first.
         let in_step = segment.is_open_in(have.generation)
@@ -60,8 +66,17 @@ impl Replica {
                     break;
                 }
                 let bytes_max = self.config.run_bytes_max.min(room - SEND_ROOM_MIN / 2);
-                let ionian_store::Fetch::Ready(run) = self.store.run(own, sent, end, bytes_max) else { break };
-                let Some(segment) = self.state.as_ref().and_then(|state| state.segments.get(own.index())) else { break };
+                let ionian_store::Fetch::Ready(run) = self.store.run(own, sent, end, bytes_max)
+                else {
+                    break;
+                };
+                let Some(segment) = self
+                    .state
+                    .as_ref()
+                    .and_then(|state| state.segments.get(own.index()))
+                else {
+                    break;
+                };
                 let body = Replicate {
                     log: self.config.log,
                     segment: self.own_segment(),
@@ -79,13 +94,22 @@ impl Replica {
     }
 
     fn flush_have(&mut self, slot: usize, conn: ionian_types::ConnId, out: &mut Outbox) {
-        let Some(segment) = self.state.as_ref().and_then(|state| state.segments.get(slot)) else { return };
+        let Some(segment) = self
+            .state
+            .as_ref()
+            .and_then(|state| state.segments.get(slot))
+        else {
+            return;
+        };
         if !self.is_member() || out.room(conn) == 0 {
             return;
         }
         let index = Slot::new(slot as u8);
         let have = Have {
-            segment: ionian_types::SegmentId { shard: self.config.shard, slot: index },
+            segment: ionian_types::SegmentId {
+                shard: self.config.shard,
+                slot: index,
+            },
             generation: segment.generation,
             len: self.store.len(index),
         };
@@ -97,7 +121,13 @@ impl Replica {
     /// ORDERING.md, REPLICA, Replicate: from the writer of the current generation, and without a gap.
     pub(super) fn on_replicate(&mut self, slot: Slot, body: &Replicate, records: &[u8]) {
         let peer = self.peers[slot.index()];
-        let Some(segment) = self.state.as_ref().and_then(|state| state.segments.get(slot.index())) else { return };
+        let Some(segment) = self
+            .state
+            .as_ref()
+            .and_then(|state| state.segments.get(slot.index()))
+        else {
+            return;
+        };
         let from_writer = body.segment.slot == slot
             && body.segment.shard == self.config.shard
             && segment.is_open_in(body.generation)
@@ -121,11 +151,24 @@ impl Replica {
     }
 
     /// Checks a run of sealed records from a peer and stores what lies beyond `skip`. Whether all of it is held now.
-    pub(super) fn store_run(&mut self, slot: Slot, from: Lsn, count: u64, records: &[u8], skip: u64) -> bool {
+    pub(super) fn store_run(
+        &mut self,
+        slot: Slot,
+        from: Lsn,
+        count: u64,
+        records: &[u8],
+        skip: u64,
+    ) -> bool {
         if skip >= count {
             return true;
         }
-        let Some(segment) = self.state.as_ref().and_then(|state| state.segments.get(slot.index())) else { return false };
+        let Some(segment) = self
+            .state
+            .as_ref()
+            .and_then(|state| state.segments.get(slot.index()))
+        else {
+            return false;
+        };
         let mut bytes = records;
         let mut walk = Records::sealed(records);
         let mut seen: Option<Seen> = None;
@@ -181,7 +224,9 @@ impl Replica {
             return false;
         }
         let first = Lsn::new(from.get() + skip);
-        let Ok(room) = self.store.reserve(slot, bytes.len()) else { return false };
+        let Ok(room) = self.store.reserve(slot, bytes.len()) else {
+            return false;
+        };
         room.copy_from_slice(bytes);
         self.store.commit(slot, first, bytes.len());
         if let Some(run) = seen {
@@ -195,6 +240,12 @@ impl Replica {
 
 fn enter(dedup: &mut crate::dedup::Dedup, run: &Seen, generation: ionian_types::ViewId) {
     if let Some(index) = dedup.open(run.client, run.session, generation) {
-        dedup.took(index, ionian_types::ClientSeq::new(run.seq), Lsn::new(run.position), run.count, ionian_types::ClientSeq::ZERO);
+        dedup.took(
+            index,
+            ionian_types::ClientSeq::new(run.seq),
+            Lsn::new(run.position),
+            run.count,
+            ionian_types::ClientSeq::ZERO,
+        );
     }
 }

@@ -33,14 +33,23 @@ impl Replica {
                 let base = reader.field().ok()?;
                 let end_gsn = reader.field().ok()?;
                 let mut lens = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
-                for (slot, len) in lens.iter_mut().enumerate().take(usize::from(self.config.replicas)) {
+                for (slot, len) in lens
+                    .iter_mut()
+                    .enumerate()
+                    .take(usize::from(self.config.replicas))
+                {
                     *len = reader.field().ok()?;
                     if *len < self.committed(Slot::new(slot as u8)) {
                         return None;
                     }
                 }
                 self.state.as_ref()?;
-                self.adopt_cut(&ShardCut { entry, base, end_gsn, lens });
+                self.adopt_cut(&ShardCut {
+                    entry,
+                    base,
+                    end_gsn,
+                    lens,
+                });
                 Some(())
             }
             JOURNAL_ENTRY => {
@@ -146,11 +155,16 @@ impl Replica {
         }
         self.losses.clear();
         for _ in 0..reader.field::<u32>()? {
-            self.losses.push(GsnRange { from: reader.field()?, to: reader.field()? });
+            self.losses.push(GsnRange {
+                from: reader.field()?,
+                to: reader.field()?,
+            });
         }
         self.index.read(&mut reader)?;
         for slot in 0..usize::from(self.config.replicas) {
-            self.dedup_upto[slot] = reader.field::<Lsn>()?.min(self.store.len(Slot::new(slot as u8)));
+            self.dedup_upto[slot] = reader
+                .field::<Lsn>()?
+                .min(self.store.len(Slot::new(slot as u8)));
             self.dedup_from[slot] = reader.field()?;
             self.dedup[slot] = Dedup::read(&mut reader)?;
             let upto = self.dedup_upto[slot];

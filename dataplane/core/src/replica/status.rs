@@ -84,9 +84,17 @@ impl Replica {
     pub fn status(&self, now: Time) -> ReplicaStatus {
         let own = self.config.slot;
         let mut lens = [(Lsn::ZERO, Lsn::ZERO, Lsn::ZERO); SEGMENTS_PER_SHARD_MAX];
-        for (slot, lens) in lens.iter_mut().enumerate().take(usize::from(self.config.replicas)) {
+        for (slot, lens) in lens
+            .iter_mut()
+            .enumerate()
+            .take(usize::from(self.config.replicas))
+        {
             let slot = Slot::new(slot as u8);
-            *lens = (self.store.len(slot), self.store.durable_len(slot), self.committed(slot));
+            *lens = (
+                self.store.len(slot),
+                self.store.durable_len(slot),
+                self.committed(slot),
+            );
         }
         let open = self.state.as_ref().is_some_and(|state| {
             let segment = &state.segments[own.index()];

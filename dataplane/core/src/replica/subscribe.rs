@@ -3,7 +3,9 @@
 
 use ionian_store::Fetch;
 use ionian_types::{ConnId, EntryNo, GapKind, Gsn, Lsn};
-use ionian_wire::frame::{Deliver, DeliverEnd, DeliverGap, EndReason, SubCredit, Subscribe, Unsubscribe};
+use ionian_wire::frame::{
+    Deliver, DeliverEnd, DeliverGap, EndReason, SubCredit, Subscribe, Unsubscribe,
+};
 
 use super::Replica;
 use crate::outbox::Outbox;
@@ -22,7 +24,9 @@ pub(super) struct Subscription {
 
 impl Replica {
     pub(super) fn on_subscribe(&mut self, conn: ConnId, body: &Subscribe, out: &mut Outbox) {
-        self.subscriptions.retain(|subscription| subscription.conn != conn || subscription.id != body.subscription);
+        self.subscriptions.retain(|subscription| {
+            subscription.conn != conn || subscription.id != body.subscription
+        });
         let refusal = if body.log != self.config.log || body.shard != self.config.shard {
             Some(EndReason::NotHere)
         } else if self.subscriptions.len() >= self.config.subscriptions_max {
@@ -31,7 +35,14 @@ impl Replica {
             None
         };
         if let Some(reason) = refusal {
-            let _ = out.send(conn, &DeliverEnd { subscription: body.subscription, reason }, &[]);
+            let _ = out.send(
+                conn,
+                &DeliverEnd {
+                    subscription: body.subscription,
+                    reason,
+                },
+                &[],
+            );
             return;
         }
         self.subscriptions.push(Subscription {
@@ -53,7 +64,9 @@ impl Replica {
     }
 
     pub(super) fn on_unsubscribe(&mut self, conn: ConnId, body: &Unsubscribe) {
-        self.subscriptions.retain(|subscription| subscription.conn != conn || subscription.id != body.subscription);
+        self.subscriptions.retain(|subscription| {
+            subscription.conn != conn || subscription.id != body.subscription
+        });
     }
 
     pub(super) fn flush_subscriptions(&mut self, out: &mut Outbox) {
@@ -81,19 +94,38 @@ impl Replica {
         if subscription.next < self.head {
             return self.deliver_gap(subscription, self.head, GapKind::Trim, out);
         }
-        if let Some(loss) = self.losses.iter().find(|loss| loss.contains(subscription.next)) {
+        if let Some(loss) = self.loss_at(subscription.next) {
             let to = loss.to;
             return self.deliver_gap(subscription, to, GapKind::Loss, out);
         }
-        let Some(mut run) = self.index.at_or_after(subscription.next) else { return false };
+        let next_loss = self
+            .losses
+            .get(
+                self.losses
+                    .partition_point(|loss| loss.from < subscription.next),
+            )
+            .copied();
+        let found = self.index.at_or_after(subscription.next);
+        if let Some(loss) = next_loss.filter(|loss| found.is_none_or(|run| loss.from < run.gsn)) {
+            // Nothing of this shard lies before the loss; the merge may still wait for other shards there.
+            subscription.next = loss.from;
+            return self.deliver_gap(subscription, loss.to, GapKind::Loss, out);
+        }
+        let Some(mut run) = found else { return false };
         if run.gsn < subscription.next {
             run = run.skip(subscription.next.get() - run.gsn.get());
         }
-        let credit = subscription.credit_bytes.saturating_sub(subscription.sent_bytes);
+        let credit = subscription
+            .credit_bytes
+            .saturating_sub(subscription.sent_bytes);
         if credit == 0 {
             return false;
         }
-        let bytes_max = self.config.run_bytes_max.min(room - 1024).min(usize::try_from(credit).unwrap_or(usize::MAX));
+        let bytes_max = self
+            .config
+            .run_bytes_max
+            .min(room - 1024)
+            .min(usize::try_from(credit).unwrap_or(usize::MAX));
         let end = Lsn::new(run.position.get() + run.count);
         match self.store.run(run.slot, run.position, end, bytes_max) {
             Fetch::Ready(records) => {
@@ -119,8 +151,19 @@ impl Replica {
         }
     }
 
-    fn deliver_gap(&self, subscription: &mut Subscription, to: Gsn, kind: GapKind, out: &mut Outbox) -> bool {
-        let gap = DeliverGap { subscription: subscription.id, from: subscription.next, to, kind };
+    fn deliver_gap(
+        &self,
+        subscription: &mut Subscription,
+        to: Gsn,
+        kind: GapKind,
+        out: &mut Outbox,
+    ) -> bool {
+        let gap = DeliverGap {
+            subscription: subscription.id,
+            from: subscription.next,
+            to,
+            kind,
+        };
         if out.send(subscription.conn, &gap, &[]).is_err() {
             return false;
         }

@@ -63,7 +63,7 @@ proptest! {
             let mut reader = Reader::new(tail);
             for _ in 0..start.shards.min(10) {
                 let Ok(shard) = ShardStart::read(&mut reader) else { break };
-                prop_assert_eq!(shard.members().len(), shard.lens().len());
+                prop_assert_eq!(shard.members().len(), shard.segments().len());
             }
         }
     }

@@ -97,7 +97,22 @@ pub struct ShardStart<'a> {
     /// How many replicas must hold a record.
     pub quorum: u8,
     members: &'a [u8],
-    lens: &'a [u8],
+    segments: &'a [u8],
+}
+
+/// The fixed part of a [`ShardStart`], for writing one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardStartHead {
+    /// The shard.
+    pub shard: ShardId,
+    /// The shard epoch.
+    pub epoch: ViewId,
+    /// The last entry that touches it.
+    pub last: EntryNo,
+    /// The durability class.
+    pub class: Durability,
+    /// How many replicas must hold a record.
+    pub quorum: u8,
 }
 
 /// A member of a shard as [`ShardStart`] lists it, in slot order.
@@ -151,7 +166,7 @@ impl<'a> ShardStart<'a> {
             });
         }
         let members = reader.bytes(usize::from(count) * Member::LEN)?;
-        let lens = reader.bytes(usize::from(count) * 8)?;
+        let segments = reader.bytes(usize::from(count) * 16)?;
         Ok(Self {
             shard,
             epoch,
@@ -159,40 +174,36 @@ impl<'a> ShardStart<'a> {
             class,
             quorum,
             members,
-            lens,
+            segments,
         })
     }
 
-    /// Writes one shard's start.
+    /// Writes one shard's start. `segments` holds, per member's segment, its current generation and committed length.
     ///
     /// # Errors
     /// [`WireError::Full`].
     ///
     /// # Panics
-    /// If members and lengths differ in number.
-    #[allow(clippy::too_many_arguments)]
+    /// If members and segments differ in number.
     pub fn write(
         writer: &mut Writer<'_>,
-        shard: ShardId,
-        epoch: ViewId,
-        last: EntryNo,
-        class: Durability,
-        quorum: u8,
+        head: &ShardStartHead,
         members: &[Member],
-        lens: &[Lsn],
+        segments: impl ExactSizeIterator<Item = (ViewId, Lsn)>,
     ) -> Result<(), WireError> {
-        assert_eq!(members.len(), lens.len(), "one length per member's segment");
-        writer.field(shard)?;
-        writer.field(epoch)?;
-        writer.field(last)?;
-        writer.field(class)?;
-        writer.field(quorum)?;
+        assert_eq!(members.len(), segments.len(), "one segment per member");
+        writer.field(head.shard)?;
+        writer.field(head.epoch)?;
+        writer.field(head.last)?;
+        writer.field(head.class)?;
+        writer.field(head.quorum)?;
         writer.field(members.len() as u8)?;
         for member in members {
             writer.field(*member)?;
         }
-        for len in lens {
-            writer.field(*len)?;
+        for (generation, len) in segments {
+            writer.field(generation)?;
+            writer.field(len)?;
         }
         Ok(())
     }
@@ -204,11 +215,14 @@ impl<'a> ShardStart<'a> {
             .map(|bytes| Member::take(bytes).expect("the length was checked"))
     }
 
-    /// The committed lengths in slot order.
-    pub fn lens(&self) -> impl ExactSizeIterator<Item = Lsn> + 'a {
-        self.lens
-            .chunks_exact(8)
-            .map(|bytes| Lsn::take(bytes).expect("the length was checked"))
+    /// The current generation and the committed length of each segment, in slot order.
+    pub fn segments(&self) -> impl ExactSizeIterator<Item = (ViewId, Lsn)> + 'a {
+        self.segments.chunks_exact(16).map(|bytes| {
+            let mut reader = Reader::new(bytes);
+            let generation = reader.field().expect("the length was checked");
+            let len = reader.field().expect("the length was checked");
+            (generation, len)
+        })
     }
 }
 

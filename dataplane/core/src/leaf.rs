@@ -1,0 +1,575 @@
+//! The leaf of the ordering tree (ORDERING.md, LEAF): replicas' reports become rounds that go up, and the bases that come
+//! down become cuts per shard. Soft state only: losing it loses nothing.
+
+mod rounds;
+mod shard;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use ionian_types::{
+    ClientId, ClusterId, ConnId, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, Nanos, NodeId,
+    SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
+};
+use ionian_wire::frame::{
+    Down, DownShard, EdgeStart, Hello, Message, NeedEdge, Report, Role, ShardStart, Sync,
+    SyncShard, Up, UpItem,
+};
+use ionian_wire::{Reader, WIRE_VERSION};
+
+use crate::outbox::Outbox;
+use rounds::Rounds;
+use shard::Shard;
+
+/// What a leaf is.
+#[derive(Clone, Copy, Debug)]
+pub struct LeafConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node it runs on.
+    pub node: NodeId,
+    /// This life's incarnation.
+    pub inc: Inc,
+    /// The log.
+    pub log: LogId,
+    /// Rounds sent up and not yet chosen, at most.
+    pub rounds_max: u64,
+    /// How often silence is made explicit to replicas.
+    pub sync: Nanos,
+    /// How often an unanswered request to the parent is repeated.
+    pub retry: Nanos,
+}
+
+impl LeafConfig {
+    /// A configuration with default limits.
+    #[must_use]
+    pub fn new(cluster: ClusterId, node: NodeId, inc: Inc, log: LogId) -> Self {
+        Self {
+            cluster,
+            node,
+            inc,
+            log,
+            rounds_max: 64,
+            sync: Nanos::from_ms(50),
+            retry: Nanos::from_ms(20),
+        }
+    }
+}
+
+/// Events counted since the start of this life.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct LeafCounters {
+    /// Reports taken.
+    pub reports: u64,
+    /// Reports of another epoch, incarnation, or out of order.
+    pub stale_reports: u64,
+    /// Reports whose lengths fell: their senders are excluded for the epoch.
+    pub regressed: u64,
+    /// Rounds sent up.
+    pub rounds: u64,
+    /// Downs applied.
+    pub downs: u64,
+    /// Downs that did not fit and made the edge start again.
+    pub dropped_downs: u64,
+    /// Starts of the edge.
+    pub edge_starts: u64,
+    /// Cuts not sent to a replica for want of room; it asks the cut log.
+    pub skipped: u64,
+    /// Messages that the peer's role may not send.
+    pub unexpected: u64,
+}
+
+/// What a leaf knows of one shard, for status.
+#[derive(Clone, Debug)]
+pub struct ShardStatusRow {
+    /// The shard.
+    pub shard: ShardId,
+    /// The shard epoch.
+    pub epoch: ViewId,
+    /// Whether every committed length is held by the quorum in this epoch.
+    pub whole: bool,
+    /// The slot that holds the shard back most, with its node.
+    pub slowest: (Slot, NodeId),
+    /// Per slot: age of the last report, whether it counts.
+    pub members: Vec<(NodeId, Nanos, bool)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Unknown,
+    Root,
+    Replica {
+        shard: ShardId,
+        slot: Slot,
+        inc: Inc,
+    },
+}
+
+/// The leaf.
+#[derive(Debug)]
+pub struct Leaf {
+    config: LeafConfig,
+    root: Option<ConnId>,
+    edge: Option<EdgeEpoch>,
+    shards: Vec<Shard>,
+    by_id: BTreeMap<ShardId, usize>,
+    /// Replicas by place, whether or not their shard is known yet.
+    replicas: BTreeMap<(ShardId, Slot), ConnId>,
+    rounds: Rounds,
+    dirty: Vec<usize>,
+    full_due: bool,
+    down_entry: EntryNo,
+    complete: EntryNo,
+    end_gsn: Gsn,
+    trim: Gsn,
+    edge_wanted_at: Option<Time>,
+    sync_at: Time,
+    conns: Vec<Kind>,
+    close: Vec<ConnId>,
+    items: Vec<UpItem>,
+    touched: Vec<(usize, u64)>,
+    counters: LeafCounters,
+}
+
+impl Leaf {
+    /// A leaf that knows nothing yet.
+    #[must_use]
+    pub fn new(config: LeafConfig, now: Time) -> Self {
+        Self {
+            config,
+            root: None,
+            edge: None,
+            shards: Vec::new(),
+            by_id: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            rounds: Rounds::default(),
+            dirty: Vec::with_capacity(1024),
+            full_due: false,
+            down_entry: EntryNo::ZERO,
+            complete: EntryNo::ZERO,
+            end_gsn: Gsn::ZERO,
+            trim: Gsn::ZERO,
+            edge_wanted_at: None,
+            sync_at: now,
+            conns: Vec::with_capacity(1024),
+            close: Vec::new(),
+            items: Vec::with_capacity(1024),
+            touched: Vec::with_capacity(1024),
+            counters: LeafCounters::default(),
+        }
+    }
+
+    /// A connection opened; say who this is.
+    pub fn opened(&mut self, conn: ConnId, out: &mut Outbox) {
+        self.set_kind(conn, Kind::Unknown);
+        let hello = Hello {
+            cluster: self.config.cluster,
+            wire_version: WIRE_VERSION,
+            role: Role::Leaf,
+            node: self.config.node,
+            inc: self.config.inc,
+            log: self.config.log,
+            shard: ShardId::ZERO,
+            slot: Slot::ZERO,
+            epoch: ViewId::ZERO,
+            last: self.down_entry,
+            client: ClientId::default(),
+            session: SessionNo::ZERO,
+        };
+        // A new connection has room for its first message.
+        let _ = out.send(conn, &hello, &[]);
+    }
+
+    /// A connection is gone.
+    pub fn closed(&mut self, conn: ConnId) {
+        match self.kind(conn) {
+            Kind::Root if self.root == Some(conn) => self.root = None,
+            Kind::Replica { shard, slot, .. }
+                if self.replicas.get(&(shard, slot)) == Some(&conn) =>
+            {
+                self.replicas.remove(&(shard, slot));
+                self.attach(shard, slot, None);
+            }
+            _ => {}
+        }
+        self.set_kind(conn, Kind::Unknown);
+    }
+
+    /// A connection that the edge must close.
+    pub fn take_close(&mut self) -> Option<ConnId> {
+        self.close.pop()
+    }
+
+    /// Handles one message.
+    pub fn handle(&mut self, now: Time, conn: ConnId, message: &Message<'_>, _out: &mut Outbox) {
+        match (message, self.kind(conn)) {
+            (Message::Report(report, tail), Kind::Replica { shard, slot, inc }) => {
+                self.on_report(now, shard, slot, inc, report, tail);
+            }
+            (Message::Down(down, _), Kind::Root) => self.on_down(now, down),
+            (Message::Sync(sync, _), Kind::Root) => self.on_sync(now, sync),
+            (Message::EdgeStart(start, tail), Kind::Root) => self.on_edge_start(now, start, tail),
+            (Message::NeedFull(need, _), Kind::Root) => {
+                self.full_due |= Some(need.edge) == self.edge
+            }
+            (Message::Hello(hello, _), Kind::Unknown) => self.on_hello(now, conn, hello),
+            _ => self.counters.unexpected += 1,
+        }
+    }
+
+    fn on_hello(&mut self, now: Time, conn: ConnId, hello: &Hello) {
+        let mine = hello.cluster == self.config.cluster
+            && hello.wire_version == WIRE_VERSION
+            && hello.log == self.config.log;
+        match hello.role {
+            Role::Root if mine => {
+                self.root = Some(conn);
+                self.set_kind(conn, Kind::Root);
+            }
+            Role::Replica if mine => {
+                self.replicas.insert((hello.shard, hello.slot), conn);
+                self.attach(hello.shard, hello.slot, Some(conn));
+                self.set_kind(
+                    conn,
+                    Kind::Replica {
+                        shard: hello.shard,
+                        slot: hello.slot,
+                        inc: hello.inc,
+                    },
+                );
+                // What it missed while away is made explicit at once.
+                self.sync_at = now;
+            }
+            _ => self.close.push(conn),
+        }
+    }
+
+    fn attach(&mut self, shard: ShardId, slot: Slot, conn: Option<ConnId>) {
+        if let Some(shard) = self
+            .by_id
+            .get(&shard)
+            .and_then(|at| self.shards.get_mut(*at))
+        {
+            shard.set_conn(slot, conn);
+        }
+    }
+
+    fn on_report(
+        &mut self,
+        now: Time,
+        shard: ShardId,
+        slot: Slot,
+        inc: Inc,
+        report: &Report,
+        tail: &[u8],
+    ) {
+        let Some(at) = self
+            .by_id
+            .get(&shard)
+            .copied()
+            .filter(|_| report.shard == shard && report.inc == inc)
+        else {
+            self.counters.stale_reports += 1;
+            return;
+        };
+        match self.shards[at].report(now, slot, report, tail) {
+            shard::Taken::Changed => {
+                self.counters.reports += 1;
+                if !self.shards[at].dirty {
+                    self.shards[at].dirty = true;
+                    self.dirty.push(at);
+                }
+            }
+            shard::Taken::Same => self.counters.reports += 1,
+            shard::Taken::Stale => self.counters.stale_reports += 1,
+            shard::Taken::Regressed => self.counters.regressed += 1,
+        }
+    }
+
+    /// ORDERING.md, LEAF: on EdgeStart the given lengths are round 0.
+    fn on_edge_start(&mut self, now: Time, start: &EdgeStart, tail: &[u8]) {
+        if start.log != self.config.log || self.edge.is_some_and(|edge| start.edge <= edge) {
+            return;
+        }
+        let mut reader = Reader::new(tail);
+        let mut shards = Vec::new();
+        let mut segments = Vec::new();
+        for _ in 0..start.shards {
+            let Ok(given) = ShardStart::read(&mut reader) else {
+                self.counters.unexpected += 1;
+                return;
+            };
+            let kept = self.by_id.get(&given.shard).map(|at| &self.shards[*at]);
+            let mut shard = Shard::new(&given, segments.len(), kept);
+            for slot in 0..given.members().len() {
+                let slot = Slot::new(slot as u8);
+                shard.set_conn(slot, self.replicas.get(&(given.shard, slot)).copied());
+            }
+            segments.extend(given.segments().map(|(_, len)| len));
+            shards.push(shard);
+        }
+        self.by_id = shards
+            .iter()
+            .enumerate()
+            .map(|(at, shard)| (shard.shard, at))
+            .collect();
+        self.shards = shards;
+        self.rounds.start(&segments);
+        self.edge = Some(start.edge);
+        self.down_entry = start.entry;
+        self.complete = start.entry;
+        self.end_gsn = start.end_gsn;
+        self.trim = start.trim;
+        self.edge_wanted_at = None;
+        self.full_due = false;
+        // Reports that came before count for the shards whose epoch did not change.
+        self.dirty.clear();
+        for (at, shard) in self.shards.iter_mut().enumerate() {
+            shard.dirty = true;
+            self.dirty.push(at);
+        }
+        self.sync_at = now;
+        self.counters.edge_starts += 1;
+    }
+
+    /// ORDERING.md, AGGREGATOR, Down, as far as it concerns a leaf.
+    fn on_down(&mut self, now: Time, down: &Down) {
+        let mine = down.log == self.config.log
+            && Some(down.edge) == self.edge
+            && down.inc == self.config.inc;
+        if !mine {
+            return;
+        }
+        if down.entry <= self.down_entry {
+            return;
+        }
+        self.touched.clear();
+        let fits = down.prev_entry == self.down_entry
+            && self
+                .rounds
+                .choose(down.prev_round, down.round, down.total, &mut self.touched);
+        if !fits {
+            self.counters.dropped_downs += 1;
+            // Nothing is derived from a round that is not known here: start again.
+            self.edge = None;
+            self.edge_wanted_at = Some(now);
+            return;
+        }
+        self.counters.downs += 1;
+        self.down_entry = down.entry;
+        self.complete = down.entry;
+        self.end_gsn = down.end_gsn;
+        self.split(down);
+    }
+
+    /// Notes each touched shard's base; `flush` sends the cuts, since sending needs room.
+    fn split(&mut self, down: &Down) {
+        let mut base = down.base.get();
+        let mut at = 0;
+        while at < self.touched.len() {
+            let shard = self.shard_of(self.touched[at].0);
+            let shard_base = base;
+            while at < self.touched.len() && self.shards[shard].holds(self.touched[at].0) {
+                base += self.touched[at].1;
+                at += 1;
+            }
+            let lens = self.rounds.chosen_lens();
+            self.shards[shard].cut(down.entry, Gsn::new(shard_base), down.end_gsn, lens);
+        }
+    }
+
+    fn shard_of(&self, segment: usize) -> usize {
+        self.shards
+            .partition_point(|shard| shard.first_segment <= segment)
+            .saturating_sub(1)
+    }
+
+    fn on_sync(&mut self, now: Time, sync: &Sync) {
+        if sync.log != self.config.log || Some(sync.edge) != self.edge {
+            return;
+        }
+        if sync.chosen != self.rounds.chosen() {
+            // A Down was lost: its split can only come from the cut log.
+            if sync.chosen > self.rounds.chosen() {
+                self.edge = None;
+                self.edge_wanted_at = Some(now);
+            }
+            return;
+        }
+        if sync.complete > self.complete || sync.trim > self.trim {
+            self.complete = self.complete.max(sync.complete);
+            self.end_gsn = self.end_gsn.max(sync.end_gsn);
+            self.trim = self.trim.max(sync.trim);
+            self.sync_at = now;
+        }
+    }
+
+    /// Sends cuts to replicas, rounds to the root, and what time demands.
+    pub fn flush(&mut self, now: Time, out: &mut Outbox) {
+        self.flush_cuts(out);
+        self.flush_round(out);
+        if now >= self.sync_at {
+            self.flush_sync(now, out);
+        }
+        if let Some(at) = self.edge_wanted_at.filter(|at| now >= *at) {
+            if let Some(root) = self.root.filter(|root| out.room(*root) > 0) {
+                let need = NeedEdge {
+                    log: self.config.log,
+                    edge: EdgeEpoch::default(),
+                };
+                if out.send(root, &need, &[]).is_ok() {
+                    self.edge_wanted_at = Some(at.max(now).after(self.config.retry));
+                }
+            }
+        }
+    }
+
+    /// When [`Self::flush`] must run even if nothing happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.sync_at.min(self.edge_wanted_at.unwrap_or(Time::FAR))
+    }
+
+    fn flush_cuts(&mut self, out: &mut Outbox) {
+        for shard in &mut self.shards {
+            while let Some(cut) = shard.next_cut() {
+                let body = DownShard {
+                    log: self.config.log,
+                    shard: shard.shard,
+                    entry: cut.entry,
+                    prev_entry: cut.prev_entry,
+                    epoch: shard.epoch,
+                    base: cut.base,
+                    end_gsn: cut.end_gsn,
+                    segments: shard.members.len() as u8,
+                };
+                let mut tail = [0u8; 16 * ionian_types::SEGMENTS_PER_SHARD_MAX];
+                let used = shard.encode_cut(&cut, &mut tail);
+                for member in &shard.members {
+                    let Some(conn) = member.conn else { continue };
+                    // A replica without room misses this one and asks the cut log: nobody waits for it.
+                    if out.room(conn) < 512 || out.send(conn, &body, &tail[..used]).is_err() {
+                        self.counters.skipped += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush_round(&mut self, out: &mut Outbox) {
+        let (Some(root), Some(edge)) = (self.root, self.edge) else {
+            return;
+        };
+        if (self.dirty.is_empty() && !self.full_due)
+            || self.rounds.outstanding() >= self.config.rounds_max
+        {
+            return;
+        }
+        if out.room(root) < 64 + self.rounds.segments() * 16 {
+            return;
+        }
+        self.items.clear();
+        for at in self.dirty.drain(..) {
+            let shard = &mut self.shards[at];
+            shard.dirty = false;
+            for slot in 0..shard.members.len() {
+                let index = shard.first_segment + slot;
+                let len = shard.length(slot, self.rounds.sent_len(index));
+                if len > self.rounds.sent_len(index) {
+                    let segment = SegmentId {
+                        shard: shard.shard,
+                        slot: Slot::new(slot as u8),
+                    };
+                    self.items.push(UpItem { segment, len });
+                    self.rounds.change(index, len);
+                }
+            }
+        }
+        if self.items.is_empty() && !self.full_due {
+            return;
+        }
+        let round = self.rounds.close_round();
+        if self.full_due {
+            self.items.clear();
+            for shard in &self.shards {
+                for slot in 0..shard.members.len() {
+                    let segment = SegmentId {
+                        shard: shard.shard,
+                        slot: Slot::new(slot as u8),
+                    };
+                    self.items.push(UpItem {
+                        segment,
+                        len: self.rounds.sent_len(shard.first_segment + slot),
+                    });
+                }
+            }
+        }
+        let up = Up {
+            log: self.config.log,
+            edge,
+            inc: self.config.inc,
+            round,
+            total: self.rounds.total(),
+            full: self.full_due,
+            items: self.items.len() as u32,
+        };
+        let items = &self.items;
+        let sent = out.send_with(root, &up, |writer| {
+            items.iter().try_for_each(|item| writer.field(*item))
+        });
+        // A round that did not leave is a gap; the next one must be full.
+        self.full_due = sent.is_err();
+        self.counters.rounds += 1;
+    }
+
+    fn flush_sync(&mut self, now: Time, out: &mut Outbox) {
+        if self.edge.is_some() {
+            for shard in &self.shards {
+                let sync = SyncShard {
+                    log: self.config.log,
+                    shard: shard.shard,
+                    epoch: shard.epoch,
+                    last: shard.last,
+                    complete: self.complete,
+                    end_gsn: self.end_gsn,
+                    trim: self.trim,
+                };
+                for conn in shard.members.iter().filter_map(|member| member.conn) {
+                    if out.room(conn) > 512 {
+                        let _ = out.send(conn, &sync, &[]);
+                    }
+                }
+            }
+        }
+        self.sync_at = now.after(self.config.sync);
+    }
+
+    /// Counters since the start of this life.
+    #[must_use]
+    pub const fn counters(&self) -> &LeafCounters {
+        &self.counters
+    }
+
+    /// Every shard at a glance.
+    #[must_use]
+    pub fn status(&self, now: Time) -> Vec<ShardStatusRow> {
+        self.shards.iter().map(|shard| shard.status(now)).collect()
+    }
+
+    fn kind(&self, conn: ConnId) -> Kind {
+        self.conns
+            .get(conn.index())
+            .copied()
+            .unwrap_or(Kind::Unknown)
+    }
+
+    fn set_kind(&mut self, conn: ConnId, kind: Kind) {
+        if self.conns.len() <= conn.index() {
+            self.conns.resize(conn.index() + 1, Kind::Unknown);
+        }
+        self.conns[conn.index()] = kind;
+    }
+}
+
+/// A length of zero: what a member that has not reported counts as.
+const NONE: Lsn = Lsn::ZERO;

@@ -1,0 +1,265 @@
+//! One shard at its leaf: a slot per member, and the length per segment that enough of them hold.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use ionian_types::{
+    ConnId, Durability, EntryNo, Gsn, Inc, Lsn, Nanos, NodeId, SEGMENTS_PER_SHARD_MAX, ShardId,
+    Slot, Time, ViewId,
+};
+use ionian_wire::frame::{Report, ShardStart};
+use ionian_wire::{Reader, Writer};
+
+use super::{NONE, ShardStatusRow};
+
+/// What became of a report.
+pub(super) enum Taken {
+    /// Its lengths are new.
+    Changed,
+    /// It says nothing new.
+    Same,
+    /// It is of another epoch or out of order.
+    Stale,
+    /// Its lengths fell: the sender is excluded for the rest of the epoch.
+    Regressed,
+}
+
+/// One member's slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MemberSlot {
+    pub(super) conn: Option<ConnId>,
+    node: NodeId,
+    inc: Inc,
+    domain: u32,
+    seq: u64,
+    lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
+    regressed: bool,
+    reported_at: Option<Time>,
+}
+
+/// A cut of this shard that waits to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingCut {
+    pub(super) entry: EntryNo,
+    pub(super) prev_entry: EntryNo,
+    pub(super) base: Gsn,
+    pub(super) end_gsn: Gsn,
+    lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) shard: ShardId,
+    pub(super) epoch: ViewId,
+    pub(super) last: EntryNo,
+    pub(super) first_segment: usize,
+    pub(super) members: Vec<MemberSlot>,
+    pub(super) dirty: bool,
+    class: Durability,
+    quorum: usize,
+    generations: [ViewId; SEGMENTS_PER_SHARD_MAX],
+    start_lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
+    cuts: VecDeque<PendingCut>,
+}
+
+impl Shard {
+    /// The shard as an edge start gives it; slots are kept from `before` when its epoch did not change.
+    pub(super) fn new(start: &ShardStart<'_>, first_segment: usize, before: Option<&Self>) -> Self {
+        let kept = before.filter(|before| {
+            before.epoch == start.epoch && before.members.len() == start.members().len()
+        });
+        let members = start
+            .members()
+            .enumerate()
+            .map(|(slot, member)| {
+                match kept
+                    .map(|before| before.members[slot])
+                    .filter(|kept| kept.inc == member.inc)
+                {
+                    Some(kept) => kept,
+                    None => MemberSlot {
+                        conn: None,
+                        node: member.node,
+                        inc: member.inc,
+                        domain: member.domain,
+                        seq: 0,
+                        lens: [NONE; SEGMENTS_PER_SHARD_MAX],
+                        regressed: false,
+                        reported_at: None,
+                    },
+                }
+            })
+            .collect();
+        let mut generations = [ViewId::ZERO; SEGMENTS_PER_SHARD_MAX];
+        let mut start_lens = [NONE; SEGMENTS_PER_SHARD_MAX];
+        for (slot, (generation, len)) in start.segments().enumerate() {
+            generations[slot] = generation;
+            start_lens[slot] = len;
+        }
+        Self {
+            shard: start.shard,
+            epoch: start.epoch,
+            last: start.last,
+            first_segment,
+            members,
+            dirty: false,
+            class: start.class,
+            quorum: usize::from(start.quorum),
+            generations,
+            start_lens,
+            cuts: VecDeque::with_capacity(64),
+        }
+    }
+
+    pub(super) fn set_conn(&mut self, slot: Slot, conn: Option<ConnId>) {
+        if let Some(member) = self.members.get_mut(slot.index()) {
+            member.conn = conn;
+        }
+    }
+
+    /// Whether a segment of the subtree is one of this shard's.
+    pub(super) fn holds(&self, segment: usize) -> bool {
+        (self.first_segment..self.first_segment + self.members.len()).contains(&segment)
+    }
+
+    /// ORDERING.md: a report counts only for the current epoch, from the incarnation listed in it, newer than the last.
+    pub(super) fn report(&mut self, now: Time, slot: Slot, report: &Report, tail: &[u8]) -> Taken {
+        let count = self.members.len();
+        let Some(member) = self.members.get_mut(slot.index()) else {
+            return Taken::Stale;
+        };
+        let counts = report.epoch == self.epoch
+            && report.inc == member.inc
+            && report.seq > member.seq
+            && usize::from(report.segments) == count;
+        if !counts || member.regressed {
+            return Taken::Stale;
+        }
+        let mut lens = member.lens;
+        let mut reader = Reader::new(tail);
+        let mut changed = false;
+        for len in lens.iter_mut().take(count) {
+            let Ok(reported) = reader.field::<Lsn>() else {
+                return Taken::Stale;
+            };
+            if reported < *len {
+                member.regressed = true;
+                return Taken::Regressed;
+            }
+            changed |= reported > *len;
+            *len = reported;
+        }
+        member.seq = report.seq;
+        member.lens = lens;
+        member.reported_at = Some(now);
+        if changed { Taken::Changed } else { Taken::Same }
+    }
+
+    /// The length of a segment: what enough members hold, never below `floor`.
+    pub(super) fn length(&self, segment: usize, floor: Lsn) -> Lsn {
+        let mut lens = [NONE; SEGMENTS_PER_SHARD_MAX];
+        let mut domains = [(0u32, NONE); SEGMENTS_PER_SHARD_MAX];
+        let mut domain_count = 0;
+        for (at, member) in self.members.iter().enumerate() {
+            let len = if member.regressed {
+                NONE
+            } else {
+                member.lens[segment]
+            };
+            lens[at] = len;
+            match domains[..domain_count]
+                .iter_mut()
+                .find(|(domain, _)| *domain == member.domain)
+            {
+                Some((_, max)) => *max = (*max).max(len),
+                None => {
+                    domains[domain_count] = (member.domain, len);
+                    domain_count += 1;
+                }
+            }
+        }
+        let count = self.members.len();
+        lens[..count].sort_unstable_by(|a, b| b.cmp(a));
+        let mut held = lens[self.quorum - 1];
+        if self.class == Durability::D2 {
+            // In two domains: no further than the second largest of the domains' maxima.
+            domains[..domain_count].sort_unstable_by(|a, b| b.1.cmp(&a.1));
+            held = if domain_count < 2 {
+                NONE
+            } else {
+                held.min(domains[1].1)
+            };
+        }
+        held.max(floor)
+    }
+
+    /// Notes a cut: `lens` are the lengths of the whole subtree after it.
+    pub(super) fn cut(&mut self, entry: EntryNo, base: Gsn, end_gsn: Gsn, lens: &[Lsn]) {
+        let mut own = [NONE; SEGMENTS_PER_SHARD_MAX];
+        own[..self.members.len()]
+            .copy_from_slice(&lens[self.first_segment..self.first_segment + self.members.len()]);
+        self.cuts.push_back(PendingCut {
+            entry,
+            prev_entry: self.last,
+            base,
+            end_gsn,
+            lens: own,
+        });
+        self.last = entry;
+    }
+
+    pub(super) fn next_cut(&mut self) -> Option<PendingCut> {
+        self.cuts.pop_front()
+    }
+
+    /// Writes (generation, length) per segment; returns the bytes used.
+    pub(super) fn encode_cut(&self, cut: &PendingCut, tail: &mut [u8]) -> usize {
+        let mut writer = Writer::new(tail);
+        for slot in 0..self.members.len() {
+            // The tail has room for the largest shard.
+            let _ = writer.field(self.generations[slot]);
+            let _ = writer.field(cut.lens[slot]);
+        }
+        writer.len()
+    }
+
+    pub(super) fn status(&self, now: Time) -> ShardStatusRow {
+        let count = self.members.len();
+        let whole =
+            (0..count).all(|segment| self.length(segment, NONE) >= self.start_lens[segment]);
+        let sum = |member: &MemberSlot| {
+            member.lens[..count]
+                .iter()
+                .map(|len| len.get())
+                .sum::<u64>()
+        };
+        let slowest = (0..count)
+            .min_by_key(|slot| {
+                (
+                    self.members[*slot].reported_at.is_some(),
+                    sum(&self.members[*slot]),
+                )
+            })
+            .unwrap_or(0);
+        ShardStatusRow {
+            shard: self.shard,
+            epoch: self.epoch,
+            whole,
+            slowest: (Slot::new(slowest as u8), self.members[slowest].node),
+            members: self
+                .members
+                .iter()
+                .map(|member| {
+                    let age = member
+                        .reported_at
+                        .map_or(Nanos(u64::MAX), |at| now.since(at));
+                    (
+                        member.node,
+                        age,
+                        member.reported_at.is_some() && !member.regressed,
+                    )
+                })
+                .collect(),
+        }
+    }
+}

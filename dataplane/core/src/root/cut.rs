@@ -1,0 +1,406 @@
+//! Appending entries and committing them.
+
+use ionian_types::{EntryNo, Gsn, Inc, Lsn, RoundNo, SEGMENTS_PER_SHARD_MAX, Time, ViewId};
+use ionian_wire::Writer;
+use ionian_wire::entry::{
+    Change, Changes, CutItem, CutRound, EntryStart, EntryView, EntryWriter, write_change,
+};
+use ionian_wire::frame::{Intent, IntentDone};
+
+use super::Root;
+use super::child::Descent;
+use crate::outbox::Outbox;
+use ionian_types::ConnId;
+
+/// An entry that is in the log and not yet committed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    entry: EntryNo,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// A cut of one child's round, as far as one child goes: trees with several children pend one per child.
+    Cut {
+        child: usize,
+        descent: Descent,
+        last: bool,
+    },
+    View,
+    Other,
+}
+
+impl Root {
+    /// Whether some child's newest round says more than the log, and a cut may be appended.
+    pub(super) fn cut_due(&self) -> bool {
+        self.granted.is_some()
+            && self.pending.len() < self.config.inflight_max
+            && self
+                .children
+                .iter()
+                .any(|child| child.fresh && child.edge.is_some())
+    }
+
+    /// ORDERING.md, ROOT LEADER, tick: one round per child becomes an entry. No empty cuts.
+    pub(super) fn cut(&mut self, now: Time) {
+        if !self.cut_due() || now < self.cut_at {
+            return;
+        }
+        if self.log.bytes() > self.config.cut_log_bytes_max {
+            self.counters.held_back += 1;
+            return;
+        }
+        self.items.clear();
+        let mut total = 0u64;
+        for child in self
+            .children
+            .iter()
+            .filter(|child| child.fresh && child.edge.is_some())
+        {
+            for (segment, new_len) in child.segments().iter().zip(&child.lens) {
+                let Some(state) = self
+                    .state
+                    .shards
+                    .get(&segment.shard)
+                    .and_then(|shard| shard.segments.get(segment.slot.index()))
+                else {
+                    continue;
+                };
+                if *new_len > state.len {
+                    let item = CutItem {
+                        segment: *segment,
+                        generation: state.generation,
+                        prev_len: state.len,
+                        new_len: *new_len,
+                    };
+                    total += item.count();
+                    self.items.push(item);
+                }
+            }
+        }
+        let start_gsn = self.state.end_gsn;
+        let Some(end_gsn) = start_gsn
+            .checked_add(total)
+            .filter(|end| *end <= self.state.ceiling)
+        else {
+            self.counters.held_back += 1;
+            return;
+        };
+        if total == 0 {
+            for child in &mut self.children {
+                child.fresh = false;
+            }
+            return;
+        }
+        let Some(len) = self.encode_cut(start_gsn, end_gsn) else {
+            self.counters.held_back += 1;
+            return;
+        };
+        if !self.append(len) {
+            return;
+        }
+        self.pend_cut(start_gsn, end_gsn);
+        self.cut_at = now.after(self.config.cut_interval);
+    }
+
+    fn encode_cut(&mut self, start_gsn: Gsn, end_gsn: Gsn) -> Option<usize> {
+        let start = self.entry_start();
+        let mut writer = EntryWriter::cut(&mut self.buffer, &start, start_gsn, end_gsn).ok()?;
+        for item in &self.items {
+            writer.item(item).ok()?;
+        }
+        writer.end_items();
+        for (at, child) in self.children.iter().enumerate() {
+            if let Some(edge) = child.edge.filter(|_| child.fresh) {
+                let round = CutRound {
+                    child: at as u32,
+                    edge,
+                    inc: child.inc(),
+                    round: RoundNo::new(child.round),
+                };
+                writer.round(&round).ok()?;
+            }
+        }
+        Some(writer.finish())
+    }
+
+    /// Remembers what each child must be told once the cut just appended is committed.
+    fn pend_cut(&mut self, start_gsn: Gsn, end_gsn: Gsn) {
+        let entry = self.state.entry;
+        let mut base = start_gsn.get();
+        let mut items = self.items.iter().peekable();
+        let first_new = self.pending.len();
+        for (at, child) in self.children.iter_mut().enumerate() {
+            let Some(edge) = child.edge.filter(|_| child.fresh) else {
+                continue;
+            };
+            let mut total = 0;
+            while let Some(item) = items
+                .peek()
+                .filter(|item| child.segments().contains(&item.segment))
+            {
+                total += item.count();
+                items.next();
+            }
+            child.fresh = false;
+            child.logged_round = child.round;
+            let descent = Descent {
+                entry,
+                edge,
+                round: child.round,
+                base: Gsn::new(base),
+                total,
+                end_gsn,
+            };
+            base += total;
+            self.pending.push_back(Pending {
+                entry,
+                what: What::Cut {
+                    child: at,
+                    descent,
+                    last: false,
+                },
+            });
+        }
+        if self.pending.len() > first_new {
+            if let Some(Pending {
+                what: What::Cut { last, .. },
+                ..
+            }) = self.pending.back_mut()
+            {
+                *last = true;
+            }
+        }
+    }
+
+    pub(super) fn entry_start(&self) -> EntryStart {
+        let entry = self
+            .state
+            .entry
+            .next()
+            .expect("entry numbers do not run out");
+        EntryStart {
+            entry,
+            epoch: self.granted.unwrap_or_default(),
+            prev_crc: self.state.crc,
+        }
+    }
+
+    /// Appends the entry that lies encoded at the front of the buffer. Whether it was taken.
+    pub(super) fn append(&mut self, len: usize) -> bool {
+        let encoded = &self.buffer[..len];
+        let view = EntryView::new_checked(encoded).expect("the root encodes what it can read");
+        if self.config.class.is_flushed() && self.store.journal_append(encoded).is_err() {
+            self.counters.held_back += 1;
+            return false;
+        }
+        self.state
+            .apply(&view)
+            .expect("the root appends what follows from its own state");
+        self.log.push(encoded, self.state.end_gsn);
+        true
+    }
+
+    /// Appends an entry that nobody waits for.
+    pub(super) fn append_plain(&mut self, len: usize) -> bool {
+        let taken = self.append(len);
+        if taken {
+            self.pending.push_back(Pending {
+                entry: self.state.entry,
+                what: What::Other,
+            });
+        }
+        taken
+    }
+
+    /// Commits what is durable (flushed classes) or in memory (D0), and tells the children.
+    pub(super) fn commit(&mut self, now: Time, out: &mut Outbox) {
+        let durable = if self.config.class.is_flushed() {
+            EntryNo::new(
+                self.store
+                    .journal_durable()
+                    .saturating_add(self.journal_offset()),
+            )
+        } else {
+            self.state.entry
+        };
+        while let Some(pending) = self
+            .pending
+            .front()
+            .copied()
+            .filter(|pending| pending.entry <= durable)
+        {
+            self.pending.pop_front();
+            self.committed = pending.entry;
+            match pending.what {
+                What::Cut {
+                    child,
+                    descent,
+                    last,
+                } => {
+                    self.committed_end = descent.end_gsn;
+                    if last {
+                        self.counters.cuts += 1;
+                        self.last_cut_at = Some(now);
+                    }
+                    self.counters.ordered += descent.total;
+                    if let Some(child) = self.children.get_mut(child) {
+                        if !child.send_down(self.config.log, &descent, out) {
+                            // The child cannot be told: its replicas learn from the cut log, its edge starts again.
+                            child.stop();
+                        }
+                    }
+                }
+                What::View => {
+                    self.counters.views += 1;
+                    self.intents_done = false;
+                }
+                What::Other => {
+                    let end = self
+                        .log
+                        .end_gsn(pending.entry)
+                        .unwrap_or(self.state.end_gsn);
+                    self.committed_end = self.committed_end.max(end);
+                    self.answer_trims(now, out);
+                }
+            }
+        }
+    }
+
+    /// Whether the last view in the log is committed.
+    pub(super) fn view_committed(&self) -> bool {
+        !self
+            .pending
+            .iter()
+            .any(|pending| matches!(pending.what, What::View))
+    }
+
+    /// ORDERING.md, ROOT LEADER, view intent: only the next one; lengths are those of the log's end.
+    pub(super) fn on_intent(
+        &mut self,
+        conn: ConnId,
+        intent: &Intent,
+        changes: &[u8],
+        out: &mut Outbox,
+    ) {
+        if intent.log != self.config.log || self.granted.is_none() {
+            return;
+        }
+        if intent.view <= self.state.view {
+            if self.view_committed() {
+                let done = IntentDone {
+                    log: self.config.log,
+                    view: self.state.view,
+                    entry: self.committed,
+                };
+                let _ = out.send(conn, &done, &[]);
+            }
+            return;
+        }
+        if self.state.view.next() != Some(intent.view) || Changes::check(changes).is_err() {
+            self.counters.bad_intents += 1;
+            return;
+        }
+        if !self.log_view(intent.view, changes) {
+            self.counters.bad_intents += 1;
+        }
+    }
+
+    fn log_view(&mut self, view: ViewId, changes: &[u8]) -> bool {
+        let mut filled = core::mem::take(&mut self.scratch);
+        filled.clear();
+        filled.resize(changes.len(), 0);
+        let complete = self.fill_lens(changes, &mut filled);
+        let start = self.entry_start();
+        let gsn = self.state.end_gsn;
+        let encoded = if complete {
+            EntryWriter::view(&mut self.buffer, &start, view, gsn, &filled).ok()
+        } else {
+            None
+        };
+        self.scratch = filled;
+        let Some(len) = encoded else { return false };
+        // A view that does not follow from the state must not spoil it: try it on a copy.
+        let view =
+            EntryView::new_checked(&self.buffer[..len]).expect("the root encodes what it can read");
+        let mut tried = self.state.clone();
+        if tried.apply(&view).is_err() || !self.append(len) {
+            return false;
+        }
+        self.pending.push_back(Pending {
+            entry: self.state.entry,
+            what: What::View,
+        });
+        // From here on no cut uses the old edges of what the view touched.
+        for child in &mut self.children {
+            child.stop();
+        }
+        self.adopt_children();
+        true
+    }
+
+    /// Copies the changes of an intent with the lengths of the log's end filled in.
+    fn fill_lens(&self, changes: &[u8], out: &mut [u8]) -> bool {
+        let mut writer = Writer::new(out);
+        Changes::new(changes).all(|change| {
+            let written = match change {
+                Change::Close {
+                    segment,
+                    generation,
+                    writer: next,
+                    node,
+                    domain,
+                    ..
+                } => {
+                    let len = self
+                        .state
+                        .shards
+                        .get(&segment.shard)
+                        .and_then(|shard| shard.segments.get(segment.slot.index()))
+                        .map_or(Lsn::ZERO, |state| state.len);
+                    write_change(
+                        &mut writer,
+                        &Change::Close {
+                            segment,
+                            generation,
+                            len,
+                            writer: next,
+                            node,
+                            domain,
+                        },
+                    )
+                }
+                Change::Finalize {
+                    shard, lost_from, ..
+                } => {
+                    let mut lens = [0u8; SEGMENTS_PER_SHARD_MAX * 8];
+                    let segments = self
+                        .state
+                        .shards
+                        .get(&shard)
+                        .map_or(&[][..], |shard| &shard.segments);
+                    for (bytes, segment) in lens.chunks_exact_mut(8).zip(segments) {
+                        bytes.copy_from_slice(&segment.len.get().to_le_bytes());
+                    }
+                    let lens = &lens[..segments.len() * 8];
+                    write_change(
+                        &mut writer,
+                        &Change::Finalize {
+                            shard,
+                            lens,
+                            lost_from,
+                        },
+                    )
+                }
+                other => write_change(&mut writer, &other),
+            };
+            written.is_ok()
+        })
+    }
+
+    /// An incarnation of this root that a grant is for.
+    pub(super) fn is_me(&self, inc: Inc) -> bool {
+        inc == self.config.inc
+    }
+}

@@ -1,0 +1,310 @@
+//! What the root serves from committed entries: backfills, tail, locate, trim.
+
+use ionian_types::{ConnId, EntryNo, Gsn, Lsn, SegmentId, ShardId, Slot, Time, ViewId};
+use ionian_wire::Writer;
+use ionian_wire::entry::{EntryBody, EntryView, EntryWriter};
+use ionian_wire::frame::{
+    Backfill, Entries, Locate, LocateAnswer, LocateStatus, ShardSnapshot, Tail, TailAnswer,
+    TrimAnswer, TrimRequest, TrimStatus,
+};
+
+use super::Root;
+use crate::outbox::Outbox;
+
+/// Entries looked at for one backfill, at most.
+const BACKFILL_ENTRIES_MAX: u64 = 8192;
+/// Bytes of entries in one answer, at most.
+const BACKFILL_BYTES_MAX: usize = 256 * 1024;
+
+impl Root {
+    /// ORDERING.md: only entries up to the commit index are ever served.
+    pub(super) fn on_backfill(&mut self, conn: ConnId, body: &Backfill, out: &mut Outbox) {
+        if body.log != self.config.log || self.granted.is_none() {
+            return;
+        }
+        self.counters.backfills += 1;
+        let first = self.log.first();
+        let mut after = body.after;
+        if after.next().is_some_and(|next| next < first) {
+            if let Some(state) = self
+                .base
+                .shards
+                .get(&body.shard)
+                .filter(|state| state.last > after)
+            {
+                let snapshot = ShardSnapshot {
+                    log: self.config.log,
+                    shard: body.shard,
+                    entry: self.base.entry,
+                    end_gsn: self.base.end_gsn,
+                    trim: self.committed_trim,
+                };
+                let _ = out.send_with(conn, &snapshot, |writer| state.write(writer));
+                return;
+            }
+            // Nothing that was dropped touched the shard.
+            after = self.base.entry;
+        }
+        let mut tail = core::mem::take(&mut self.scratch);
+        tail.clear();
+        let mut through = after;
+        let mut count = 0;
+        while through < self.committed && through.get() - after.get() < BACKFILL_ENTRIES_MAX {
+            let Some(next) = through.next() else { break };
+            let Some(view) = self
+                .log
+                .get(next)
+                .and_then(|bytes| EntryView::new_checked(bytes).ok())
+            else {
+                break;
+            };
+            if view.touches(body.shard) {
+                if count > 0 && tail.len() + view.encoded().len() + 4 > BACKFILL_BYTES_MAX {
+                    break;
+                }
+                tail.extend_from_slice(&(view.encoded().len() as u32).to_le_bytes());
+                tail.extend_from_slice(view.encoded());
+                count += 1;
+            }
+            through = next;
+        }
+        let complete = through >= self.committed;
+        let answer = Entries {
+            log: self.config.log,
+            shard: body.shard,
+            after: body.after,
+            through,
+            count,
+            end_gsn: if complete {
+                self.committed_end
+            } else {
+                self.end_after(through)
+            },
+            trim: self.committed_trim,
+        };
+        let _ = out.send(conn, &answer, &tail);
+        self.scratch = tail;
+    }
+
+    /// The end of the order after a committed entry.
+    fn end_after(&self, entry: EntryNo) -> Gsn {
+        self.log.end_gsn(entry).unwrap_or(self.base.end_gsn)
+    }
+
+    /// ORDERING.md: from the commit index after a confirmation round begun after the request. A group of one confirms by
+    /// being alone: no other life can have been granted this log's epoch while this one answers its controller.
+    pub(super) fn on_tail(&mut self, conn: ConnId, body: &Tail, out: &mut Outbox) {
+        if body.log != self.config.log || self.granted.is_none() {
+            return;
+        }
+        let answer = TailAnswer {
+            request: body.request,
+            tail: self.committed_end,
+            head: self.committed_trim,
+            entry: self.committed,
+        };
+        let _ = out.send(conn, &answer, &[]);
+    }
+
+    pub(super) fn on_locate(&mut self, conn: ConnId, body: &Locate, out: &mut Outbox) {
+        if body.log != self.config.log || self.granted.is_none() {
+            return;
+        }
+        let mut answer = LocateAnswer {
+            request: body.request,
+            status: LocateStatus::Unwritten,
+            from: self.committed_end,
+            to: Gsn::MAX,
+            segment: SegmentId {
+                shard: ShardId::ZERO,
+                slot: Slot::ZERO,
+            },
+            generation: ViewId::ZERO,
+            position: Lsn::ZERO,
+            entry: self.committed,
+        };
+        self.locate(body.gsn, &mut answer);
+        let _ = out.send(conn, &answer, &[]);
+    }
+
+    fn locate(&self, gsn: Gsn, answer: &mut LocateAnswer) {
+        if gsn < self.committed_trim {
+            answer.status = LocateStatus::Trimmed;
+            (answer.from, answer.to) = (Gsn::ZERO, self.committed_trim);
+            return;
+        }
+        if gsn >= self.committed_end {
+            return;
+        }
+        let global = self
+            .state
+            .losses
+            .iter()
+            .find(|loss| loss.shard.is_none() && loss.from <= gsn && gsn < loss.to);
+        if let Some(loss) = global {
+            answer.status = LocateStatus::Lost;
+            (answer.from, answer.to) = (loss.from, loss.to);
+            return;
+        }
+        answer.status = LocateStatus::Forgotten;
+        (answer.from, answer.to) = (gsn, Gsn::new(gsn.get().saturating_add(1)));
+        let Some(entry) = self.log.by_gsn(gsn) else {
+            return;
+        };
+        let Some(view) = self
+            .log
+            .get(entry)
+            .and_then(|bytes| EntryView::new_checked(bytes).ok())
+        else {
+            return;
+        };
+        let EntryBody::Cut(cut) = view.body else {
+            return;
+        };
+        let mut from = cut.start_gsn.get();
+        for item in cut.items() {
+            let to = from + item.count();
+            if (from..to).contains(&gsn.get()) {
+                let kept = self
+                    .state
+                    .shards
+                    .get(&item.segment.shard)
+                    .is_some_and(|shard| {
+                        shard
+                            .segments
+                            .get(item.segment.slot.index())
+                            .is_some_and(|segment| {
+                                segment.generation == item.generation
+                                    || segment.closed_span(item.generation).is_some()
+                            })
+                    });
+                answer.status = if kept {
+                    LocateStatus::Found
+                } else {
+                    LocateStatus::Lost
+                };
+                (answer.from, answer.to) = (Gsn::new(from), Gsn::new(to));
+                answer.segment = item.segment;
+                answer.generation = item.generation;
+                answer.position = item.prev_len;
+                answer.entry = entry;
+                return;
+            }
+            from = to;
+        }
+    }
+
+    /// ORDERING.md: trim is an entry of the cut log, monotone, never beyond the committed tail.
+    pub(super) fn on_trim(&mut self, conn: ConnId, body: &TrimRequest, out: &mut Outbox) {
+        if body.log != self.config.log || self.granted.is_none() {
+            return;
+        }
+        let mut answer = TrimAnswer {
+            request: body.request,
+            status: TrimStatus::Done,
+            head: self.committed_trim,
+            tail: self.committed_end,
+        };
+        if body.upto > self.committed_end {
+            answer.status = TrimStatus::BeyondTail;
+        } else if body.upto > self.state.trim {
+            let start = self.entry_start();
+            if let Ok(len) = EntryWriter::trim(&mut self.buffer, &start, body.upto) {
+                if self.append_plain(len) {
+                    self.trims.push((conn, body.request, self.state.entry));
+                }
+            }
+            return;
+        } else if body.upto > self.committed_trim {
+            // A trim that covers this one is under way.
+            self.trims.push((conn, body.request, self.state.entry));
+            return;
+        }
+        let _ = out.send(conn, &answer, &[]);
+    }
+
+    /// Answers the trims whose entry is committed.
+    pub(super) fn answer_trims(&mut self, now: Time, out: &mut Outbox) {
+        if self.committed >= self.state.entry || self.pending.is_empty() {
+            self.committed_trim = self.state.trim;
+        } else if let Some(EntryBody::Trim { upto }) = self
+            .log
+            .get(self.committed)
+            .and_then(|bytes| EntryView::new_checked(bytes).ok())
+            .map(|view| view.body)
+        {
+            self.committed_trim = self.committed_trim.max(upto);
+        }
+        let (committed, head, tail) = (self.committed, self.committed_trim, self.committed_end);
+        let mut told = false;
+        self.trims.retain(|(conn, request, entry)| {
+            if *entry > committed {
+                return true;
+            }
+            let answer = TrimAnswer {
+                request: *request,
+                status: TrimStatus::Done,
+                head,
+                tail,
+            };
+            told = true;
+            out.send(*conn, &answer, &[]).is_err()
+        });
+        // Replicas learn of a trim by silence made explicit: soon.
+        self.sync_at = now;
+    }
+
+    /// Drops entries that are trimmed whole, a chunk at a time, with a snapshot in their place.
+    pub(super) fn drop_prefix(&mut self) {
+        let Some(upto) = self.log.droppable(self.committed_trim) else {
+            return;
+        };
+        if upto >= self.committed {
+            return;
+        }
+        if self.config.class.is_flushed() {
+            self.checkpoint_through(upto);
+            return;
+        }
+        self.advance_base(upto);
+        self.log.drop_through(upto);
+    }
+
+    fn advance_base(&mut self, upto: EntryNo) {
+        while self.base.entry < upto {
+            let Some(view) = self
+                .base
+                .entry
+                .next()
+                .and_then(|next| self.log.get(next))
+                .and_then(|bytes| EntryView::new_checked(bytes).ok())
+            else {
+                return;
+            };
+            self.base
+                .apply(&view)
+                .expect("entries of the log follow each other");
+        }
+    }
+
+    /// Flushed classes: the snapshot replaces the entries once it is durable.
+    fn checkpoint_through(&mut self, upto: EntryNo) {
+        self.advance_base(upto);
+        let mut bytes = core::mem::take(&mut self.scratch);
+        let mut size = 64 * 1024;
+        let len = loop {
+            bytes.clear();
+            bytes.resize(size, 0);
+            let mut writer = Writer::new(&mut bytes);
+            if self.base.write(&mut writer).is_ok() {
+                break writer.len();
+            }
+            size *= 2;
+        };
+        let number = upto.get() - self.journal_offset();
+        if self.store.journal_checkpoint(number, &bytes[..len]).is_ok() {
+            self.log.drop_through(upto);
+        }
+        self.scratch = bytes;
+    }
+}
