@@ -7,9 +7,7 @@
 
 use ionian_core::session::{MTU_BYTES_MIN, Received, Session, SessionConfig, SessionState, Take};
 use ionian_types::{GuardEpoch, Nanos, SessionId, Time, Token};
-use ionian_wire::packet::{
-    PACKET_BYTES_MAX, PREFIX_BYTES, PacketHeader, PacketKind, PacketPrefix, Sack,
-};
+use ionian_wire::packet::{PREFIX_BYTES, PacketHeader, PacketKind, PacketPrefix, Sack};
 use libfuzzer_sys::fuzz_target;
 
 const SESSION: SessionId = SessionId::new(7);
@@ -17,6 +15,8 @@ const EPOCH: GuardEpoch = GuardEpoch::new(5);
 const TOKEN_HERE: Token = Token::new(0x1111);
 const TOKEN_THERE: Token = Token::new(0x2222);
 const MESSAGE_BYTES_MAX: usize = 1_024;
+/// The largest header and the largest payload that a step can have, with room.
+const DATAGRAM_BYTES_MAX: usize = 512;
 
 fuzz_target!(|data: &[u8]| {
     let mut steps = Steps { rest: data };
@@ -153,7 +153,7 @@ impl World {
         } else {
             &[]
         };
-        let mut out = vec![0; PACKET_BYTES_MAX];
+        let mut out = [0; DATAGRAM_BYTES_MAX];
         let len = header
             .emit(&self.prefix, [payload, &[]], &mut out)
             .expect("room");
