@@ -238,7 +238,11 @@ impl<'a> RecordRun<'a> {
     /// The records: position, header, payload.
     #[must_use]
     pub const fn records(&self) -> RunRecords<'a> {
-        RunRecords { gsn: self.first_gsn, left: self.count, rest: self.bytes }
+        RunRecords {
+            gsn: self.first_gsn,
+            left: self.count,
+            rest: self.bytes,
+        }
     }
 }
 

@@ -105,7 +105,12 @@ impl ClientConfig {
         let bytes_max = u64::from(u32::MAX) / 4;
         let rows = [
             ("lanes_max", self.lanes_max as u64, 1, 65_535),
-            ("send_bytes_max", self.send_bytes_max as u64, record, bytes_max),
+            (
+                "send_bytes_max",
+                self.send_bytes_max as u64,
+                record,
+                bytes_max,
+            ),
             (
                 "append_bytes_max",
                 self.append_bytes_max as u64,
@@ -113,19 +118,49 @@ impl ClientConfig {
                 (MESSAGE_BYTES_MAX - 512) as u64,
             ),
             ("window", u64::from(self.window), 1, 1 << 24),
-            ("outstanding_max", u64::from(self.outstanding_max), 1, 1 << 24),
-            ("backoff_min", self.backoff_min.0, 1, self.backoff_max.0.max(1)),
+            (
+                "outstanding_max",
+                u64::from(self.outstanding_max),
+                1,
+                1 << 24,
+            ),
+            (
+                "backoff_min",
+                self.backoff_min.0,
+                1,
+                self.backoff_max.0.max(1),
+            ),
             ("retry_after", self.retry_after.0, 1, u64::MAX),
             ("requests_max", self.requests_max as u64, 1, 65_535),
-            ("answer_bytes_max", self.answer_bytes_max as u64, record, bytes_max),
+            (
+                "answer_bytes_max",
+                self.answer_bytes_max as u64,
+                record,
+                bytes_max,
+            ),
             ("ranges_max", self.ranges_max as u64, 1, 1 << 24),
-            ("subscriptions_max", self.subscriptions_max as u64, 1, 65_535),
-            ("subscribe_bytes_max", self.subscribe_bytes_max as u64, record, bytes_max),
+            (
+                "subscriptions_max",
+                self.subscriptions_max as u64,
+                1,
+                65_535,
+            ),
+            (
+                "subscribe_bytes_max",
+                self.subscribe_bytes_max as u64,
+                record,
+                bytes_max,
+            ),
             ("connections_max", self.connections_max as u64, 1, 65_535),
         ];
         for (field, value, min, max) in rows {
             if value < min || value > max {
-                return Err(ConfigError { field, value, min, max });
+                return Err(ConfigError {
+                    field,
+                    value,
+                    min,
+                    max,
+                });
             }
         }
         Ok(())

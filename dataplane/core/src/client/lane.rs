@@ -200,7 +200,9 @@ impl Lane {
 
     /// The ticket of a sequence number that a peer names, if that record was ever sent under this binding.
     pub(super) fn number(&self, seq: ClientSeq) -> Option<u64> {
-        self.base.checked_add(seq.get()).filter(|number| *number < self.high)
+        self.base
+            .checked_add(seq.get())
+            .filter(|number| *number < self.high)
     }
 
     /// Takes a record; `None` when the window or the ring is full.
@@ -222,7 +224,12 @@ impl Lane {
         emit_unplaced(bytes, client, session, seq, payload)
             .expect("the payload's length was checked and the bytes were claimed for it");
         let slot = self.slot(number);
-        self.meta[slot] = Meta { at: at as u32, len: len as u32, invoked: now, sends: 0 };
+        self.meta[slot] = Meta {
+            at: at as u32,
+            len: len as u32,
+            invoked: now,
+            sends: 0,
+        };
         self.end += 1;
         Some(number)
     }
@@ -241,7 +248,10 @@ impl Lane {
     #[inline]
     pub(super) fn advance(&mut self, count: u64) {
         self.floor += count;
-        debug_assert!(self.floor <= self.end, "only records that were taken are resolved");
+        debug_assert!(
+            self.floor <= self.end,
+            "only records that were taken are resolved"
+        );
         self.sent = self.sent.max(self.floor);
         self.high = self.high.max(self.floor);
         let head = (!self.is_empty()).then(|| self.meta[self.slot(self.floor)].at as usize);
@@ -273,7 +283,8 @@ impl Lane {
     pub(super) fn run_parts(&self, count: u64) -> [&[u8]; 2] {
         let first = self.meta[self.slot(self.sent)];
         let last = self.meta[self.slot(self.sent + count - 1)];
-        self.ring.parts(first.at as usize, (last.at + last.len) as usize)
+        self.ring
+            .parts(first.at as usize, (last.at + last.len) as usize)
     }
 
     /// Notes that the next `count` records were sent; returns how many of them were sent before.
@@ -319,7 +330,11 @@ impl Lane {
             self.meta[slot].sends = 0;
             let Meta { at, len, .. } = self.meta[slot];
             let seq = self.seq(number);
-            patch_identity(self.ring.at_mut(at as usize, len as usize), binding.session, seq);
+            patch_identity(
+                self.ring.at_mut(at as usize, len as usize),
+                binding.session,
+                seq,
+            );
         }
     }
 
@@ -351,7 +366,10 @@ impl Lane {
     /// Remembers a run acknowledged beyond the floor, if there is room.
     pub(super) fn remember(&mut self, early: Early) {
         let floor = self.floor;
-        let free = self.early.iter_mut().find(|e| e.is_none_or(|e| e.end <= floor));
+        let free = self
+            .early
+            .iter_mut()
+            .find(|e| e.is_none_or(|e| e.end <= floor));
         if let Some(free) = free {
             *free = Some(early);
         }
@@ -383,10 +401,22 @@ mod tests {
         let client = ClientId::new(7);
         let mut patched = [0; 96];
         let mut fresh = [0; 96];
-        emit_unplaced(&mut patched, client, SessionNo::new(1), ClientSeq::new(900), b"payload")
-            .unwrap();
-        emit_unplaced(&mut fresh, client, SessionNo::new(2), ClientSeq::new(3), b"payload")
-            .unwrap();
+        emit_unplaced(
+            &mut patched,
+            client,
+            SessionNo::new(1),
+            ClientSeq::new(900),
+            b"payload",
+        )
+        .unwrap();
+        emit_unplaced(
+            &mut fresh,
+            client,
+            SessionNo::new(2),
+            ClientSeq::new(3),
+            b"payload",
+        )
+        .unwrap();
         assert_ne!(patched, fresh);
         patch_identity(&mut patched, SessionNo::new(2), ClientSeq::new(3));
         assert_eq!(patched, fresh);

@@ -117,10 +117,17 @@ impl Peers {
         self.list[ROOT as usize].node = info.root.node;
         self.list[ROOT as usize].inc = info.root.inc;
         for shard in &info.shards {
-            let mut entry =
-                Shard { open: shard.open, replicas: [0; SEGMENTS_PER_SHARD_MAX], count: 0 };
+            let mut entry = Shard {
+                open: shard.open,
+                replicas: [0; SEGMENTS_PER_SHARD_MAX],
+                count: 0,
+            };
             let mut writable = false;
-            let replicas = shard.replicas.iter().take(SEGMENTS_PER_SHARD_MAX).enumerate();
+            let replicas = shard
+                .replicas
+                .iter()
+                .take(SEGMENTS_PER_SHARD_MAX)
+                .enumerate();
             for (slot, replica) in replicas {
                 let ix = self.intern(PeerKind::Replica {
                     shard: shard.shard,
@@ -153,17 +160,15 @@ impl Peers {
     pub(super) fn segment(&self, ix: PeerIx) -> SegmentId {
         match self.get(ix).kind {
             PeerKind::Replica { shard, slot } => SegmentId { shard, slot },
-            PeerKind::Root => SegmentId { shard: ShardId::MAX, slot: Slot::MAX },
+            PeerKind::Root => SegmentId {
+                shard: ShardId::MAX,
+                slot: Slot::MAX,
+            },
         }
     }
 
     pub(super) fn by_conn(&self, conn: ConnId) -> Option<PeerIx> {
         self.conns.get(conn.index()).copied().flatten()
-    }
-
-    pub(super) fn by_segment(&self, segment: SegmentId) -> Option<PeerIx> {
-        let kind = PeerKind::Replica { shard: segment.shard, slot: segment.slot };
-        self.by_kind.get(&kind).copied()
     }
 
     pub(super) fn shard(&self, shard: ShardId) -> Option<&Shard> {
@@ -235,7 +240,10 @@ impl Peers {
     }
 
     pub(super) fn wanted(&self) -> impl Iterator<Item = PeerKind> {
-        self.list.iter().filter(|peer| peer.wanted).map(|peer| peer.kind)
+        self.list
+            .iter()
+            .filter(|peer| peer.wanted)
+            .map(|peer| peer.kind)
     }
 
     /// A connected replica of a shard, the one at `cursor` if it can be had, else another. All that come before the one

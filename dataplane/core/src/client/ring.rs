@@ -91,7 +91,11 @@ pub(super) struct ByteQueue {
 
 impl ByteQueue {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { bytes: vec![0; capacity].into_boxed_slice(), head: 0, tail: 0 }
+        Self {
+            bytes: vec![0; capacity].into_boxed_slice(),
+            head: 0,
+            tail: 0,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
