@@ -57,12 +57,14 @@ impl Congestion {
     }
 
     /// Answers the loss of the packet with send number `lost`; `next` is the number that the next packet gets. Losses
-    /// of one flight count once.
-    pub(super) fn on_lost(&mut self, lost: u64, next: u64) {
-        if lost >= self.recover {
+    /// of one flight count once: says whether this is the first.
+    pub(super) fn on_lost(&mut self, lost: u64, next: u64) -> bool {
+        let first = lost >= self.recover;
+        if first {
             self.recover = next;
             self.shrink(self.window * 7 / 10);
         }
+        first
     }
 
     /// Answers a timeout.
@@ -87,8 +89,8 @@ mod tests {
         let mut window = Congestion::new(64);
         window.on_acked(32, 32);
         assert_eq!(window.window(), 64);
-        window.on_lost(10, 70);
-        window.on_lost(11, 70);
+        assert!(window.on_lost(10, 70));
+        assert!(!window.on_lost(11, 70));
         assert_eq!(window.window(), 44);
         window.on_timeout(71);
         assert_eq!(window.window(), 22);

@@ -148,7 +148,9 @@ impl Sender {
             let overtaken = slot.send_no < self.send_no_arrived;
             let overdue = now.since(slot.sent_at) >= self.rtt.overdue();
             if slot.state == SlotState::InFlight && (!reordered || (overtaken && overdue)) {
-                self.congestion.on_lost(slot.send_no, self.send_no);
+                // The first of a flight goes again at once, though the window that just shrank may be full: everything
+                // after it waits for it.
+                self.probe |= self.congestion.on_lost(slot.send_no, self.send_no);
                 self.lose(seq);
                 let index = self.index(seq);
                 self.slots[index].fast = true;

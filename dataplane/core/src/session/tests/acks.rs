@@ -144,6 +144,20 @@ fn a_receiver_that_takes_nothing_stops_the_sender_and_loses_nothing() {
 }
 
 #[test]
+fn a_refused_message_is_offered_once_per_datagram() {
+    let mut pair = Pair::new();
+    pair.take[1] = Take::Later;
+    for offers in 1..=3 {
+        pair.push(0, 1, 10);
+        let sent = pair.transmit(0);
+        assert!(pair.give(1, &sent[0]).held);
+        assert_eq!(pair.ends[1].stats().refusals, offers);
+    }
+    pair.resume(1);
+    assert_eq!(pair.got[1].len(), 3);
+}
+
+#[test]
 fn lost_news_of_credit_is_asked_for() {
     let mut pair = Pair::new();
     pair.take[1] = Take::Later;

@@ -153,8 +153,34 @@ fn no_token_is_shown() {
     }
 }
 
+#[test]
+fn a_peer_that_grants_everything_and_acks_around_a_gap_does_not_overrun_the_window() {
+    let mut pair = Pair::fresh(|_| ());
+    let window = pair.ends[1].sender.slots.len() as u64;
+    for round in 0..200 {
+        // A packet each: the ring would hold many times the window of them.
+        pair.push(1, round, 10);
+        pair.transmit(1);
+        let sent = pair.ends[1].sender.next - 1;
+        assert_eq!(sent, window.min(u64::from(round) + 1));
+        let mut sack = Sack::default();
+        for bit in 1..sent {
+            sack.set(bit);
+        }
+        let header = PacketHeader {
+            kind: PacketKind::Ack,
+            credit: 1 << 40,
+            sack: Some(sack),
+            ..data(0)
+        };
+        pair.give(1, &packet(&good(), header, &[]));
+    }
+    assert_eq!(pair.ends[1].state(), SessionState::Open);
+}
+
 fn headers() -> impl Strategy<Value = (PacketHeader, Vec<u8>)> {
-    let numbers = (0u64..60, 0u64..60, 0u64..60);
+    let credit = prop_oneof![0u64..60, 0u64..1 << 62];
+    let numbers = (0u64..60, 0u64..60, credit);
     let sack = proptest::option::of(any::<[u64; 4]>().prop_map(Sack));
     let payload = proptest::collection::vec(prop_oneof![Just(0u8), any::<u8>()], 0..300);
     (0..8, any::<bool>(), numbers, sack, payload).prop_map(

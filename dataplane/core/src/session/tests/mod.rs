@@ -6,4 +6,5 @@ mod liveness;
 mod pair;
 mod properties;
 mod recovery;
+mod saturation;
 mod world;

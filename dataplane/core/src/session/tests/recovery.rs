@@ -44,6 +44,24 @@ fn three_later_packets_call_for_the_missing_one_at_once() {
 }
 
 #[test]
+fn a_full_window_does_not_hold_back_the_first_retransmission() {
+    let mut pair = Pair::new();
+    let window = pair.ends[0].stats().window_packets;
+    let (first, sent) = flight(&mut pair, 30);
+    for number in 0..2 {
+        let payload = pair.ends[0].payload_bytes_max;
+        pair.push(0, number, payload - 8);
+    }
+    assert_eq!(pair.transmit(0).len(), 2, "now the window is full");
+    assert_eq!(window, 32);
+    for datagram in &sent[1..4] {
+        pair.give(1, datagram);
+    }
+    assert_eq!(react(&mut pair), [first]);
+    assert!(pair.ends[0].sender.in_flight > pair.ends[0].stats().window_packets);
+}
+
+#[test]
 fn two_later_packets_are_taken_for_reordering() {
     let mut pair = Pair::new();
     let (_, sent) = flight(&mut pair, 5);
