@@ -36,6 +36,8 @@ pub struct LeafConfig {
     pub rounds_max: u64,
     /// How often silence is made explicit to replicas.
     pub sync: Nanos,
+    /// How often the controller is told of a shard at which nothing changed.
+    pub status: Nanos,
     /// How often an unanswered request to the parent is repeated.
     pub retry: Nanos,
 }
@@ -51,6 +53,7 @@ impl LeafConfig {
             log,
             rounds_max: 64,
             sync: Nanos::from_ms(50),
+            status: Nanos::from_ms(1000),
             retry: Nanos::from_ms(20),
         }
     }
@@ -98,6 +101,7 @@ pub struct ShardStatusRow {
 enum Kind {
     Unknown,
     Root,
+    Controller,
     Replica {
         shard: ShardId,
         slot: Slot,
@@ -110,6 +114,7 @@ enum Kind {
 pub struct Leaf {
     config: LeafConfig,
     root: Option<ConnId>,
+    controller: Option<ConnId>,
     edge: Option<EdgeEpoch>,
     shards: Vec<Shard>,
     by_id: BTreeMap<ShardId, usize>,
@@ -138,6 +143,7 @@ impl Leaf {
         Self {
             config,
             root: None,
+            controller: None,
             edge: None,
             shards: Vec::new(),
             by_id: BTreeMap::new(),
@@ -184,6 +190,7 @@ impl Leaf {
     pub fn closed(&mut self, conn: ConnId) {
         match self.kind(conn) {
             Kind::Root if self.root == Some(conn) => self.root = None,
+            Kind::Controller if self.controller == Some(conn) => self.controller = None,
             Kind::Replica { shard, slot, .. }
                 if self.replicas.get(&(shard, slot)) == Some(&conn) =>
             {
@@ -225,6 +232,11 @@ impl Leaf {
             Role::Root if mine => {
                 self.root = Some(conn);
                 self.set_kind(conn, Kind::Root);
+            }
+            Role::Controller if hello.cluster == self.config.cluster => {
+                self.controller = Some(conn);
+                self.set_kind(conn, Kind::Controller);
+                self.sync_at = now;
             }
             Role::Replica if mine => {
                 self.replicas.insert((hello.shard, hello.slot), conn);
@@ -541,7 +553,20 @@ impl Leaf {
                 }
             }
         }
+        self.flush_status(now, out);
         self.sync_at = now.after(self.config.sync);
+    }
+
+    /// Tells the controller what holds each shard back.
+    fn flush_status(&mut self, now: Time, out: &mut Outbox) {
+        let Some(conn) = self.controller else { return };
+        for shard in &mut self.shards {
+            if out.room(conn) < 512 || !shard.status_due(now, self.config.status) {
+                continue;
+            }
+            let (status, tail, used) = shard.status_message(self.config.log, now);
+            let _ = out.send(conn, &status, &tail[..used]);
+        }
     }
 
     /// Counters since the start of this life.

@@ -7,7 +7,7 @@ use ionian_types::{
     ConnId, Durability, EntryNo, Gsn, Inc, Lsn, Nanos, NodeId, SEGMENTS_PER_SHARD_MAX, ShardId,
     Slot, Time, ViewId,
 };
-use ionian_wire::frame::{Report, ShardStart};
+use ionian_wire::frame::{Report, ShardStart, ShardStatus};
 use ionian_wire::{Reader, Writer};
 
 use super::{NONE, ShardStatusRow};
@@ -60,6 +60,7 @@ pub(super) struct Shard {
     generations: [ViewId; SEGMENTS_PER_SHARD_MAX],
     start_lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
     cuts: VecDeque<PendingCut>,
+    told: Option<(Time, bool, u8)>,
 }
 
 impl Shard {
@@ -108,6 +109,7 @@ impl Shard {
             generations,
             start_lens,
             cuts: VecDeque::with_capacity(64),
+            told: None,
         }
     }
 
@@ -221,6 +223,60 @@ impl Shard {
             let _ = writer.field(cut.lens[slot]);
         }
         writer.len()
+    }
+
+    fn whole(&self) -> bool {
+        let count = self.members.len();
+        (0..count).all(|segment| self.length(segment, NONE) >= self.start_lens[segment])
+            && self
+                .members
+                .iter()
+                .all(|member| member.reported_at.is_some() && !member.regressed)
+    }
+
+    fn regressed(&self) -> u8 {
+        self.members
+            .iter()
+            .enumerate()
+            .fold(0, |bits, (slot, member)| {
+                bits | u8::from(member.regressed) << slot
+            })
+    }
+
+    /// Whether the controller is to be told: something changed, or `every` has passed.
+    pub(super) fn status_due(&self, now: Time, every: Nanos) -> bool {
+        self.told.is_none_or(|(at, whole, regressed)| {
+            now >= at.after(every) || whole != self.whole() || regressed != self.regressed()
+        })
+    }
+
+    /// The status for the controller: the message, and its tail with the number of bytes used.
+    pub(super) fn status_message(
+        &mut self,
+        log: ionian_types::LogId,
+        now: Time,
+    ) -> (ShardStatus, [u8; 16 * SEGMENTS_PER_SHARD_MAX], usize) {
+        let row = self.status(now);
+        let mut tail = [0u8; 16 * SEGMENTS_PER_SHARD_MAX];
+        let mut writer = Writer::new(&mut tail);
+        for (_, age, _) in &row.members {
+            // The tail has room for the largest shard.
+            let _ = writer.field(age.0 / 1_000);
+            let _ = writer.field(0u64);
+        }
+        let used = writer.len();
+        self.told = Some((now, row.whole, self.regressed()));
+        let status = ShardStatus {
+            log,
+            shard: self.shard,
+            epoch: self.epoch,
+            whole: row.whole,
+            ready: false,
+            regressed: self.regressed(),
+            slowest: row.slowest.0.get(),
+            members: self.members.len() as u8,
+        };
+        (status, tail, used)
     }
 
     pub(super) fn status(&self, now: Time) -> ShardStatusRow {
