@@ -1,0 +1,240 @@
+//! Decisions as values: what the directory did, and why. Kept for the status, newest last.
+
+use core::fmt;
+
+use ionian_types::{Gsn, Inc, LogId, NodeId, RootEpoch, SegmentId, ShardId, Time, ViewId};
+
+/// A decision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// When, by the edge's clock.
+    pub at: Time,
+    /// What was done.
+    pub what: What,
+    /// Why.
+    pub why: Why,
+}
+
+/// What was done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum What {
+    /// A log was created.
+    CreateLog {
+        /// The log.
+        log: LogId,
+        /// Its name.
+        name: String,
+    },
+    /// A registration was accepted.
+    Admit {
+        /// The log.
+        log: LogId,
+        /// The role, for people: `root`, `leaf`, `replica 0.1`.
+        place: String,
+        /// The node.
+        node: NodeId,
+        /// The incarnation issued.
+        inc: Inc,
+    },
+    /// A registration was refused.
+    Refuse {
+        /// The log that it named.
+        log: LogId,
+        /// The node.
+        node: NodeId,
+        /// The sentence of the refusal.
+        refusal: String,
+    },
+    /// A root got an epoch and positions.
+    Grant {
+        /// The log.
+        log: LogId,
+        /// The epoch.
+        epoch: RootEpoch,
+        /// Positions below may be used.
+        ceiling: Gsn,
+    },
+    /// A view that opens a shard.
+    Open {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The view.
+        view: ViewId,
+    },
+    /// A view that declares a shard's records lost and opens it anew.
+    DeclareLost {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The view.
+        view: ViewId,
+    },
+    /// A view that closes a segment's generation and opens the next.
+    NewLife {
+        /// The log.
+        log: LogId,
+        /// The segment.
+        segment: SegmentId,
+        /// The view.
+        view: ViewId,
+        /// The next writer.
+        inc: Inc,
+    },
+    /// A view that names the leaf.
+    Tree {
+        /// The log.
+        log: LogId,
+        /// The view.
+        view: ViewId,
+        /// The leaf's incarnation.
+        leaf: Inc,
+    },
+    /// All positions up to the ceiling are given up with the cut log.
+    ForgetCutLog {
+        /// The log.
+        log: LogId,
+        /// The first position that may still be used.
+        floor: Gsn,
+    },
+    /// A view is logged.
+    Logged {
+        /// The log.
+        log: LogId,
+        /// The view.
+        view: ViewId,
+    },
+    /// A process is shown as down.
+    Down {
+        /// The log.
+        log: LogId,
+        /// The role, for people.
+        place: String,
+        /// The node.
+        node: NodeId,
+    },
+    /// A report was set aside.
+    Ignore {
+        /// The log.
+        log: LogId,
+        /// The view that it names.
+        view: ViewId,
+    },
+}
+
+/// Why it was done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Why {
+    /// The operator asked for it.
+    Asked,
+    /// A process registered.
+    Registered,
+    /// All members of the shard registered.
+    MembersRegistered,
+    /// The root came back without its cut log.
+    CutLogLost,
+    /// All members lost their memory since the shard was last whole.
+    NoCopyLeft,
+    /// The rules of registration do not allow it.
+    Rule,
+    /// Positions run short.
+    CeilingNear,
+    /// The root reported it.
+    RootReport,
+    /// Its connection was lost and did not come back in time.
+    ConnectionLost,
+    /// The root knows a view that was never issued here: the directory's state is older than the cluster.
+    NeverIssued,
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateLog { log, name } => write!(f, "create log {log} ({name})"),
+            Self::Admit {
+                log,
+                place,
+                node,
+                inc,
+            } => {
+                write!(
+                    f,
+                    "log {log}: admit {place} on node {node} as incarnation {inc}"
+                )
+            }
+            Self::Refuse { log, node, refusal } => {
+                write!(f, "log {log}: refuse node {node} ({refusal})")
+            }
+            Self::Grant {
+                log,
+                epoch,
+                ceiling,
+            } => {
+                write!(
+                    f,
+                    "log {log}: grant root epoch {epoch}, positions below {ceiling}"
+                )
+            }
+            Self::Open { log, shard, view } => {
+                write!(f, "log {log}: open shard {shard} in view {view}")
+            }
+            Self::DeclareLost { log, shard, view } => {
+                write!(
+                    f,
+                    "log {log}: declare the records of shard {shard} lost and open it anew in view {view}"
+                )
+            }
+            Self::NewLife {
+                log,
+                segment,
+                view,
+                inc,
+            } => {
+                write!(
+                    f,
+                    "log {log}: segment {segment} goes to incarnation {inc} in view {view}"
+                )
+            }
+            Self::Tree { log, view, leaf } => {
+                write!(f, "log {log}: leaf is incarnation {leaf} in view {view}")
+            }
+            Self::ForgetCutLog { log, floor } => {
+                write!(f, "log {log}: give up every position below {floor}")
+            }
+            Self::Logged { log, view } => write!(f, "log {log}: view {view} is logged"),
+            Self::Down { log, place, node } => {
+                write!(f, "log {log}: show {place} on node {node} as down")
+            }
+            Self::Ignore { log, view } => write!(f, "log {log}: ignore a report of view {view}"),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Asked => "the operator asked for it",
+            Self::Registered => "the process registered",
+            Self::MembersRegistered => "all of its members registered",
+            Self::CutLogLost => "the root came back without its cut log",
+            Self::NoCopyLeft => "every member lost its memory since the shard was last whole",
+            Self::Rule => "a rule of registration",
+            Self::CeilingNear => "reserved positions run short",
+            Self::RootReport => "the root reported it",
+            Self::ConnectionLost => "its connection was lost and did not come back in time",
+            Self::NeverIssued => {
+                "it was never issued here; the directory's state is older than the cluster"
+            }
+        })
+    }
+}

@@ -1,0 +1,499 @@
+//! The machine: messages and time in, state changed, messages out by [`Directory::poll`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ionian_types::{
+    ClusterId, ConnId, Durability, Gsn, LogId, Nanos, NodeId, RootEpoch, ShardId, Slot, Time,
+    ViewId,
+};
+use ionian_wire::directory::ClusterMap;
+use ionian_wire::frame::{Body, Message, ShardStatus};
+
+use crate::decision::{Decision, What, Why};
+use crate::outbound::{Answer, Conn, PublicMap, Sent};
+use crate::registration::place_name;
+use crate::snapshot::RestoreError;
+use crate::spec::{ClusterSpec, LogSpec, SpecError};
+use crate::state::{Log, Node, Pending, PlaceKey, State};
+use crate::{ANSWERS_MAX, DECISIONS_KEPT, MAP_BYTES_MAX, plan};
+
+/// How a directory behaves in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirectoryConfig {
+    /// The controller's own node, as it says in its hello.
+    pub node: NodeId,
+    /// An intent that is not reported as logged is sent again after this long.
+    pub resend_after: Nanos,
+    /// A process whose connection is lost is shown as down after this long.
+    pub down_after: Nanos,
+}
+
+impl Default for DirectoryConfig {
+    fn default() -> Self {
+        Self {
+            node: NodeId::ZERO,
+            resend_after: Nanos::from_ms(200),
+            down_after: Nanos::from_ms(1000),
+        }
+    }
+}
+
+/// A snapshot to be made durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// To be named to [`Directory::persisted`].
+    pub version: u64,
+    /// The bytes. They replace those of every earlier snapshot.
+    pub bytes: Vec<u8>,
+}
+
+/// Counts of what was set aside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Messages that a directory does not take.
+    pub unexpected: u64,
+    /// Hellos of another cluster or wire version.
+    pub foreign: u64,
+    /// Messages of a life that is not the current one, or of a connection that has no such role.
+    pub stale: u64,
+    /// Registrations dropped because too many answers wait.
+    pub busy: u64,
+}
+
+/// What the leaf last said about a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardHealth {
+    /// When it was said.
+    pub at: Time,
+    /// The report.
+    pub report: ShardStatus,
+}
+
+/// A log as the status shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogStatus {
+    /// The log.
+    pub log: LogId,
+    /// Its name.
+    pub name: String,
+    /// Its durability class.
+    pub class: Durability,
+    /// The root epoch of the root's current life.
+    pub root_epoch: RootEpoch,
+    /// The last view logged.
+    pub view: ViewId,
+    /// The view that is sent to the root and not reported as logged.
+    pub pending: Option<ViewId>,
+    /// Positions below are lost with earlier cut logs, trimmed, or used.
+    pub floor: Gsn,
+    /// Positions below are reserved.
+    pub ceiling: Gsn,
+    /// Places whose process is not there, for people.
+    pub missing: Vec<String>,
+}
+
+/// The single built-in controller.
+#[derive(Debug)]
+pub struct Directory {
+    pub(crate) state: State,
+    pub(crate) config: DirectoryConfig,
+    pub(crate) persisted: u64,
+    pub(crate) in_flight: Option<(u64, PublicMap)>,
+    pub(crate) public: Option<PublicMap>,
+    pub(crate) conns: BTreeMap<ConnId, Conn>,
+    pub(crate) bindings: BTreeMap<PlaceKey, Binding>,
+    /// Places shown as up without a connection, and when they are to be shown as down.
+    pub(crate) absent: BTreeMap<PlaceKey, Time>,
+    pub(crate) answers: VecDeque<Answer>,
+    /// The last time each log's pending intent was sent.
+    pub(crate) sent: BTreeMap<LogId, Sent>,
+    /// Grants to be sent, with the version that made them.
+    pub(crate) grants: BTreeMap<LogId, u64>,
+    pub(crate) health: BTreeMap<(LogId, ShardId), ShardHealth>,
+    decisions: VecDeque<Decision>,
+    pub(crate) counters: Counters,
+}
+
+/// The connection of the process that fills a place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Binding {
+    pub(crate) conn: ConnId,
+    /// The request that it registered with, when it did so on this connection.
+    pub(crate) request: Option<u64>,
+}
+
+impl Directory {
+    /// Makes the directory of a new cluster. It is dirty: nothing leaves before the first snapshot is durable.
+    ///
+    /// # Errors
+    /// [`SpecError`]; effect none.
+    pub fn new(
+        cluster: ClusterId,
+        spec: &ClusterSpec,
+        config: DirectoryConfig,
+        now: Time,
+    ) -> Result<Self, SpecError> {
+        let mut directory = Self::with_state(State::new(cluster, BTreeMap::new()), config, 0, now);
+        directory.reconcile(now, spec)?;
+        Ok(directory)
+    }
+
+    /// Restores the directory from its last durable snapshot. Processes keep their incarnations and connect again.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; effect none.
+    pub fn restore(bytes: &[u8], config: DirectoryConfig, now: Time) -> Result<Self, RestoreError> {
+        let state = State::decode(bytes)?;
+        let version = state.version;
+        let mut directory = Self::with_state(state, config, version, now);
+        directory.public = Some(directory.current_map());
+        Ok(directory)
+    }
+
+    fn with_state(state: State, config: DirectoryConfig, persisted: u64, now: Time) -> Self {
+        let down_at = now.after(config.down_after);
+        let up = state.places().filter(|(_, place)| place.up);
+        Self {
+            absent: up.map(|(key, _)| (key, down_at)).collect(),
+            state,
+            config,
+            persisted,
+            in_flight: None,
+            public: None,
+            conns: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            answers: VecDeque::new(),
+            sent: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            health: BTreeMap::new(),
+            decisions: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes over what the configuration says now: new nodes and logs, changed addresses and domains. Nodes and logs that it
+    /// no longer names stay.
+    ///
+    /// # Errors
+    /// [`SpecError`]; the logs before the one at fault are created.
+    pub fn reconcile(&mut self, now: Time, spec: &ClusterSpec) -> Result<(), SpecError> {
+        spec.check_nodes()?;
+        for (&id, node) in &spec.nodes {
+            let node = Node {
+                domain: node.domain,
+                address: node.address.clone(),
+            };
+            if self.state.nodes.get(&id) != Some(&node) {
+                self.state.nodes.insert(id, node);
+                self.map_changed();
+            }
+        }
+        for log in &spec.logs {
+            self.create_log(now, log)?;
+        }
+        Ok(())
+    }
+
+    /// Creates a log, or finds the one of this name if it is the same. Its shards open when their replicas have registered.
+    ///
+    /// # Errors
+    /// [`SpecError`]; effect none.
+    pub fn create_log(&mut self, now: Time, spec: &LogSpec) -> Result<LogId, SpecError> {
+        let mut logs = self.state.logs.iter();
+        if let Some((&id, log)) = logs.find(|(_, log)| log.name == spec.name) {
+            return match log.differs_from(spec) {
+                Some(what) => Err(SpecError::Exists {
+                    name: spec.name.clone(),
+                    what,
+                }),
+                None => Ok(id),
+            };
+        }
+        let domain_of = |node| self.state.nodes.get(&node).map(|node| node.domain);
+        spec.check(domain_of, self.state.logs.len() + 1)?;
+        let last = self
+            .state
+            .logs
+            .last_key_value()
+            .map_or(0, |(id, _)| id.get());
+        let id = LogId::new(last + 1);
+        self.state.logs.insert(id, Log::new(spec));
+        let bytes = self.state.map_bytes();
+        if bytes > MAP_BYTES_MAX {
+            self.state.logs.remove(&id);
+            return Err(SpecError::MapBytes {
+                bytes,
+                max: MAP_BYTES_MAX,
+            });
+        }
+        self.map_changed();
+        let name = spec.name.clone();
+        self.decide(now, What::CreateLog { log: id, name }, Why::Asked);
+        Ok(id)
+    }
+
+    /// A connection is there. The directory greets it; the peer says who it is by [`Hello`] or `Register`.
+    pub fn connected(&mut self, conn: ConnId) {
+        self.conns.insert(conn, Conn::default());
+    }
+
+    /// A connection is gone.
+    pub fn disconnected(&mut self, now: Time, conn: ConnId) {
+        self.conns.remove(&conn);
+        self.answers.retain(|answer| answer.conn != conn);
+        let down_at = now.after(self.config.down_after);
+        let lost: Vec<PlaceKey> = self.places_of(conn).collect();
+        for key in lost {
+            self.bindings.remove(&key);
+            self.absent.insert(key, down_at);
+        }
+    }
+
+    /// Takes a message of a connection that is there.
+    pub fn handle(&mut self, now: Time, conn: ConnId, message: &Message<'_>) {
+        if !self.conns.contains_key(&conn) {
+            self.counters.stale += 1;
+            return;
+        }
+        match message {
+            Message::Hello(hello, _) => self.greet(now, conn, hello),
+            Message::Register(request, address) => self.register(now, conn, request, address),
+            Message::DirectoryRequest(request, _) => self.ask(conn, *request),
+            Message::IntentDone(done, _) => self.intent_done(now, conn, *done),
+            Message::CeilingRequest(request, _) => self.raise_ceiling(now, conn, *request),
+            Message::ShardStatus(report, _) => self.shard_status(now, conn, *report),
+            _ => self.counters.unexpected += 1,
+        }
+    }
+
+    /// When [`Self::on_deadline`] is next due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        let absent = self.absent.values().copied();
+        let resend = self
+            .state
+            .logs
+            .keys()
+            .filter_map(|&log| self.resend_at(log));
+        absent.chain(resend).min().unwrap_or(Time::FAR)
+    }
+
+    /// Shows processes as down whose connection did not come back. Intents due are sent by [`Self::poll`].
+    pub fn on_deadline(&mut self, now: Time) {
+        let due: Vec<PlaceKey> = self
+            .absent
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(&key, _)| key)
+            .collect();
+        for key in due {
+            self.absent.remove(&key);
+            let Some(place) = self.state.place_mut(key).filter(|place| place.up) else {
+                continue;
+            };
+            place.up = false;
+            let node = place.node;
+            self.map_changed();
+            let (log, place) = (key.log(), place_name(key));
+            self.decide(now, What::Down { log, place, node }, Why::ConnectionLost);
+        }
+    }
+
+    /// Whether there are changes that no durable snapshot holds.
+    #[must_use]
+    pub const fn dirty(&self) -> bool {
+        self.state.version > self.persisted
+    }
+
+    /// The version of the state.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.state.version
+    }
+
+    /// The cluster's identity.
+    #[must_use]
+    pub const fn cluster(&self) -> ClusterId {
+        self.state.cluster
+    }
+
+    /// The snapshot to make durable now: one at a time, `None` when there is no change or one is under way.
+    pub fn take_snapshot(&mut self) -> Option<Snapshot> {
+        if !self.dirty() || self.in_flight.is_some() {
+            return None;
+        }
+        self.in_flight = Some((self.state.version, self.current_map()));
+        Some(Snapshot {
+            version: self.state.version,
+            bytes: self.state.encode(),
+        })
+    }
+
+    /// The state as bytes, whether durable or not.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        self.state.encode()
+    }
+
+    /// The snapshot of this version is durable: what depends on it may leave.
+    ///
+    /// # Panics
+    /// If no snapshot of this version was taken.
+    pub fn persisted(&mut self, version: u64) {
+        let (taken, map) = self.in_flight.take().expect("a snapshot was taken");
+        assert_eq!(taken, version, "the snapshot under way is another one");
+        self.persisted = version;
+        self.public = Some(map);
+    }
+
+    /// The snapshot under way could not be made durable. It may be tried again; what depends on it stays.
+    pub fn not_persisted(&mut self) {
+        self.in_flight = None;
+    }
+
+    /// The cluster map as it is now, whether durable or not. For the process that hosts the directory.
+    #[must_use]
+    pub fn map(&self) -> ClusterMap {
+        self.state.map()
+    }
+
+    /// The last decisions, oldest first.
+    pub fn decisions(&self) -> impl ExactSizeIterator<Item = &Decision> {
+        self.decisions.iter()
+    }
+
+    /// Counts of what was set aside.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What the leaf last said of a shard.
+    #[must_use]
+    pub fn health(&self, log: LogId, shard: ShardId) -> Option<ShardHealth> {
+        self.health.get(&(log, shard)).copied()
+    }
+
+    /// The logs as the status shows them, by id.
+    pub fn logs(&self) -> impl Iterator<Item = LogStatus> {
+        self.state.logs.iter().map(|(&id, log)| {
+            let missing = self.state.places().filter(|(key, place)| {
+                key.log() == id && (!place.up || !self.bindings.contains_key(key))
+            });
+            let missing =
+                missing.map(|(key, place)| format!("{} (node {})", place_name(key), place.node));
+            LogStatus {
+                log: id,
+                name: log.name.clone(),
+                class: log.class,
+                root_epoch: log.root_epoch,
+                view: log.view,
+                pending: log.pending.as_ref().map(|pending| pending.view),
+                floor: log.floor,
+                ceiling: log.ceiling,
+                missing: missing.collect(),
+            }
+        })
+    }
+
+    /// The process behind `conn` fills the place from now on.
+    pub(crate) fn bind(&mut self, now: Time, key: PlaceKey, conn: ConnId, request: Option<u64>) {
+        self.bindings.insert(key, Binding { conn, request });
+        self.absent.remove(&key);
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.known.get_or_insert(0);
+        }
+        if let PlaceKey::Root(log) = key {
+            self.sent.remove(&log);
+            self.grants.insert(log, self.state.version);
+        }
+        self.plan(now, key.log());
+    }
+
+    /// The incarnation that this very request was given before.
+    pub(crate) fn repeated(
+        &self,
+        key: PlaceKey,
+        conn: ConnId,
+        request: u64,
+    ) -> Option<ionian_types::Inc> {
+        let same = Binding {
+            conn,
+            request: Some(request),
+        };
+        let binding = self.bindings.get(&key).filter(|binding| **binding == same);
+        binding.and(self.state.place(key)).map(|place| place.inc)
+    }
+
+    pub(crate) fn plan(&mut self, now: Time, id: LogId) {
+        let Some(log) = self.state.logs.get_mut(&id) else {
+            return;
+        };
+        let nodes = &self.state.nodes;
+        let bindings = &self.bindings;
+        let domain_of = |node| nodes.get(&node).map_or(0, |node: &Node| node.domain);
+        let Some(plan) = plan::next_view(id, log, domain_of, |key| bindings.contains_key(&key))
+        else {
+            return;
+        };
+        let since = self.state.version + 1;
+        log.pending = Some(Pending {
+            view: plan.view,
+            changes: plan.changes,
+            since,
+        });
+        self.changed();
+        self.sent.remove(&id);
+        for (what, why) in plan.decisions {
+            self.decide(now, what, why);
+        }
+    }
+
+    pub(crate) fn bound(&mut self, conn: ConnId, key: PlaceKey) -> Option<&mut Log> {
+        let binding = self.bindings.get(&key)?;
+        if binding.conn != conn {
+            return None;
+        }
+        self.state.logs.get_mut(&key.log())
+    }
+
+    fn places_of(&self, conn: ConnId) -> impl Iterator<Item = PlaceKey> {
+        let here = self.bindings.iter();
+        here.filter(move |(_, binding)| binding.conn == conn)
+            .map(|(&key, _)| key)
+    }
+
+    pub(crate) fn answer<B: Body>(&mut self, conn: ConnId, body: &B, tail: &[u8]) {
+        self.answers
+            .push_back(Answer::new(conn, self.state.version, body, tail));
+    }
+
+    pub(crate) fn answers_have_room(&mut self) -> bool {
+        let room = self.answers.len() < ANSWERS_MAX;
+        self.counters.busy += u64::from(!room);
+        room
+    }
+
+    pub(crate) const fn changed(&mut self) {
+        self.state.version += 1;
+    }
+
+    pub(crate) const fn map_changed(&mut self) {
+        self.state.map_version += 1;
+        self.changed();
+    }
+
+    pub(crate) fn decide(&mut self, at: Time, what: What, why: Why) {
+        if self.decisions.len() == DECISIONS_KEPT {
+            self.decisions.pop_front();
+        }
+        self.decisions.push_back(Decision { at, what, why });
+    }
+
+    /// The slot's place is connected.
+    #[must_use]
+    pub fn is_connected(&self, log: LogId, shard: ShardId, slot: Slot) -> bool {
+        self.bindings
+            .contains_key(&PlaceKey::Replica(log, shard, slot))
+    }
+}

@@ -1,0 +1,127 @@
+//! What processes say: greetings, requests for the map, views logged, positions wanted, shards whole.
+//!
+//! A report counts only on the connection of the process that fills its place now; what a past life says is set aside.
+
+use ionian_types::{ClusterId, ConnId, Time};
+use ionian_wire::WIRE_VERSION;
+use ionian_wire::frame::{CeilingRequest, DirectoryRequest, Hello, IntentDone, Role, ShardStatus};
+
+use crate::CEILING_BLOCK;
+use crate::decision::{What, Why};
+use crate::directory::{Directory, ShardHealth};
+use crate::registration::{Refusal, place_name};
+use crate::state::PlaceKey;
+
+impl Directory {
+    pub(crate) fn greet(&mut self, now: Time, conn: ConnId, hello: &Hello) {
+        let foreign = hello.cluster != self.state.cluster && hello.cluster != ClusterId::default();
+        if foreign || hello.wire_version != WIRE_VERSION {
+            self.counters.foreign += 1;
+            return;
+        }
+        let key = match hello.role {
+            Role::Root => PlaceKey::Root(hello.log),
+            Role::Leaf => PlaceKey::Leaf(hello.log),
+            Role::Replica => PlaceKey::Replica(hello.log, hello.shard, hello.slot),
+            Role::Client | Role::Controller => return,
+        };
+        // A process that has no incarnation yet says hello before it registers.
+        if hello.inc.get() == 0 {
+            return;
+        }
+        match self.state.place_mut(key) {
+            Some(place) if place.inc == hello.inc && place.node == hello.node => {
+                if !place.up {
+                    place.up = true;
+                    self.map_changed();
+                }
+                self.bind(now, key, conn, None);
+            }
+            // Its place belongs to a later life, or never was its own: it is told so, and stops.
+            _ => {
+                self.counters.stale += 1;
+                let refusal = Refusal::Replaced {
+                    place: place_name(key),
+                    inc: hello.inc,
+                };
+                self.refuse(conn, 0, &refusal);
+            }
+        }
+    }
+
+    pub(crate) fn ask(&mut self, conn: ConnId, request: DirectoryRequest) {
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.waiting = Some(request.request);
+            conn.known = Some(request.known);
+        }
+    }
+
+    pub(crate) fn intent_done(&mut self, now: Time, conn: ConnId, done: IntentDone) {
+        let Some(log) = self.bound(conn, PlaceKey::Root(done.log)) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let pending = log.pending.as_ref().map(|pending| pending.view);
+        if pending == Some(done.view) {
+            log.apply_pending();
+            self.map_changed();
+            let (log, view) = (done.log, done.view);
+            self.decide(now, What::Logged { log, view }, Why::RootReport);
+            self.plan(now, log);
+        } else if done.view > pending.unwrap_or(log.view) {
+            let (log, view) = (done.log, done.view);
+            self.decide(now, What::Ignore { log, view }, Why::NeverIssued);
+        }
+    }
+
+    pub(crate) fn raise_ceiling(&mut self, now: Time, conn: ConnId, request: CeilingRequest) {
+        let Some(log) = self
+            .bound(conn, PlaceKey::Root(request.log))
+            .filter(|log| log.root.inc == request.inc)
+        else {
+            self.counters.stale += 1;
+            return;
+        };
+        // One block at a time, whatever is asked: a root that is wrong cannot use up the range of positions.
+        let raised = log.ceiling.checked_add(CEILING_BLOCK);
+        if let Some(ceiling) = raised.filter(|_| request.upto > log.ceiling) {
+            log.ceiling = ceiling;
+            let what = What::Grant {
+                log: request.log,
+                epoch: log.root_epoch,
+                ceiling,
+            };
+            self.changed();
+            self.decide(now, what, Why::CeilingNear);
+        }
+        self.grants.insert(request.log, self.state.version);
+    }
+
+    pub(crate) fn shard_status(&mut self, now: Time, conn: ConnId, report: ShardStatus) {
+        let Some(log) = self.bound(conn, PlaceKey::Leaf(report.log)) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let shard = log.shards.get_mut(&report.shard);
+        let Some(shard) = shard.filter(|shard| shard.opened && shard.epoch == report.epoch) else {
+            self.counters.stale += 1;
+            return;
+        };
+        if report.whole {
+            let mut news = !shard.settled;
+            shard.settled = true;
+            for member in &mut shard.members {
+                // The report speaks of the members in the cut log; a life registered since is not among them.
+                if member.place.inc == member.member && !member.holds {
+                    member.holds = true;
+                    news = true;
+                }
+            }
+            if news {
+                self.changed();
+            }
+        }
+        self.health
+            .insert((report.log, report.shard), ShardHealth { at: now, report });
+    }
+}

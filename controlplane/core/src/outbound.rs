@@ -1,0 +1,234 @@
+//! What leaves, and when: answers in order, everything else from the state as it is.
+//!
+//! Only answers to registrations are queued, each with the version of the state that it depends on. Greetings, grants,
+//! intents and cluster maps are made from the state when a connection has room, so that a slow peer costs no memory, and
+//! what was superseded is never sent.
+
+use ionian_types::{ClientId, ConnId, EntryNo, Inc, LogId, SessionNo, ShardId, Slot, Time, ViewId};
+use ionian_wire::WIRE_VERSION;
+use ionian_wire::frame::{
+    Body, DirectoryAnswer, Hello, Intent, MESSAGE_HEADER_BYTES, Role, RootGrant, encode,
+};
+
+use crate::directory::Directory;
+use crate::state::PlaceKey;
+
+/// A connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Conn {
+    pub(crate) greeted: bool,
+    /// The version of the map that the peer knows, once it has shown interest.
+    pub(crate) known: Option<u64>,
+    /// The request for the map that waits for an answer.
+    pub(crate) waiting: Option<u64>,
+}
+
+/// An encoded message that may leave once `version` is durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Answer {
+    pub(crate) conn: ConnId,
+    version: u64,
+    bytes: Vec<u8>,
+}
+
+/// A map that may be shown.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PublicMap {
+    version: u64,
+    bytes: Vec<u8>,
+}
+
+/// The last sending of an intent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sent {
+    at: Time,
+}
+
+impl Answer {
+    pub(crate) fn new<B: Body>(conn: ConnId, version: u64, body: &B, tail: &[u8]) -> Self {
+        let mut bytes = Vec::new();
+        put(&mut bytes, body, tail);
+        Self {
+            conn,
+            version,
+            bytes,
+        }
+    }
+}
+
+impl Directory {
+    /// Writes the next message that may leave into `out` and says where to; `None` when there is none now. A message leaves
+    /// only when what it depends on is durable, and when its connection takes `room` bytes.
+    pub fn poll(
+        &mut self,
+        now: Time,
+        mut room: impl FnMut(ConnId) -> usize,
+        out: &mut Vec<u8>,
+    ) -> Option<ConnId> {
+        if self.persisted == 0 {
+            return None;
+        }
+        self.poll_greeting(&mut room, out)
+            .or_else(|| self.poll_answer(&mut room, out))
+            .or_else(|| self.poll_grant(&mut room, out))
+            .or_else(|| self.poll_intent(now, &mut room, out))
+            .or_else(|| self.poll_map(&mut room, out))
+    }
+
+    /// When the pending intent of `log` is to be sent again, if it was sent.
+    pub(crate) fn resend_at(&self, log: LogId) -> Option<Time> {
+        self.intent_due(log)?;
+        let sent = self.sent.get(&log)?;
+        Some(sent.at.after(self.config.resend_after))
+    }
+
+    /// When the pending intent of `log` is to be sent, if it may leave and its root is connected.
+    fn intent_due(&self, log: LogId) -> Option<Time> {
+        let pending = self.state.logs.get(&log)?.pending.as_ref()?;
+        if pending.since > self.persisted || !self.bindings.contains_key(&PlaceKey::Root(log)) {
+            return None;
+        }
+        let sent = self.sent.get(&log);
+        Some(sent.map_or(Time::ZERO, |sent| sent.at.after(self.config.resend_after)))
+    }
+
+    fn poll_greeting(
+        &mut self,
+        room: &mut impl FnMut(ConnId) -> usize,
+        out: &mut Vec<u8>,
+    ) -> Option<ConnId> {
+        let mut fresh = self.conns.iter_mut().filter(|(_, conn)| !conn.greeted);
+        let (&id, conn) = fresh.find(|(id, _)| room(**id) >= message_bytes::<Hello>(0))?;
+        conn.greeted = true;
+        let hello = Hello {
+            cluster: self.state.cluster,
+            wire_version: WIRE_VERSION,
+            role: Role::Controller,
+            node: self.config.node,
+            inc: Inc::ZERO,
+            log: LogId::MAX,
+            shard: ShardId::ZERO,
+            slot: Slot::ZERO,
+            epoch: ViewId::ZERO,
+            last: EntryNo::ZERO,
+            client: ClientId::new(0),
+            session: SessionNo::ZERO,
+        };
+        put(out, &hello, &[]);
+        Some(id)
+    }
+
+    fn poll_answer(
+        &mut self,
+        room: &mut impl FnMut(ConnId) -> usize,
+        out: &mut Vec<u8>,
+    ) -> Option<ConnId> {
+        let persisted = self.persisted;
+        let may_leave = |answer: &Answer| answer.version <= persisted;
+        let at = self
+            .answers
+            .iter()
+            .take_while(|answer| may_leave(answer))
+            .position(|answer| room(answer.conn) >= answer.bytes.len())?;
+        let answer = self.answers.remove(at)?;
+        *out = answer.bytes;
+        Some(answer.conn)
+    }
+
+    fn poll_grant(
+        &mut self,
+        room: &mut impl FnMut(ConnId) -> usize,
+        out: &mut Vec<u8>,
+    ) -> Option<ConnId> {
+        let due = self.grants.iter().find_map(|(&log, &since)| {
+            let binding = self.bindings.get(&PlaceKey::Root(log))?;
+            let fits = room(binding.conn) >= message_bytes::<RootGrant>(0);
+            (since <= self.persisted && fits).then_some((log, binding.conn))
+        });
+        let (log, conn) = due?;
+        self.grants.remove(&log);
+        let state = self.state.logs.get(&log)?;
+        let grant = RootGrant {
+            log,
+            inc: state.root.inc,
+            epoch: state.root_epoch,
+            floor: state.floor,
+            ceiling: state.ceiling,
+            view: state.base_view,
+        };
+        put(out, &grant, &[]);
+        Some(conn)
+    }
+
+    fn poll_intent(
+        &mut self,
+        now: Time,
+        room: &mut impl FnMut(ConnId) -> usize,
+        out: &mut Vec<u8>,
+    ) -> Option<ConnId> {
+        for (&log, state) in &self.state.logs {
+            if self.intent_due(log).is_none_or(|at| at > now) {
+                continue;
+            }
+            let (Some(pending), Some(binding)) =
+                (&state.pending, self.bindings.get(&PlaceKey::Root(log)))
+            else {
+                continue;
+            };
+            // A root takes intents only after it knows its epoch.
+            if self.grants.contains_key(&log) {
+                continue;
+            }
+            // An attempt without room counts, so that the next one is due later.
+            self.sent.insert(log, Sent { at: now });
+            if room(binding.conn) >= message_bytes::<Intent>(pending.changes.len()) {
+                let view = pending.view;
+                put(out, &Intent { log, view }, &pending.changes);
+                return Some(binding.conn);
+            }
+        }
+        None
+    }
+
+    fn poll_map(
+        &mut self,
+        room: &mut impl FnMut(ConnId) -> usize,
+        out: &mut Vec<u8>,
+    ) -> Option<ConnId> {
+        let public = self.public.as_ref()?;
+        let (id, conn, tail) = self.conns.iter_mut().find_map(|(&id, conn)| {
+            let news = conn.known? != public.version;
+            let tail: &[u8] = if news { &public.bytes } else { &[] };
+            let due = news || conn.waiting.is_some();
+            (due && room(id) >= message_bytes::<DirectoryAnswer>(tail.len()))
+                .then_some((id, conn, tail))
+        })?;
+        let answer = DirectoryAnswer {
+            request: conn.waiting.take().unwrap_or(0),
+            version: public.version,
+        };
+        conn.known = Some(public.version);
+        put(out, &answer, tail);
+        Some(id)
+    }
+
+    pub(crate) fn current_map(&self) -> PublicMap {
+        let map = self.state.map();
+        PublicMap {
+            version: map.version,
+            bytes: map
+                .to_bytes()
+                .expect("every log and address was checked against the map's limits"),
+        }
+    }
+}
+
+const fn message_bytes<B: Body>(tail: usize) -> usize {
+    MESSAGE_HEADER_BYTES + B::LEN + tail
+}
+
+fn put<B: Body>(out: &mut Vec<u8>, body: &B, tail: &[u8]) {
+    out.clear();
+    out.resize(message_bytes::<B>(tail.len()), 0);
+    encode(out, body, &[tail]).expect("the buffer has exactly the message's length");
+}

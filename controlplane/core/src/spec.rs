@@ -1,0 +1,202 @@
+//! What the operator wants: nodes, logs, and who holds which place. Checked once, when a log is created.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ionian_types::{Durability, NodeId, OrderingMode, SEGMENTS_PER_SHARD_MAX};
+use ionian_wire::directory::{ADDRESS_BYTES_MAX, LOG_NAME_BYTES_MAX, LOGS_MAX, SHARDS_PER_LOG_MAX};
+
+use crate::NODES_MAX;
+
+/// A cluster as configured.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterSpec {
+    /// The nodes.
+    pub nodes: BTreeMap<NodeId, NodeSpec>,
+    /// The logs, in the order of their ids.
+    pub logs: Vec<LogSpec>,
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeSpec {
+    /// Its failure domain, for D2.
+    pub domain: u32,
+    /// Its address, `host:port`, for roles that register without one; may be empty.
+    pub address: String,
+}
+
+/// A log: its name, what an acknowledgement means, and who holds which place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogSpec {
+    /// Its name, 1 to 64 bytes of `a-z 0-9 - _ .`.
+    pub name: String,
+    /// The protocol that orders it.
+    pub mode: OrderingMode,
+    /// What an acknowledgement means.
+    pub class: Durability,
+    /// The node of the root.
+    pub root: NodeId,
+    /// The node of the leaf.
+    pub leaf: NodeId,
+    /// Per shard, in rank order: the nodes of its replicas in slot order. Every replica must hold a record (k = R).
+    pub shards: Vec<Vec<NodeId>>,
+}
+
+/// Why a log cannot be created. Effect: none.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// The name has a bad length or character.
+    #[error("log name {name:?}: use 1 to 64 of the characters a-z 0-9 - _ .")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The log exists with other properties.
+    #[error("log {name} exists, with another {what}")]
+    Exists {
+        /// The name.
+        name: String,
+        /// What differs.
+        what: &'static str,
+    },
+    /// A node that the cluster does not have.
+    #[error("log {name} names node {node}, which the cluster does not have")]
+    UnknownNode {
+        /// The log's name.
+        name: String,
+        /// The node.
+        node: NodeId,
+    },
+    /// A number of things outside its range.
+    #[error("{what}: {count} is not within {min} to {max}")]
+    Count {
+        /// What is counted.
+        what: &'static str,
+        /// The count.
+        count: usize,
+        /// The least.
+        min: usize,
+        /// The most.
+        max: usize,
+    },
+    /// D2 without two failure domains.
+    #[error(
+        "log {name} has durability D2, but the replicas of shard {shard} lie in one failure domain"
+    )]
+    OneDomain {
+        /// The log's name.
+        name: String,
+        /// The shard's place in the log.
+        shard: usize,
+    },
+    /// Only `scalog` is there yet.
+    #[error("log {name}: ordering mode {mode} is not part of this build")]
+    Mode {
+        /// The log's name.
+        name: String,
+        /// The mode.
+        mode: OrderingMode,
+    },
+    /// An address that is too long.
+    #[error("the address of node {node} has more than 255 bytes")]
+    Address {
+        /// The node.
+        node: NodeId,
+    },
+    /// The cluster map would grow too large.
+    #[error("the cluster map would take {bytes} bytes, more than {max}")]
+    MapBytes {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl ClusterSpec {
+    /// Checks the nodes; logs are checked one by one as they are created.
+    pub(crate) fn check_nodes(&self) -> Result<(), SpecError> {
+        count("nodes of the cluster", self.nodes.len(), 1, NODES_MAX)?;
+        for (&node, spec) in &self.nodes {
+            if spec.address.len() > ADDRESS_BYTES_MAX {
+                return Err(SpecError::Address { node });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LogSpec {
+    /// Checks the log against the nodes of the cluster.
+    pub(crate) fn check(
+        &self,
+        domain_of: impl Fn(NodeId) -> Option<u32>,
+        logs: usize,
+    ) -> Result<(), SpecError> {
+        let legal = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.')
+        };
+        if self.name.is_empty()
+            || self.name.len() > LOG_NAME_BYTES_MAX
+            || !self.name.bytes().all(legal)
+        {
+            return Err(SpecError::Name {
+                name: self.name.clone(),
+            });
+        }
+        if self.mode != OrderingMode::Scalog {
+            return Err(SpecError::Mode {
+                name: self.name.clone(),
+                mode: self.mode,
+            });
+        }
+        count("logs of the cluster", logs, 1, LOGS_MAX)?;
+        count(
+            "shards of the log",
+            self.shards.len(),
+            1,
+            SHARDS_PER_LOG_MAX,
+        )?;
+        let domain = |node: NodeId| {
+            domain_of(node).ok_or_else(|| SpecError::UnknownNode {
+                name: self.name.clone(),
+                node,
+            })
+        };
+        domain(self.root)?;
+        domain(self.leaf)?;
+        for (shard, members) in self.shards.iter().enumerate() {
+            count(
+                "replicas of the shard",
+                members.len(),
+                1,
+                SEGMENTS_PER_SHARD_MAX,
+            )?;
+            let domains = members
+                .iter()
+                .map(|&node| domain(node))
+                .collect::<Result<BTreeSet<u32>, _>>()?;
+            if self.class == Durability::D2 && domains.len() < 2 {
+                return Err(SpecError::OneDomain {
+                    name: self.name.clone(),
+                    shard,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count(what: &'static str, count: usize, min: usize, max: usize) -> Result<(), SpecError> {
+    if (min..=max).contains(&count) {
+        Ok(())
+    } else {
+        Err(SpecError::Count {
+            what,
+            count,
+            min,
+            max,
+        })
+    }
+}
