@@ -69,6 +69,31 @@ pub struct Received {
 }
 
 /// One end of one connection. All memory is taken when it is made.
+///
+/// ```
+/// use ionian_core::session::{Session, SessionConfig, Take};
+/// use ionian_types::{GuardEpoch, SessionId, Time, Token};
+///
+/// let end = |send, receive| {
+///     let (session, epoch) = (SessionId::new(7), GuardEpoch::new(1));
+///     Session::new(SessionConfig::new(session, epoch, send, receive), Time::ZERO)
+/// };
+/// let mut here = end(Token::new(1), Token::new(2))?;
+/// let mut there = end(Token::new(2), Token::new(1))?;
+///
+/// // A message begins with its kind and the length of what follows the eight bytes of its header.
+/// here.push(&[&[1, 0, 0, 0, 2, 0, 0, 0], b"hi"])?;
+/// let mut datagram = [0; 1_472];
+/// let mut messages = Vec::new();
+/// while let Some(len) = here.poll_transmit(Time::ZERO, &mut datagram) {
+///     there.receive(Time::ZERO, &datagram[..len], &mut |message: &[u8]| {
+///         messages.push(message[8..].to_vec());
+///         Take::Taken
+///     })?;
+/// }
+/// assert_eq!(messages, [b"hi"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[cfg_attr(test, derive(Clone, PartialEq))]
 pub struct Session {
     state: SessionState,
@@ -147,12 +172,15 @@ impl Session {
         if self.state != SessionState::Open {
             return self.transmit_close(now, out);
         }
+        let ask = self.sender.watch.ask_due;
+        if !self.sender.has_data() && !ask && !self.receiver.ack_due(now) {
+            return None;
+        }
         let sack = self.receiver.sack();
         let sack_bytes = if sack.is_some() { PACKET_SACK_BYTES } else { 0 };
         let payload_bytes_max = self.payload_bytes_max - sack_bytes;
         let picked = self.sender.pick(now, payload_bytes_max, &mut self.stats);
         let Some(picked) = picked else {
-            let ask = self.sender.watch.ask_due;
             if !ask && !self.receiver.ack_due(now) {
                 return None;
             }

@@ -194,6 +194,12 @@ impl Sender {
         self.ring.len() + self.slots.len() * size_of::<Slot>()
     }
 
+    /// Whether there is data to be sent, if window and credit allow.
+    #[inline]
+    pub(super) const fn has_data(&self) -> bool {
+        self.lost > 0 || self.unsent > 0
+    }
+
     /// Whether packets were sent and not acked.
     #[inline]
     pub(super) const fn outstanding(&self) -> bool {
@@ -245,7 +251,7 @@ impl Sender {
         payload_bytes_max: usize,
         stats: &mut SessionStats,
     ) -> Option<Picked> {
-        if self.lost == 0 && self.unsent == 0 {
+        if !self.has_data() {
             return None;
         }
         let window_open = self.in_flight < self.congestion.window();

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use ionian_types::{Nanos, Time};
 use ionian_wire::packet::PacketKind;
 
-use super::pair::{Pair, message, sequences, shape};
+use super::pair::{Pair, bitmap, message, sequences, shape};
 use crate::session::{CREDIT_INITIAL_PACKETS, PushError, Take};
 
 #[test]
@@ -91,6 +91,32 @@ fn a_gap_and_a_duplicate_are_answered_at_once() {
     let stats = pair.ends[1].stats();
     assert_eq!((stats.out_of_order, stats.duplicates), (1, 1));
     assert_eq!(pair.got[1], [message(1, 1_000)]);
+}
+
+#[test]
+fn a_bitmap_travels_with_data_where_it_fits_and_alone_where_not() {
+    let mut pair = Pair::new();
+    let payload = pair.ends[1].payload_bytes_max;
+    // End 1 has sent a packet that is full to the last byte, and it is lost.
+    pair.push(1, 1, payload - 8);
+    let lost = pair.transmit(1);
+    assert_eq!(lost[0].len(), 512);
+    // Then a gap opens at end 1.
+    pair.push(0, 2, 1_000);
+    let sent = pair.transmit(0);
+    pair.give(1, &sent[1]);
+    pair.push(1, 3, 10);
+    let with_bitmap = pair.transmit(1);
+    assert_eq!(with_bitmap.len(), 1);
+    assert!(bitmap(&with_bitmap[0]).is_some_and(|sack| sack.get(1)));
+    // The full packet goes again unchanged, so that the bitmap needs a packet of its own.
+    pair.give(1, &sent[2]);
+    pair.ends[1].on_deadline(pair.ends[1].next_deadline());
+    let apart = pair.transmit(1);
+    assert_eq!(apart.len(), 2);
+    assert_eq!((apart[0].len(), bitmap(&apart[0])), (512, None));
+    assert_eq!(shape(&apart[1]).0, PacketKind::Ack);
+    assert!(bitmap(&apart[1]).is_some_and(|sack| sack.get(1) && sack.get(2)));
 }
 
 #[test]

@@ -56,6 +56,36 @@ fn an_end_that_was_stopped_for_long_does_not_bury_its_peer() {
     assert_eq!(pair.got[1].len(), 1);
 }
 
+/// Runs 100 ms in which end 1 gives signs of life but acks nothing; the last one was just now.
+fn speaking() -> Pair {
+    let mut pair = mortal(Nanos(0));
+    pair.push(0, 1, 10);
+    pair.push(1, 2, 10);
+    let sign_of_life = pair.transmit(1);
+    let start = pair.now;
+    while pair.now.since(start) < Nanos::from_ms(100) {
+        pair.transmit(0);
+        pair.expire(0);
+        pair.give(0, &sign_of_life[0]);
+        assert_eq!(pair.ends[0].state(), SessionState::Open);
+    }
+    pair
+}
+
+#[test]
+fn a_peer_that_speaks_is_alive_and_its_time_runs_from_its_last_word() {
+    let (after, _) = run_alone(&mut speaking());
+    assert!(after >= Nanos::from_ms(30), "{after:?}");
+}
+
+#[test]
+fn attempts_before_the_last_word_of_a_peer_do_not_count_against_it() {
+    let mut pair = speaking();
+    pair.pass(Nanos::from_ms(1_000));
+    pair.expire(0);
+    assert_eq!(pair.ends[0].state(), SessionState::Open);
+}
+
 #[test]
 fn an_idle_session_sleeps() {
     let mut pair = Pair::new();

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use ionian_types::{Nanos, Time};
-use ionian_wire::packet::{PacketKind, PacketView};
+use ionian_wire::packet::{PacketKind, PacketView, Sack};
 
 use super::world::config;
 use crate::session::{Received, Session, SessionConfig, Take};
@@ -134,6 +134,12 @@ pub(super) fn shape(datagram: &[u8]) -> (PacketKind, u64, bool) {
         .expect("a sound packet")
         .header();
     (header.kind, header.seq, header.ask)
+}
+
+/// The bitmap of a datagram.
+pub(super) fn bitmap(datagram: &[u8]) -> Option<Sack> {
+    let view = PacketView::new_checked(datagram).expect("a sound packet");
+    view.header().sack
 }
 
 /// The sequences of the data packets among datagrams.

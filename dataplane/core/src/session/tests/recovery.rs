@@ -58,7 +58,13 @@ fn a_full_window_does_not_hold_back_the_first_retransmission() {
         pair.give(1, datagram);
     }
     assert_eq!(react(&mut pair), [first]);
-    assert!(pair.ends[0].sender.in_flight > pair.ends[0].stats().window_packets);
+    let overfull =
+        |pair: &Pair| pair.ends[0].sender.in_flight > pair.ends[0].stats().window_packets;
+    assert!(overfull(&pair));
+    // Nor does it hold back the probe when that one gets lost, too.
+    pair.expire(0);
+    assert_eq!(sequences(&pair.transmit(0)), [first]);
+    assert!(overfull(&pair));
 }
 
 #[test]
@@ -149,6 +155,21 @@ fn a_retransmission_is_never_measured() {
     assert!(react(&mut pair).is_empty());
     assert_eq!(pair.ends[0].unacked_bytes(), 0);
     assert_eq!(pair.ends[0].stats().srtt, srtt);
+}
+
+#[test]
+fn an_ack_that_comes_too_soon_after_a_retransmission_says_nothing_about_the_rest() {
+    let mut pair = Pair::new();
+    let (first, sent) = flight(&mut pair, 4);
+    pair.give(1, &sent[0]);
+    pair.expire(0);
+    assert_eq!(sequences(&pair.transmit(0)), [first]);
+    // Taken for the answer to the second copy, it would show that the three sent before that one are lost.
+    pair.pass(Nanos(1));
+    pair.expire(1);
+    assert!(react(&mut pair).is_empty());
+    assert_eq!(pair.ends[0].sender.una, first + 1);
+    assert_eq!(pair.ends[0].sender.lost, 0);
 }
 
 #[test]
