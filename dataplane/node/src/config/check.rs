@@ -1,0 +1,393 @@
+//! From a parsed file to a whole configuration: sections one by one, then what they say about each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ionian_types::{Durability, NodeId, OrderingMode};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::Sink;
+use super::reader::{Found, Table, Value, nearest};
+use super::schema::{CLUSTER, CORES, LIMITS, LOGS, NETWORK, NODES, SECTIONS, Section, TIMING};
+use super::{
+    ClusterConfig, ConfigErrors, CoreConfig, Limits, LogConfig, NetworkConfig, NodeConfig, PlanChoice, Roles, Timing,
+};
+
+/// A node as far as it could be read, with the places of what others must agree with.
+struct Node {
+    config: NodeConfig,
+    name_at: Range<usize>,
+    id_at: Range<usize>,
+    address_at: Range<usize>,
+    data_dir_at: Range<usize>,
+    roles_at: Range<usize>,
+}
+
+pub(crate) fn parse(file: &Path, text: &str) -> Result<ClusterConfig, ConfigErrors> {
+    let mut sink = Sink::new(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        sink.at(&span, format!("not TOML: {}", error.message().replace('\n', "; ")));
+    }
+    if !sink.is_empty() {
+        // What follows a syntax error is guesswork; one cause would be reported many times.
+        sink.finish(file)?;
+    }
+    let read = read(file, text, document.get_ref(), &mut sink);
+    sink.finish(file)?;
+    Ok(read.expect("what could not be read was reported"))
+}
+
+fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &mut Sink<'_>) -> Option<ClusterConfig> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let end = text.trim_end().len();
+    // Without its section, a missing key is reported at the end of the file.
+    let top = Table::new(&CLUSTER, Some(document), 0..0);
+    let sections: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
+    top.check_names(&sections, sink);
+    let name = top.text("cluster", sink);
+    let secret_file = top.text("secret_file", sink);
+
+    let nodes: Vec<Node> = tables(&NODES, document, sink)
+        .into_iter()
+        .filter_map(|table| node(&table, folder, sink))
+        .collect();
+    if tables_missing(document, "nodes") {
+        sink.at(&(end..end), "there are no nodes: add a [[nodes]] table per process");
+    }
+    check_nodes(&nodes, sink);
+    let logs: Vec<LogConfig> = read_logs(document, &nodes, sink);
+    if tables_missing(document, "logs") {
+        sink.at(&(end..end), "there are no logs: add a [[logs]] table, with name = \"default\" for a start");
+    }
+
+    let limits = limits(&section(&LIMITS, document, sink), sink);
+    let cores = cores(&section(&CORES, document, sink), sink);
+    let network = section(&NETWORK, document, sink);
+    let nic_profile = network.text("nic_profile", sink);
+    let mtu = network.number("mtu", sink).map(|mtu| mtu.value as u32);
+    let timing = timing(&section(&TIMING, document, sink), sink);
+
+    let controller = nodes.iter().find(|node| node.config.roles.controller);
+    Some(ClusterConfig {
+        file: file.to_owned(),
+        checksum: ionian_wire::crc::crc32c(text.as_bytes()),
+        name: name?.value,
+        secret_file: folder.join(secret_file?.value),
+        controller: controller?.config.node,
+        nodes: nodes.iter().map(|node| node.config.clone()).collect(),
+        logs,
+        limits: limits?,
+        cores: cores?,
+        network: NetworkConfig { nic_profile: nic_profile?.value, mtu },
+        timing: timing?,
+    })
+}
+
+/// The tables of a list section. Something else in their place is reported.
+fn tables<'a>(section: &'static Section, document: &'a DeTable<'a>, sink: &mut Sink<'_>) -> Vec<Table<'a>> {
+    let Some(value) = document.get(section.name) else { return Vec::new() };
+    let Some(items) = value.get_ref().as_array() else {
+        sink.at(&value.span(), format!("{0} is a list of tables: write [[{0}]]", section.name));
+        return Vec::new();
+    };
+    let mut tables = Vec::new();
+    for item in items.iter() {
+        match item.get_ref().as_table() {
+            Some(table) => {
+                let table = Table::new(section, Some(table), item.span());
+                table.check_names(&[], sink);
+                tables.push(table);
+            }
+            None => sink.at(&item.span(), format!("{0} is a list of tables: write [[{0}]]", section.name)),
+        }
+    }
+    tables
+}
+
+fn tables_missing(document: &DeTable<'_>, name: &str) -> bool {
+    let value = document.get(name).map(Spanned::get_ref);
+    value.is_none_or(|value| value.as_array().is_some_and(|items| items.is_empty()))
+}
+
+/// The table of a section that may be missing.
+fn section<'a>(section: &'static Section, document: &'a DeTable<'a>, sink: &mut Sink<'_>) -> Table<'a> {
+    let value = document.get(section.name);
+    let span = value.map_or(0..0, Spanned::span);
+    let table = value.map(Spanned::get_ref).and_then(DeValue::as_table);
+    if value.is_some() && table.is_none() {
+        sink.at(&span, format!("{0} is a table: write [{0}]", section.name));
+    }
+    let table = Table::new(section, table, span);
+    table.check_names(&[], sink);
+    table
+}
+
+fn node(table: &Table<'_>, folder: &Path, sink: &mut Sink<'_>) -> Option<Node> {
+    let name = table.text("name", sink);
+    let id = table.number("id", sink);
+    let address = table.text("address", sink);
+    let data_dir = table.text("data_dir", sink);
+    let domain = table.number("domain", sink);
+    let roles = table.texts("roles", sink);
+    let cores = match table.get("cores", sink).map(|found| found.value) {
+        Some(Value::Numbers(numbers)) => Some(numbers.into_iter().map(|core| core as u32).collect()),
+        _ => None,
+    };
+    let (name, id, address, roles) = (name?, id?, address?, roles?);
+    let has = |role: &str| roles.value.iter().any(|found| found.value == role);
+    let own_dir: PathBuf = ["data", &name.value].iter().collect();
+    let config = NodeConfig {
+        node: NodeId::new(id.value as u32),
+        data_dir: folder.join(data_dir.as_ref().map_or(own_dir, |dir| PathBuf::from(&dir.value))),
+        domain: domain.map_or(id.value, |domain| domain.value) as u32,
+        roles: Roles {
+            controller: has("controller"),
+            root: has("root"),
+            leaf: has("leaf"),
+            replica: has("replica"),
+        },
+        name: name.value,
+        address: address.value,
+        cores,
+    };
+    Some(Node {
+        config,
+        data_dir_at: data_dir.map_or(table.span.clone(), |dir| dir.span),
+        name_at: name.span,
+        id_at: id.span,
+        address_at: address.span,
+        roles_at: roles.span,
+    })
+}
+
+fn check_nodes(nodes: &[Node], sink: &mut Sink<'_>) {
+    let mut names = BTreeSet::new();
+    let mut ids = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
+    let mut folders = BTreeMap::new();
+    let mut controller: Option<&str> = None;
+    for node in nodes {
+        let name = node.config.name.as_str();
+        if !names.insert(name) {
+            sink.at(&node.name_at, format!("node {name} is there twice: give each its own name"));
+        }
+        if let Some(other) = ids.insert(node.config.node, name) {
+            sink.at(&node.id_at, format!("id {} belongs to node {other}: give each node its own", node.config.node));
+        }
+        if let Some(other) = addresses.insert(&node.config.address, name) {
+            let address = &node.config.address;
+            sink.at(&node.address_at, format!("address {address} belongs to node {other}: give each node its own"));
+        }
+        if let Some(other) = folders.insert(&node.config.data_dir, name) {
+            sink.at(&node.data_dir_at, format!("data_dir belongs to node {other}: give each node its own"));
+        }
+        if node.config.roles.controller {
+            if let Some(other) = controller {
+                sink.at(&node.roles_at, format!("node {other} is the controller already: exactly one node is"));
+            }
+            controller = Some(name);
+        }
+    }
+    if let (None, Some(first)) = (controller, nodes.first()) {
+        let hint = format!("no node is the controller: add \"controller\" to the roles of one, such as {}", first.config.name);
+        sink.at(&first.roles_at, hint);
+    }
+}
+
+fn read_logs(document: &DeTable<'_>, nodes: &[Node], sink: &mut Sink<'_>) -> Vec<LogConfig> {
+    let mut names = BTreeSet::new();
+    let mut logs = Vec::new();
+    for table in tables(&LOGS, document, sink) {
+        let name = table.text("name", sink);
+        if let Some(name) = &name
+            && !names.insert(name.value.clone())
+        {
+            sink.at(&name.span, format!("log {} is there twice: give each its own name", name.value));
+        }
+        logs.extend(log(&table, name, nodes, sink));
+    }
+    logs
+}
+
+fn log(table: &Table<'_>, name: Option<Found<String>>, nodes: &[Node], sink: &mut Sink<'_>) -> Option<LogConfig> {
+    let mode = table.text("mode", sink);
+    let shards = table.number("shards", sink);
+    let replicas = table.number("replicas", sink);
+    let durability = table.text("durability", sink);
+    let retention = table.number("retention_bytes_max", sink);
+    let root = host(table, "root", |roles| roles.root, nodes, sink);
+    let leaf = host(table, "leaf", |roles| roles.leaf, nodes, sink);
+    let placement = table.get("placement", sink);
+    let (shards, replicas, durability) = (shards?, replicas?, durability?);
+    let class = match durability.value.as_str() {
+        "D0" => Durability::D0,
+        "D1" => Durability::D1,
+        _ => Durability::D2,
+    };
+    let placed = match placement {
+        Some(Found { value: Value::Lists(lists), span }) => explicit(&lists, &span, &shards, &replicas, nodes, sink),
+        _ => round(&shards, &replicas, nodes, sink),
+    }?;
+    if class == Durability::D2 {
+        check_domains(&placed, &durability.span, nodes, sink);
+    }
+    let mode = mode.and_then(|mode| match mode.value.as_str() {
+        "scalog" => Some(OrderingMode::Scalog),
+        _ => None,
+    });
+    Some(LogConfig {
+        name: name?.value,
+        mode: mode?,
+        class,
+        root: root?,
+        leaf: leaf?,
+        shards: placed,
+        retention_bytes_max: retention.map(|bytes| bytes.value),
+    })
+}
+
+/// The node that hosts a role of a log: the one named, or the first that may.
+fn host(
+    table: &Table<'_>,
+    role: &str,
+    may: impl Fn(&Roles) -> bool,
+    nodes: &[Node],
+    sink: &mut Sink<'_>,
+) -> Option<NodeId> {
+    match table.text(role, sink) {
+        Some(found) => {
+            let node = named(&found, nodes, sink)?;
+            if !may(&node.roles) {
+                sink.at(&found.span, format!("node {} does not have the role {role}: add it to its roles", node.name));
+            }
+            Some(node.node)
+        }
+        None => {
+            let first = nodes.iter().find(|node| may(&node.config.roles));
+            if first.is_none() && !nodes.is_empty() {
+                sink.at(&table.span, format!("no node has the role {role}: add it to the roles of one"));
+            }
+            first.map(|node| node.config.node)
+        }
+    }
+}
+
+fn named<'a>(found: &Found<String>, nodes: &'a [Node], sink: &mut Sink<'_>) -> Option<&'a NodeConfig> {
+    let node = nodes.iter().find(|node| node.config.name == found.value);
+    if node.is_none() {
+        let names = nodes.iter().map(|node| node.config.name.as_str());
+        let hint = match nearest(&found.value, names) {
+            Some(hint) => format!("; did you mean {hint}?"),
+            None => String::new(),
+        };
+        sink.at(&found.span, format!("there is no node {:?}{hint}", found.value));
+    }
+    node.map(|node| &node.config)
+}
+
+/// Replicas one after the other round the nodes: a shard's replicas are on different nodes.
+fn round(
+    shards: &Found<u64>,
+    replicas: &Found<u64>,
+    nodes: &[Node],
+    sink: &mut Sink<'_>,
+) -> Option<Vec<Vec<NodeId>>> {
+    let hosts: Vec<NodeId> = nodes
+        .iter()
+        .filter(|node| node.config.roles.replica)
+        .map(|node| node.config.node)
+        .collect();
+    let count = replicas.value as usize;
+    if count > hosts.len() {
+        if !nodes.is_empty() {
+            let what = format!("{count} replicas need as many nodes with the role replica; there are {}", hosts.len());
+            sink.at(&replicas.span, what);
+        }
+        return None;
+    }
+    let shard = |shard: usize| (0..count).map(|slot| hosts[(shard * count + slot) % hosts.len()]).collect();
+    Some((0..shards.value as usize).map(shard).collect())
+}
+
+fn explicit(
+    lists: &[Vec<Found<String>>],
+    span: &Range<usize>,
+    shards: &Found<u64>,
+    replicas: &Found<u64>,
+    nodes: &[Node],
+    sink: &mut Sink<'_>,
+) -> Option<Vec<Vec<NodeId>>> {
+    if lists.len() as u64 != shards.value {
+        sink.at(span, format!("placement lists {} shards, the log has {}", lists.len(), shards.value));
+    }
+    let mut placed = Vec::new();
+    for (shard, list) in lists.iter().enumerate() {
+        if list.len() as u64 != replicas.value {
+            let what = format!("shard {shard} is placed on {} nodes, the log has {} replicas", list.len(), replicas.value);
+            sink.at(list.first().map_or(span, |found| &found.span), what);
+        }
+        let mut members = Vec::new();
+        for found in list {
+            let Some(node) = named(found, nodes, sink) else { continue };
+            if !node.roles.replica {
+                sink.at(&found.span, format!("node {} does not have the role replica: add it to its roles", node.name));
+            }
+            if members.contains(&node.node) {
+                sink.at(&found.span, format!("shard {shard} has two replicas on node {}", node.name));
+            }
+            members.push(node.node);
+        }
+        placed.push(members);
+    }
+    Some(placed)
+}
+
+fn check_domains(placed: &[Vec<NodeId>], span: &Range<usize>, nodes: &[Node], sink: &mut Sink<'_>) {
+    let domain_of = |id: &NodeId| {
+        let node = nodes.iter().find(|node| node.config.node == *id);
+        node.map(|node| node.config.domain)
+    };
+    let one = |members: &Vec<NodeId>| members.iter().map(domain_of).collect::<BTreeSet<_>>().len() < 2;
+    if let Some(shard) = placed.iter().position(one) {
+        let what = format!(
+            "durability D2 needs copies in two failure domains; all replicas of shard {shard} are in one: check `domain` and `replicas`"
+        );
+        sink.at(span, what);
+    }
+}
+
+fn limits(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<Limits> {
+    let memory = table.number("memory_bytes_max", sink);
+    let disk = table.number("disk_bytes_max", sink);
+    let connections = table.number("connections_max", sink);
+    let uncommitted = table.number("uncommitted_records_max", sink);
+    Some(Limits {
+        memory_bytes_max: memory?.value,
+        disk_bytes_max: disk?.value,
+        connections_max: connections?.value as u32,
+        uncommitted_records_max: uncommitted?.value,
+    })
+}
+
+fn cores(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<CoreConfig> {
+    let plan = table.text("plan", sink);
+    let priority = table.text("priority", sink);
+    let spin = table.number("spin_us", sink);
+    let plan = match plan?.value.as_str() {
+        "dedicated" => PlanChoice::Dedicated,
+        "packed" => PlanChoice::Packed,
+        "cooperative" => PlanChoice::Cooperative,
+        _ => PlanChoice::Auto,
+    };
+    Some(CoreConfig { plan, fifo: priority?.value == "fifo", spin_us: spin?.value })
+}
+
+fn timing(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<Timing> {
+    let cut = table.number("cut_interval_us", sink);
+    let dead = table.number("dead_after_ms", sink);
+    Some(Timing { cut_interval_us: cut?.value, dead_after_ms: dead?.value })
+}

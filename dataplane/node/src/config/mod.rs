@@ -1,0 +1,276 @@
+//! The configuration of a cluster: `cluster.toml`, read once, checked as a whole, every error reported in one go.
+//!
+//! A file describes the whole cluster; each node reads the same one and is told its own name. [`ClusterConfig::load`]
+//! returns a typed, complete value, or [`ConfigErrors`] with a line and column per problem. The table of keys in `schema`
+//! is the only place that names a key, its unit, range and default; the reader and `docs/configuration.md` follow it.
+//!
+//! The secret from which session tokens are made lies in a file of its own ([`Secret`]).
+
+mod check;
+mod document;
+mod error;
+mod reader;
+mod schema;
+mod secret;
+mod size;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
+use ionian_types::{Durability, NodeId, OrderingMode};
+
+pub use document::configuration_markdown;
+pub use error::{ConfigErrors, Problem};
+pub use secret::{Secret, SecretError};
+pub use size::{format_size, parse_size};
+
+/// A cluster as its file describes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterConfig {
+    /// The file.
+    pub file: PathBuf,
+    /// A checksum of the file's text, printed at start: equal on every node, or somebody runs another file.
+    pub checksum: u32,
+    /// The cluster's name.
+    pub name: String,
+    /// Where the secret is.
+    pub secret_file: PathBuf,
+    /// The node of the controller.
+    pub controller: NodeId,
+    /// The nodes, in the order of the file.
+    pub nodes: Vec<NodeConfig>,
+    /// The logs, in the order of the file.
+    pub logs: Vec<LogConfig>,
+    /// What one process may use.
+    pub limits: Limits,
+    /// How threads are laid out.
+    pub cores: CoreConfig,
+    /// How processes talk.
+    pub network: NetworkConfig,
+    /// Intervals.
+    pub timing: Timing,
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeConfig {
+    /// Its number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where it listens, `host:port`.
+    pub address: String,
+    /// Where it keeps its state.
+    pub data_dir: PathBuf,
+    /// Its failure domain.
+    pub domain: u32,
+    /// What it may host.
+    pub roles: Roles,
+    /// Its cores; none for all that the process may use.
+    pub cores: Option<Vec<u32>>,
+}
+
+/// What a node may host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Roles {
+    /// The controller.
+    pub controller: bool,
+    /// Roots of logs.
+    pub root: bool,
+    /// Leaves of ordering trees.
+    pub leaf: bool,
+    /// Replicas of shards.
+    pub replica: bool,
+}
+
+/// A log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// Its name.
+    pub name: String,
+    /// The protocol that orders it.
+    pub mode: OrderingMode,
+    /// What an acknowledgement means.
+    pub class: Durability,
+    /// The node of the root.
+    pub root: NodeId,
+    /// The node of the leaf.
+    pub leaf: NodeId,
+    /// Per shard, the nodes of its replicas in slot order.
+    pub shards: Vec<Vec<NodeId>>,
+    /// Bytes per replica beyond which the oldest records are trimmed; none to keep everything.
+    pub retention_bytes_max: Option<u64>,
+}
+
+/// What one process may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of memory for records, all roles together.
+    pub memory_bytes_max: u64,
+    /// Bytes of the data directory for records and cut logs.
+    pub disk_bytes_max: u64,
+    /// Sessions with other processes and clients.
+    pub connections_max: u32,
+    /// Records that a replica holds before they are ordered.
+    pub uncommitted_records_max: u64,
+}
+
+/// How threads are laid out on cores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CoreConfig {
+    /// The plan.
+    pub plan: PlanChoice,
+    /// Whether to ask for real-time priority.
+    pub fifo: bool,
+    /// How long an idle thread spins, in microseconds.
+    pub spin_us: u64,
+}
+
+/// A plan of cores, as asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlanChoice {
+    /// What the cores allow.
+    Auto,
+    /// A core per role.
+    Dedicated,
+    /// Several roles per core.
+    Packed,
+    /// Everything on one core.
+    Cooperative,
+}
+
+/// How processes talk to each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetworkConfig {
+    /// The name of the profile in `nic-profiles/`.
+    pub nic_profile: String,
+    /// The largest IP packet in bytes; none for what the path allows.
+    pub mtu: Option<u32>,
+}
+
+/// Intervals.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// The least time between two cuts in microseconds; 0 cuts as fast as cuts become durable.
+    pub cut_interval_us: u64,
+    /// A peer that is silent for longer, in milliseconds, is given up.
+    pub dead_after_ms: u64,
+}
+
+/// Why a node may not listen where it is configured to. Effect: none.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Frames are authenticated by tokens, not encrypted: beyond loopback that must be asked for.
+    #[error(
+        "node {node} would listen on {address}, which is not a loopback address; frames carry tokens but are neither encrypted nor signed: pass --insecure-no-auth to allow it"
+    )]
+    NotLoopback {
+        /// The node's name.
+        node: String,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The host's name has no address.
+    #[error("node {node}: {address} cannot be resolved: {reason}")]
+    Unresolved {
+        /// The node's name.
+        node: String,
+        /// The address.
+        address: String,
+        /// What the resolver said.
+        reason: String,
+    },
+}
+
+impl ClusterConfig {
+    /// Reads and checks a file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with everything that is wrong; effect none.
+    pub fn load(file: &Path) -> Result<Self, ConfigErrors> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| ConfigErrors::whole(file, format!("cannot be read: {error}")))?;
+        Self::parse(file, &text)
+    }
+
+    /// Checks a text as the content of `file`.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with everything that is wrong; effect none.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigErrors> {
+        check::parse(file, text)
+    }
+
+    /// The node of this name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&NodeConfig> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// The node of this number.
+    #[must_use]
+    pub fn node_by_id(&self, id: NodeId) -> Option<&NodeConfig> {
+        self.nodes.iter().find(|node| node.node == id)
+    }
+
+    /// What the controller is told: nodes, logs and who holds which place.
+    #[must_use]
+    pub fn cluster_spec(&self) -> ClusterSpec {
+        let nodes: BTreeMap<NodeId, NodeSpec> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let spec = NodeSpec {
+                    domain: node.domain,
+                    address: node.address.clone(),
+                };
+                (node.node, spec)
+            })
+            .collect();
+        let logs = self.logs.iter().map(|log| LogSpec {
+            name: log.name.clone(),
+            mode: log.mode,
+            class: log.class,
+            root: log.root,
+            leaf: log.leaf,
+            shards: log.shards.clone(),
+        });
+        ClusterSpec {
+            nodes,
+            logs: logs.collect(),
+        }
+    }
+}
+
+impl NodeConfig {
+    /// The address to listen on. Anything but loopback needs `insecure_no_auth`.
+    ///
+    /// # Errors
+    /// [`BindError`]; effect none.
+    pub fn bind_address(&self, insecure_no_auth: bool) -> Result<SocketAddr, BindError> {
+        let unresolved = |reason: String| BindError::Unresolved {
+            node: self.name.clone(),
+            address: self.address.clone(),
+            reason,
+        };
+        let mut found = self
+            .address
+            .to_socket_addrs()
+            .map_err(|error| unresolved(error.to_string()))?;
+        let address = found
+            .next()
+            .ok_or_else(|| unresolved(String::from("no address")))?;
+        if !address.ip().is_loopback() && !insecure_no_auth {
+            return Err(BindError::NotLoopback {
+                node: self.name.clone(),
+                address,
+            });
+        }
+        Ok(address)
+    }
+}

@@ -1,0 +1,312 @@
+//! Every key of `cluster.toml`: one table that the reader checks against and the documentation is made from.
+
+/// A section of the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Section {
+    /// Its name; empty for the keys before the first section.
+    pub(crate) name: &'static str,
+    /// Whether it is a list of tables (`[[name]]`).
+    pub(crate) many: bool,
+    /// What it is.
+    pub(crate) doc: &'static str,
+    pub(crate) keys: &'static [Key],
+}
+
+/// A key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) default: Default,
+    /// What it means, and what changes with it.
+    pub(crate) doc: &'static str,
+}
+
+/// What a value may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// 1 to 64 of `a-z 0-9 - _ .`
+    Name,
+    /// A path, relative to the file's folder.
+    Path,
+    /// `host:port`, the port not 0.
+    Address,
+    /// A whole number of some unit.
+    Integer { unit: &'static str, min: u64, max: u64 },
+    /// Bytes, as a number or as text with a unit.
+    Size { min: u64, max: u64 },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Some of these words.
+    Choices(&'static [&'static str]),
+    /// The name of a node.
+    Node,
+    /// Core numbers.
+    Cores,
+    /// Per shard, the names of its nodes.
+    Placement,
+}
+
+/// What a missing key means.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Default {
+    /// It may not be missing.
+    Required,
+    /// It stands for this value, as the file would say it.
+    Value(&'static str),
+    /// It has a meaning of its own, in words.
+    Meaning(&'static str),
+}
+
+use Default::{Meaning, Required, Value};
+
+/// The roles that a node may have.
+pub(crate) const ROLES: &[&str] = &["controller", "root", "leaf", "replica"];
+pub(crate) const DURABILITIES: &[&str] = &["D0", "D1", "D2"];
+pub(crate) const MODES: &[&str] = &["scalog"];
+pub(crate) const PLANS: &[&str] = &["auto", "dedicated", "packed", "cooperative"];
+pub(crate) const PRIORITIES: &[&str] = &["normal", "fifo"];
+
+const ANY: u64 = u64::MAX;
+
+/// The whole file.
+pub(crate) const SECTIONS: &[Section] = &[CLUSTER, NODES, LOGS, LIMITS, CORES, NETWORK, TIMING];
+
+pub(crate) const CLUSTER: Section = Section {
+    name: "",
+    many: false,
+    doc: "The cluster as a whole.",
+    keys: &[
+        Key {
+            name: "cluster",
+            kind: Kind::Name,
+            default: Required,
+            doc: "The name of the cluster, for people. Its identity is drawn when it first starts, and kept by the controller.",
+        },
+        Key {
+            name: "secret_file",
+            kind: Kind::Path,
+            default: Value("\"cluster.secret\""),
+            doc: "The secret from which every session's tokens are made. Written on first use, mode 0600; every node needs the same one.",
+        },
+    ],
+};
+
+pub(crate) const NODES: Section = Section {
+    name: "nodes",
+    many: true,
+    doc: "One table per node, that is, per process.",
+    keys: &[
+        Key {
+            name: "name",
+            kind: Kind::Name,
+            default: Required,
+            doc: "The name by which the rest of the file and the command line call it.",
+        },
+        Key {
+            name: "id",
+            kind: Kind::Integer { unit: "", min: 1, max: u32::MAX as u64 - 1 },
+            default: Required,
+            doc: "Its number in data directories and on the wire. Never give it to another node.",
+        },
+        Key {
+            name: "address",
+            kind: Kind::Address,
+            default: Required,
+            doc: "Where it listens (UDP) and others find it. Anything but a loopback address needs `--insecure-no-auth`.",
+        },
+        Key {
+            name: "data_dir",
+            kind: Kind::Path,
+            default: Meaning("`data/` and the node's name"),
+            doc: "Where it keeps its state. Two nodes never share one.",
+        },
+        Key {
+            name: "domain",
+            kind: Kind::Integer { unit: "", min: 0, max: u32::MAX as u64 },
+            default: Meaning("the node's id"),
+            doc: "The failure domain, such as a rack. D2 puts copies into two domains.",
+        },
+        Key {
+            name: "roles",
+            kind: Kind::Choices(ROLES),
+            default: Value("[\"replica\"]"),
+            doc: "What it may host. Exactly one node is the controller.",
+        },
+        Key {
+            name: "cores",
+            kind: Kind::Cores,
+            default: Meaning("every core that the process may use"),
+            doc: "The cores for its threads.",
+        },
+    ],
+};
+
+pub(crate) const LOGS: Section = Section {
+    name: "logs",
+    many: true,
+    doc: "One table per log. A log is one total order.",
+    keys: &[
+        Key {
+            name: "name",
+            kind: Kind::Name,
+            default: Required,
+            doc: "The name that clients use; the command line uses `default` unless told otherwise.",
+        },
+        Key {
+            name: "mode",
+            kind: Kind::Choice(MODES),
+            default: Value("\"scalog\""),
+            doc: "The protocol that orders it.",
+        },
+        Key {
+            name: "shards",
+            kind: Kind::Integer { unit: "shards", min: 1, max: 16_384 },
+            default: Value("1"),
+            doc: "More shards take more appends at a time.",
+        },
+        Key {
+            name: "replicas",
+            kind: Kind::Integer { unit: "replicas", min: 1, max: 7 },
+            default: Value("2"),
+            doc: "Copies of each record. An append is acknowledged when every copy is held, and `replicas - 1` failures lose nothing.",
+        },
+        Key {
+            name: "durability",
+            kind: Kind::Choice(DURABILITIES),
+            default: Value("\"D1\""),
+            doc: "What an acknowledgement means. D0: in the memory of every replica. D1: flushed to the device of every replica. D2: D1 in two failure domains.",
+        },
+        Key {
+            name: "retention_bytes_max",
+            kind: Kind::Size { min: 1 << 20, max: ANY },
+            default: Meaning("nothing is trimmed unless asked"),
+            doc: "The oldest records are trimmed when a replica holds more than this.",
+        },
+        Key {
+            name: "root",
+            kind: Kind::Node,
+            default: Meaning("the first node with the role"),
+            doc: "The node that decides the order.",
+        },
+        Key {
+            name: "leaf",
+            kind: Kind::Node,
+            default: Meaning("the first node with the role"),
+            doc: "The node that collects the shards' reports.",
+        },
+        Key {
+            name: "placement",
+            kind: Kind::Placement,
+            default: Meaning("round the nodes with the role `replica`"),
+            doc: "Per shard, the nodes of its replicas. Cannot be changed once the log exists.",
+        },
+    ],
+};
+
+pub(crate) const LIMITS: Section = Section {
+    name: "limits",
+    many: false,
+    doc: "What one process may use. What does not fit is refused, or waits; nothing grows past these.",
+    keys: &[
+        Key {
+            name: "memory_bytes_max",
+            kind: Kind::Size { min: 64 << 20, max: ANY },
+            default: Value("\"1GiB\""),
+            doc: "Memory for records, all roles of the process together. At D0 it bounds how much a log holds.",
+        },
+        Key {
+            name: "disk_bytes_max",
+            kind: Kind::Size { min: 256 << 20, max: ANY },
+            default: Value("\"16GiB\""),
+            doc: "Space for records and cut logs in the data directory.",
+        },
+        Key {
+            name: "connections_max",
+            kind: Kind::Integer { unit: "connections", min: 8, max: 16_384 },
+            default: Value("256"),
+            doc: "Sessions with other processes and clients.",
+        },
+        Key {
+            name: "uncommitted_records_max",
+            kind: Kind::Integer { unit: "records", min: 64, max: 1 << 32 },
+            default: Value("262_144"),
+            doc: "Records that a replica holds before they are ordered; appends beyond are told to wait.",
+        },
+    ],
+};
+
+pub(crate) const CORES: Section = Section {
+    name: "cores",
+    many: false,
+    doc: "How threads are laid out on cores.",
+    keys: &[
+        Key {
+            name: "plan",
+            kind: Kind::Choice(PLANS),
+            default: Value("\"auto\""),
+            doc: "dedicated: a core per role. packed: several roles per core. cooperative: everything on one. auto: what the cores allow.",
+        },
+        Key {
+            name: "priority",
+            kind: Kind::Choice(PRIORITIES),
+            default: Value("\"normal\""),
+            doc: "fifo asks for real-time priority (SCHED_FIFO 50); a refusal is printed and the normal one used.",
+        },
+        Key {
+            name: "spin_us",
+            kind: Kind::Integer { unit: "µs", min: 0, max: 1_000_000 },
+            default: Value("50"),
+            doc: "How long an idle thread spins before it yields and then sleeps. Threads that share a core yield at once.",
+        },
+    ],
+};
+
+pub(crate) const NETWORK: Section = Section {
+    name: "network",
+    many: false,
+    doc: "How processes talk to each other.",
+    keys: &[
+        Key {
+            name: "nic_profile",
+            kind: Kind::Name,
+            default: Value("\"udp\""),
+            doc: "The profile in `nic-profiles/` that selects and tunes the transport.",
+        },
+        Key {
+            name: "mtu",
+            kind: Kind::Integer { unit: "bytes", min: 576, max: 65_535 },
+            default: Meaning("what the path allows: 65,535 on loopback, else 1,500"),
+            doc: "The largest IP packet.",
+        },
+    ],
+};
+
+pub(crate) const TIMING: Section = Section {
+    name: "timing",
+    many: false,
+    doc: "Intervals. None of them is needed for safety.",
+    keys: &[
+        Key {
+            name: "cut_interval_us",
+            kind: Kind::Integer { unit: "µs", min: 0, max: 1_000_000 },
+            default: Value("0"),
+            doc: "The least time between two cuts; 0 cuts as fast as cuts become durable.",
+        },
+        Key {
+            name: "dead_after_ms",
+            kind: Kind::Integer { unit: "ms", min: 50, max: 600_000 },
+            default: Value("3_000"),
+            doc: "A peer that is silent for longer is given up.",
+        },
+    ],
+};
+
+impl Section {
+    pub(crate) fn key(&self, name: &str) -> &'static Key {
+        self.keys
+            .iter()
+            .find(|key| key.name == name)
+            .expect("the reader asks for keys of the table only")
+    }
+}

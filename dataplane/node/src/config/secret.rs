@@ -1,0 +1,214 @@
+//! The cluster's secret and the tokens made from it.
+//!
+//! A static cluster has no controller that hands out random tokens per session, so both ends derive them: HMAC-SHA-256 of
+//! the secret over the session's name. A token proves that the sender knows the secret and that a frame is of this session
+//! and direction. It is sent in clear with every frame: whoever can read the wire can send as well. That is why listening
+//! beyond loopback must be asked for.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit, Mac};
+use ionian_types::{SessionId, Token};
+use sha2::Sha256;
+
+const SECRET_BYTES: usize = 32;
+
+/// The secret of a cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret([u8; SECRET_BYTES]);
+
+/// Why there is no secret. Effect: none.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// The file cannot be read or written.
+    #[error("secret file {}: {source}", file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others may read or write the file.
+    #[error("secret file {} has mode {mode:04o}: others may use it; run chmod 600 on it", file.display())]
+    Open {
+        /// The file.
+        file: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It does not hold a secret.
+    #[error("secret file {} does not hold 64 hexadecimal digits; remove it to have a new one made, on every node", file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The system has no random bytes.
+    #[error("no random bytes for secret file {}: {reason}", file.display())]
+    NoRandom {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl core::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl Secret {
+    /// Makes a secret of given bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; SECRET_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads the secret, or makes one of 32 random bytes and writes it, mode 0600. Several nodes that start at once on one
+    /// machine agree on the first one written.
+    ///
+    /// # Errors
+    /// [`SecretError`]; effect none.
+    pub fn load_or_create(file: &Path) -> Result<Self, SecretError> {
+        match Self::load(file) {
+            Err(SecretError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        let mut bytes = [0; SECRET_BYTES];
+        getrandom::fill(&mut bytes).map_err(|error| SecretError::NoRandom {
+            file: file.to_owned(),
+            reason: error.to_string(),
+        })?;
+        match Self(bytes).write(file) {
+            // Somebody was faster: theirs is the secret.
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Self::load(file),
+            Err(source) => Err(SecretError::Io { file: file.to_owned(), source }),
+            Ok(()) => Ok(Self(bytes)),
+        }
+    }
+
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// [`SecretError`]; effect none.
+    pub fn load(file: &Path) -> Result<Self, SecretError> {
+        let io = |source| SecretError::Io { file: file.to_owned(), source };
+        let mode = fs::metadata(file).map_err(io)?.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(SecretError::Open { file: file.to_owned(), mode });
+        }
+        let text = fs::read_to_string(file).map_err(io)?;
+        parse_hex(text.trim()).map(Self).ok_or_else(|| SecretError::Malformed { file: file.to_owned() })
+    }
+
+    /// Writes a new file under another name and links it into place, so that nobody reads half a secret and none is replaced.
+    fn write(&self, file: &Path) -> io::Result<()> {
+        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder)?;
+        }
+        let mut draft = file.as_os_str().to_owned();
+        draft.push(format!(".{}.draft", std::process::id()));
+        let draft = PathBuf::from(draft);
+        let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let text: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let written = writeln!(out, "{text}").and_then(|()| out.sync_all());
+        let linked = written.and_then(|()| fs::hard_link(&draft, file));
+        fs::remove_file(&draft)?;
+        linked
+    }
+
+    /// The two tokens of a session in an epoch: what the end that opened it sends, and what the other end sends.
+    #[must_use]
+    pub fn session_tokens(&self, session: SessionId, epoch: u64) -> (Token, Token) {
+        let token = |direction: u8| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+            mac.update(b"ionian session token 1");
+            mac.update(&session.get().to_le_bytes());
+            mac.update(&epoch.to_le_bytes());
+            mac.update(&[direction]);
+            let digest = mac.finalize().into_bytes();
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&digest[..8]);
+            Token::new(u64::from_le_bytes(bytes))
+        };
+        (token(0), token(1))
+    }
+}
+
+fn parse_hex(text: &str) -> Option<[u8; SECRET_BYTES]> {
+    let mut bytes = [0; SECRET_BYTES];
+    if text.len() != 2 * SECRET_BYTES || !text.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digit = |at: usize| char::from(digits[at]).to_digit(16);
+        *byte = (digit(0)? * 16 + digit(1)?) as u8;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_secret_is_made_once_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("deep/cluster.secret");
+        let first = Secret::load_or_create(&file).unwrap();
+        assert_eq!(Secret::load_or_create(&file).unwrap(), first);
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(folder.path().join("deep")).unwrap().count(), 1, "no draft stays");
+        assert!(!format!("{first:?}").contains(&fs::read_to_string(&file).unwrap()[..8]));
+    }
+
+    #[test]
+    fn racing_nodes_agree() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cluster.secret");
+        let secret = Secret::load_or_create(&file).unwrap();
+        let late = Secret::new([7; SECRET_BYTES]).write(&file).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(Secret::load(&file).unwrap(), secret);
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cluster.secret");
+        Secret::load_or_create(&file).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Secret::load_or_create(&file).unwrap_err().to_string();
+        assert!(error.contains("has mode 0640") && error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn half_a_secret_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cluster.secret");
+        fs::write(&file, "abcd\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let error = Secret::load_or_create(&file).unwrap_err().to_string();
+        assert!(error.contains("does not hold 64 hexadecimal digits"), "{error}");
+    }
+
+    /// The first 8 bytes of HMAC-SHA-256, computed by another implementation.
+    #[test]
+    fn tokens_are_those_of_the_published_construction() {
+        let secret = Secret::new([0x0b; SECRET_BYTES]);
+        let (opener, other) = secret.session_tokens(SessionId::new(5), 9);
+        assert_eq!(opener.get(), OPENER);
+        assert_eq!(other.get(), OTHER);
+        assert_ne!(secret.session_tokens(SessionId::new(5), 10).0, opener);
+        assert_ne!(secret.session_tokens(SessionId::new(6), 9).0, opener);
+    }
+
+    const OPENER: u64 = 0x356e_0519_8474_d79a;
+    const OTHER: u64 = 0x9731_3f27_bcf1_01d0;
+}

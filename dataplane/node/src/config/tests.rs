@@ -1,0 +1,244 @@
+//! The reader against files: good ones whole, bad ones with every error at its place.
+
+use std::path::Path;
+
+use ionian_types::{Durability, NodeId, OrderingMode};
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../../docs/examples/cluster.toml");
+
+/// A file that is right, for tests to put one thing wrong.
+const GOOD: &str = r#"cluster = "demo"
+
+[[nodes]]
+name = "n1"
+id = 1
+address = "127.0.0.1:7401"
+roles = ["controller", "root", "leaf", "replica"]
+
+[[nodes]]
+name = "n2"
+id = 2
+address = "127.0.0.1:7402"
+
+[[logs]]
+name = "default"
+"#;
+
+fn parse(text: &str) -> Result<ClusterConfig, ConfigErrors> {
+    ClusterConfig::parse(Path::new("dir/cluster.toml"), text)
+}
+
+/// The only error of a text.
+fn error(text: &str) -> String {
+    let errors = parse(text).unwrap_err();
+    assert_eq!(errors.problems.len(), 1, "{errors}");
+    errors.to_string()
+}
+
+fn with(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    GOOD.replacen(from, to, 1)
+}
+
+#[test]
+fn a_small_file_is_complete() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(config.name, "demo");
+    assert_eq!(config.secret_file, Path::new("dir/cluster.secret"));
+    assert_eq!(config.controller, NodeId::new(1));
+    let [one, two] = &config.nodes[..] else { panic!("two nodes") };
+    assert_eq!(one.data_dir, Path::new("dir/data/n1"));
+    assert_eq!(two.domain, 2);
+    assert!(one.roles.controller && one.roles.root && !two.roles.leaf && two.roles.replica);
+    let log = &config.logs[0];
+    assert_eq!((log.mode, log.class), (OrderingMode::Scalog, Durability::D1));
+    assert_eq!(log.shards, [[NodeId::new(1), NodeId::new(2)]]);
+    assert_eq!((log.root, log.leaf, log.retention_bytes_max), (NodeId::new(1), NodeId::new(1), None));
+    assert_eq!(config.limits.memory_bytes_max, 1 << 30);
+    assert_eq!(config.cores.plan, PlanChoice::Auto);
+    assert_eq!(config.network.mtu, None);
+    assert_eq!(config.timing.dead_after_ms, 3000);
+    assert_eq!(config.node("n2").unwrap().node, NodeId::new(2));
+    let spec = config.cluster_spec();
+    assert_eq!((spec.nodes.len(), spec.logs[0].shards.len()), (2, 1));
+}
+
+#[test]
+fn the_example_is_right_and_names_every_section() {
+    let config = ClusterConfig::parse(Path::new("cluster.toml"), EXAMPLE).unwrap();
+    assert_eq!(config.logs.len(), 2);
+    assert_eq!(config.logs[0].shards.len(), 2);
+    for section in schema::SECTIONS {
+        assert!(EXAMPLE.contains(section.name), "{} is not in the example", section.name);
+        for key in section.keys {
+            assert!(EXAMPLE.contains(key.name), "{} is not in the example", key.name);
+        }
+    }
+}
+
+#[test]
+fn the_page_of_the_documentation_is_the_table_of_keys() {
+    let page = include_str!("../../../../docs/configuration.md");
+    let fresh = configuration_markdown();
+    if let Ok(path) = std::env::var("IONIAN_WRITE_DOCS") {
+        std::fs::write(path, &fresh).unwrap();
+    }
+    assert!(
+        page == fresh,
+        "docs/configuration.md is not up to date: run this test with IONIAN_WRITE_DOCS set to its path"
+    );
+}
+
+#[test]
+fn every_error_is_reported_in_one_go() {
+    let text = r#"clutser = "demo"
+cluster = "De mo"
+
+[[nodes]]
+name = "n1"
+id = 1
+address = "127.0.0.1:0"
+roles = ["controller", "rooot"]
+
+[[nodes]]
+name = "n1"
+id = "two"
+address = "127.0.0.1:7402"
+
+[[logs]]
+name = "default"
+shards = 0
+durability = "D3"
+retention_bytes_max = "64mib"
+
+[limits]
+memory_bytes_max = "1kB"
+disk_bytes_max = true
+"#;
+    let errors = parse(text).unwrap_err();
+    let expected = "\
+dir/cluster.toml:1:1: unknown key clutser; did you mean cluster?
+dir/cluster.toml:2:11: cluster is \"De mo\": use 1 to 64 of the characters a-z 0-9 - _ .
+dir/cluster.toml:7:11: address is \"127.0.0.1:0\": port 0 is no place where others can find it
+dir/cluster.toml:8:24: roles is \"rooot\": use one of controller, root, leaf, replica
+dir/cluster.toml:12:6: id is text: give a whole number
+dir/cluster.toml:17:10: shards is 0: give 1 to 16384 shards
+dir/cluster.toml:18:14: durability is \"D3\": use one of D0, D1, D2
+dir/cluster.toml:19:23: retention_bytes_max is wrong: \"mib\" is not a unit of size: use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB
+dir/cluster.toml:22:20: memory_bytes_max is 1000B: give at least 64MiB
+dir/cluster.toml:23:18: disk_bytes_max is true or false: give a size such as \"64MiB\"";
+    assert_eq!(errors.to_string(), expected);
+}
+
+#[test]
+fn syntax_errors_have_a_place() {
+    let errors = parse("cluster = \"demo\nname = [1, 2\n[[nodes\n").unwrap_err();
+    assert!(errors.problems.len() >= 2, "{errors}");
+    for problem in &errors.problems {
+        assert!(problem.line > 0 && problem.what.starts_with("not TOML: "), "{errors}");
+    }
+    let twice = error("cluster = \"a\"\ncluster = \"b\"\n");
+    assert!(twice.starts_with("dir/cluster.toml:2:1: not TOML: duplicate key"), "{twice}");
+}
+
+#[test]
+fn what_is_missing_is_named_where_it_belongs() {
+    let missing = error(&with("cluster = \"demo\"\n", ""));
+    assert_eq!(missing, "dir/cluster.toml:1:1: cluster is missing: the name of the cluster, for people");
+    let missing = error(&with("address = \"127.0.0.1:7402\"\n", ""));
+    assert!(missing.starts_with("dir/cluster.toml:9:1: address is missing: where it listens"), "{missing}");
+    let errors = parse("cluster = \"demo\"").unwrap_err().to_string();
+    assert!(errors.contains("1:17: there are no nodes") && errors.contains("there are no logs"), "{errors}");
+}
+
+#[test]
+fn nodes_are_told_apart() {
+    assert!(error(&with("id = 2", "id = 1")).contains("11:6: id 1 belongs to node n1"));
+    assert!(error(&with("name = \"n2\"", "name = \"n1\"")).contains("node n1 is there twice"));
+    assert!(error(&with("7402", "7401")).contains("address 127.0.0.1:7401 belongs to node n1"));
+    let same_folder = with("id = 2", "id = 2\ndata_dir = \"data/n1\"");
+    assert!(error(&same_folder).contains("data_dir belongs to node n1"));
+    let two = with("id = 2", "id = 2\nroles = [\"controller\", \"replica\"]");
+    assert!(error(&two).contains("node n1 is the controller already"));
+    assert!(error(&with("\"controller\", ", "")).contains("no node is the controller"));
+    assert!(error(&with("\"root\", ", "")).contains("no node has the role root"));
+}
+
+#[test]
+fn addresses_have_a_host_and_a_port() {
+    let address = |address: &str| parse(&with("127.0.0.1:7402", address));
+    for good in ["[::1]:7402", "ten.example:7402", "10.0.0.9:65535"] {
+        assert!(address(good).is_ok(), "{good}");
+    }
+    for bad in ["127.0.0.1", ":7402", "::1:7402", "[::x]:7402", "a b:7402", "http://h:1", "h:99999", "h:"] {
+        assert!(address(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn replicas_need_nodes() {
+    let log = |keys: &str| with("name = \"default\"", &format!("name = \"default\"\n{keys}"));
+    let short = error(&log("replicas = 3"));
+    assert!(short.contains("16:12: 3 replicas need as many nodes with the role replica; there are 2"), "{short}");
+    assert!(error(&log("replicas = 8")).contains("replicas is 8: give 1 to 7 replicas"));
+    assert!(error(&log("root = \"n3\"")).contains("there is no node \"n3\"; did you mean n1?"));
+    assert!(error(&log("root = \"n2\"")).contains("node n2 does not have the role root"));
+    assert!(error(&log("placement = [[\"n1\", \"n1\"]]")).contains("shard 0 has two replicas on node n1"));
+    assert!(error(&log("placement = [[\"n1\"]]")).contains("shard 0 is placed on 1 nodes, the log has 2 replicas"));
+    assert!(error(&log("placement = []")).contains("placement lists 0 shards, the log has 1"));
+    let placed = parse(&log("placement = [[\"n2\", \"n1\"]]")).unwrap();
+    assert_eq!(placed.logs[0].shards, [[NodeId::new(2), NodeId::new(1)]]);
+    assert!(error(&log("mode = \"corfu\"")).contains("mode is \"corfu\": use one of scalog"));
+}
+
+#[test]
+fn two_failure_domains_make_d2() {
+    let log = with("name = \"default\"", "name = \"default\"\ndurability = \"D2\"");
+    assert!(parse(&log).is_ok());
+    let one = log.replacen("id = 2", "id = 2\ndomain = 1", 1);
+    assert!(error(&one).contains("D2 needs copies in two failure domains; all replicas of shard 0 are in one"));
+}
+
+#[test]
+fn logs_are_told_apart() {
+    let twice = format!("{GOOD}[[logs]]\nname = \"default\"\n");
+    assert!(error(&twice).contains("17:8: log default is there twice"));
+    assert!(error(&with("[[logs]]", "[logs]")).contains("logs is a list of tables: write [[logs]]"));
+    assert!(error(&format!("{GOOD}[[limits]]\n")).contains("limits is a table: write [limits]"));
+}
+
+#[test]
+fn cores_are_numbers() {
+    let cores = |cores: &str| with("id = 2", &format!("id = 2\ncores = {cores}"));
+    assert_eq!(parse(&cores("[2, 3]")).unwrap().nodes[1].cores, Some(vec![2, 3]));
+    assert!(error(&cores("[1, 1]")).contains("names core 1 twice"));
+    assert!(error(&cores("[]")).contains("leave the key out"));
+    assert!(error(&cores("[-1]")).contains("give a whole number from 0"));
+    assert!(error(&cores("\"0-3\"")).contains("give a list of core numbers"));
+}
+
+#[test]
+fn only_loopback_is_listened_on_unasked() {
+    let mut node = parse(GOOD).unwrap().nodes.remove(0);
+    assert_eq!(node.bind_address(false).unwrap().to_string(), "127.0.0.1:7401");
+    node.address = String::from("0.0.0.0:7401");
+    let refused = node.bind_address(false).unwrap_err().to_string();
+    assert!(refused.contains("--insecure-no-auth"), "{refused}");
+    assert!(node.bind_address(true).is_ok());
+    node.address = String::from("no.such.host.invalid:7401");
+    assert!(matches!(node.bind_address(true), Err(BindError::Unresolved { .. })));
+}
+
+#[test]
+fn a_missing_file_is_one_error() {
+    let errors = ClusterConfig::load(Path::new("no/such/cluster.toml")).unwrap_err();
+    assert!(errors.to_string().starts_with("no/such/cluster.toml: cannot be read: "), "{errors}");
+}
+
+#[test]
+fn defaults_are_inside_their_ranges() {
+    let config = parse(GOOD);
+    assert!(config.is_ok(), "reading every default checks it");
+}

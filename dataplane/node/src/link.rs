@@ -1,0 +1,155 @@
+//! One end of a connection as a host sees it: messages in and out, room, and the frame prefix that comes before anything
+//! else.
+//!
+//! Over shared memory the prefix is compared as bytes: session, epoch and token, in that order. What does not match is
+//! dropped and counted.
+
+use std::sync::Arc;
+
+use ionian_driver_api::Wake;
+use ionian_shm::Endpoint;
+use ionian_types::{GuardEpoch, SessionId, Token};
+
+/// Session, epoch and token: the first bytes of every frame.
+pub(crate) const PREFIX_BYTES: usize = 24;
+
+/// What both ends of a connection agreed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkIds {
+    /// The session.
+    pub session: SessionId,
+    /// The epoch of its grant.
+    pub epoch: GuardEpoch,
+    /// The token of frames that this end sends.
+    pub send: Token,
+    /// The token of frames that this end takes.
+    pub receive: Token,
+}
+
+impl LinkIds {
+    /// The same as the other end sees it.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self {
+            send: self.receive,
+            receive: self.send,
+            ..self
+        }
+    }
+
+    fn prefix(&self, token: Token) -> [u8; PREFIX_BYTES] {
+        let mut prefix = [0; PREFIX_BYTES];
+        prefix[..8].copy_from_slice(&self.session.get().to_le_bytes());
+        prefix[8..16].copy_from_slice(&self.epoch.get().to_le_bytes());
+        prefix[16..].copy_from_slice(&token.get().to_le_bytes());
+        prefix
+    }
+}
+
+/// A connection over two rings of shared memory.
+pub struct ShmLink {
+    end: Endpoint,
+    send: [u8; PREFIX_BYTES],
+    receive: [u8; PREFIX_BYTES],
+    wake: Arc<dyn Wake + Send + Sync>,
+    dirty: bool,
+    /// Frames with a wrong prefix.
+    pub dropped: u64,
+}
+
+impl core::fmt::Debug for ShmLink {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ShmLink")
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ShmLink {
+    /// An end of a pair of rings; `wake` wakes whoever polls the other end.
+    #[must_use]
+    pub fn new(end: Endpoint, ids: LinkIds, wake: Arc<dyn Wake + Send + Sync>) -> Self {
+        Self {
+            end,
+            send: ids.prefix(ids.send),
+            receive: ids.prefix(ids.receive),
+            wake,
+            dirty: false,
+            dropped: 0,
+        }
+    }
+
+    /// The oldest message not released. Frames with a wrong prefix are dropped on the way.
+    #[inline]
+    pub fn peek(&mut self) -> Option<&[u8]> {
+        loop {
+            // Two looks, because a borrow that is returned cannot be given up on the other path.
+            let matches = self.end.rx.peek()?.get(..PREFIX_BYTES) == Some(&self.receive[..]);
+            if matches {
+                return self.end.rx.peek().map(|frame| &frame[PREFIX_BYTES..]);
+            }
+            self.dropped += 1;
+            self.end.rx.release();
+        }
+    }
+
+    /// Gives the oldest message back.
+    #[inline]
+    pub fn release(&mut self) {
+        self.end.rx.release();
+    }
+
+    /// The largest message that can be sent now, in bytes.
+    #[inline]
+    pub fn room(&mut self) -> usize {
+        self.end.tx.room().saturating_sub(PREFIX_BYTES)
+    }
+
+    /// Sends a message of two parts. `false` when it does not fit now.
+    #[inline]
+    pub fn send(&mut self, head: &[u8], body: &[u8]) -> bool {
+        let total = PREFIX_BYTES + head.len() + body.len();
+        if total > self.end.tx.message_bytes_max() {
+            return false;
+        }
+        let Some(room) = self.end.tx.reserve(total) else {
+            return false;
+        };
+        room[..PREFIX_BYTES].copy_from_slice(&self.send);
+        room[PREFIX_BYTES..PREFIX_BYTES + head.len()].copy_from_slice(head);
+        room[PREFIX_BYTES + head.len()..].copy_from_slice(body);
+        self.end.tx.commit(total);
+        self.dirty = true;
+        true
+    }
+
+    /// Shows what was sent to the other end, and wakes it if it sleeps.
+    #[inline]
+    pub fn publish(&mut self) {
+        if self.dirty {
+            self.dirty = false;
+            if self.end.tx.publish() {
+                self.wake.wake();
+            }
+        }
+    }
+
+    /// Announces a sleep; `false` when there is something to do.
+    pub fn arm(&mut self) -> bool {
+        if self.end.rx.publish() {
+            self.wake.wake();
+        }
+        self.end.rx.arm()
+    }
+
+    /// Takes the announcement back.
+    pub fn disarm(&mut self) {
+        self.end.rx.disarm();
+    }
+
+    /// Whether the other end is gone and everything it sent was read.
+    #[must_use]
+    pub fn is_closed(&mut self) -> bool {
+        self.end.rx.is_finished() || self.end.tx.is_closed()
+    }
+}
