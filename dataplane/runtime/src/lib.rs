@@ -1,1 +1,37 @@
-//! Pinned reactors, timers, idle ladder, buffer arenas, mailboxes, topology.
+//! Pinned reactors, timers, idle ladder, mailboxes, core plans, topology and NIC profiles.
+//!
+//! A [`Reactor`] is one thread that polls: it runs a [`Poller`] to completion again and again, and goes down a ladder when
+//! there is nothing to do: spin, yield, arm every wake-up and block. Roles, drivers and mailboxes are pollers, composed at
+//! compile time. [`Topology`] and [`CorePlan`] say which reactor runs on which core, and whether it must share it.
+//!
+//! Fault model: a thread may be delayed at any point and for any time; no promise rests on timing. Refused privileges
+//! (pinning, real-time priority) are reported, never fatal.
+//!
+//! # Safety model
+//!
+//! Unsafe code here is system calls on descriptors that this crate owns; no memory is shared with the kernel beyond a call.
+
+mod clock;
+mod counters;
+mod mailbox;
+mod pin;
+mod plan;
+mod profile;
+mod reactor;
+mod timers;
+mod topology;
+
+pub use clock::MonotonicClock;
+pub use counters::{CounterReader, Counters, counters};
+pub use mailbox::{MailboxReceiver, MailboxSender, mailbox};
+pub use pin::{PinError, Priority, PriorityOutcome, pin_current_thread, set_priority};
+pub use plan::{Assignment, CorePlan, Placement, PlanOptions, assign};
+pub use profile::{NicProfile, ProfileError, RunState, Setting, Status, builtin_profiles};
+pub use reactor::{
+    IdlePolicy, JoinError, Poller, Reactor, ReactorCounter, ReactorHandle, ReactorOptions,
+    ReactorStart, StopHandle, WakeHandle,
+};
+pub use timers::{TimerId, Timers};
+#[cfg(feature = "hwloc")]
+pub use topology::HwlocError;
+pub use topology::{Cpu, Topology, TopologyError};
