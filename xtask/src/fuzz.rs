@@ -133,7 +133,7 @@ impl Session<'_> {
             let mut clippy = self.workspace.cargo("clippy");
             place(&mut clippy);
             if !process::run(
-                clippy.args(["--", "-D", "warnings"]),
+                clippy.args(["--no-deps", "--", "-D", "warnings"]),
                 self.log,
                 self.limit,
                 |_| true,

@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
             Ok(Message::EdgeStart(_, tail)) => {
                 let mut reader = Reader::new(tail);
                 while let Ok(start) = ShardStart::read(&mut reader) {
-                    assert_eq!(start.members().count(), start.lens().count());
+                    assert_eq!(start.members().count(), start.segments().count());
                 }
             }
             Ok(other) => assert!(!other.name().is_empty()),
