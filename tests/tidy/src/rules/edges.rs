@@ -100,7 +100,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Edges that tests may have beyond those of the code they test.
-pub const DEV_EDGES: &[(&str, &[&str])] = &[];
+pub const DEV_EDGES: &[(&str, &[&str])] = &[("ionian-runtime", &["ionian-shm"])];
 
 /// Checks every edge between crates of ours.
 #[must_use]
