@@ -20,8 +20,8 @@ pub use append::{
     SessionClosed,
 };
 pub use query::{
-    CeilingRequest, DirectoryAnswer, DirectoryRequest, Hello, Intent, IntentDone, Register,
-    Registered, Role, RootGrant, StatusAnswer, StatusRequest,
+    CeilingRequest, Connect, DirectoryAnswer, DirectoryRequest, Hello, Intent, IntentDone,
+    Register, Registered, Role, RootGrant, StatusAnswer, StatusRequest,
 };
 pub use read::{
     Deliver, DeliverEnd, DeliverGap, EndReason, Locate, LocateAnswer, LocateStatus, Read,
@@ -32,8 +32,8 @@ pub use shard::{
     Backfill, CopyAck, CopyData, CopyRequest, Entries, Have, Replicate, Report, ShardSnapshot,
 };
 pub use tree::{
-    Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStartHead, ShardStatus, Sync,
-    SyncShard, Up, UpItem,
+    Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStartHead,
+    ShardStatus, Sync, SyncShard, Up, UpItem,
 };
 
 use crate::codec::{Reader, WireError, Writer};
@@ -108,7 +108,7 @@ pub fn patch_len(message: &mut [u8]) {
 }
 
 macros::messages! {
-    Hello, Register, Registered, DirectoryRequest, DirectoryAnswer, Intent, IntentDone, StatusRequest, StatusAnswer,
+    Hello, Connect, Register, Registered, DirectoryRequest, DirectoryAnswer, Intent, IntentDone, StatusRequest, StatusAnswer,
     RootGrant, CeilingRequest,
     Append, AppendAck, AppendRefused, CloseSession, SessionClosed, Fate, FateAnswer,
     Replicate, Have, CopyRequest, CopyData, CopyAck, Report, Backfill, Entries, ShardSnapshot,

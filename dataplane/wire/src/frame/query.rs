@@ -178,3 +178,20 @@ body! {
         upto: Gsn,
     }
 }
+
+body! {
+    /// The first message of a session over datagrams, from the side that opened it: which place it wants to talk to. The
+    /// host takes it; machines never see it. No tail.
+    Connect = 12 {
+        /// The cluster; zero when the opener does not know it yet.
+        cluster: ClusterId,
+        /// What the other end is wanted as.
+        role: Role,
+        /// Its log.
+        log: LogId,
+        /// Its shard, for replicas.
+        shard: ShardId,
+        /// Its slot, for replicas.
+        slot: Slot,
+    }
+}
