@@ -12,8 +12,16 @@ use super::error::Sink;
 use super::reader::{Found, Table, Value, nearest};
 use super::schema::{CLUSTER, CORES, LIMITS, LOGS, NETWORK, NODES, SECTIONS, Section, TIMING};
 use super::{
-    ClusterConfig, ConfigErrors, CoreConfig, Limits, LogConfig, NetworkConfig, NodeConfig, PlanChoice, Roles, Timing,
+    ClusterConfig, ConfigErrors, CoreConfig, Limits, LogConfig, NetworkConfig, NodeConfig,
+    PlanChoice, Roles, Timing,
 };
+
+/// The nodes that could be read.
+struct Nodes {
+    list: Vec<Node>,
+    /// Whether that is all of them. If not, what is said about nodes elsewhere is not judged.
+    whole: bool,
+}
 
 /// A node as far as it could be read, with the places of what others must agree with.
 struct Node {
@@ -30,7 +38,10 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<ClusterConfig, ConfigErro
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        sink.at(&span, format!("not TOML: {}", error.message().replace('\n', "; ")));
+        sink.at(
+            &span,
+            format!("not TOML: {}", error.message().replace('\n', "; ")),
+        );
     }
     if !sink.is_empty() {
         // What follows a syntax error is guesswork; one cause would be reported many times.
@@ -41,7 +52,12 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<ClusterConfig, ConfigErro
     Ok(read.expect("what could not be read was reported"))
 }
 
-fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &mut Sink<'_>) -> Option<ClusterConfig> {
+fn read(
+    file: &Path,
+    text: &str,
+    document: &DeTable<'_>,
+    sink: &mut Sink<'_>,
+) -> Option<ClusterConfig> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let end = text.trim_end().len();
     // Without its section, a missing key is reported at the end of the file.
@@ -51,17 +67,26 @@ fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &mut Sink<'_>) ->
     let name = top.text("cluster", sink);
     let secret_file = top.text("secret_file", sink);
 
-    let nodes: Vec<Node> = tables(&NODES, document, sink)
-        .into_iter()
-        .filter_map(|table| node(&table, folder, sink))
+    let tables = tables(&NODES, document, sink);
+    let list: Vec<Node> = tables
+        .iter()
+        .filter_map(|table| node(table, folder, sink))
         .collect();
     if tables_missing(document, "nodes") {
-        sink.at(&(end..end), "there are no nodes: add a [[nodes]] table per process");
+        sink.at(
+            &(end..end),
+            "there are no nodes: add a [[nodes]] table per process",
+        );
     }
-    check_nodes(&nodes, sink);
-    let logs: Vec<LogConfig> = read_logs(document, &nodes, sink);
+    check_nodes(&list, sink);
+    let whole = list.len() == tables.len() && !list.is_empty();
+    let nodes = Nodes { list, whole };
+    let logs = read_logs(document, &nodes, sink);
     if tables_missing(document, "logs") {
-        sink.at(&(end..end), "there are no logs: add a [[logs]] table, with name = \"default\" for a start");
+        sink.at(
+            &(end..end),
+            "there are no logs: add a [[logs]] table, with name = \"default\" for a start",
+        );
     }
 
     let limits = limits(&section(&LIMITS, document, sink), sink);
@@ -71,27 +96,39 @@ fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &mut Sink<'_>) ->
     let mtu = network.number("mtu", sink).map(|mtu| mtu.value as u32);
     let timing = timing(&section(&TIMING, document, sink), sink);
 
-    let controller = nodes.iter().find(|node| node.config.roles.controller);
+    let controller = nodes.list.iter().find(|node| node.config.roles.controller);
     Some(ClusterConfig {
         file: file.to_owned(),
         checksum: ionian_wire::crc::crc32c(text.as_bytes()),
         name: name?.value,
         secret_file: folder.join(secret_file?.value),
         controller: controller?.config.node,
-        nodes: nodes.iter().map(|node| node.config.clone()).collect(),
+        nodes: nodes.list.iter().map(|node| node.config.clone()).collect(),
         logs,
         limits: limits?,
         cores: cores?,
-        network: NetworkConfig { nic_profile: nic_profile?.value, mtu },
+        network: NetworkConfig {
+            nic_profile: nic_profile?.value,
+            mtu,
+        },
         timing: timing?,
     })
 }
 
 /// The tables of a list section. Something else in their place is reported.
-fn tables<'a>(section: &'static Section, document: &'a DeTable<'a>, sink: &mut Sink<'_>) -> Vec<Table<'a>> {
-    let Some(value) = document.get(section.name) else { return Vec::new() };
+fn tables<'a>(
+    section: &'static Section,
+    document: &'a DeTable<'a>,
+    sink: &mut Sink<'_>,
+) -> Vec<Table<'a>> {
+    let Some(value) = document.get(section.name) else {
+        return Vec::new();
+    };
     let Some(items) = value.get_ref().as_array() else {
-        sink.at(&value.span(), format!("{0} is a list of tables: write [[{0}]]", section.name));
+        sink.at(
+            &value.span(),
+            format!("{0} is a list of tables: write [[{0}]]", section.name),
+        );
         return Vec::new();
     };
     let mut tables = Vec::new();
@@ -102,7 +139,10 @@ fn tables<'a>(section: &'static Section, document: &'a DeTable<'a>, sink: &mut S
                 table.check_names(&[], sink);
                 tables.push(table);
             }
-            None => sink.at(&item.span(), format!("{0} is a list of tables: write [[{0}]]", section.name)),
+            None => sink.at(
+                &item.span(),
+                format!("{0} is a list of tables: write [[{0}]]", section.name),
+            ),
         }
     }
     tables
@@ -114,7 +154,11 @@ fn tables_missing(document: &DeTable<'_>, name: &str) -> bool {
 }
 
 /// The table of a section that may be missing.
-fn section<'a>(section: &'static Section, document: &'a DeTable<'a>, sink: &mut Sink<'_>) -> Table<'a> {
+fn section<'a>(
+    section: &'static Section,
+    document: &'a DeTable<'a>,
+    sink: &mut Sink<'_>,
+) -> Table<'a> {
     let value = document.get(section.name);
     let span = value.map_or(0..0, Spanned::span);
     let table = value.map(Spanned::get_ref).and_then(DeValue::as_table);
@@ -134,7 +178,9 @@ fn node(table: &Table<'_>, folder: &Path, sink: &mut Sink<'_>) -> Option<Node> {
     let domain = table.number("domain", sink);
     let roles = table.texts("roles", sink);
     let cores = match table.get("cores", sink).map(|found| found.value) {
-        Some(Value::Numbers(numbers)) => Some(numbers.into_iter().map(|core| core as u32).collect()),
+        Some(Value::Numbers(numbers)) => {
+            Some(numbers.into_iter().map(|core| core as u32).collect())
+        }
         _ => None,
     };
     let (name, id, address, roles) = (name?, id?, address?, roles?);
@@ -142,7 +188,11 @@ fn node(table: &Table<'_>, folder: &Path, sink: &mut Sink<'_>) -> Option<Node> {
     let own_dir: PathBuf = ["data", &name.value].iter().collect();
     let config = NodeConfig {
         node: NodeId::new(id.value as u32),
-        data_dir: folder.join(data_dir.as_ref().map_or(own_dir, |dir| PathBuf::from(&dir.value))),
+        data_dir: folder.join(
+            data_dir
+                .as_ref()
+                .map_or(own_dir, |dir| PathBuf::from(&dir.value)),
+        ),
         domain: domain.map_or(id.value, |domain| domain.value) as u32,
         roles: Roles {
             controller: has("controller"),
@@ -173,32 +223,56 @@ fn check_nodes(nodes: &[Node], sink: &mut Sink<'_>) {
     for node in nodes {
         let name = node.config.name.as_str();
         if !names.insert(name) {
-            sink.at(&node.name_at, format!("node {name} is there twice: give each its own name"));
+            sink.at(
+                &node.name_at,
+                format!("node {name} is there twice: give each its own name"),
+            );
         }
         if let Some(other) = ids.insert(node.config.node, name) {
-            sink.at(&node.id_at, format!("id {} belongs to node {other}: give each node its own", node.config.node));
+            sink.at(
+                &node.id_at,
+                format!(
+                    "id {} belongs to node {other}: give each node its own",
+                    node.config.node
+                ),
+            );
         }
         if let Some(other) = addresses.insert(&node.config.address, name) {
             let address = &node.config.address;
-            sink.at(&node.address_at, format!("address {address} belongs to node {other}: give each node its own"));
+            sink.at(
+                &node.address_at,
+                format!("address {address} belongs to node {other}: give each node its own"),
+            );
         }
-        if let Some(other) = folders.insert(&node.config.data_dir, name) {
-            sink.at(&node.data_dir_at, format!("data_dir belongs to node {other}: give each node its own"));
+        // Nodes of one name share a default folder; that is reported by the name.
+        if let Some(other) = folders.insert(&node.config.data_dir, name)
+            && other != name
+        {
+            sink.at(
+                &node.data_dir_at,
+                format!("data_dir belongs to node {other}: give each node its own"),
+            );
         }
         if node.config.roles.controller {
             if let Some(other) = controller {
-                sink.at(&node.roles_at, format!("node {other} is the controller already: exactly one node is"));
+                sink.at(
+                    &node.roles_at,
+                    format!("node {other} is the controller already: exactly one node is"),
+                );
             }
             controller = Some(name);
         }
     }
     if let (None, Some(first)) = (controller, nodes.first()) {
-        let hint = format!("no node is the controller: add \"controller\" to the roles of one, such as {}", first.config.name);
+        let hint = format!(
+            "no node is the controller: add \"controller\" to the roles of one, such as {}",
+            first.config.name
+        );
         sink.at(&first.roles_at, hint);
     }
 }
 
-fn read_logs(document: &DeTable<'_>, nodes: &[Node], sink: &mut Sink<'_>) -> Vec<LogConfig> {
+fn read_logs(document: &DeTable<'_>, nodes: &Nodes, sink: &mut Sink<'_>) -> Vec<LogConfig> {
     let mut names = BTreeSet::new();
     let mut logs = Vec::new();
     for table in tables(&LOGS, document, sink) {
@@ -206,14 +280,22 @@ fn read_logs(document: &DeTable<'_>, nodes: &[Node], sink: &mut Sink<'_>) -> Vec
         if let Some(name) = &name
             && !names.insert(name.value.clone())
         {
-            sink.at(&name.span, format!("log {} is there twice: give each its own name", name.value));
+            sink.at(
+                &name.span,
+                format!("log {} is there twice: give each its own name", name.value),
+            );
         }
         logs.extend(log(&table, name, nodes, sink));
     }
     logs
 }
 
-fn log(table: &Table<'_>, name: Option<Found<String>>, nodes: &[Node], sink: &mut Sink<'_>) -> Option<LogConfig> {
+fn log(
+    table: &Table<'_>,
+    name: Option<Found<String>>,
+    nodes: &Nodes,
+    sink: &mut Sink<'_>,
+) -> Option<LogConfig> {
     let mode = table.text("mode", sink);
     let shards = table.number("shards", sink);
     let replicas = table.number("replicas", sink);
@@ -229,10 +311,13 @@ fn log(table: &Table<'_>, name: Option<Found<String>>, nodes: &[Node], sink: &mu
         _ => Durability::D2,
     };
     let placed = match placement {
-        Some(Found { value: Value::Lists(lists), span }) => explicit(&lists, &span, &shards, &replicas, nodes, sink),
+        Some(Found {
+            value: Value::Lists(lists),
+            span,
+        }) => explicit(&lists, &span, &shards, &replicas, nodes, sink),
         _ => round(&shards, &replicas, nodes, sink),
     }?;
-    if class == Durability::D2 {
+    if class == Durability::D2 && nodes.whole {
         check_domains(&placed, &durability.span, nodes, sink);
     }
     let mode = mode.and_then(|mode| match mode.value.as_str() {
@@ -255,36 +340,55 @@ fn host(
     table: &Table<'_>,
     role: &str,
     may: impl Fn(&Roles) -> bool,
-    nodes: &[Node],
+    nodes: &Nodes,
     sink: &mut Sink<'_>,
 ) -> Option<NodeId> {
     match table.text(role, sink) {
         Some(found) => {
             let node = named(&found, nodes, sink)?;
             if !may(&node.roles) {
-                sink.at(&found.span, format!("node {} does not have the role {role}: add it to its roles", node.name));
+                sink.at(
+                    &found.span,
+                    format!(
+                        "node {} does not have the role {role}: add it to its roles",
+                        node.name
+                    ),
+                );
             }
             Some(node.node)
         }
         None => {
-            let first = nodes.iter().find(|node| may(&node.config.roles));
-            if first.is_none() && !nodes.is_empty() {
-                sink.at(&table.span, format!("no node has the role {role}: add it to the roles of one"));
+            let first = nodes.list.iter().find(|node| may(&node.config.roles));
+            if first.is_none() && nodes.whole {
+                sink.at(
+                    &table.span,
+                    format!("no node has the role {role}: add it to the roles of one"),
+                );
             }
             first.map(|node| node.config.node)
         }
     }
 }
 
-fn named<'a>(found: &Found<String>, nodes: &'a [Node], sink: &mut Sink<'_>) -> Option<&'a NodeConfig> {
-    let node = nodes.iter().find(|node| node.config.name == found.value);
-    if node.is_none() {
-        let names = nodes.iter().map(|node| node.config.name.as_str());
+fn named<'a>(
+    found: &Found<String>,
+    nodes: &'a Nodes,
+    sink: &mut Sink<'_>,
+) -> Option<&'a NodeConfig> {
+    let node = nodes
+        .list
+        .iter()
+        .find(|node| node.config.name == found.value);
+    if node.is_none() && nodes.whole {
+        let names = nodes.list.iter().map(|node| node.config.name.as_str());
         let hint = match nearest(&found.value, names) {
             Some(hint) => format!("; did you mean {hint}?"),
             None => String::new(),
         };
-        sink.at(&found.span, format!("there is no node {:?}{hint}", found.value));
+        sink.at(
+            &found.span,
+            format!("there is no node {:?}{hint}", found.value),
+        );
     }
     node.map(|node| &node.config)
 }
@@ -293,23 +397,31 @@ fn named<'a>(found: &Found<String>, nodes: &'a [Node], sink: &mut Sink<'_>) -> O
 fn round(
     shards: &Found<u64>,
     replicas: &Found<u64>,
-    nodes: &[Node],
+    nodes: &Nodes,
     sink: &mut Sink<'_>,
 ) -> Option<Vec<Vec<NodeId>>> {
     let hosts: Vec<NodeId> = nodes
+        .list
         .iter()
         .filter(|node| node.config.roles.replica)
         .map(|node| node.config.node)
         .collect();
     let count = replicas.value as usize;
     if count > hosts.len() {
-        if !nodes.is_empty() {
-            let what = format!("{count} replicas need as many nodes with the role replica; there are {}", hosts.len());
+        if nodes.whole {
+            let what = format!(
+                "{count} replicas need as many nodes with the role replica; there are {}",
+                hosts.len()
+            );
             sink.at(&replicas.span, what);
         }
         return None;
     }
-    let shard = |shard: usize| (0..count).map(|slot| hosts[(shard * count + slot) % hosts.len()]).collect();
+    let shard = |shard: usize| {
+        (0..count)
+            .map(|slot| hosts[(shard * count + slot) % hosts.len()])
+            .collect()
+    };
     Some((0..shards.value as usize).map(shard).collect())
 }
 
@@ -318,26 +430,48 @@ fn explicit(
     span: &Range<usize>,
     shards: &Found<u64>,
     replicas: &Found<u64>,
-    nodes: &[Node],
+    nodes: &Nodes,
     sink: &mut Sink<'_>,
 ) -> Option<Vec<Vec<NodeId>>> {
     if lists.len() as u64 != shards.value {
-        sink.at(span, format!("placement lists {} shards, the log has {}", lists.len(), shards.value));
+        sink.at(
+            span,
+            format!(
+                "placement lists {} shards, the log has {}",
+                lists.len(),
+                shards.value
+            ),
+        );
     }
     let mut placed = Vec::new();
     for (shard, list) in lists.iter().enumerate() {
         if list.len() as u64 != replicas.value {
-            let what = format!("shard {shard} is placed on {} nodes, the log has {} replicas", list.len(), replicas.value);
+            let what = format!(
+                "shard {shard} is placed on {} nodes, the log has {} replicas",
+                list.len(),
+                replicas.value
+            );
             sink.at(list.first().map_or(span, |found| &found.span), what);
         }
         let mut members = Vec::new();
         for found in list {
-            let Some(node) = named(found, nodes, sink) else { continue };
+            let Some(node) = named(found, nodes, sink) else {
+                continue;
+            };
             if !node.roles.replica {
-                sink.at(&found.span, format!("node {} does not have the role replica: add it to its roles", node.name));
+                sink.at(
+                    &found.span,
+                    format!(
+                        "node {} does not have the role replica: add it to its roles",
+                        node.name
+                    ),
+                );
             }
             if members.contains(&node.node) {
-                sink.at(&found.span, format!("shard {shard} has two replicas on node {}", node.name));
+                sink.at(
+                    &found.span,
+                    format!("shard {shard} has two replicas on node {}", node.name),
+                );
             }
             members.push(node.node);
         }
@@ -346,12 +480,13 @@ fn explicit(
     Some(placed)
 }
 
-fn check_domains(placed: &[Vec<NodeId>], span: &Range<usize>, nodes: &[Node], sink: &mut Sink<'_>) {
+fn check_domains(placed: &[Vec<NodeId>], span: &Range<usize>, nodes: &Nodes, sink: &mut Sink<'_>) {
     let domain_of = |id: &NodeId| {
-        let node = nodes.iter().find(|node| node.config.node == *id);
+        let node = nodes.list.iter().find(|node| node.config.node == *id);
         node.map(|node| node.config.domain)
     };
-    let one = |members: &Vec<NodeId>| members.iter().map(domain_of).collect::<BTreeSet<_>>().len() < 2;
+    let one =
+        |members: &Vec<NodeId>| members.iter().map(domain_of).collect::<BTreeSet<_>>().len() < 2;
     if let Some(shard) = placed.iter().position(one) {
         let what = format!(
             "durability D2 needs copies in two failure domains; all replicas of shard {shard} are in one: check `domain` and `replicas`"
@@ -383,11 +518,18 @@ fn cores(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<CoreConfig> {
         "cooperative" => PlanChoice::Cooperative,
         _ => PlanChoice::Auto,
     };
-    Some(CoreConfig { plan, fifo: priority?.value == "fifo", spin_us: spin?.value })
+    Some(CoreConfig {
+        plan,
+        fifo: priority?.value == "fifo",
+        spin_us: spin?.value,
+    })
 }
 
 fn timing(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<Timing> {
     let cut = table.number("cut_interval_us", sink);
     let dead = table.number("dead_after_ms", sink);
-    Some(Timing { cut_interval_us: cut?.value, dead_after_ms: dead?.value })
+    Some(Timing {
+        cut_interval_us: cut?.value,
+        dead_after_ms: dead?.value,
+    })
 }

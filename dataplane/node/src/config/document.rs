@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::schema::{Default, Key, Kind, SECTIONS};
+use super::schema::{Key, Kind, Missing, SECTIONS};
 use super::size::format_size;
 
 /// The text of `docs/configuration.md`. A test keeps the file equal to it.
@@ -22,9 +22,20 @@ pub fn configuration_markdown() -> String {
             (name, true) => format!("`[[{name}]]`"),
             (name, false) => format!("`[{name}]`"),
         };
-        let _ = write!(out, "\n## {title}\n\n{}\n\n| key | value | default | meaning |\n|---|---|---|---|\n", section.doc);
+        let _ = write!(
+            out,
+            "\n## {title}\n\n{}\n\n| key | value | default | meaning |\n|---|---|---|---|\n",
+            section.doc
+        );
         for key in section.keys {
-            let _ = writeln!(out, "| `{}` | {} | {} | {} |", key.name, kind(key), default(key), key.doc);
+            let _ = writeln!(
+                out,
+                "| `{}` | {} | {} | {} |",
+                key.name,
+                kind(key),
+                default(key),
+                key.doc
+            );
         }
     }
     out
@@ -36,7 +47,11 @@ fn kind(key: &Key) -> String {
         Kind::Path => String::from("a path"),
         Kind::Address => String::from("`host:port`"),
         Kind::Integer { unit, min, max } => {
-            let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
+            let unit = if unit.is_empty() {
+                String::new()
+            } else {
+                format!(" {unit}")
+            };
             format!("{min} to {max}{unit}")
         }
         Kind::Size { min, max: u64::MAX } => format!("at least {}", format_size(min)),
@@ -50,9 +65,9 @@ fn kind(key: &Key) -> String {
 }
 
 fn default(key: &Key) -> String {
-    match key.default {
-        Default::Required => String::from("required"),
-        Default::Value(value) => format!("`{value}`"),
-        Default::Meaning(words) => words.to_owned(),
+    match key.missing {
+        Missing::Required => String::from("required"),
+        Missing::Value(value) => format!("`{value}`"),
+        Missing::Meaning(words) => words.to_owned(),
     }
 }

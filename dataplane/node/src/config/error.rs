@@ -90,7 +90,7 @@ impl<'a> Sink<'a> {
     }
 
     /// All problems in the order of the file, each once.
-    pub(crate) fn finish(mut self, file: &Path) -> Result<(), ConfigErrors> {
+    pub(crate) fn finish(&mut self, file: &Path) -> Result<(), ConfigErrors> {
         if self.problems.is_empty() {
             return Ok(());
         }
@@ -98,7 +98,7 @@ impl<'a> Sink<'a> {
         self.problems.dedup();
         Err(ConfigErrors {
             file: file.to_owned(),
-            problems: self.problems,
+            problems: core::mem::take(&mut self.problems),
         })
     }
 }

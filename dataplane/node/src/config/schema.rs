@@ -17,7 +17,7 @@ pub(crate) struct Section {
 pub(crate) struct Key {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    pub(crate) default: Default,
+    pub(crate) missing: Missing,
     /// What it means, and what changes with it.
     pub(crate) doc: &'static str,
 }
@@ -32,7 +32,11 @@ pub(crate) enum Kind {
     /// `host:port`, the port not 0.
     Address,
     /// A whole number of some unit.
-    Integer { unit: &'static str, min: u64, max: u64 },
+    Integer {
+        unit: &'static str,
+        min: u64,
+        max: u64,
+    },
     /// Bytes, as a number or as text with a unit.
     Size { min: u64, max: u64 },
     /// One of these words.
@@ -49,7 +53,7 @@ pub(crate) enum Kind {
 
 /// What a missing key means.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Default {
+pub(crate) enum Missing {
     /// It may not be missing.
     Required,
     /// It stands for this value, as the file would say it.
@@ -58,7 +62,7 @@ pub(crate) enum Default {
     Meaning(&'static str),
 }
 
-use Default::{Meaning, Required, Value};
+use Missing::{Meaning, Required, Value};
 
 /// The roles that a node may have.
 pub(crate) const ROLES: &[&str] = &["controller", "root", "leaf", "replica"];
@@ -80,13 +84,13 @@ pub(crate) const CLUSTER: Section = Section {
         Key {
             name: "cluster",
             kind: Kind::Name,
-            default: Required,
+            missing: Required,
             doc: "The name of the cluster, for people. Its identity is drawn when it first starts, and kept by the controller.",
         },
         Key {
             name: "secret_file",
             kind: Kind::Path,
-            default: Value("\"cluster.secret\""),
+            missing: Value("\"cluster.secret\""),
             doc: "The secret from which every session's tokens are made. Written on first use, mode 0600; every node needs the same one.",
         },
     ],
@@ -100,43 +104,51 @@ pub(crate) const NODES: Section = Section {
         Key {
             name: "name",
             kind: Kind::Name,
-            default: Required,
+            missing: Required,
             doc: "The name by which the rest of the file and the command line call it.",
         },
         Key {
             name: "id",
-            kind: Kind::Integer { unit: "", min: 1, max: u32::MAX as u64 - 1 },
-            default: Required,
+            kind: Kind::Integer {
+                unit: "",
+                min: 1,
+                max: u32::MAX as u64 - 1,
+            },
+            missing: Required,
             doc: "Its number in data directories and on the wire. Never give it to another node.",
         },
         Key {
             name: "address",
             kind: Kind::Address,
-            default: Required,
+            missing: Required,
             doc: "Where it listens (UDP) and others find it. Anything but a loopback address needs `--insecure-no-auth`.",
         },
         Key {
             name: "data_dir",
             kind: Kind::Path,
-            default: Meaning("`data/` and the node's name"),
+            missing: Meaning("`data/` and the node's name"),
             doc: "Where it keeps its state. Two nodes never share one.",
         },
         Key {
             name: "domain",
-            kind: Kind::Integer { unit: "", min: 0, max: u32::MAX as u64 },
-            default: Meaning("the node's id"),
+            kind: Kind::Integer {
+                unit: "",
+                min: 0,
+                max: u32::MAX as u64,
+            },
+            missing: Meaning("the node's id"),
             doc: "The failure domain, such as a rack. D2 puts copies into two domains.",
         },
         Key {
             name: "roles",
             kind: Kind::Choices(ROLES),
-            default: Value("[\"replica\"]"),
+            missing: Value("[\"replica\"]"),
             doc: "What it may host. Exactly one node is the controller.",
         },
         Key {
             name: "cores",
             kind: Kind::Cores,
-            default: Meaning("every core that the process may use"),
+            missing: Meaning("every core that the process may use"),
             doc: "The cores for its threads.",
         },
     ],
@@ -150,55 +162,66 @@ pub(crate) const LOGS: Section = Section {
         Key {
             name: "name",
             kind: Kind::Name,
-            default: Required,
+            missing: Required,
             doc: "The name that clients use; the command line uses `default` unless told otherwise.",
         },
         Key {
             name: "mode",
             kind: Kind::Choice(MODES),
-            default: Value("\"scalog\""),
+            missing: Value("\"scalog\""),
             doc: "The protocol that orders it.",
         },
         Key {
             name: "shards",
-            kind: Kind::Integer { unit: "shards", min: 1, max: 16_384 },
-            default: Value("1"),
+            kind: Kind::Integer {
+                unit: "shards",
+                min: 1,
+                max: 16_384,
+            },
+            missing: Value("1"),
             doc: "More shards take more appends at a time.",
         },
         Key {
             name: "replicas",
-            kind: Kind::Integer { unit: "replicas", min: 1, max: 7 },
-            default: Value("2"),
+            kind: Kind::Integer {
+                unit: "replicas",
+                min: 1,
+                max: 7,
+            },
+            missing: Value("2"),
             doc: "Copies of each record. An append is acknowledged when every copy is held, and `replicas - 1` failures lose nothing.",
         },
         Key {
             name: "durability",
             kind: Kind::Choice(DURABILITIES),
-            default: Value("\"D1\""),
+            missing: Value("\"D1\""),
             doc: "What an acknowledgement means. D0: in the memory of every replica. D1: flushed to the device of every replica. D2: D1 in two failure domains.",
         },
         Key {
             name: "retention_bytes_max",
-            kind: Kind::Size { min: 1 << 20, max: ANY },
-            default: Meaning("nothing is trimmed unless asked"),
+            kind: Kind::Size {
+                min: 1 << 20,
+                max: ANY,
+            },
+            missing: Meaning("nothing is trimmed unless asked"),
             doc: "The oldest records are trimmed when a replica holds more than this.",
         },
         Key {
             name: "root",
             kind: Kind::Node,
-            default: Meaning("the first node with the role"),
+            missing: Meaning("the first node with the role"),
             doc: "The node that decides the order.",
         },
         Key {
             name: "leaf",
             kind: Kind::Node,
-            default: Meaning("the first node with the role"),
+            missing: Meaning("the first node with the role"),
             doc: "The node that collects the shards' reports.",
         },
         Key {
             name: "placement",
             kind: Kind::Placement,
-            default: Meaning("round the nodes with the role `replica`"),
+            missing: Meaning("round the nodes with the role `replica`"),
             doc: "Per shard, the nodes of its replicas. Cannot be changed once the log exists.",
         },
     ],
@@ -211,26 +234,40 @@ pub(crate) const LIMITS: Section = Section {
     keys: &[
         Key {
             name: "memory_bytes_max",
-            kind: Kind::Size { min: 64 << 20, max: ANY },
-            default: Value("\"1GiB\""),
+            kind: Kind::Size {
+                min: 64 << 20,
+                max: ANY,
+            },
+            missing: Value("\"1GiB\""),
             doc: "Memory for records, all roles of the process together. At D0 it bounds how much a log holds.",
         },
         Key {
             name: "disk_bytes_max",
-            kind: Kind::Size { min: 256 << 20, max: ANY },
-            default: Value("\"16GiB\""),
+            kind: Kind::Size {
+                min: 256 << 20,
+                max: ANY,
+            },
+            missing: Value("\"16GiB\""),
             doc: "Space for records and cut logs in the data directory.",
         },
         Key {
             name: "connections_max",
-            kind: Kind::Integer { unit: "connections", min: 8, max: 16_384 },
-            default: Value("256"),
+            kind: Kind::Integer {
+                unit: "connections",
+                min: 8,
+                max: 16_384,
+            },
+            missing: Value("256"),
             doc: "Sessions with other processes and clients.",
         },
         Key {
             name: "uncommitted_records_max",
-            kind: Kind::Integer { unit: "records", min: 64, max: 1 << 32 },
-            default: Value("262_144"),
+            kind: Kind::Integer {
+                unit: "records",
+                min: 64,
+                max: 1 << 32,
+            },
+            missing: Value("262_144"),
             doc: "Records that a replica holds before they are ordered; appends beyond are told to wait.",
         },
     ],
@@ -244,19 +281,23 @@ pub(crate) const CORES: Section = Section {
         Key {
             name: "plan",
             kind: Kind::Choice(PLANS),
-            default: Value("\"auto\""),
+            missing: Value("\"auto\""),
             doc: "dedicated: a core per role. packed: several roles per core. cooperative: everything on one. auto: what the cores allow.",
         },
         Key {
             name: "priority",
             kind: Kind::Choice(PRIORITIES),
-            default: Value("\"normal\""),
+            missing: Value("\"normal\""),
             doc: "fifo asks for real-time priority (SCHED_FIFO 50); a refusal is printed and the normal one used.",
         },
         Key {
             name: "spin_us",
-            kind: Kind::Integer { unit: "µs", min: 0, max: 1_000_000 },
-            default: Value("50"),
+            kind: Kind::Integer {
+                unit: "µs",
+                min: 0,
+                max: 1_000_000,
+            },
+            missing: Value("50"),
             doc: "How long an idle thread spins before it yields and then sleeps. Threads that share a core yield at once.",
         },
     ],
@@ -270,13 +311,17 @@ pub(crate) const NETWORK: Section = Section {
         Key {
             name: "nic_profile",
             kind: Kind::Name,
-            default: Value("\"udp\""),
+            missing: Value("\"udp\""),
             doc: "The profile in `nic-profiles/` that selects and tunes the transport.",
         },
         Key {
             name: "mtu",
-            kind: Kind::Integer { unit: "bytes", min: 576, max: 65_535 },
-            default: Meaning("what the path allows: 65,535 on loopback, else 1,500"),
+            kind: Kind::Integer {
+                unit: "bytes",
+                min: 576,
+                max: 65_535,
+            },
+            missing: Meaning("what the path allows: 65,535 on loopback, else 1,500"),
             doc: "The largest IP packet.",
         },
     ],
@@ -289,14 +334,22 @@ pub(crate) const TIMING: Section = Section {
     keys: &[
         Key {
             name: "cut_interval_us",
-            kind: Kind::Integer { unit: "µs", min: 0, max: 1_000_000 },
-            default: Value("0"),
+            kind: Kind::Integer {
+                unit: "µs",
+                min: 0,
+                max: 1_000_000,
+            },
+            missing: Value("0"),
             doc: "The least time between two cuts; 0 cuts as fast as cuts become durable.",
         },
         Key {
             name: "dead_after_ms",
-            kind: Kind::Integer { unit: "ms", min: 50, max: 600_000 },
-            default: Value("3_000"),
+            kind: Kind::Integer {
+                unit: "ms",
+                min: 50,
+                max: 600_000,
+            },
+            missing: Value("3_000"),
             doc: "A peer that is silent for longer is given up.",
         },
     ],

@@ -87,7 +87,10 @@ impl Secret {
         match Self(bytes).write(file) {
             // Somebody was faster: theirs is the secret.
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Self::load(file),
-            Err(source) => Err(SecretError::Io { file: file.to_owned(), source }),
+            Err(source) => Err(SecretError::Io {
+                file: file.to_owned(),
+                source,
+            }),
             Ok(()) => Ok(Self(bytes)),
         }
     }
@@ -97,24 +100,42 @@ impl Secret {
     /// # Errors
     /// [`SecretError`]; effect none.
     pub fn load(file: &Path) -> Result<Self, SecretError> {
-        let io = |source| SecretError::Io { file: file.to_owned(), source };
+        let io = |source| SecretError::Io {
+            file: file.to_owned(),
+            source,
+        };
         let mode = fs::metadata(file).map_err(io)?.mode() & 0o7777;
         if mode & 0o077 != 0 {
-            return Err(SecretError::Open { file: file.to_owned(), mode });
+            return Err(SecretError::Open {
+                file: file.to_owned(),
+                mode,
+            });
         }
         let text = fs::read_to_string(file).map_err(io)?;
-        parse_hex(text.trim()).map(Self).ok_or_else(|| SecretError::Malformed { file: file.to_owned() })
+        parse_hex(text.trim())
+            .map(Self)
+            .ok_or_else(|| SecretError::Malformed {
+                file: file.to_owned(),
+            })
     }
 
     /// Writes a new file under another name and links it into place, so that nobody reads half a secret and none is replaced.
     fn write(&self, file: &Path) -> io::Result<()> {
-        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        if let Some(folder) = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
             fs::create_dir_all(folder)?;
         }
         let mut draft = file.as_os_str().to_owned();
         draft.push(format!(".{}.draft", std::process::id()));
         let draft = PathBuf::from(draft);
-        let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut out = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)?;
         let text: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
         let written = writeln!(out, "{text}").and_then(|()| out.sync_all());
         let linked = written.and_then(|()| fs::hard_link(&draft, file));
@@ -126,7 +147,8 @@ impl Secret {
     #[must_use]
     pub fn session_tokens(&self, session: SessionId, epoch: u64) -> (Token, Token) {
         let token = |direction: u8| {
-            let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+            let mut mac =
+                Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
             mac.update(b"ionian session token 1");
             mac.update(&session.get().to_le_bytes());
             mac.update(&epoch.to_le_bytes());
@@ -164,7 +186,11 @@ mod tests {
         let first = Secret::load_or_create(&file).unwrap();
         assert_eq!(Secret::load_or_create(&file).unwrap(), first);
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(fs::read_dir(folder.path().join("deep")).unwrap().count(), 1, "no draft stays");
+        assert_eq!(
+            fs::read_dir(folder.path().join("deep")).unwrap().count(),
+            1,
+            "no draft stays"
+        );
         assert!(!format!("{first:?}").contains(&fs::read_to_string(&file).unwrap()[..8]));
     }
 
@@ -185,7 +211,10 @@ mod tests {
         Secret::load_or_create(&file).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         let error = Secret::load_or_create(&file).unwrap_err().to_string();
-        assert!(error.contains("has mode 0640") && error.contains("chmod 600"), "{error}");
+        assert!(
+            error.contains("has mode 0640") && error.contains("chmod 600"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -195,7 +224,10 @@ mod tests {
         fs::write(&file, "abcd\n").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let error = Secret::load_or_create(&file).unwrap_err().to_string();
-        assert!(error.contains("does not hold 64 hexadecimal digits"), "{error}");
+        assert!(
+            error.contains("does not hold 64 hexadecimal digits"),
+            "{error}"
+        );
     }
 
     /// The first 8 bytes of HMAC-SHA-256, computed by another implementation.

@@ -20,17 +20,21 @@ const UNITS: &[(&str, u64)] = &[
 /// A sentence that says what is wrong; effect none.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '_').len();
+    let digits = text.len()
+        - text
+            .trim_start_matches(|c: char| c.is_ascii_digit() || c == '_')
+            .len();
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim_start();
-    let number: u64 = number
-        .replace('_', "")
-        .parse()
-        .map_err(|_| format!("{text:?} is not a size: write a whole number and a unit, such as 64MiB"))?;
+    let number: u64 = number.replace('_', "").parse().map_err(|_| {
+        format!("{text:?} is not a size: write a whole number and a unit, such as 64MiB")
+    })?;
     let (_, bytes) = UNITS
         .iter()
         .find(|(name, _)| *name == unit)
-        .ok_or_else(|| format!("{unit:?} is not a unit of size: use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB"))?;
+        .ok_or_else(|| {
+            format!("{unit:?} is not a unit of size: use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB")
+        })?;
     number
         .checked_mul(*bytes)
         .ok_or_else(|| format!("{text:?} is more than 2^64 bytes"))
@@ -43,7 +47,7 @@ pub fn format_size(bytes: u64) -> String {
         .iter()
         .take(4)
         .rev()
-        .find(|(_, unit)| bytes > 0 && bytes % unit == 0);
+        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
     match unit {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
@@ -60,11 +64,19 @@ mod tests {
         assert_eq!(parse_size(" 1_000 kB "), Ok(1_000_000));
         assert_eq!(parse_size("4096"), Ok(4096));
         assert_eq!(parse_size("0B"), Ok(0));
-        assert!(parse_size("64mib").unwrap_err().contains("\"mib\" is not a unit"));
+        assert!(
+            parse_size("64mib")
+                .unwrap_err()
+                .contains("\"mib\" is not a unit")
+        );
         assert!(parse_size("MiB").unwrap_err().contains("whole number"));
         assert!(parse_size("1.5GiB").unwrap_err().contains("not a unit"));
         assert!(parse_size("-1").unwrap_err().contains("whole number"));
-        assert!(parse_size("99999999999TiB").unwrap_err().contains("more than 2^64"));
+        assert!(
+            parse_size("99999999999TiB")
+                .unwrap_err()
+                .contains("more than 2^64")
+        );
     }
 
     #[test]

@@ -48,14 +48,22 @@ fn a_small_file_is_complete() {
     assert_eq!(config.name, "demo");
     assert_eq!(config.secret_file, Path::new("dir/cluster.secret"));
     assert_eq!(config.controller, NodeId::new(1));
-    let [one, two] = &config.nodes[..] else { panic!("two nodes") };
+    let [one, two] = &config.nodes[..] else {
+        panic!("two nodes")
+    };
     assert_eq!(one.data_dir, Path::new("dir/data/n1"));
     assert_eq!(two.domain, 2);
     assert!(one.roles.controller && one.roles.root && !two.roles.leaf && two.roles.replica);
     let log = &config.logs[0];
-    assert_eq!((log.mode, log.class), (OrderingMode::Scalog, Durability::D1));
+    assert_eq!(
+        (log.mode, log.class),
+        (OrderingMode::Scalog, Durability::D1)
+    );
     assert_eq!(log.shards, [[NodeId::new(1), NodeId::new(2)]]);
-    assert_eq!((log.root, log.leaf, log.retention_bytes_max), (NodeId::new(1), NodeId::new(1), None));
+    assert_eq!(
+        (log.root, log.leaf, log.retention_bytes_max),
+        (NodeId::new(1), NodeId::new(1), None)
+    );
     assert_eq!(config.limits.memory_bytes_max, 1 << 30);
     assert_eq!(config.cores.plan, PlanChoice::Auto);
     assert_eq!(config.network.mtu, None);
@@ -71,9 +79,17 @@ fn the_example_is_right_and_names_every_section() {
     assert_eq!(config.logs.len(), 2);
     assert_eq!(config.logs[0].shards.len(), 2);
     for section in schema::SECTIONS {
-        assert!(EXAMPLE.contains(section.name), "{} is not in the example", section.name);
+        assert!(
+            EXAMPLE.contains(section.name),
+            "{} is not in the example",
+            section.name
+        );
         for key in section.keys {
-            assert!(EXAMPLE.contains(key.name), "{} is not in the example", key.name);
+            assert!(
+                EXAMPLE.contains(key.name),
+                "{} is not in the example",
+                key.name
+            );
         }
     }
 }
@@ -137,20 +153,35 @@ fn syntax_errors_have_a_place() {
     let errors = parse("cluster = \"demo\nname = [1, 2\n[[nodes\n").unwrap_err();
     assert!(errors.problems.len() >= 2, "{errors}");
     for problem in &errors.problems {
-        assert!(problem.line > 0 && problem.what.starts_with("not TOML: "), "{errors}");
+        assert!(
+            problem.line > 0 && problem.what.starts_with("not TOML: "),
+            "{errors}"
+        );
     }
     let twice = error("cluster = \"a\"\ncluster = \"b\"\n");
-    assert!(twice.starts_with("dir/cluster.toml:2:1: not TOML: duplicate key"), "{twice}");
+    assert!(
+        twice.starts_with("dir/cluster.toml:2:1: not TOML: duplicate key"),
+        "{twice}"
+    );
 }
 
 #[test]
 fn what_is_missing_is_named_where_it_belongs() {
     let missing = error(&with("cluster = \"demo\"\n", ""));
-    assert_eq!(missing, "dir/cluster.toml:1:1: cluster is missing: the name of the cluster, for people");
+    assert_eq!(
+        missing,
+        "dir/cluster.toml:1:1: cluster is missing: the name of the cluster, for people"
+    );
     let missing = error(&with("address = \"127.0.0.1:7402\"\n", ""));
-    assert!(missing.starts_with("dir/cluster.toml:9:1: address is missing: where it listens"), "{missing}");
+    assert!(
+        missing.starts_with("dir/cluster.toml:9:1: address is missing: where it listens"),
+        "{missing}"
+    );
     let errors = parse("cluster = \"demo\"").unwrap_err().to_string();
-    assert!(errors.contains("1:17: there are no nodes") && errors.contains("there are no logs"), "{errors}");
+    assert!(
+        errors.contains("1:17: there are no nodes") && errors.contains("there are no logs"),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -172,7 +203,16 @@ fn addresses_have_a_host_and_a_port() {
     for good in ["[::1]:7402", "ten.example:7402", "10.0.0.9:65535"] {
         assert!(address(good).is_ok(), "{good}");
     }
-    for bad in ["127.0.0.1", ":7402", "::1:7402", "[::x]:7402", "a b:7402", "http://h:1", "h:99999", "h:"] {
+    for bad in [
+        "127.0.0.1",
+        ":7402",
+        "::1:7402",
+        "[::x]:7402",
+        "a b:7402",
+        "http://h:1",
+        "h:99999",
+        "h:",
+    ] {
         assert!(address(bad).is_err(), "{bad}");
     }
 }
@@ -181,12 +221,21 @@ fn addresses_have_a_host_and_a_port() {
 fn replicas_need_nodes() {
     let log = |keys: &str| with("name = \"default\"", &format!("name = \"default\"\n{keys}"));
     let short = error(&log("replicas = 3"));
-    assert!(short.contains("16:12: 3 replicas need as many nodes with the role replica; there are 2"), "{short}");
+    assert!(
+        short.contains("16:12: 3 replicas need as many nodes with the role replica; there are 2"),
+        "{short}"
+    );
     assert!(error(&log("replicas = 8")).contains("replicas is 8: give 1 to 7 replicas"));
     assert!(error(&log("root = \"n3\"")).contains("there is no node \"n3\"; did you mean n1?"));
     assert!(error(&log("root = \"n2\"")).contains("node n2 does not have the role root"));
-    assert!(error(&log("placement = [[\"n1\", \"n1\"]]")).contains("shard 0 has two replicas on node n1"));
-    assert!(error(&log("placement = [[\"n1\"]]")).contains("shard 0 is placed on 1 nodes, the log has 2 replicas"));
+    assert!(
+        error(&log("placement = [[\"n1\", \"n1\"]]"))
+            .contains("shard 0 has two replicas on node n1")
+    );
+    assert!(
+        error(&log("placement = [[\"n1\"]]"))
+            .contains("shard 0 is placed on 1 nodes, the log has 2 replicas")
+    );
     assert!(error(&log("placement = []")).contains("placement lists 0 shards, the log has 1"));
     let placed = parse(&log("placement = [[\"n2\", \"n1\"]]")).unwrap();
     assert_eq!(placed.logs[0].shards, [[NodeId::new(2), NodeId::new(1)]]);
@@ -195,24 +244,35 @@ fn replicas_need_nodes() {
 
 #[test]
 fn two_failure_domains_make_d2() {
-    let log = with("name = \"default\"", "name = \"default\"\ndurability = \"D2\"");
+    let log = with(
+        "name = \"default\"",
+        "name = \"default\"\ndurability = \"D2\"",
+    );
     assert!(parse(&log).is_ok());
     let one = log.replacen("id = 2", "id = 2\ndomain = 1", 1);
-    assert!(error(&one).contains("D2 needs copies in two failure domains; all replicas of shard 0 are in one"));
+    assert!(
+        error(&one)
+            .contains("D2 needs copies in two failure domains; all replicas of shard 0 are in one")
+    );
 }
 
 #[test]
 fn logs_are_told_apart() {
     let twice = format!("{GOOD}[[logs]]\nname = \"default\"\n");
     assert!(error(&twice).contains("17:8: log default is there twice"));
-    assert!(error(&with("[[logs]]", "[logs]")).contains("logs is a list of tables: write [[logs]]"));
+    assert!(
+        error(&with("[[logs]]", "[logs]")).contains("logs is a list of tables: write [[logs]]")
+    );
     assert!(error(&format!("{GOOD}[[limits]]\n")).contains("limits is a table: write [limits]"));
 }
 
 #[test]
 fn cores_are_numbers() {
     let cores = |cores: &str| with("id = 2", &format!("id = 2\ncores = {cores}"));
-    assert_eq!(parse(&cores("[2, 3]")).unwrap().nodes[1].cores, Some(vec![2, 3]));
+    assert_eq!(
+        parse(&cores("[2, 3]")).unwrap().nodes[1].cores,
+        Some(vec![2, 3])
+    );
     assert!(error(&cores("[1, 1]")).contains("names core 1 twice"));
     assert!(error(&cores("[]")).contains("leave the key out"));
     assert!(error(&cores("[-1]")).contains("give a whole number from 0"));
@@ -222,23 +282,42 @@ fn cores_are_numbers() {
 #[test]
 fn only_loopback_is_listened_on_unasked() {
     let mut node = parse(GOOD).unwrap().nodes.remove(0);
-    assert_eq!(node.bind_address(false).unwrap().to_string(), "127.0.0.1:7401");
+    assert_eq!(
+        node.bind_address(false).unwrap().to_string(),
+        "127.0.0.1:7401"
+    );
     node.address = String::from("0.0.0.0:7401");
     let refused = node.bind_address(false).unwrap_err().to_string();
     assert!(refused.contains("--insecure-no-auth"), "{refused}");
     assert!(node.bind_address(true).is_ok());
     node.address = String::from("no.such.host.invalid:7401");
-    assert!(matches!(node.bind_address(true), Err(BindError::Unresolved { .. })));
+    assert!(matches!(
+        node.bind_address(true),
+        Err(BindError::Unresolved { .. })
+    ));
 }
 
 #[test]
 fn a_missing_file_is_one_error() {
     let errors = ClusterConfig::load(Path::new("no/such/cluster.toml")).unwrap_err();
-    assert!(errors.to_string().starts_with("no/such/cluster.toml: cannot be read: "), "{errors}");
+    assert!(
+        errors
+            .to_string()
+            .starts_with("no/such/cluster.toml: cannot be read: "),
+        "{errors}"
+    );
 }
 
 #[test]
-fn defaults_are_inside_their_ranges() {
-    let config = parse(GOOD);
-    assert!(config.is_ok(), "reading every default checks it");
+fn half_a_file_is_an_error_and_never_a_panic() {
+    for (at, c) in EXAMPLE.char_indices() {
+        let half = ClusterConfig::parse(Path::new("cluster.toml"), &EXAMPLE[..at]);
+        let holes = ClusterConfig::parse(
+            Path::new("cluster.toml"),
+            &EXAMPLE.replacen(&EXAMPLE[at..at + c.len_utf8()], "µ", 1),
+        );
+        for errors in [half, holes].into_iter().filter_map(Result::err) {
+            assert!(!errors.problems.is_empty());
+        }
+    }
 }
