@@ -20,6 +20,7 @@ mod block;
 mod bounded;
 mod buf;
 mod clock;
+mod counting;
 pub mod dma;
 mod emulated;
 mod fabric;
@@ -35,6 +36,7 @@ pub use block::{
 pub use bounded::Bounded;
 pub use buf::{Buf, BufPool, PoolError, PoolLayout, PoolOptions, PoolStats};
 pub use clock::{Clock, ManualClock};
+pub use counting::CountingAllocator;
 pub use emulated::Emulated;
 pub use fabric::{CloseReason, Fabric, FabricCaps, FabricEvent, FabricEvents, SendError};
 pub use ionian_types::{ConnId, Effect, Time};

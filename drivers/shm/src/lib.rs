@@ -1,6 +1,6 @@
 //! Shared-memory fabric: single-producer single-consumer rings between reactors of one machine.
 //!
-//! [`ring`] makes one direction: a fixed ring of contiguous byte messages, zero-copy at both ends. [`duplex`] makes both
+//! [`ring()`] makes one direction: a fixed ring of contiguous byte messages, zero-copy at both ends. [`duplex`] makes both
 //! directions, and [`ShmFabric`] carries the [`Fabric`](ionian_driver_api::Fabric) contract over such pairs. Nothing is
 //! allocated after creation, and a full ring is backpressure.
 //!

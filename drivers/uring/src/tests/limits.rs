@@ -1,6 +1,8 @@
 //! What is refused, by which error, and that nothing happened.
 
-use std::process::Command;
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 
 use ionian_driver_api::{Effect, OpenError};
 
@@ -165,12 +167,24 @@ fn a_file_in_use_is_not_removed_under_the_device() {
 fn a_full_disk_refuses_new_files_only() {
     let temp = tempfile::tempdir().expect("a temporary directory");
     let mount = temp.path();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-        .arg(mount)
-        .output();
-    if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIP: mounting a small filesystem needs root and mount ({mounted:?})");
+    // By system calls and not by commands: a fork would share the locks that other tests hold at that moment.
+    let target = CString::new(mount.as_os_str().as_bytes()).expect("a path holds no zero");
+    let size = c"size=1m".as_ptr().cast();
+    // SAFETY: strings that end in zero and outlive the call.
+    if unsafe {
+        libc::mount(
+            c"tmpfs".as_ptr(),
+            target.as_ptr(),
+            c"tmpfs".as_ptr(),
+            0,
+            size,
+        )
+    } != 0
+    {
+        eprintln!(
+            "SKIP: mounting a small filesystem needs root ({})",
+            io::Error::last_os_error()
+        );
         return;
     }
     let result = std::panic::catch_unwind(|| {
@@ -219,11 +233,9 @@ fn a_full_disk_refuses_new_files_only() {
                 .expect("what failed left nothing behind");
         }
     });
-    let unmounted = Command::new("umount").arg(mount).status();
-    assert!(
-        unmounted.is_ok_and(|status| status.success()),
-        "the test's filesystem stays mounted"
-    );
+    // SAFETY: a string that ends in zero and outlives the call.
+    let unmounted = unsafe { libc::umount(target.as_ptr()) };
+    assert_eq!(unmounted, 0, "the test's filesystem stays mounted");
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
