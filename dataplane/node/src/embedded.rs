@@ -155,7 +155,6 @@ impl Embedded {
         let control = Control::Attach {
             place,
             link: Box::new(link),
-            to_controller: false,
         };
         // The mailbox is large; when it is full the connection never opens, and the caller sees a link that stays silent.
         let _ = self.mailbox.push(control);

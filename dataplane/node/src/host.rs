@@ -4,6 +4,8 @@
 //! answer), then its flush, then its outbox is carried. Places are polled in the order in which work flows through them
 //! (replicas, leaf, root), so that one pass carries an append from its primary to the root.
 
+mod datagrams;
+
 use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
@@ -12,13 +14,18 @@ use ionian_core::outbox::REPLY_BYTES_MAX;
 use ionian_types::{ConnId, Time};
 use ionian_wire::frame::Message;
 
+use crate::dial::Dial;
 use crate::link::ShmLink;
 use crate::role::{Machine, Place, outbox};
+use crate::udp::UdpPort;
+use datagrams::Inbox;
 
 /// Messages taken from one connection in one pass.
 const MESSAGES_PER_PASS: usize = 64;
 /// Connections of one host.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// Passes between two looks at the mailbox and at links whose other end may be gone. A power of two.
+const RARELY: u64 = 64;
 
 /// A place and its machine.
 #[derive(Debug)]
@@ -34,17 +41,44 @@ pub(crate) struct Tenant {
 #[derive(Debug)]
 struct Conn {
     tenant: usize,
-    link: ShmLink,
+    link: Link,
+}
+
+/// What carries a connection.
+#[derive(Debug)]
+enum Link {
+    Shm(Box<ShmLink>),
+    /// A session of the host's socket.
+    Udp(u32),
+}
+
+impl Link {
+    #[inline]
+    fn room(&mut self, udp: Option<&UdpPort>) -> usize {
+        match self {
+            Self::Shm(link) => link.room(),
+            Self::Udp(session) => udp.map_or(0, |udp| udp.room(*session)),
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, udp: Option<&mut UdpPort>, head: &[u8], body: &[u8]) -> bool {
+        match self {
+            Self::Shm(link) => link.send(head, body),
+            Self::Udp(session) => udp.is_some_and(|udp| udp.send(*session, head, body)),
+        }
+    }
 }
 
 /// What is asked of a host from outside its reactor.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// A connection to a place opened; `to_controller` marks it as the place's own connection to the controller.
+    /// A connection to a place opened.
     Attach {
+        /// The place.
         place: Place,
+        /// Its end.
         link: Box<ShmLink>,
-        to_controller: bool,
     },
 }
 
@@ -56,6 +90,11 @@ pub(crate) struct Host {
     free: Vec<ConnId>,
     out: Outbox,
     mailbox: Arc<ArrayQueue<Control>>,
+    udp: Option<UdpPort>,
+    /// Connection of each session of the socket.
+    udp_conns: Vec<Option<ConnId>>,
+    inbox: Inbox,
+    dials: Vec<Dial>,
     /// Messages that did not parse or came at a wrong time.
     pub(crate) bad_messages: u64,
     passes: u64,
@@ -69,6 +108,10 @@ impl Host {
             free: Vec::new(),
             out: outbox(CONNECTIONS_MAX),
             mailbox,
+            udp: None,
+            udp_conns: Vec::new(),
+            inbox: Inbox::default(),
+            dials: Vec::new(),
             bad_messages: 0,
             passes: 0,
         }
@@ -84,49 +127,71 @@ impl Host {
         self.tenants.sort_by_key(|tenant| rank(tenant.place));
     }
 
-    /// Connects a link to a place of this host.
+    pub(crate) fn tenants(&self) -> &[Tenant] {
+        &self.tenants
+    }
+
+    fn tenant_at(&self, place: Place) -> Option<usize> {
+        self.tenants.iter().position(|tenant| tenant.place == place)
+    }
+
+    /// Connects a link to a place of this host. `to_controller` marks it as the place's own connection to the controller.
     pub(crate) fn attach(&mut self, place: Place, link: ShmLink, to_controller: bool) {
-        let Some(tenant) = self.tenants.iter().position(|tenant| tenant.place == place) else {
-            return;
-        };
+        if let Some(tenant) = self.tenant_at(place) {
+            self.open(tenant, Link::Shm(Box::new(link)), to_controller);
+        }
+    }
+
+    fn open(&mut self, tenant: usize, link: Link, to_controller: bool) -> Option<ConnId> {
         let id = match self.free.pop() {
             Some(id) => id,
             None if self.conns.len() < CONNECTIONS_MAX => {
                 self.conns.push(None);
                 ConnId::new(self.conns.len() as u32 - 1)
             }
-            None => return,
+            None => return None,
         };
         self.conns[id.index()] = Some(Conn { tenant, link });
         let owner = &mut self.tenants[tenant];
         owner.conns.push(id);
         if to_controller {
             owner.controller = Some(id);
-            return;
+            if matches!(owner.machine, Machine::Waiting(_)) {
+                return Some(id);
+            }
         }
         self.set_room(id);
         self.tenants[tenant].machine.opened(id, &mut self.out);
-        self.carry(tenant);
+        self.carry();
+        Some(id)
     }
 
     fn set_room(&mut self, id: ConnId) {
         if let Some(conn) = &mut self.conns[id.index()] {
-            self.out.set_room(id, conn.link.room());
+            self.out.set_room(id, conn.link.room(self.udp.as_ref()));
         }
     }
 
-    /// One pass. Returns the number of messages moved.
+    /// One pass. Returns how much was done: 0 when there was nothing to do.
     pub(crate) fn poll(&mut self, now: Time) -> usize {
         self.passes += 1;
         let mut work = 0;
-        if self.passes % 64 == 0 {
+        if self.passes % RARELY == 0 {
             work += self.poll_rarely(now);
+        }
+        if self.udp.is_some() {
+            work += self.poll_udp(now);
         }
         for tenant in 0..self.tenants.len() {
             work += self.poll_tenant(tenant, now);
         }
         for conn in self.conns.iter_mut().flatten() {
-            conn.link.publish();
+            if let Link::Shm(link) = &mut conn.link {
+                link.publish();
+            }
+        }
+        if let Some(udp) = &mut self.udp {
+            udp.transmit(now);
         }
         work
     }
@@ -134,21 +199,16 @@ impl Host {
     /// What need not be looked at in every pass: the mailbox, and links whose other end is gone.
     fn poll_rarely(&mut self, now: Time) -> usize {
         let mut work = 0;
-        while let Some(control) = self.mailbox.pop() {
+        while let Some(Control::Attach { place, link }) = self.mailbox.pop() {
             work += 1;
-            match control {
-                Control::Attach {
-                    place,
-                    link,
-                    to_controller,
-                } => self.attach(place, *link, to_controller),
-            }
+            self.attach(place, *link, false);
         }
         for at in 0..self.conns.len() {
-            if self.conns[at]
-                .as_mut()
-                .is_some_and(|conn| conn.link.is_closed())
-            {
+            let closed = match self.conns[at].as_mut().map(|conn| &mut conn.link) {
+                Some(Link::Shm(link)) => link.is_closed(),
+                Some(Link::Udp(_)) | None => false,
+            };
+            if closed {
                 self.detach(now, ConnId::new(at as u32));
                 work += 1;
             }
@@ -166,59 +226,23 @@ impl Host {
             tenant.controller = None;
         }
         tenant.machine.closed(now, id);
+        for dial in self.dials.iter_mut().filter(|dial| dial.conn == Some(id)) {
+            dial.conn = None;
+        }
+        if let Link::Udp(session) = conn.link {
+            if let Some(udp) = &mut self.udp {
+                udp.close(now, session);
+            }
+            self.bind(session, None);
+        }
         self.free.push(id);
     }
 
     fn poll_tenant(&mut self, at: usize, now: Time) -> usize {
-        let mut work = 0;
-        {
-            let Self {
-                tenants,
-                conns,
-                out,
-                bad_messages,
-                ..
-            } = self;
-            let tenant = &mut tenants[at];
-            let mut index = 0;
-            while index < tenant.conns.len() {
-                let id = tenant.conns[index];
-                index += 1;
-                // What others say to a machine that has not started waits in the link.
-                if matches!(tenant.machine, Machine::Waiting(_)) && tenant.controller != Some(id) {
-                    continue;
-                }
-                let Some(conn) = &mut conns[id.index()] else {
-                    continue;
-                };
-                let room = conn.link.room();
-                out.set_room(id, room);
-                if room < REPLY_BYTES_MAX {
-                    continue;
-                }
-                for _ in 0..MESSAGES_PER_PASS {
-                    let Some(bytes) = conn.link.peek() else { break };
-                    match Message::new_checked(bytes) {
-                        Ok((message, _)) => {
-                            if let Machine::Waiting(_) = &tenant.machine {
-                                crate::start::on_waiting(tenant, now, id, &message, out);
-                            } else {
-                                tenant.machine.handle(now, id, &message, out);
-                            }
-                        }
-                        Err(_) => *bad_messages += 1,
-                    }
-                    conn.link.release();
-                    work += 1;
-                    if out.room(id) == 0 {
-                        break;
-                    }
-                }
-            }
-        }
+        let mut work = self.take_messages(at, now);
         crate::start::register(&mut self.tenants[at], &mut self.out);
         self.tenants[at].machine.flush(now, &mut self.out);
-        self.carry(at);
+        self.carry();
         if let Machine::Directory(_) = &self.tenants[at].machine {
             work += self.poll_directory(at, now);
         }
@@ -228,8 +252,54 @@ impl Host {
         work
     }
 
-    /// Carries the outbox of a tenant to its links.
-    fn carry(&mut self, at: usize) {
+    /// Hands over what has come by rings, and looks at the room of every connection.
+    fn take_messages(&mut self, at: usize, now: Time) -> usize {
+        let Self {
+            tenants,
+            conns,
+            out,
+            bad_messages,
+            udp,
+            ..
+        } = self;
+        let tenant = &mut tenants[at];
+        let mut work = 0;
+        let mut index = 0;
+        while index < tenant.conns.len() {
+            let id = tenant.conns[index];
+            index += 1;
+            let Some(conn) = &mut conns[id.index()] else {
+                continue;
+            };
+            let room = conn.link.room(udp.as_ref());
+            out.set_room(id, room);
+            let Link::Shm(link) = &mut conn.link else {
+                continue;
+            };
+            // What others say to a machine that has not started waits in the link.
+            let early =
+                matches!(tenant.machine, Machine::Waiting(_)) && tenant.controller != Some(id);
+            if room < REPLY_BYTES_MAX || early {
+                continue;
+            }
+            for _ in 0..MESSAGES_PER_PASS {
+                let Some(bytes) = link.peek() else { break };
+                match Message::new_checked(bytes) {
+                    Ok((message, _)) => crate::start::deliver(tenant, now, id, &message, out),
+                    Err(_) => *bad_messages += 1,
+                }
+                link.release();
+                work += 1;
+                if out.room(id) == 0 {
+                    break;
+                }
+            }
+        }
+        work
+    }
+
+    /// Carries the outbox to the links.
+    fn carry(&mut self) {
         if self.out.is_empty() {
             return;
         }
@@ -237,9 +307,9 @@ impl Host {
             tenants,
             conns,
             out,
+            udp,
             ..
         } = self;
-        let machine = &tenants[at].machine;
         for envelope in out.envelopes() {
             let Some(conn) = conns
                 .get_mut(envelope.conn.index())
@@ -247,18 +317,24 @@ impl Host {
             else {
                 continue;
             };
+            let machine = &tenants[conn.tenant].machine;
             let body = envelope
                 .body
                 .as_ref()
                 .map_or(&[][..], |run| machine.body(run));
             // Room was reserved when the machine sent; a link that shrank meanwhile is gone.
-            let _ = conn.link.send(out.head(envelope), body);
+            let _ = conn.link.send(udp.as_mut(), out.head(envelope), body);
         }
         out.clear();
     }
 
     fn poll_directory(&mut self, at: usize, now: Time) -> usize {
-        let Self { tenants, conns, .. } = self;
+        let Self {
+            tenants,
+            conns,
+            udp,
+            ..
+        } = self;
         let Machine::Directory(role) = &mut tenants[at].machine else {
             return 0;
         };
@@ -268,21 +344,17 @@ impl Host {
         crate::start::persist(role);
         let mut work = 0;
         let mut message = core::mem::take(&mut role.message);
-        while let Some(id) = {
+        loop {
             message.clear();
-            role.machine.poll(
-                now,
-                |id| {
-                    conns
-                        .get_mut(id.index())
-                        .and_then(Option::as_mut)
-                        .map_or(0, |conn| conn.link.room())
-                },
-                &mut message,
-            )
-        } {
+            let room = |id: ConnId| {
+                let conn = conns.get_mut(id.index()).and_then(Option::as_mut);
+                conn.map_or(0, |conn| conn.link.room(udp.as_ref()))
+            };
+            let Some(id) = role.machine.poll(now, room, &mut message) else {
+                break;
+            };
             if let Some(conn) = conns.get_mut(id.index()).and_then(Option::as_mut) {
-                let _ = conn.link.send(&message, &[]);
+                let _ = conn.link.send(udp.as_mut(), &message, &[]);
             }
             work += 1;
         }
@@ -292,9 +364,15 @@ impl Host {
 
     /// When the host must run again even if nothing comes.
     pub(crate) fn next_deadline(&self) -> Time {
-        self.tenants
+        let machines = self
+            .tenants
             .iter()
-            .map(|tenant| tenant.machine.next_deadline())
+            .map(|tenant| tenant.machine.next_deadline());
+        let sessions = self.udp.iter().map(UdpPort::next_deadline);
+        let dials = self.dials.iter().map(Dial::due_at);
+        machines
+            .chain(sessions)
+            .chain(dials)
             .min()
             .unwrap_or(Time::FAR)
     }
@@ -302,14 +380,17 @@ impl Host {
     /// Announces a sleep on every link; `false` (and nothing announced) when there is something to do.
     pub(crate) fn arm(&mut self) -> bool {
         for at in 0..self.conns.len() {
-            let armed = self.conns[at].as_mut().is_none_or(|conn| conn.link.arm());
+            let armed = match self.conns[at].as_mut().map(|conn| &mut conn.link) {
+                Some(Link::Shm(link)) => link.arm(),
+                Some(Link::Udp(_)) | None => true,
+            };
             if !armed {
                 self.disarm_first(at);
                 return false;
             }
         }
-        if !self.mailbox.is_empty() {
-            self.disarm_first(self.conns.len());
+        if !self.mailbox.is_empty() || self.udp.as_mut().is_some_and(|udp| !udp.arm()) {
+            self.disarm();
             return false;
         }
         true
@@ -318,18 +399,16 @@ impl Host {
     /// Takes the announcement back.
     pub(crate) fn disarm(&mut self) {
         self.disarm_first(self.conns.len());
-        // Whatever woke the host may be in the mailbox.
-        self.passes = self.passes / 64 * 64 + 63;
+        // Whatever woke the host may be in the mailbox: look there in the next pass.
+        self.passes |= RARELY - 1;
     }
 
     fn disarm_first(&mut self, count: usize) {
         for conn in self.conns[..count].iter_mut().flatten() {
-            conn.link.disarm();
+            if let Link::Shm(link) = &mut conn.link {
+                link.disarm();
+            }
         }
-    }
-
-    pub(crate) fn tenants(&self) -> &[Tenant] {
-        &self.tenants
     }
 }
 

@@ -29,8 +29,43 @@ pub(crate) fn register(tenant: &mut Tenant, out: &mut Outbox) {
     }
 }
 
+/// Hands a message to the machine of a place, or to its start.
+#[inline]
+pub(crate) fn deliver(
+    tenant: &mut Tenant,
+    now: Time,
+    conn: ConnId,
+    message: &Message<'_>,
+    out: &mut Outbox,
+) {
+    if tenant.controller == Some(conn) {
+        from_controller(tenant, now, conn, message, out);
+    } else {
+        tenant.machine.handle(now, conn, message, out);
+    }
+}
+
+#[cold]
+fn from_controller(
+    tenant: &mut Tenant,
+    now: Time,
+    conn: ConnId,
+    message: &Message<'_>,
+    out: &mut Outbox,
+) {
+    match (&mut tenant.machine, message) {
+        (Machine::Waiting(_), _) => on_waiting(tenant, now, conn, message, out),
+        // A later life has taken the place.
+        (_, Message::Registered(answer, reason)) if answer.inc == Inc::ZERO => {
+            tenant.machine = Machine::Refused(String::from_utf8_lossy(reason).into_owned());
+        }
+        (Machine::Root(_) | Machine::Leaf(_), _) => tenant.machine.handle(now, conn, message, out),
+        _ => {}
+    }
+}
+
 /// Handles a message to a place that has not started.
-pub(crate) fn on_waiting(
+fn on_waiting(
     tenant: &mut Tenant,
     now: Time,
     conn: ConnId,
@@ -40,9 +75,6 @@ pub(crate) fn on_waiting(
     let Machine::Waiting(waiting) = &mut tenant.machine else {
         return;
     };
-    if tenant.controller != Some(conn) {
-        return;
-    }
     match message {
         Message::Hello(hello, _) => waiting.hello = Some(*hello),
         Message::Registered(answer, reason) if answer.request == waiting.request => {

@@ -16,7 +16,7 @@ use ionian_types::{
 };
 
 use crate::codec::{Field, Reader, WireError, Writer};
-use crate::crc::crc32c;
+use crate::crc::crc32c_parts;
 
 /// The length of an entry header in bytes.
 pub const ENTRY_HEADER_BYTES: usize = 32;
@@ -405,10 +405,8 @@ fn read_round(reader: &mut Reader<'_>) -> Result<CutRound, WireError> {
 }
 
 fn entry_crc(bytes: &[u8]) -> u32 {
-    // The checksum field lies inside the header; both sides of it are covered, one after the other.
-    let head = crc32c(&bytes[..CRC_AT]);
-    let body = crc32c(&bytes[ENTRY_HEADER_BYTES..]);
-    head.rotate_left(1) ^ body
+    // The checksum field lies inside the header: everything before and after it is covered.
+    crc32c_parts(&bytes[..CRC_AT], &bytes[ENTRY_HEADER_BYTES..])
 }
 
 /// Names an entry that is being written.

@@ -1,3 +1,5 @@
+//! Tests of entries: what was written comes back, what was damaged does not.
+
 use super::*;
 use ionian_types::{Durability, LogId};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of messages: golden layouts, and bytes that nobody should send.
+
 use super::*;
 use ionian_types::*;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of records: golden bytes, round trips, damage.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,0 +1,347 @@
+//! Sessions over one UDP socket: the socket, its buffers, and the session of each peer.
+//!
+//! A session is opened by sending: its first message names the place that it is for. The other end makes a session only
+//! for a datagram whose token fits the cluster's secret, which it can tell without any state; everything else is dropped
+//! and counted, without an answer.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use ionian_core::session::tokens::peek;
+use ionian_core::session::{Session, SessionConfig, SessionState, Take};
+use ionian_driver_api::{BufPool, Packet, PacketBatch, PacketDevice, PoolLayout, PoolOptions};
+use ionian_types::{GuardEpoch, SessionId, Time};
+use ionian_udp::{UdpDevice, UdpOpenError, UdpOptions};
+
+use crate::config::Secret;
+
+/// Sessions of one socket.
+const SESSIONS_MAX: usize = 4096;
+/// The epoch of sessions in a cluster with a static secret.
+const STATIC_EPOCH: u64 = 1;
+
+/// Why a port could not be opened. Effect: none.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PortError {
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] UdpOpenError),
+    /// Memory for packets.
+    #[error("no memory for packet buffers: {0}")]
+    Pool(#[from] ionian_driver_api::PoolError),
+}
+
+/// Counters of a port.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct PortStats {
+    /// Datagrams of no session, with a wrong token or too short.
+    pub strangers: u64,
+    /// Datagrams that a session rejected.
+    pub rejected: u64,
+    /// Sessions refused because there are too many.
+    pub full: u64,
+    /// Messages delivered.
+    pub messages: u64,
+}
+
+#[derive(Debug)]
+struct Peer {
+    session: Session,
+    id: SessionId,
+    address: SocketAddr,
+    /// The other end opened it.
+    inbound: bool,
+    ended: bool,
+}
+
+/// A socket and its sessions.
+#[derive(Debug)]
+pub(crate) struct UdpPort {
+    device: UdpDevice,
+    pool: BufPool,
+    rx: PacketBatch,
+    tx: PacketBatch,
+    peers: Vec<Option<Peer>>,
+    free: Vec<u32>,
+    by_id: BTreeMap<SessionId, u32>,
+    secret: Secret,
+    template: SessionConfig,
+    pub(crate) stats: PortStats,
+}
+
+impl UdpPort {
+    pub(crate) fn open(options: &UdpOptions, secret: Secret) -> Result<Self, PortError> {
+        let device = UdpDevice::open(options)?;
+        let caps = device.caps();
+        let slots = if caps.payload_bytes_max > 8192 {
+            256
+        } else {
+            4096
+        };
+        let pool = BufPool::new(PoolOptions {
+            slots,
+            slot_bytes: caps.payload_bytes_max as u32,
+            layout: PoolLayout::Coloured,
+        })?;
+        let mut template = SessionConfig::new(
+            SessionId::new(0),
+            GuardEpoch::new(STATIC_EPOCH),
+            ionian_types::Token::new(0),
+            ionian_types::Token::new(0),
+        );
+        template.mtu_bytes = caps
+            .payload_bytes_max
+            .min(ionian_wire::packet::PACKET_BYTES_MAX);
+        template.receive_bytes_max = template.receive_bytes_max.max(16 * template.mtu_bytes);
+        if template.mtu_bytes > 8192 {
+            template.window_packets = 64;
+            template.receive_bytes_max = 4 << 20;
+            template.ack_every_packets = 4;
+        }
+        Ok(Self {
+            device,
+            pool,
+            rx: PacketBatch::with_capacity(caps.batch_max),
+            tx: PacketBatch::with_capacity(caps.batch_max * 2),
+            peers: Vec::with_capacity(64),
+            free: Vec::new(),
+            by_id: BTreeMap::new(),
+            secret,
+            template,
+            stats: PortStats::default(),
+        })
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.device.local_addr()
+    }
+
+    pub(crate) fn payload_bytes_max(&self) -> usize {
+        self.template.mtu_bytes
+    }
+
+    pub(crate) fn wake_fd(&self) -> Option<std::os::fd::RawFd> {
+        self.device.wake_fd()
+    }
+
+    /// Opens a session to a peer; `None` when there are too many.
+    pub(crate) fn dial(&mut self, now: Time, address: SocketAddr) -> Option<u32> {
+        let mut random = [0u8; 8];
+        getrandom::fill(&mut random).ok()?;
+        let id = SessionId::new(u64::from_le_bytes(random));
+        if self.by_id.contains_key(&id) {
+            return None;
+        }
+        self.admit(now, id, address, false)
+    }
+
+    fn admit(
+        &mut self,
+        now: Time,
+        id: SessionId,
+        address: SocketAddr,
+        inbound: bool,
+    ) -> Option<u32> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if self.peers.len() < SESSIONS_MAX => {
+                self.peers.push(None);
+                self.peers.len() as u32 - 1
+            }
+            None => {
+                self.stats.full += 1;
+                return None;
+            }
+        };
+        let (opener, other) = self.secret.session_tokens(id, STATIC_EPOCH);
+        let mut config = self.template.clone();
+        config.session = id;
+        (config.token_send, config.token_receive) = if inbound {
+            (other, opener)
+        } else {
+            (opener, other)
+        };
+        let session = Session::new(config, now).expect("the template is valid");
+        self.peers[index as usize] = Some(Peer {
+            session,
+            id,
+            address,
+            inbound,
+            ended: false,
+        });
+        self.by_id.insert(id, index);
+        Some(index)
+    }
+
+    /// Whether the other end opened the session.
+    pub(crate) fn is_inbound(&self, index: u32) -> bool {
+        self.peer(index).is_some_and(|peer| peer.inbound)
+    }
+
+    /// Receives what has come and hands each message to `deliver`. Returns the number of datagrams.
+    pub(crate) fn receive(
+        &mut self,
+        now: Time,
+        deliver: &mut impl FnMut(u32, usize, &[u8]) -> Take,
+    ) -> usize {
+        let mut count = 0;
+        for at in 0..self.peers.len() {
+            let Some(peer) = self.peers[at]
+                .as_mut()
+                .filter(|peer| peer.session.has_held())
+            else {
+                continue;
+            };
+            let room = peer.session.room_bytes();
+            let received = peer
+                .session
+                .resume(now, &mut |message| deliver(at as u32, room, message));
+            self.stats.messages += u64::from(received.messages);
+            count += received.messages as usize;
+        }
+        self.device.rx_burst(&mut self.pool, &mut self.rx);
+        while let Some(packet) = self.rx.pop() {
+            count += 1;
+            self.take(now, &packet, deliver);
+            self.pool.free(packet.buf);
+        }
+        count
+    }
+
+    fn take(
+        &mut self,
+        now: Time,
+        packet: &Packet,
+        deliver: &mut impl FnMut(u32, usize, &[u8]) -> Take,
+    ) {
+        let bytes = self.pool.bytes(&packet.buf);
+        let Some(prefix) = peek(bytes) else {
+            self.stats.strangers += 1;
+            return;
+        };
+        let index = match self.by_id.get(&prefix.session) {
+            Some(index) => *index,
+            None => {
+                let (opener, _) = self.secret.session_tokens(prefix.session, STATIC_EPOCH);
+                // Only a whole packet of a granted session, and its first, makes state.
+                let first = ionian_wire::packet::PacketView::new_checked(bytes)
+                    .is_ok_and(|view| view.header().seq == 1);
+                if prefix.token != opener || prefix.epoch.get() != STATIC_EPOCH || !first {
+                    self.stats.strangers += 1;
+                    return;
+                }
+                let Some(index) = self.admit(now, prefix.session, packet.peer, true) else {
+                    return;
+                };
+                index
+            }
+        };
+        let bytes = self.pool.bytes(&packet.buf);
+        let Some(peer) = self.peers[index as usize].as_mut() else {
+            return;
+        };
+        let room = peer.session.room_bytes();
+        match peer
+            .session
+            .receive(now, bytes, &mut |message| deliver(index, room, message))
+        {
+            Ok(received) => {
+                // A peer may come from another address after a restart of its network; the token says who it is.
+                peer.address = packet.peer;
+                self.stats.messages += u64::from(received.messages);
+            }
+            Err(_) => self.stats.rejected += 1,
+        }
+    }
+
+    /// Sends what sessions have to send, as far as the socket takes it.
+    pub(crate) fn transmit(&mut self, now: Time) -> usize {
+        let mut count = 0;
+        for peer in self.peers.iter_mut().flatten() {
+            if peer.session.next_deadline() <= now {
+                peer.session.on_deadline(now);
+            }
+            loop {
+                if self.tx.is_full() {
+                    count += self.device.tx_burst(&mut self.pool, &mut self.tx);
+                    if self.tx.is_full() {
+                        return count;
+                    }
+                }
+                let Some(mut buf) = self.pool.alloc() else {
+                    break;
+                };
+                let Some(len) = peer
+                    .session
+                    .poll_transmit(now, self.pool.slot_mut(&mut buf))
+                else {
+                    self.pool.free(buf);
+                    break;
+                };
+                self.pool.set_len(&mut buf, len);
+                // The batch has room: it was looked at above.
+                if let Err(packet) = self.tx.push(Packet {
+                    buf,
+                    peer: peer.address,
+                }) {
+                    self.pool.free(packet.buf);
+                }
+            }
+        }
+        count + self.device.tx_burst(&mut self.pool, &mut self.tx)
+    }
+
+    /// The next session that is over; it is forgotten.
+    pub(crate) fn take_ended(&mut self) -> Option<u32> {
+        let at = self.peers.iter().position(|peer| {
+            peer.as_ref()
+                .is_some_and(|peer| peer.ended || peer.session.state() != SessionState::Open)
+        })?;
+        if let Some(peer) = self.peers[at].take() {
+            self.by_id.remove(&peer.id);
+        }
+        self.free.push(at as u32);
+        Some(at as u32)
+    }
+
+    /// Ends a session; the other end is told, best effort.
+    pub(crate) fn close(&mut self, now: Time, index: u32) {
+        if let Some(peer) = self.peers.get_mut(index as usize).and_then(Option::as_mut) {
+            peer.session.close(now);
+        }
+        self.transmit(now);
+    }
+
+    /// Bytes that the session takes now.
+    #[inline]
+    pub(crate) fn room(&self, index: u32) -> usize {
+        self.peer(index).map_or(0, |peer| peer.session.room_bytes())
+    }
+
+    /// Sends one message. `false` when it does not fit or the session is over.
+    #[inline]
+    pub(crate) fn send(&mut self, index: u32, head: &[u8], body: &[u8]) -> bool {
+        let peer = self.peers.get_mut(index as usize).and_then(Option::as_mut);
+        peer.is_some_and(|peer| peer.session.push(&[head, body]).is_ok())
+    }
+
+    fn peer(&self, index: u32) -> Option<&Peer> {
+        self.peers.get(index as usize).and_then(Option::as_ref)
+    }
+
+    /// When a session wants to be looked at, and whether all is quiet until then.
+    pub(crate) fn next_deadline(&self) -> Time {
+        self.peers
+            .iter()
+            .flatten()
+            .map(|peer| peer.session.next_deadline())
+            .min()
+            .unwrap_or(Time::FAR)
+    }
+
+    /// Before a sleep: `false` if a packet waits that the descriptor does not show.
+    pub(crate) fn arm(&mut self) -> bool {
+        self.tx.is_empty() && self.device.arm()
+    }
+}
