@@ -142,6 +142,14 @@ pub enum AppendError {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestId(pub(super) u64);
 
+impl RequestId {
+    /// The bare number, for histories and traces.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// Why a request or subscription was not taken. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -218,6 +226,14 @@ pub enum Answer {
 /// Names one subscription of one client machine. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SubscriptionId(pub(super) u32);
+
+impl SubscriptionId {
+    /// The bare number, for histories and traces.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0 as u64
+    }
+}
 
 /// A run of records with consecutive positions, checked, borrowed from where it lies.
 #[derive(Clone, Copy, Debug)]

@@ -129,6 +129,23 @@ impl Client {
         Some(completion)
     }
 
+    /// Whether an append was taken and has no outcome yet.
+    #[must_use]
+    pub fn is_unresolved(&self, ticket: Ticket) -> bool {
+        self.lanes
+            .get(ticket.lane as usize)
+            .is_some_and(|lane| lane.floor <= ticket.number && ticket.number < lane.end)
+    }
+
+    /// The session and sequence number that an unresolved append's record carries now. A record that moves gets others.
+    #[must_use]
+    pub fn identity(&self, ticket: Ticket) -> Option<(SessionNo, ClientSeq)> {
+        let lane = self.lanes.get(ticket.lane as usize)?;
+        let session = lane.binding?.session;
+        self.is_unresolved(ticket)
+            .then(|| (session, lane.seq(ticket.number)))
+    }
+
     pub(super) fn flush_lanes(&mut self, now: Time, out: &mut Outbox) {
         for at in 0..self.lanes.len() {
             match self.lanes[at].state {
