@@ -34,7 +34,9 @@ pub use sleep::WakeHandle;
 
 use crate::clock::MonotonicClock;
 use crate::counters::{CounterReader, Counters, counters};
-use crate::pin::{PinError, Priority, PriorityOutcome, pin_current_thread, set_priority};
+use crate::pin::{
+    PinError, Priority, PriorityOutcome, pin_current_thread, set_precise_timeouts, set_priority,
+};
 use idle::{Ladder, Step};
 use sleep::{Sleeper, Woken};
 
@@ -216,6 +218,7 @@ impl Reactor {
             Some(core) => pin_current_thread(core).map(|()| Some(core)),
             None => Ok(None),
         };
+        set_precise_timeouts();
         ReactorStart {
             pinned,
             priority: set_priority(self.options.priority),

@@ -199,17 +199,19 @@ impl<W: Wake> Fabric for ShmFabric<W> {
     }
 
     fn arm(&mut self) -> bool {
-        let refused = self.conns.iter_mut().flatten().position(|conn| {
-            let room_came = match conn.wanted {
-                Some(len) => !conn.endpoint.tx.arm(len),
-                None => false,
-            };
-            conn.dirty || room_came || !conn.endpoint.rx.arm()
-        });
-        if refused.is_some() {
+        let mut work = false;
+        for conn in self.conns.iter_mut().flatten() {
+            // Room that came is reported once: whoever wanted it tries again now, or never.
+            let room_came = conn
+                .wanted
+                .take_if(|len| !conn.endpoint.tx.arm(*len))
+                .is_some();
+            work |= conn.dirty || room_came || !conn.endpoint.rx.arm();
+        }
+        if work {
             self.disarm();
         }
-        refused.is_none()
+        !work
     }
 
     fn disarm(&mut self) {

@@ -298,7 +298,8 @@ impl Consumer {
     }
 
     /// Gives the oldest message's room back, for good. The producer sees it in batches: at a quarter of the ring, when
-    /// `peek` finds nothing, or at `publish`.
+    /// `peek` finds nothing, or at `publish`. Only `publish` tells whether the producer must be woken: call it after the
+    /// last `release` of a batch.
     ///
     /// # Panics
     ///
@@ -396,7 +397,7 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// One end of two rings, one for each direction.
+/// One end of two rings, one for each direction. Dropping it does not wake a sleeping peer: whoever drops it does.
 #[derive(Debug)]
 pub struct Endpoint {
     /// To the peer.

@@ -109,6 +109,27 @@ fn sleepers_are_woken_once_for_data_and_for_room() {
     a.send(&mut pa, conn, refused).expect("room came");
     assert!(!a.arm(), "a message waits for its flush");
     a.flush();
+    assert!(a.arm());
+    a.disarm();
+}
+
+#[test]
+fn a_message_that_is_given_up_keeps_nobody_awake() {
+    let Pair {
+        mut a, mut b, conn, ..
+    } = pair();
+    let (mut pa, mut pb) = (pool(64), pool(64));
+    let refused = loop {
+        let buf = pa.alloc_from(&[7; 100]).expect("free");
+        if let Err(error) = a.send(&mut pa, conn, buf) {
+            break error.into_buf();
+        }
+    };
+    pa.free(refused);
+    a.flush();
+    b.poll(&mut pb, &mut Bounded::with_capacity(64));
+    assert!(!a.arm(), "room came: try again");
+    assert!(a.arm(), "nobody tried again");
 }
 
 #[test]
