@@ -65,7 +65,8 @@ impl<L: Link> Driver<L> {
             }
             LinkEvent::Map(map) => client.set_map(now, map),
         });
-        if now >= client.next_deadline() {
+        let due = now >= client.next_deadline();
+        if due {
             client.on_deadline(now);
         }
         let sent = self.send(now);
@@ -79,7 +80,7 @@ impl<L: Link> Driver<L> {
             self.map_at = now.after(MAP_PAUSE);
             self.link.refresh_map();
         }
-        events > 0 || sent
+        events > 0 || due || sent
     }
 
     fn send(&mut self, now: Time) -> bool {

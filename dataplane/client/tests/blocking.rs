@@ -200,6 +200,7 @@ fn a_time_out_says_what_the_append_may_have_done() {
     let mut config = MemoryCluster::config(1);
     config.append_timeout = Some(Nanos::from_ms(30));
     config.request_timeout = Some(Nanos::from_ms(30));
+    config.backoff_max = Nanos::from_ms(1);
     let mut log = Log::open(cluster.link(), config).unwrap();
     log.append(b"before").unwrap();
     cluster.refuse_appends(Some(7));

@@ -347,13 +347,13 @@ impl Client {
                 self.answer(id, Answer::TimedOut { effect }, 0);
                 continue;
             }
+            next = next.min(request.deadline);
             if request.asked.is_some() && now >= request.retry_at {
                 request.cursor = request.cursor.wrapping_add(1);
                 self.stats.request_retries += 1;
                 self.requests.queue(id);
                 continue;
             }
-            next = next.min(request.deadline);
             if request.retry_at > now {
                 next = next.min(request.retry_at);
             }
