@@ -107,6 +107,10 @@ impl Client {
         if lane.floor == number {
             lane.progress_at = now;
             let unbound = lane.binding.is_none();
+            let retry_at = lane.retry_at;
+            if retry_at > now {
+                self.wake(retry_at);
+            }
             if let Some(timeout) = self.config.append_timeout {
                 self.wake(now.after(timeout));
             }
