@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod client;
 pub mod cutlog;
 pub mod dedup;
+pub mod edge;
 pub mod index;
 pub mod leaf;
 pub mod outbox;
