@@ -317,7 +317,6 @@ impl Replica {
         self.last_own_run = None;
         self.progress_at = now;
         for peer in &mut self.peers {
-            peer.streaming = false;
             peer.have_due = true;
         }
         self.report_at = Time::ZERO;

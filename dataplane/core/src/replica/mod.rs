@@ -140,10 +140,12 @@ enum Kind {
 struct Peer {
     conn: Option<ConnId>,
     inc: Inc,
-    /// Own records below were sent; meaningful while `streaming`.
+    /// What the peer last said that it holds of the own segment: the generation it has entered, and the length. It may have
+    /// entered a view before this replica does.
+    have: Option<(ViewId, Lsn)>,
+    /// The own generation that is streamed to it, and the position below which everything was sent.
+    stream: Option<ViewId>,
     sent: Lsn,
-    /// Whether the peer said how much it holds of the current own generation.
-    streaming: bool,
     /// Tell the peer how much of its segment is held.
     have_due: bool,
     /// When it was last connected.
@@ -183,6 +185,7 @@ pub struct Replica {
     ack_ready: Vec<u32>,
     last_own_run: Option<Run>,
     progress_at: Time,
+    flushed_at: Time,
     peers: [Peer; SEGMENTS_PER_SHARD_MAX],
     leaf: Option<ConnId>,
     root: Option<ConnId>,
@@ -218,8 +221,9 @@ impl Replica {
         let peer = Peer {
             conn: None,
             inc: Inc::ZERO,
+            have: None,
+            stream: None,
             sent: Lsn::ZERO,
-            streaming: false,
             have_due: false,
             seen: now,
         };
@@ -241,6 +245,7 @@ impl Replica {
             ack_ready: Vec::with_capacity(1024),
             last_own_run: None,
             progress_at: now,
+            flushed_at: now,
             peers: [peer; SEGMENTS_PER_SHARD_MAX],
             leaf: None,
             root: None,
@@ -323,7 +328,8 @@ impl Replica {
                 let peer = &mut self.peers[slot.index()];
                 if peer.conn == Some(conn) {
                     peer.conn = None;
-                    peer.streaming = false;
+                    peer.have = None;
+                    peer.stream = None;
                     peer.seen = now;
                 }
             }
@@ -407,7 +413,8 @@ impl Replica {
                 *peer = Peer {
                     conn: Some(conn),
                     inc: hello.inc,
-                    streaming: false,
+                    have: None,
+                    stream: None,
                     have_due: true,
                     seen: now,
                     ..*peer
@@ -432,6 +439,7 @@ impl Replica {
 
     /// Sends everything cumulative for which there is room: acks, replication, reports, deliveries, requests.
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
+        self.flushed_at = now;
         self.settle_journal();
         self.flush_acks(out);
         self.flush_replication(out);
@@ -448,11 +456,22 @@ impl Replica {
     /// When [`Self::flush`] must run even if nothing happens.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        let mut deadline = self.report_at.after(self.config.timing.report);
+        let mut deadline = Time::FAR;
+        if self.leaf.is_some() && self.is_member() {
+            deadline = self.report_at.after(self.config.timing.report);
+        }
         if !self.waiters.is_empty() {
             deadline = deadline.min(self.progress_at.after(self.config.timing.gap));
         }
-        deadline.min(self.catchup.deadline(self.config.timing.retry))
+        deadline = deadline.min(self.catchup.deadline(self.config.timing.retry));
+        if !self.reads.is_empty() {
+            deadline = deadline.min(self.flushed_at.after(self.config.timing.retry));
+        }
+        // What was due at the last flush waits for more than time.
+        if deadline <= self.flushed_at {
+            deadline = self.flushed_at.after(self.config.timing.retry);
+        }
+        deadline
     }
 
     fn flush_report(&mut self, now: Time, out: &mut Outbox) {

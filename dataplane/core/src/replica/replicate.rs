@@ -24,27 +24,44 @@ struct Seen {
 impl Replica {
     /// A peer says how much of the own segment it holds: stream to it from there.
     pub(super) fn on_have(&mut self, slot: Slot, have: &Have) {
-        let own = self.config.slot;
         if have.segment != self.own_segment() {
             self.counters.unexpected += 1;
             return;
         }
+        let peer = &mut self.peers[slot.index()];
+        peer.have = Some((have.generation, have.len));
+        peer.stream = None;
+    }
+
+    /// Starts to stream the own segment to a peer, if what the peer last said fits what this replica knows now. A peer that
+    /// has not entered this generation says so again once it has; one that misses committed records of older generations
+    /// copies these first. One that has entered it earlier has said so already.
+    fn start_stream(&mut self, slot: usize) -> bool {
+        let own = self.config.slot;
         let Some(segment) = self
             .state
             .as_ref()
             .and_then(|state| state.segments.get(own.index()))
         else {
-            return;
+            return false;
         };
-        // A peer that has not entered this generation will say so again once it has; one that misses committed records of
-        // older generations copies these first.
-        let in_step = segment.is_open_in(have.generation)
-            && segment.writer == self.config.inc
-            && have.len >= segment.opened_at
-            && have.len <= self.store.len(own);
-        let peer = &mut self.peers[slot.index()];
-        peer.streaming = in_step;
-        peer.sent = have.len;
+        if segment.writer != self.config.inc || segment.generation == ionian_types::ViewId::ZERO {
+            return false;
+        }
+        if self.peers[slot].stream == Some(segment.generation) {
+            return true;
+        }
+        let held = self.store.len(own);
+        let fits = |(generation, len): (ionian_types::ViewId, Lsn)| {
+            generation == segment.generation && len >= segment.opened_at && len <= held
+        };
+        let Some((generation, len)) = self.peers[slot].have.filter(|have| fits(*have)) else {
+            return false;
+        };
+        let peer = &mut self.peers[slot];
+        peer.stream = Some(generation);
+        peer.sent = len;
+        true
     }
 
     pub(super) fn flush_replication(&mut self, out: &mut Outbox) {
@@ -55,11 +72,11 @@ impl Replica {
             if peer.have_due {
                 self.flush_have(slot, conn, out);
             }
-            if !peer.streaming {
+            if !self.start_stream(slot) {
                 continue;
             }
             let end = self.store.len(own);
-            let mut sent = peer.sent;
+            let mut sent = self.peers[slot].sent;
             while sent < end {
                 let room = out.room(conn);
                 if room < SEND_ROOM_MIN {

@@ -3,6 +3,7 @@
 use ionian_types::{EntryNo, Gsn, Lsn, NodeId, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
 
 use super::Replica;
+use crate::cutlog::ShardState;
 
 /// Events counted since the start of this life.
 #[derive(Clone, Copy, Default, Debug)]
@@ -79,6 +80,12 @@ pub struct ReplicaStatus {
 }
 
 impl Replica {
+    /// The shard as of the last entry applied; `None` before its first view.
+    #[must_use]
+    pub const fn shard_state(&self) -> Option<&ShardState> {
+        self.state.as_ref()
+    }
+
     /// The replica at a glance.
     #[must_use]
     pub fn status(&self, now: Time) -> ReplicaStatus {

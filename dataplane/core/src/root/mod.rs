@@ -373,6 +373,12 @@ impl Root {
         }
     }
 
+    /// A committed entry, while it is in memory.
+    #[must_use]
+    pub fn committed_entry(&self, entry: EntryNo) -> Option<&[u8]> {
+        self.log.get(entry).filter(|_| entry <= self.committed)
+    }
+
     /// The root at a glance.
     #[must_use]
     pub fn status(&self) -> RootStatus {
