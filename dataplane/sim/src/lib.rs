@@ -1,2 +1,27 @@
 //! The deterministic world: virtual clock, network and disk around the shipped machines.
+//!
+//! [`World`] runs the whole of a cluster — controller, root, leaf, two shards of two replicas, clients — in one thread. The
+//! machines are those that ship; only the edge is made here: connections, their delays and ends, lost datagrams, crashes,
+//! pauses. Everything that happens follows from a seed and a [`Plan`]; what clients see and what the machines say is judged
+//! against the raw cut log as it happens.
+//!
+//! ```text
+//! start -> warm-up -> faults -> heal -> no new work, everything settles -> a last reader walks the log -> checks
+//! ```
 #![forbid(unsafe_code)]
+
+pub mod app;
+mod checks;
+mod edges;
+mod faults;
+pub mod history;
+pub mod net;
+pub mod plan;
+pub mod process;
+pub mod reference;
+pub mod rng;
+mod wires;
+pub mod world;
+
+pub use plan::{FAULTS, Fault, Network, Plan};
+pub use world::{Failure, Report, World};

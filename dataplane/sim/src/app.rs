@@ -1,0 +1,344 @@
+//! The application above a client machine: appends, reads, asks for the tail, trims, subscribes, and tells the history
+//! what it did and saw.
+
+use std::collections::BTreeMap;
+
+use ionian_core::client::{
+    Answer, Choice, Client, Outcome, Policy, RecordRun, RequestId, Sink, SubscriptionId,
+};
+use ionian_types::{Effect, GapKind, Gsn, Time};
+
+use crate::history::{Ended, History};
+use crate::plan::Plan;
+use crate::rng::Rng;
+
+/// What a request asked, and what was known then.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Tail { floor: u64 },
+    Trim { upto: u64 },
+    Read { gsn: u64, floor: u64 },
+}
+
+/// A subscription.
+#[derive(Clone, Copy, Debug)]
+pub struct Sub {
+    /// Its name.
+    pub id: SubscriptionId,
+    /// The next position expected.
+    pub next: u64,
+    /// It said "not now".
+    blocked: bool,
+    /// It must reach the tail for the run to be over.
+    pub follows: bool,
+}
+
+/// The application of one client.
+#[derive(Debug)]
+pub struct App {
+    number: u32,
+    /// Whether its appends keep the order in which it issues them.
+    pub sticky: bool,
+    rng: Rng,
+    tickets: BTreeMap<(u32, u64), u64>,
+    requests: BTreeMap<RequestId, Asked>,
+    /// Its subscriptions.
+    pub subs: Vec<Sub>,
+    payload: Vec<u8>,
+}
+
+/// The payload of an append: its number, and bytes that follow from it.
+fn payload_of(id: u64, len: usize, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&id.to_le_bytes());
+    let mut rng = Rng::stream(id, "payload");
+    while out.len() < len.max(8) {
+        out.push(rng.next() as u8);
+    }
+}
+
+/// The number in a payload; `None` when its bytes are not those of that number.
+#[must_use]
+pub fn id_of(payload: &[u8]) -> Option<u64> {
+    let id = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?);
+    let mut expected = Vec::new();
+    payload_of(id, payload.len(), &mut expected);
+    (expected == payload).then_some(id)
+}
+
+impl App {
+    /// Client `number` of a run.
+    #[must_use]
+    pub fn new(number: u32, seed: u64, client: &mut Client) -> Self {
+        let mut rng = Rng::stream(seed, &format!("app {number}"));
+        let sticky = number == 0 || rng.permille(500);
+        if !sticky {
+            client.set_policy(Policy::Spread);
+        }
+        Self {
+            number,
+            sticky,
+            rng,
+            tickets: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            subs: Vec::new(),
+            payload: Vec::new(),
+        }
+    }
+
+    /// Nanoseconds until it acts again.
+    pub fn pause(&mut self, plan: &Plan) -> u64 {
+        self.rng.range(plan.think_ns / 4, plan.think_ns * 2)
+    }
+
+    /// Whether everything that it began has ended.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.tickets.is_empty() && self.requests.is_empty()
+    }
+
+    /// What it waits for, for people.
+    #[must_use]
+    pub fn waits(&self) -> String {
+        format!("appends {:?}, requests {:?}", self.tickets, self.requests)
+    }
+
+    /// Does something.
+    pub fn act(&mut self, now: Time, client: &mut Client, plan: &Plan, history: &mut History) {
+        self.resume_all(now, client, history);
+        match self.rng.below(20) {
+            0 => self.ask(
+                now,
+                client,
+                Asked::Tail {
+                    floor: history.evidence,
+                },
+            ),
+            1 | 2 if history.evidence > 0 => {
+                let gsn = match self.rng.below(4) {
+                    0 => self.rng.below(history.evidence + 20),
+                    1 => history.evidence - 1,
+                    _ => history.evidence.saturating_sub(self.rng.below(100)),
+                };
+                let floor = history.evidence;
+                self.ask(now, client, Asked::Read { gsn, floor });
+            }
+            3 if plan.trims && self.rng.permille(150) && history.evidence > 0 => {
+                let upto = match self.rng.below(10) {
+                    0 => history.evidence + 1000,
+                    _ => history.evidence.saturating_sub(self.rng.below(200)),
+                };
+                history.trim_asked = history.trim_asked.max(upto);
+                self.ask(now, client, Asked::Trim { upto });
+            }
+            4 if self.subs.len() < 2 => {
+                let from = if self.rng.permille(500) {
+                    0
+                } else {
+                    self.rng.below(history.evidence + 1)
+                };
+                self.subscribe(now, client, from, true);
+            }
+            5 if self.subs.len() > 1 && self.rng.permille(200) => {
+                let sub = self.subs.swap_remove(self.rng.below(2) as usize);
+                client.unsubscribe(sub.id);
+            }
+            _ => {
+                for _ in 0..self.rng.range(1, 8) {
+                    self.append(now, client, plan, history);
+                }
+            }
+        }
+    }
+
+    /// Takes up the subscriptions that it put off.
+    pub fn resume_all(&mut self, now: Time, client: &mut Client, history: &mut History) {
+        for at in 0..self.subs.len() {
+            if self.subs[at].blocked && self.rng.permille(500) {
+                self.subs[at].blocked = false;
+                let id = self.subs[at].id;
+                client.resume(now, id, &mut Tap { app: self, history });
+            }
+        }
+    }
+
+    /// One append.
+    pub fn append(&mut self, now: Time, client: &mut Client, plan: &Plan, history: &mut History) {
+        if client.outstanding() >= plan.outstanding_max {
+            return;
+        }
+        let id = history.ops.len() as u64;
+        let len = self.rng.below(plan.payload_bytes_max + 1) as usize;
+        payload_of(id, len, &mut self.payload);
+        if let Ok(ticket) = client.append(now, &self.payload, Choice::Policy) {
+            let taken = history.invoke(self.number, now);
+            debug_assert_eq!(taken, id, "numbers are dense");
+            self.tickets.insert((ticket.lane, ticket.number), id);
+        }
+    }
+
+    /// A new subscription.
+    pub fn subscribe(&mut self, now: Time, client: &mut Client, from: u64, follows: bool) {
+        if let Ok(id) = client.subscribe(now, Gsn::new(from)) {
+            self.subs.push(Sub {
+                id,
+                next: from,
+                blocked: false,
+                follows,
+            });
+        }
+    }
+
+    /// Asks for the record at a position.
+    pub fn read(&mut self, now: Time, client: &mut Client, gsn: u64, floor: u64) {
+        self.ask(now, client, Asked::Read { gsn, floor });
+    }
+
+    fn ask(&mut self, now: Time, client: &mut Client, asked: Asked) {
+        let request = match asked {
+            Asked::Tail { .. } => client.tail(now),
+            Asked::Trim { upto } => client.trim(now, Gsn::new(upto)),
+            Asked::Read { gsn, .. } => client.read(now, Gsn::new(gsn)),
+        };
+        if let Ok(id) = request {
+            self.requests.insert(id, asked);
+        }
+    }
+
+    /// Takes over what the machine has to say.
+    pub fn collect(&mut self, client: &mut Client, history: &mut History) {
+        while let Some(completion) = client.poll_completion() {
+            for offset in 0..u64::from(completion.count) {
+                let ticket = (completion.first.lane, completion.first.number + offset);
+                let Some(id) = self.tickets.remove(&ticket) else {
+                    history.fail(|| {
+                        format!(
+                            "ticket {ticket:?} was completed and never given, or completed twice"
+                        )
+                    });
+                    continue;
+                };
+                let ended = match completion.outcome {
+                    Outcome::Ordered { first_gsn, .. } => Ended::Ordered(first_gsn.get() + offset),
+                    Outcome::Failed {
+                        effect: Effect::None,
+                        ..
+                    } => Ended::NoEffect,
+                    Outcome::Failed { .. } => Ended::Unknown,
+                };
+                history.ended(id, ended);
+            }
+        }
+        let mut payload = core::mem::take(&mut self.payload);
+        while let Some((request, answer)) = client.poll_answer(&mut payload) {
+            let Some(asked) = self.requests.remove(&request) else {
+                history
+                    .fail(|| format!("{request:?} was answered and never made, or answered twice"));
+                continue;
+            };
+            judge(asked, &answer, &payload, history);
+        }
+        self.payload = payload;
+    }
+}
+
+fn judge(asked: Asked, answer: &Answer, payload: &[u8], history: &mut History) {
+    match (asked, answer) {
+        (_, Answer::TimedOut { .. }) => {}
+        (Asked::Tail { floor }, Answer::Tail { tail, head, .. }) => {
+            history.tail(floor, tail.get(), head.get())
+        }
+        (Asked::Trim { upto }, Answer::TrimDone { head, .. }) => {
+            history.seen.trims += 1;
+            let asked = history.trim_asked;
+            history.check(head.get() >= upto && head.get() <= asked, || {
+                format!("a trim to {upto} is done with head {head}, asked for up to {asked}")
+            });
+        }
+        (Asked::Trim { upto }, Answer::TrimBeyondTail { tail }) => {
+            history.check(tail.get() < upto, || {
+                format!("a trim to {upto} was refused at tail {tail}")
+            });
+        }
+        (Asked::Read { gsn, .. }, Answer::Record { gsn: at, .. }) => {
+            history.seen.reads += 1;
+            let id = id_of(payload);
+            history.check(at.get() == gsn && id.is_some(), || {
+                format!("a read of {gsn} gave {at} with a damaged payload")
+            });
+            if let Some(id) = id {
+                history.saw(gsn, id, "a read");
+            }
+        }
+        (Asked::Read { gsn, .. }, Answer::Gap { kind, .. }) => history.gap(gsn, gsn + 1, *kind),
+        (Asked::Read { gsn, .. }, Answer::Trimmed { .. }) => {
+            history.gap(gsn, gsn + 1, GapKind::Trim)
+        }
+        (Asked::Read { gsn, floor }, Answer::Unwritten { .. }) => {
+            history.check(gsn >= floor, || format!("S7: position {gsn} is unwritten, positions below {floor} were known before it was asked for"));
+        }
+        (asked, answer) => history.fail(|| format!("{asked:?} was answered by {answer:?}")),
+    }
+}
+
+#[derive(Debug)]
+/// Takes deliveries, or not, as the application likes.
+pub struct Tap<'a> {
+    /// The application.
+    pub app: &'a mut App,
+    /// The history.
+    pub history: &'a mut History,
+}
+
+impl Tap<'_> {
+    fn expect(&mut self, id: SubscriptionId, from: u64, to: u64) {
+        let Some(sub) = self.app.subs.iter_mut().find(|sub| sub.id == id) else {
+            return self
+                .history
+                .fail(|| format!("{id:?} was ended and gets {from}..{to}"));
+        };
+        let next = core::mem::replace(&mut sub.next, to);
+        self.history.check(next == from && from < to, || {
+            format!("delivery: {id:?} is at {next} and gets {from}..{to}")
+        });
+    }
+
+    fn refuses(&mut self, id: SubscriptionId) -> bool {
+        let refuses = self.app.rng.permille(20);
+        if let Some(sub) = self.app.subs.iter_mut().find(|sub| sub.id == id) {
+            sub.blocked |= refuses;
+        }
+        refuses
+    }
+}
+
+impl Sink for Tap<'_> {
+    fn records(&mut self, id: SubscriptionId, run: &RecordRun<'_>) -> u32 {
+        let mut taken = 0;
+        for (gsn, _, payload) in run.records() {
+            if self.refuses(id) {
+                break;
+            }
+            let gsn = gsn.get();
+            self.expect(id, gsn, gsn + 1);
+            match id_of(payload) {
+                Some(number) => self.history.saw(gsn, number, "a subscription"),
+                None => self
+                    .history
+                    .fail(|| format!("the record delivered at {gsn} is damaged")),
+            }
+            self.history.seen.delivered += 1;
+            taken += 1;
+        }
+        taken
+    }
+
+    fn gap(&mut self, id: SubscriptionId, from: Gsn, to: Gsn, kind: GapKind) -> bool {
+        if self.refuses(id) {
+            return false;
+        }
+        self.expect(id, from.get(), to.get());
+        self.history.gap(from.get(), to.get(), kind);
+        true
+    }
+}

@@ -1,0 +1,404 @@
+//! The invariants O1 to O10 of the ordering protocol, checked on the machines themselves and on everything they say.
+
+use ionian_store::{Fetch, Store};
+use ionian_types::{ConnId, EntryNo, Lsn, Slot};
+use ionian_wire::Reader;
+use ionian_wire::frame::{AppendAck, DownShard, FateOutcome, LocateAnswer, LocateStatus, Message};
+use ionian_wire::record::RecordView;
+
+use crate::app::id_of;
+use crate::edges::client_id;
+use crate::history::History;
+use crate::process::{Machine, Place, ProcId};
+use crate::reference::{Content, Fresh};
+use crate::world::{Event, LIVENESS_NS, Phase, World};
+
+/// The record at a position of a store: its generation and content.
+fn record_at(store: &mut Store, slot: Slot, position: u64) -> Option<(u64, Content)> {
+    let from = Lsn::new(position);
+    let Fetch::Ready(run) = store.run(slot, from, Lsn::new(position + 1), usize::MAX) else {
+        return None;
+    };
+    let view = RecordView::new_checked(store.bytes(&run)).ok()?;
+    let header = view.header();
+    if header.position != from || header.segment.slot != slot {
+        return None;
+    }
+    let content = Content {
+        client: header.client.get(),
+        session: header.session.get(),
+        seq: header.seq.get(),
+        id: id_of(view.payload())?,
+    };
+    Some((header.generation.get(), content))
+}
+
+impl World {
+    /// Takes over what the root counts as committed since it was last looked at.
+    pub(crate) fn ingest(&mut self, proc: ProcId) {
+        let mut fresh = Vec::new();
+        let Machine::Root(root) = &self.procs[proc].machine else {
+            return;
+        };
+        let status = root.status();
+        let mut next = self.history.reference.last + 1;
+        next = next.max(status.cut_log_first.get());
+        while next <= status.commit.get() {
+            let Some(bytes) = root.committed_entry(EntryNo::new(next)) else {
+                return self
+                    .history
+                    .fail(|| format!("O1: entry {next} is committed and not there"));
+            };
+            let taken = self.history.reference.take(next, bytes, &mut fresh);
+            if let Err(what) = taken {
+                return self.history.fail(|| what);
+            }
+            next += 1;
+        }
+        for run in fresh {
+            self.look_up(&run);
+        }
+    }
+
+    /// O2, O3: what was just ordered is held by every live member that the shard lists, with one content.
+    fn look_up(&mut self, run: &Fresh) {
+        let writers: Vec<u64> = self.history.reference.shards[&run.shard.get()]
+            .segments
+            .iter()
+            .map(|segment| segment.writer)
+            .collect();
+        for (slot, writer) in writers.into_iter().enumerate() {
+            let member = self
+                .procs
+                .iter_mut()
+                .filter(|process| process.alive)
+                .find_map(|process| match &mut process.machine {
+                    Machine::Replica(replica)
+                        if replica.config().shard == run.shard
+                            && replica.config().slot.index() == slot
+                            && replica.config().inc.get() == writer =>
+                    {
+                        Some(replica)
+                    }
+                    _ => None,
+                });
+            let Some(replica) = member else { continue };
+            let durable = replica.store().durable_len(run.slot).get();
+            self.history.check(durable >= run.to, || {
+                format!("O3: {run:?} was committed while the member in slot {slot} holds {durable} at the class")
+            });
+            for position in run.from..run.to {
+                let gsn = run.gsn + (position - run.from);
+                match record_at(replica.store_mut(), run.slot, position) {
+                    Some((generation, content)) => {
+                        self.history.check(generation == run.generation, || {
+                            format!("O2: position {position} of {run:?} is of generation {generation} in slot {slot}")
+                        });
+                        note(&mut self.history, gsn, content);
+                    }
+                    None => self.history.fail(|| {
+                        format!(
+                            "O3: {run:?}: the member in slot {slot} has no record at {position}"
+                        )
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Checks a message as it leaves.
+    pub(crate) fn inspect(&mut self, proc: ProcId, conn: ConnId, bytes: &[u8]) {
+        let Ok((message, _)) = Message::new_checked(bytes) else {
+            return self
+                .history
+                .fail(|| "a machine sent what does not parse".into());
+        };
+        match message {
+            Message::Down(down, _) => {
+                let span = self.history.reference.spans.get(&down.entry.get()).copied();
+                let fits = span == Some((down.base.get(), down.total));
+                self.history
+                    .check(fits, || format!("O6: {down:?}, the entry spans {span:?}"));
+            }
+            Message::DownShard(down, tail) => self.o6_split(&down, tail),
+            Message::AppendAck(ack, _) => self.o7_ack(&ack),
+            Message::LocateAnswer(answer, _) => self.located(&answer),
+            Message::TailAnswer(answer, _) => {
+                let end = self.history.reference.end;
+                self.history.check(answer.tail.get() <= end, || {
+                    format!("O10: {answer:?}, the order ends at {end}")
+                });
+            }
+            Message::FateAnswer(answer, _) if answer.outcome == FateOutcome::Never => {
+                if let Some(client) = self.client_of(proc, conn) {
+                    self.history
+                        .promised_never(client, answer.session.get(), answer.seq.get());
+                }
+            }
+            Message::SessionClosed(answer, _) if answer.known => {
+                if let Some(client) = self.client_of(proc, conn) {
+                    self.history
+                        .closed_from(client, answer.session.get(), answer.next_seq.get());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn client_of(&self, proc: ProcId, conn: ConnId) -> Option<u128> {
+        let end = self.procs[proc].end(conn)?;
+        let other = self.links[end.link].ends[1 - end.side].proc;
+        match self.procs[other].place {
+            Place::Client(number) => Some(client_id(number).get()),
+            _ => None,
+        }
+    }
+
+    fn o6_split(&mut self, down: &DownShard, tail: &[u8]) {
+        let cut = self
+            .history
+            .reference
+            .cuts
+            .get(&(down.shard.get(), down.entry.get()))
+            .cloned();
+        let mut reader = Reader::new(tail);
+        let lens: Vec<(u64, u64)> = (0..down.segments)
+            .filter_map(|_| Some((reader.field().ok()?, reader.field().ok()?)))
+            .collect();
+        let fits = cut.as_ref().is_some_and(|cut| {
+            cut.base == down.base.get() && cut.lens == lens && cut.prev == down.prev_entry.get()
+        });
+        self.history.check(fits, || {
+            format!("O6: {down:?} with {lens:?}, the entry says {cut:?}")
+        });
+    }
+
+    fn o7_ack(&mut self, ack: &AppendAck) {
+        for offset in 0..u64::from(ack.count) {
+            let rec = self
+                .history
+                .reference
+                .recs
+                .get(&(ack.first_gsn.get() + offset))
+                .copied();
+            let fits = rec.is_some_and(|rec| {
+                rec.shard == ack.segment.shard.get()
+                    && rec.slot == ack.segment.slot.get()
+                    && rec.generation == ack.generation.get()
+                    && rec.position == ack.first_position.get() + offset
+                    && rec.entry == ack.entry.get()
+            });
+            self.history.check(fits, || {
+                format!("O7: {ack:?}, record {offset} of it: the cut log says {rec:?}")
+            });
+        }
+    }
+
+    fn located(&mut self, answer: &LocateAnswer) {
+        let (from, to) = (answer.from.get(), answer.to.get());
+        match answer.status {
+            LocateStatus::Found => {
+                for gsn in [from, to - 1] {
+                    let rec = self.history.reference.recs.get(&gsn).copied();
+                    let fits = rec.is_some_and(|rec| {
+                        rec.shard == answer.segment.shard.get()
+                            && rec.slot == answer.segment.slot.get()
+                            && rec.generation == answer.generation.get()
+                            && rec.position == answer.position.get() + (gsn - from)
+                            && rec.entry == answer.entry.get()
+                    });
+                    self.history.check(fits, || {
+                        format!("pure function: {answer:?}, the cut log says {rec:?} of {gsn}")
+                    });
+                }
+            }
+            LocateStatus::Lost => {
+                let lost = self.history.reference.is_lost(from);
+                self.history
+                    .check(lost, || format!("{answer:?}, which was not declared lost"));
+            }
+            LocateStatus::Trimmed | LocateStatus::Unwritten | LocateStatus::Forgotten => {}
+        }
+    }
+
+    /// O4: a member that holds a committed position holds the owning value; `all` looks at every position.
+    fn o4_scrub(&mut self, all: bool) {
+        for process in self.procs.iter_mut().filter(|process| process.alive) {
+            let Machine::Replica(replica) = &mut process.machine else {
+                continue;
+            };
+            let Some(state) = replica.shard_state().cloned() else {
+                continue;
+            };
+            let shard = state.shard.get();
+            for (slot, segment) in state.segments.iter().enumerate() {
+                let index = Slot::new(slot as u8);
+                let first = replica.store().first(index).get();
+                let end = segment.len.min(replica.store().len(index)).get();
+                let from = if all {
+                    first
+                } else {
+                    first.max(end.saturating_sub(16))
+                };
+                for position in from..end {
+                    let key = (
+                        shard,
+                        slot as u8,
+                        segment.owner(Lsn::new(position)).get(),
+                        position,
+                    );
+                    let gsn = self.history.reference.by_place.get(&key).copied();
+                    let rec = gsn
+                        .and_then(|gsn| self.history.reference.recs.get(&gsn))
+                        .copied();
+                    let held = record_at(replica.store_mut(), index, position);
+                    let fits = rec.zip(held).is_some_and(|(rec, (generation, content))| {
+                        generation == rec.generation
+                            && rec.content.is_none_or(|known| known == content)
+                    });
+                    self.history.check(fits, || {
+                        format!(
+                            "O4: {:?} holds {held:?} at {key:?}, committed is {rec:?} at {gsn:?}",
+                            process.place
+                        )
+                    });
+                    if !fits {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at the slow checks, and whether the phase is over.
+    pub(crate) fn look(&mut self) {
+        self.after(5_000_000, Event::Look);
+        self.o4_scrub(false);
+        if self.phase < Phase::Resting {
+            return;
+        }
+        let waited = self.now.as_ns() - self.healed_at.as_ns();
+        match (self.phase, self.unsettled()) {
+            (Phase::Resting, None) => self.last_reader(),
+            (Phase::Reading, None) => {
+                self.o4_scrub(true);
+                self.o9_drained();
+                self.history.finish();
+                self.phase = Phase::Done;
+            }
+            (_, Some(what)) => self
+                .history
+                .check(waited < LIVENESS_NS, || format!("L1: after heal: {what}")),
+            _ => {}
+        }
+    }
+
+    /// What has not settled yet.
+    fn unsettled(&self) -> Option<String> {
+        let end = self.history.reference.end;
+        for number in 0..self.plan.clients {
+            let proc = self.live(Place::Client(number))?;
+            let Machine::Client(_, app) = &self.procs[proc].machine else {
+                continue;
+            };
+            if !app.is_idle() {
+                return Some(format!("client {number} waits: {}", app.waits()));
+            }
+            if let Some(sub) = app.subs.iter().find(|sub| sub.follows && sub.next < end) {
+                return Some(format!(
+                    "client {number} has {sub:?}, the order ends at {end}"
+                ));
+            }
+        }
+        for place in self.places() {
+            let Some(proc) = self.live(place) else {
+                return Some(format!("{place:?} is not there"));
+            };
+            let Machine::Replica(replica) = &self.procs[proc].machine else {
+                continue;
+            };
+            let status = replica.status(self.now);
+            let Place::Replica(shard, _) = place else {
+                continue;
+            };
+            let Some(state) = self.history.reference.shards.get(&shard) else {
+                return Some(format!("shard {shard} was never opened"));
+            };
+            let whole = state
+                .segments
+                .iter()
+                .zip(&status.lens)
+                .all(|(segment, lens)| lens.0.get() == segment.len && lens.2.get() == segment.len);
+            if !(status.appendable && status.applied.get() == state.last && whole) {
+                return Some(format!(
+                    "O9: {place:?} is not up to date: {status:?}, the cut log says {state:?}"
+                ));
+            }
+        }
+        None
+    }
+
+    /// Every client appends once more, and a new subscription walks everything from the start.
+    fn last_reader(&mut self) {
+        self.phase = Phase::Reading;
+        let now = self.now;
+        for number in 0..self.plan.clients {
+            let Some(proc) = self.live(Place::Client(number)) else {
+                continue;
+            };
+            let Machine::Client(client, app) = &mut self.procs[proc].machine else {
+                continue;
+            };
+            for sub in core::mem::take(&mut app.subs) {
+                client.unsubscribe(sub.id);
+            }
+            app.subscribe(now, client, 0, true);
+            let before = self.history.ops.len();
+            app.append(now, client, &self.plan, &mut self.history);
+            let taken = self.history.ops.len() > before;
+            self.history.check(taken, || {
+                format!("L1: client {number} cannot append after heal")
+            });
+            let (trim, end) = (self.history.reference.trim, self.history.reference.end);
+            for step in 0..16 {
+                let gsn = trim + (end - trim) * step / 16;
+                if gsn < end {
+                    app.read(now, client, gsn, end);
+                }
+            }
+            self.flush_soon(proc);
+        }
+    }
+
+    /// O9: nothing waits anywhere.
+    fn o9_drained(&mut self) {
+        for proc in 0..self.procs.len() {
+            if !self.procs[proc].alive {
+                continue;
+            }
+            if let Machine::Replica(replica) = &self.procs[proc].machine {
+                let waiting = replica.status(self.now).waiting;
+                let place = self.procs[proc].place;
+                self.history.check(waiting == 0, || {
+                    format!("O9: {waiting} records of {place:?} wait to be ordered")
+                });
+            }
+        }
+        let shards = self.plan.shards;
+        for shard in 0..shards {
+            let whole = self.is_whole(shard);
+            self.history.check(whole, || {
+                format!("O9: shard {shard} is not whole at the end")
+            });
+        }
+    }
+}
+
+/// The content of an ordered position becomes known.
+fn note(history: &mut History, gsn: u64, content: Content) {
+    let sticky = history
+        .ops
+        .get(content.id as usize)
+        .is_some_and(|op| history.sticky.contains(&op.client));
+    history.ordered(gsn, content, sticky);
+}

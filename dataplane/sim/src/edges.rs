@@ -1,0 +1,534 @@
+//! The edge of every process: makes machines, hands them messages and time, carries what they say.
+
+use std::collections::BTreeMap;
+
+use ionian_control_core::{ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec};
+use ionian_core::client::{Client, ClientConfig};
+use ionian_core::edge::{self, Join, Speaker, Step, Target};
+use ionian_core::leaf::{Leaf, LeafConfig};
+use ionian_core::replica::{Replica, ReplicaConfig};
+use ionian_core::root::{Root, RootConfig};
+use ionian_store::{Store, StoreConfig};
+use ionian_types::{ClientId, ClusterId, ConnId, Inc, Nanos, OrderingMode, ShardId, Slot, Time};
+use ionian_wire::directory::ClusterMap;
+use ionian_wire::frame::{DirectoryRequest, Message, Role};
+
+use crate::app::{App, Tap};
+use crate::process::{Machine, Peer, Place, ProcId, Process};
+use crate::world::{CLUSTER, Event, LOG, Phase, World};
+
+/// Flushes in a row that still send something; more means that a machine sends for ever.
+const FLUSHES_MAX: u32 = 64;
+
+const fn role(place: Place) -> Role {
+    match place {
+        Place::Controller => Role::Controller,
+        Place::Root => Role::Root,
+        Place::Leaf => Role::Leaf,
+        Place::Replica(..) => Role::Replica,
+        Place::Client(_) => Role::Client,
+    }
+}
+
+const fn shard_slot(place: Place) -> (ShardId, Slot) {
+    match place {
+        Place::Replica(shard, slot) => (ShardId::new(shard), Slot::new(slot)),
+        _ => (ShardId::ZERO, Slot::ZERO),
+    }
+}
+
+/// The client life of a client's number.
+#[must_use]
+pub(crate) const fn client_id(number: u32) -> ClientId {
+    ClientId::new(0xc11e_0000 + number as u128)
+}
+
+impl World {
+    /// A process starts at a place and is the reachable one from now on.
+    pub(crate) fn start(&mut self, place: Place) {
+        if self
+            .live(place)
+            .is_some_and(|proc| self.procs[proc].paused_until <= self.now)
+        {
+            return;
+        }
+        let proc = self.procs.len();
+        let (shard, slot) = shard_slot(place);
+        let mut dials = BTreeMap::new();
+        let process = match place {
+            Place::Controller => {
+                Process::new(place, Machine::Directory(Box::new(self.directory())), None)
+            }
+            Place::Client(number) => {
+                let config = ClientConfig {
+                    seed: self.seed ^ u64::from(number),
+                    append_timeout: Some(Nanos::from_ms(3_000)),
+                    request_timeout: Some(Nanos::from_ms(3_000)),
+                    rebind_after: Nanos::from_ms(60),
+                    probe_after: Nanos::from_ms(150),
+                    retry_after: Nanos::from_ms(60),
+                    connections_max: 64,
+                    ..ClientConfig::new(CLUSTER, LOG, client_id(number))
+                };
+                let mut client = Client::new(config).expect("the limits are in range");
+                let app = App::new(number, self.seed, &mut client);
+                if app.sticky {
+                    self.history.sticky.insert(number);
+                }
+                dials.insert(Peer::ClientToController, None);
+                Process::new(
+                    place,
+                    Machine::Client(Box::new(client), Box::new(app)),
+                    None,
+                )
+            }
+            _ => {
+                let last_inc = self.last_inc.get(&place).copied().unwrap_or(Inc::ZERO);
+                let own = edge::Place {
+                    cluster: ClusterId::default(),
+                    node: self.node(place),
+                    role: role(place),
+                    log: LOG,
+                    shard,
+                    slot,
+                };
+                let join = Join::new(own, last_inc, false, proc as u64 * 1_000_000);
+                for target in
+                    edge::dials(role(place), slot).filter(|target| *target == Target::Controller)
+                {
+                    dials.insert(Peer::Node(target), None);
+                }
+                Process::new(place, Machine::None, Some(join))
+            }
+        };
+        self.procs.push(process);
+        self.by_place.insert(place, proc);
+        for peer in dials.keys().copied() {
+            let after = self.rng_proc.below(1_000_000);
+            self.after(after, Event::Dial(proc, peer));
+        }
+        self.procs[proc].dials = dials;
+        if matches!(place, Place::Client(_)) {
+            self.after(1_000_000, Event::Act(proc));
+        }
+        self.flush_soon(proc);
+    }
+
+    fn directory(&self) -> Directory {
+        let config = DirectoryConfig {
+            node: self.node(Place::Controller),
+            resend_after: Nanos::from_ms(40),
+            down_after: Nanos::from_ms(100),
+        };
+        if let Some(bytes) = &self.controller_disk {
+            return Directory::restore(bytes, config, self.now)
+                .expect("a snapshot that was durable");
+        }
+        let nodes = self.places().into_iter().map(|place| {
+            let (shard, slot) = shard_slot(place);
+            let spec = NodeSpec {
+                domain: shard.get() * 10 + u32::from(slot.get()),
+                address: String::new(),
+            };
+            (self.node(place), spec)
+        });
+        let shards = (0..self.plan.shards).map(|shard| {
+            (0..self.plan.replicas)
+                .map(|slot| self.node(Place::Replica(shard, slot)))
+                .collect()
+        });
+        let spec = ClusterSpec {
+            nodes: nodes.collect(),
+            logs: vec![LogSpec {
+                name: "default".into(),
+                mode: OrderingMode::Scalog,
+                class: self.plan.class,
+                root: self.node(Place::Root),
+                leaf: self.node(Place::Leaf),
+                shards: shards.collect(),
+            }],
+        };
+        Directory::new(CLUSTER, &spec, config, self.now).expect("a sound cluster")
+    }
+
+    /// The process has its place: its machine is made, and connects to the others.
+    fn admitted(&mut self, proc: ProcId, inc: Inc) {
+        let place = self.procs[proc].place;
+        let node = self.node(place);
+        let (shard, slot) = shard_slot(place);
+        self.last_inc.insert(place, inc);
+        let store = |segments, shard| {
+            let chunk = self.plan.chunk_bytes;
+            Store::new(StoreConfig {
+                chunk_bytes: chunk,
+                memory_bytes_max: 64 << 20,
+                extent_bytes: u64::from(chunk) * 4,
+                ..StoreConfig::new(CLUSTER, node, LOG, shard, segments, self.plan.class)
+            })
+        };
+        let now = self.now;
+        self.procs[proc].machine = match place {
+            Place::Root => {
+                let config = RootConfig {
+                    cut_interval: Nanos::from_us(self.plan.cut_interval_us),
+                    ..RootConfig::new(CLUSTER, node, inc, LOG, self.plan.class)
+                };
+                Machine::Root(Box::new(Root::new(config, store(0, ShardId::MAX), now)))
+            }
+            Place::Leaf => Machine::Leaf(Box::new(Leaf::new(
+                LeafConfig::new(CLUSTER, node, inc, LOG),
+                now,
+            ))),
+            _ => {
+                let config = ReplicaConfig {
+                    run_bytes_max: 16 << 10,
+                    cuts_ready: 1,
+                    ..ReplicaConfig::new(CLUSTER, node, inc, LOG, shard, slot, self.plan.replicas)
+                };
+                let store = store(self.plan.replicas, shard);
+                Machine::Replica(Box::new(Replica::new(config, store, now)))
+            }
+        };
+        for target in edge::dials(role(place), slot).filter(|target| *target != Target::Controller)
+        {
+            self.procs[proc].dials.insert(Peer::Node(target), None);
+            self.after(0, Event::Dial(proc, Peer::Node(target)));
+        }
+        let Some(conn) = self.procs[proc].controller_conn() else {
+            return;
+        };
+        if !matches!(place, Place::Replica(..)) {
+            self.greet(proc, conn);
+            let hello = self.procs[proc]
+                .join
+                .as_ref()
+                .and_then(|join| join.controller_hello().copied());
+            if let Some(hello) = hello {
+                self.machine_handles(proc, conn, &Message::Hello(hello, &[]));
+            }
+        }
+    }
+
+    fn greet(&mut self, proc: ProcId, conn: ConnId) {
+        let process = &mut self.procs[proc];
+        match &mut process.machine {
+            Machine::Root(root) => root.opened(conn, &mut process.out),
+            Machine::Leaf(leaf) => leaf.opened(conn, &mut process.out),
+            Machine::Replica(replica) => replica.opened(conn, &mut process.out),
+            _ => {}
+        }
+    }
+
+    /// A connection is open; `peer` says to whom, when this process opened it.
+    pub(crate) fn opened(&mut self, proc: ProcId, conn: ConnId, peer: Option<Peer>) {
+        self.set_rooms(proc);
+        let now = self.now;
+        let process = &mut self.procs[proc];
+        match (&mut process.machine, peer) {
+            (Machine::Directory(directory), _) => directory.connected(conn),
+            (Machine::Client(client, _), Some(Peer::Client(kind))) => {
+                if client.connected(now, conn, kind, &mut process.out).is_err() {
+                    self.hang_up(proc, conn);
+                }
+            }
+            (Machine::Client(client, _), _) => {
+                let request = DirectoryRequest {
+                    request: 1,
+                    known: client.map_version().unwrap_or(0),
+                };
+                let _ = process.out.send(conn, &request, &[]);
+            }
+            (_, Some(Peer::Node(Target::Controller))) => {
+                let speaker = process
+                    .join
+                    .as_mut()
+                    .map(|join| join.connected(conn, "", &mut process.out));
+                if speaker == Some(Ok(Speaker::Machine)) {
+                    self.greet(proc, conn);
+                }
+            }
+            // A process without a machine accepts nothing yet.
+            (Machine::None, _) => self.hang_up(proc, conn),
+            _ => self.greet(proc, conn),
+        }
+        self.drain(proc);
+        self.flush_soon(proc);
+    }
+
+    /// A connection is gone.
+    pub(crate) fn lost(&mut self, proc: ProcId, conn: ConnId, peer: Option<Peer>) {
+        let now = self.now;
+        match &mut self.procs[proc].machine {
+            Machine::Directory(directory) => directory.disconnected(now, conn),
+            Machine::Root(root) => root.closed(conn),
+            Machine::Leaf(leaf) => leaf.closed(conn),
+            Machine::Replica(replica) => replica.closed(now, conn),
+            Machine::Client(client, _) if matches!(peer, Some(Peer::Client(_))) => {
+                client.disconnected(now, conn)
+            }
+            Machine::Client(..) | Machine::None => {}
+        }
+        self.flush_soon(proc);
+    }
+
+    /// A message reaches a process.
+    pub(crate) fn deliver(&mut self, proc: ProcId, conn: ConnId, bytes: &[u8]) {
+        let Ok((message, rest)) = Message::new_checked(bytes) else {
+            return self
+                .history
+                .fail(|| "a message that was sent does not parse".into());
+        };
+        self.history
+            .check(rest.is_empty(), || "bytes after a message".into());
+        self.set_rooms(proc);
+        let process = &mut self.procs[proc];
+        let from_controller = process.controller_conn() == Some(conn);
+        let step = match &mut process.join {
+            Some(join) if from_controller => join.handle(&message),
+            Some(_) if matches!(process.machine, Machine::None) => Step::None,
+            _ => Step::Machine,
+        };
+        match step {
+            Step::None => {}
+            Step::Admitted { inc, .. } => self.admitted(proc, inc),
+            Step::Refused(reason) => self
+                .history
+                .fail(|| format!("a registration was refused: {reason}")),
+            Step::Replaced(_) => self.kill(proc),
+            Step::Machine => self.machine_handles(proc, conn, &message),
+        }
+        self.drain(proc);
+        self.flush_soon(proc);
+    }
+
+    fn machine_handles(&mut self, proc: ProcId, conn: ConnId, message: &Message<'_>) {
+        let now = self.now;
+        let process = &mut self.procs[proc];
+        let out = &mut process.out;
+        match &mut process.machine {
+            Machine::None => {}
+            Machine::Directory(directory) => directory.handle(now, conn, message),
+            Machine::Root(root) => root.handle(now, conn, message, out),
+            Machine::Leaf(leaf) => leaf.handle(now, conn, message, out),
+            Machine::Replica(replica) => replica.handle(now, conn, message, out),
+            Machine::Client(client, app) => match message {
+                Message::DirectoryAnswer(_, []) => {}
+                Message::DirectoryAnswer(_, map) => match ClusterMap::read(map) {
+                    Ok(map) => client.set_map(now, &map),
+                    Err(error) => self
+                        .history
+                        .fail(|| format!("the cluster map does not parse: {error}")),
+                },
+                Message::Hello(..)
+                    if process.peer_of.get(&conn) == Some(&Peer::ClientToController) => {}
+                _ => {
+                    let history = &mut self.history;
+                    client.handle(now, conn, message, &mut Tap { app, history });
+                    app.collect(client, history);
+                }
+            },
+        }
+    }
+
+    pub(crate) fn flush_soon(&mut self, proc: ProcId) {
+        if !core::mem::replace(&mut self.procs[proc].flush_pending, true) {
+            let after = self.rng_proc.range(200, 5_000);
+            self.after(after, Event::Flush(proc));
+        }
+    }
+
+    pub(crate) fn timer(&mut self, proc: ProcId, at: Time) {
+        if self.procs[proc].timer_at == at && self.procs[proc].alive {
+            self.procs[proc].timer_at = Time::FAR;
+            self.flush_now(proc);
+        }
+    }
+
+    pub(crate) fn flush(&mut self, proc: ProcId) {
+        self.procs[proc].flush_pending = false;
+        if self.procs[proc].alive {
+            self.flush_now(proc);
+        }
+    }
+
+    /// Time, flushes as long as something comes out, and the next deadline.
+    fn flush_now(&mut self, proc: ProcId) {
+        let now = self.now;
+        for round in 0.. {
+            self.set_rooms(proc);
+            let process = &mut self.procs[proc];
+            let out = &mut process.out;
+            match &mut process.machine {
+                Machine::None => {}
+                Machine::Directory(directory) => {
+                    if directory.next_deadline() <= now {
+                        directory.on_deadline(now);
+                    }
+                }
+                Machine::Root(root) => root.flush(now, out),
+                Machine::Leaf(leaf) => leaf.flush(now, out),
+                Machine::Replica(replica) => replica.flush(now, out),
+                Machine::Client(client, app) => {
+                    client.on_deadline(now);
+                    client.flush(now, out);
+                    app.collect(client, &mut self.history);
+                }
+            }
+            let sent = self.drain(proc);
+            if !sent {
+                break;
+            }
+            self.history
+                .check(round < FLUSHES_MAX, || "a machine sends for ever".into());
+            if round >= FLUSHES_MAX {
+                break;
+            }
+        }
+        self.close_unwanted(proc);
+        self.dial_wanted(proc);
+        let process = &mut self.procs[proc];
+        let deadline = process.machine.deadline();
+        let place = process.place;
+        self.history.check(deadline > now, || {
+            format!(
+                "{place:?} has a deadline that stays due after a flush: an idle process would spin"
+            )
+        });
+        let process = &mut self.procs[proc];
+        if deadline != Time::FAR && process.timer_at != deadline {
+            process.timer_at = deadline;
+            self.at(deadline, Event::Timer(proc, deadline));
+        }
+    }
+
+    fn close_unwanted(&mut self, proc: ProcId) {
+        loop {
+            let close = match &mut self.procs[proc].machine {
+                Machine::Root(root) => root.take_close(),
+                Machine::Leaf(leaf) => leaf.take_close(),
+                Machine::Replica(replica) => replica.take_close(),
+                _ => None,
+            };
+            let Some(conn) = close else { return };
+            self.hang_up(proc, conn);
+        }
+    }
+
+    /// Opens the connections that a client wants.
+    fn dial_wanted(&mut self, proc: ProcId) {
+        let Machine::Client(client, _) = &self.procs[proc].machine else {
+            return;
+        };
+        let wanted: Vec<Peer> = client.wanted_peers().map(Peer::Client).collect();
+        for peer in wanted {
+            if !self.procs[proc].dials.contains_key(&peer) {
+                self.procs[proc].dials.insert(peer, None);
+                self.after(0, Event::Dial(proc, peer));
+            }
+        }
+    }
+
+    fn set_rooms(&mut self, proc: ProcId) {
+        let Process { conns, out, .. } = &mut self.procs[proc];
+        for (at, end) in conns.iter().enumerate() {
+            let room = end.map_or(0, |end| self.links[end.link].room(end.side));
+            out.set_room(ConnId::new(at as u32), room);
+        }
+    }
+
+    /// Carries what a process has said. Whether there was anything.
+    pub(crate) fn drain(&mut self, proc: ProcId) -> bool {
+        self.ingest(proc);
+        let mut messages = core::mem::take(&mut self.scratch);
+        let Process { out, machine, .. } = &mut self.procs[proc];
+        for envelope in out.envelopes() {
+            let mut bytes = out.head(envelope).to_vec();
+            if let Some(run) = &envelope.body {
+                let Machine::Replica(replica) = &*machine else {
+                    continue;
+                };
+                bytes.extend_from_slice(replica.store().bytes(run));
+            }
+            messages.push((envelope.conn, bytes));
+        }
+        out.clear();
+        let sent = !messages.is_empty();
+        for (conn, bytes) in messages.drain(..) {
+            self.inspect(proc, conn, &bytes);
+            self.send(proc, conn, bytes);
+        }
+        self.scratch = messages;
+        self.drain_directory(proc) || sent
+    }
+
+    fn drain_directory(&mut self, proc: ProcId) -> bool {
+        let now = self.now;
+        let mut sent = false;
+        let mut bytes = Vec::new();
+        loop {
+            let Process { conns, machine, .. } = &mut self.procs[proc];
+            let Machine::Directory(directory) = machine else {
+                return false;
+            };
+            if let Some(snapshot) = directory.take_snapshot() {
+                let after = self.rng_proc.range(50_000, 2_000_000);
+                self.after(
+                    after,
+                    Event::Persisted(proc, snapshot.version, snapshot.bytes),
+                );
+                continue;
+            }
+            let links = &self.links;
+            let room = |conn: ConnId| {
+                let end = conns.get(conn.index()).copied().flatten();
+                end.map_or(0, |end| links[end.link].room(end.side))
+            };
+            let Some(conn) = directory.poll(now, room, &mut bytes) else {
+                return sent;
+            };
+            sent = true;
+            let message = core::mem::take(&mut bytes);
+            self.send(proc, conn, message);
+        }
+    }
+
+    pub(crate) fn persisted(&mut self, proc: ProcId, version: u64, bytes: Vec<u8>) {
+        if !self.procs[proc].alive {
+            return;
+        }
+        if let Machine::Directory(directory) = &mut self.procs[proc].machine {
+            directory.persisted(version);
+            self.controller_disk = Some(bytes);
+        }
+        self.flush_soon(proc);
+    }
+
+    /// An application acts, and asks for the map if its machine wants one.
+    pub(crate) fn act(&mut self, proc: ProcId) {
+        let now = self.now;
+        let Process { machine, dials, .. } = &mut self.procs[proc];
+        let Machine::Client(client, app) = machine else {
+            return;
+        };
+        let known = client.map_version();
+        let asks = client.wants_map();
+        let pause = app.pause(&self.plan);
+        if known.is_some() && self.phase < Phase::Resting {
+            app.act(now, client, &self.plan, &mut self.history);
+        } else {
+            app.resume_all(now, client, &mut self.history);
+        }
+        let controller = dials.get(&Peer::ClientToController).copied().flatten();
+        if let Some(conn) = controller.filter(|_| asks && self.rng_proc.permille(200)) {
+            self.set_rooms(proc);
+            let request = DirectoryRequest {
+                request: 2,
+                known: known.unwrap_or(0),
+            };
+            let _ = self.procs[proc].out.send(conn, &request, &[]);
+            self.drain(proc);
+        }
+        self.after(pause, Event::Act(proc));
+        self.flush_soon(proc);
+    }
+}

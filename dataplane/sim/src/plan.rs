@@ -1,0 +1,201 @@
+//! What one run does: its network, its load and which kinds of faults happen. Drawn from the seed (swarm testing: each
+//! seed first draws which faults exist, then how often), or made by hand in a test.
+
+use ionian_types::Durability;
+
+use crate::rng::Rng;
+
+/// How messages travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Network {
+    /// Reliable and in order per connection, as rings in memory or a reliable fabric are; connections break.
+    Fabric,
+    /// Datagrams that are lost, repeated, reordered, damaged; the shipped session layer above them.
+    Datagram,
+}
+
+/// The kinds of faults.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    /// One replica dies and starts again, only while its shard can bear it.
+    CrashReplica,
+    /// The leaf dies and starts again.
+    CrashLeaf,
+    /// The controller dies and starts again from its last durable snapshot.
+    CrashController,
+    /// The root dies and starts again. At D0 the cut log dies with it: everything is declared lost.
+    CrashRoot,
+    /// Both replicas of a shard die. At D0 the shard's records are declared lost.
+    CrashShard,
+    /// Every process but the clients dies. At D0 everything is declared lost.
+    CrashAll,
+    /// A process stands still for a while and goes on as if nothing had happened.
+    Pause,
+    /// A process stands still, another one takes its place, and the first one goes on: a zombie.
+    Zombie,
+    /// A connection breaks; what it carried is lost in part.
+    Reset,
+    /// Two places cannot reach each other for a while.
+    Partition,
+    /// Messages between two places are slow for a while.
+    Slow,
+    /// Datagrams are lost, repeated, reordered and damaged. Datagram network only.
+    Lossy,
+    /// A device is slow for a while. Flushed classes only.
+    SlowDisk,
+}
+
+/// All kinds, in the order of their counters.
+pub const FAULTS: [Fault; 13] = [
+    Fault::CrashReplica,
+    Fault::CrashLeaf,
+    Fault::CrashController,
+    Fault::CrashRoot,
+    Fault::CrashShard,
+    Fault::CrashAll,
+    Fault::Pause,
+    Fault::Zombie,
+    Fault::Reset,
+    Fault::Partition,
+    Fault::Slow,
+    Fault::Lossy,
+    Fault::SlowDisk,
+];
+
+impl Fault {
+    /// Its place in [`FAULTS`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Whether it may destroy more than the class promises to survive: records may then be declared lost, nothing else.
+    #[must_use]
+    pub const fn is_beyond(self, class: Durability) -> bool {
+        matches!(class, Durability::D0)
+            && matches!(self, Self::CrashRoot | Self::CrashShard | Self::CrashAll)
+    }
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How messages travel.
+    pub network: Network,
+    /// What an acknowledgement means.
+    pub class: Durability,
+    /// The number of shards.
+    pub shards: u32,
+    /// Replicas per shard.
+    pub replicas: u8,
+    /// The number of clients.
+    pub clients: u32,
+    /// Bytes that a connection takes beyond the reserve for answers.
+    pub buffer_bytes: usize,
+    /// The largest payload in bytes.
+    pub payload_bytes_max: u64,
+    /// Records in one chunk of a store are few when this is small: bytes.
+    pub chunk_bytes: u32,
+    /// Nanoseconds between two actions of a client, on average.
+    pub think_ns: u64,
+    /// The most unresolved appends of one client.
+    pub outstanding_max: u32,
+    /// Whether clients trim.
+    pub trims: bool,
+    /// The least time between two cuts.
+    pub cut_interval_us: u64,
+    /// Nanoseconds before the first fault.
+    pub warm_up_ns: u64,
+    /// Nanoseconds in which faults happen.
+    pub fault_ns: u64,
+    /// The kinds of faults, with how many of each.
+    pub faults: Vec<(Fault, u64)>,
+    /// Odds per thousand of a datagram being lost, repeated, delayed, damaged, while nothing is healed.
+    pub lossy: [u64; 4],
+}
+
+impl Plan {
+    /// No faults, a quick network.
+    #[must_use]
+    pub fn calm() -> Self {
+        Self {
+            network: Network::Fabric,
+            class: Durability::D0,
+            shards: 2,
+            replicas: 2,
+            clients: 2,
+            buffer_bytes: 1 << 20,
+            payload_bytes_max: 200,
+            chunk_bytes: 64 << 10,
+            think_ns: 300_000,
+            outstanding_max: 64,
+            trims: false,
+            cut_interval_us: 0,
+            warm_up_ns: 30_000_000,
+            fault_ns: 100_000_000,
+            faults: Vec::new(),
+            lossy: [0; 4],
+        }
+    }
+
+    /// Drawn from a seed.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::stream(seed, "plan");
+        let mut plan = Self::calm();
+        if rng.permille(250) {
+            plan.network = Network::Datagram;
+        }
+        plan.clients = rng.range(2, 4) as u32;
+        plan.buffer_bytes = rng.pick(&[5 << 10, 12 << 10, 64 << 10, 1 << 20]);
+        plan.payload_bytes_max = rng.pick(&[8, 64, 400, 2000]);
+        plan.chunk_bytes = rng.pick(&[16 << 10, 64 << 10]);
+        plan.think_ns = rng.pick(&[150_000, 400_000, 1_000_000]);
+        plan.outstanding_max = rng.pick(&[1, 16, 256]) as u32;
+        plan.trims = rng.permille(400);
+        plan.cut_interval_us = rng.pick(&[0, 0, 100, 2000]);
+        plan.fault_ns = rng.pick(&[150_000_000, 400_000_000, 900_000_000]);
+        if plan.network == Network::Datagram {
+            plan.think_ns = 1_000_000;
+            plan.fault_ns = 200_000_000;
+        }
+        // One seed in six has no fault at all.
+        if rng.permille(160) {
+            return plan;
+        }
+        for fault in FAULTS {
+            let odds = match fault {
+                Fault::CrashRoot | Fault::CrashShard | Fault::CrashAll => 120,
+                Fault::CrashReplica | Fault::Reset => 450,
+                _ => 250,
+            };
+            let fits = match fault {
+                Fault::Lossy => plan.network == Network::Datagram,
+                Fault::SlowDisk => plan.class.is_flushed(),
+                _ => true,
+            };
+            if rng.permille(odds) && fits {
+                let most = if matches!(fault, Fault::Reset) { 12 } else { 4 };
+                let count = rng.range(1, most);
+                plan.faults.push((fault, count));
+            }
+        }
+        if plan.faults.iter().any(|(fault, _)| *fault == Fault::Lossy) {
+            plan.lossy = [
+                rng.below(150),
+                rng.below(100),
+                rng.below(300),
+                rng.below(50),
+            ];
+        }
+        plan
+    }
+
+    /// Whether records may be declared lost.
+    #[must_use]
+    pub fn may_lose(&self) -> bool {
+        self.faults
+            .iter()
+            .any(|(fault, _)| fault.is_beyond(self.class))
+    }
+}

@@ -1,0 +1,181 @@
+//! One process: a shipped machine, its outbox, its connections, and the edge's part in taking its place.
+
+use std::collections::BTreeMap;
+
+use ionian_control_core::Directory;
+use ionian_core::client::{Client, PeerKind};
+use ionian_core::edge::{Join, Target};
+use ionian_core::leaf::Leaf;
+use ionian_core::outbox::{Outbox, OutboxLimits};
+use ionian_core::replica::Replica;
+use ionian_core::root::Root;
+use ionian_types::{ConnId, ShardId, Slot, Time};
+
+use crate::app::App;
+
+/// Names a process life. Never reused.
+pub type ProcId = usize;
+
+/// Where a process belongs. At most one life of a place is reachable at a time; earlier ones may still be about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Place {
+    /// The controller.
+    Controller,
+    /// The root.
+    Root,
+    /// The leaf.
+    Leaf,
+    /// A replica: shard, slot.
+    Replica(u32, u8),
+    /// A client.
+    Client(u32),
+}
+
+/// Whom a connection was opened to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Peer {
+    /// As [`Target`] says, from a node.
+    Node(Target),
+    /// The controller, from a client.
+    ClientToController,
+    /// A peer of a client.
+    Client(PeerKind),
+}
+
+/// The machine that a process runs.
+#[derive(Debug)]
+pub enum Machine {
+    /// Not in its place yet.
+    None,
+    /// The controller.
+    Directory(Box<Directory>),
+    /// A root.
+    Root(Box<Root>),
+    /// A leaf.
+    Leaf(Box<Leaf>),
+    /// A replica.
+    Replica(Box<Replica>),
+    /// A client and the application above it.
+    Client(Box<Client>, Box<App>),
+}
+
+impl Machine {
+    /// When the machine wants to run even if nothing happens.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        match self {
+            Self::None => Time::FAR,
+            Self::Directory(directory) => directory.next_deadline(),
+            Self::Root(root) => root.next_deadline(),
+            Self::Leaf(leaf) => leaf.next_deadline(),
+            Self::Replica(replica) => replica.next_deadline(),
+            Self::Client(client, _) => client.next_deadline(),
+        }
+    }
+}
+
+/// Where a connection of a process leads: the link and this process's end of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct End {
+    /// The link.
+    pub link: usize,
+    /// 0 for the one that opened it.
+    pub side: usize,
+}
+
+/// A process.
+#[derive(Debug)]
+pub struct Process {
+    /// Its place.
+    pub place: Place,
+    /// Dead processes stay in the table.
+    pub alive: bool,
+    /// It stands still until then.
+    pub paused_until: Time,
+    /// What it runs.
+    pub machine: Machine,
+    /// How it takes its place (root, leaf, replica).
+    pub join: Option<Join>,
+    /// Its outbox.
+    pub out: Outbox,
+    /// Its connections by number; numbers are used again at once, as an edge does.
+    pub conns: Vec<Option<End>>,
+    /// The connections that it opens: `None` while there is none.
+    pub dials: BTreeMap<Peer, Option<ConnId>>,
+    /// Whom its accepted and opened connections lead to, for clients.
+    pub peer_of: BTreeMap<ConnId, Peer>,
+    /// A flush is scheduled.
+    pub flush_pending: bool,
+    /// The timer that counts; others are ignored.
+    pub timer_at: Time,
+    /// What waited while it stood still.
+    pub missed: Vec<crate::world::Event>,
+}
+
+impl Process {
+    /// A process that has just started.
+    #[must_use]
+    pub fn new(place: Place, machine: Machine, join: Option<Join>) -> Self {
+        let limits = OutboxLimits {
+            connections: 64,
+            ..OutboxLimits::default()
+        };
+        Self {
+            place,
+            alive: true,
+            paused_until: Time::ZERO,
+            machine,
+            join,
+            out: Outbox::new(limits),
+            conns: Vec::new(),
+            dials: BTreeMap::new(),
+            peer_of: BTreeMap::new(),
+            flush_pending: false,
+            timer_at: Time::FAR,
+            missed: Vec::new(),
+        }
+    }
+
+    /// The lowest free connection number.
+    pub fn open_conn(&mut self, end: End) -> ConnId {
+        let free = self.conns.iter().position(Option::is_none);
+        let at = free.unwrap_or_else(|| {
+            self.conns.push(None);
+            self.conns.len() - 1
+        });
+        self.conns[at] = Some(end);
+        ConnId::new(at as u32)
+    }
+
+    /// Where a connection leads.
+    #[must_use]
+    pub fn end(&self, conn: ConnId) -> Option<End> {
+        self.conns.get(conn.index()).copied().flatten()
+    }
+
+    /// The connection to the controller, of a node.
+    #[must_use]
+    pub fn controller_conn(&self) -> Option<ConnId> {
+        self.dials
+            .get(&Peer::Node(Target::Controller))
+            .copied()
+            .flatten()
+    }
+}
+
+/// The place that a connection is opened to.
+#[must_use]
+pub fn place_of(from: Place, peer: Peer) -> Place {
+    match peer {
+        Peer::Node(Target::Controller) | Peer::ClientToController => Place::Controller,
+        Peer::Node(Target::Root) | Peer::Client(PeerKind::Root) => Place::Root,
+        Peer::Node(Target::Leaf) => Place::Leaf,
+        Peer::Node(Target::Peer(slot)) => match from {
+            Place::Replica(shard, _) => Place::Replica(shard, slot.get()),
+            other => other,
+        },
+        Peer::Client(PeerKind::Replica { shard, slot }) => {
+            Place::Replica(ShardId::get(shard), Slot::get(slot))
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The order as the raw cut log says it, computed in the plainest way: what every machine's answer is compared with.
+//!
+//! Nothing here uses the shipped cut-log state, index or dedup set. An entry is taken in when the root counts it as
+//! committed; the content of the positions that it orders is looked up in the replicas at that moment.
+
+use std::collections::BTreeMap;
+
+use ionian_types::{ShardId, Slot};
+use ionian_wire::entry::{Change, EntryBody, EntryView};
+
+/// A record as its header and payload name it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Content {
+    /// The client life.
+    pub client: u128,
+    /// Its session.
+    pub session: u32,
+    /// The sequence number in the session.
+    pub seq: u64,
+    /// The number that the application put into the payload.
+    pub id: u64,
+}
+
+/// One position of the order.
+#[derive(Clone, Copy, Debug)]
+pub struct Rec {
+    /// The shard.
+    pub shard: u32,
+    /// The slot.
+    pub slot: u8,
+    /// The generation that owns the position.
+    pub generation: u64,
+    /// The position in the segment.
+    pub position: u64,
+    /// The entry that ordered it.
+    pub entry: u64,
+    /// What stands there, once known.
+    pub content: Option<Content>,
+    /// Declared lost.
+    pub lost: bool,
+}
+
+/// One segment.
+#[derive(Clone, Debug, Default)]
+pub struct Segment {
+    /// The committed length.
+    pub len: u64,
+    /// The generation, 0 when closed.
+    pub generation: u64,
+    /// The writer's incarnation.
+    pub writer: u64,
+    /// Where the generation opened.
+    pub opened_at: u64,
+}
+
+/// One shard.
+#[derive(Clone, Debug, Default)]
+pub struct Shard {
+    /// Its segments.
+    pub segments: Vec<Segment>,
+    /// The last view that changed it.
+    pub epoch: u64,
+    /// The last entry that touched it.
+    pub last: u64,
+    /// How often it was opened.
+    pub life: u32,
+}
+
+/// What one shard got in one cut.
+#[derive(Clone, Debug)]
+pub struct ShardCut {
+    /// The first position.
+    pub base: u64,
+    /// The lengths after it, with generations, in slot order.
+    pub lens: Vec<(u64, u64)>,
+    /// The entry before it that touches the shard.
+    pub prev: u64,
+}
+
+/// A run of positions to be looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh {
+    /// The shard.
+    pub shard: ShardId,
+    /// The slot.
+    pub slot: Slot,
+    /// The first position in the segment.
+    pub from: u64,
+    /// The position after the last.
+    pub to: u64,
+    /// The first position in the order.
+    pub gsn: u64,
+    /// The generation.
+    pub generation: u64,
+}
+
+/// The order so far.
+#[derive(Debug, Default)]
+pub struct Reference {
+    /// Every committed entry ever seen.
+    pub entries: BTreeMap<u64, Vec<u8>>,
+    /// The last of them.
+    pub last: u64,
+    /// The position after the last one ordered.
+    pub end: u64,
+    /// The shards.
+    pub shards: BTreeMap<u32, Shard>,
+    /// The positions that hold records.
+    pub recs: BTreeMap<u64, Rec>,
+    /// Positions lost with a cut log.
+    pub losses: Vec<(u64, u64)>,
+    /// Per (shard, entry): the part of a cut.
+    pub cuts: BTreeMap<(u32, u64), ShardCut>,
+    /// Per entry: the first position and the number of positions.
+    pub spans: BTreeMap<u64, (u64, u64)>,
+    /// Where positions below are trimmed, and the ceiling.
+    pub trim: u64,
+    /// Positions below may be used.
+    pub ceiling: u64,
+    /// The last view.
+    pub view: u64,
+    /// Where each committed position of a segment stands: (shard, slot, generation, position).
+    pub by_place: BTreeMap<(u32, u8, u64, u64), u64>,
+}
+
+impl Reference {
+    /// Whether a position was declared lost.
+    #[must_use]
+    pub fn is_lost(&self, gsn: u64) -> bool {
+        self.losses
+            .iter()
+            .any(|(from, to)| (*from..*to).contains(&gsn))
+            || self.recs.get(&gsn).is_some_and(|rec| rec.lost)
+    }
+
+    /// Takes in a committed entry. `first` says that it is the first of a cut log that begins here.
+    ///
+    /// O1: one content per entry number, one value per position, none skipped but by a typed loss.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn take(
+        &mut self,
+        number: u64,
+        bytes: &[u8],
+        fresh: &mut Vec<Fresh>,
+    ) -> Result<(), String> {
+        if let Some(known) = self.entries.get(&number) {
+            return (known == bytes)
+                .then_some(())
+                .ok_or_else(|| format!("O1: entry {number} has a second content"));
+        }
+        let view = EntryView::new_checked(bytes)
+            .map_err(|error| format!("O1: entry {number}: {error}"))?;
+        if view.header.entry.get() != number || number <= self.last {
+            return Err(format!("O1: entry {number} comes after {}", self.last));
+        }
+        match view.body {
+            EntryBody::Cut(cut) => {
+                if cut.start_gsn.get() != self.end || cut.end_gsn.get() > self.ceiling {
+                    return Err(format!(
+                        "O1: the cut of entry {number} spans {}..{}, the order ends at {} under the ceiling {}",
+                        cut.start_gsn, cut.end_gsn, self.end, self.ceiling
+                    ));
+                }
+                let mut gsn = self.end;
+                for item in cut.items() {
+                    let (shard, slot) = (item.segment.shard, item.segment.slot);
+                    let state = self
+                        .shards
+                        .get_mut(&shard.get())
+                        .ok_or("O1: a cut of an unknown shard")?;
+                    let before: Vec<(u64, u64)> = state
+                        .segments
+                        .iter()
+                        .map(|segment| (segment.generation, segment.len))
+                        .collect();
+                    let segment = state
+                        .segments
+                        .get_mut(slot.index())
+                        .ok_or("O1: a cut of an unknown slot")?;
+                    if segment.len != item.prev_len.get()
+                        || segment.generation != item.generation.get()
+                        || segment.writer == 0
+                    {
+                        return Err(format!(
+                            "O1: entry {number} continues {segment:?} by {item:?}"
+                        ));
+                    }
+                    let part = self
+                        .cuts
+                        .entry((shard.get(), number))
+                        .or_insert_with(|| ShardCut {
+                            base: gsn,
+                            lens: before,
+                            prev: state.last,
+                        });
+                    part.lens[slot.index()].1 = item.new_len.get();
+                    segment.len = item.new_len.get();
+                    state.last = number;
+                    fresh.push(Fresh {
+                        shard,
+                        slot,
+                        from: item.prev_len.get(),
+                        to: item.new_len.get(),
+                        gsn,
+                        generation: item.generation.get(),
+                    });
+                    for position in item.prev_len.get()..item.new_len.get() {
+                        let rec = Rec {
+                            shard: shard.get(),
+                            slot: slot.get(),
+                            generation: item.generation.get(),
+                            position,
+                            entry: number,
+                            content: None,
+                            lost: false,
+                        };
+                        self.recs.insert(gsn, rec);
+                        let place = (shard.get(), slot.get(), rec.generation, position);
+                        self.by_place.insert(place, gsn);
+                        gsn += 1;
+                    }
+                }
+                if gsn != cut.end_gsn.get() {
+                    return Err(format!(
+                        "O1: the items of entry {number} end at {gsn}, it says {}",
+                        cut.end_gsn
+                    ));
+                }
+                self.spans.insert(number, (self.end, gsn - self.end));
+                self.end = gsn;
+            }
+            EntryBody::View(body) => {
+                if body.view.get() != self.view + 1
+                    && !self.losses.iter().any(|loss| loss.1 == self.end)
+                {
+                    return Err(format!("O1: view {} after {}", body.view, self.view));
+                }
+                self.view = body.view.get();
+                for change in body.changes() {
+                    self.change(&change, number)?;
+                }
+            }
+            EntryBody::Loss(loss) => {
+                if loss.end_gsn.get() < self.end {
+                    return Err(format!(
+                        "O1: the order falls back from {} to {}",
+                        self.end, loss.end_gsn
+                    ));
+                }
+                self.end = loss.end_gsn.get();
+                self.losses.push((loss.from.get(), loss.to.get()));
+                for shard in self.shards.values_mut() {
+                    shard.last = number;
+                }
+            }
+            EntryBody::Trim { upto } => {
+                if upto.get() > self.end {
+                    return Err(format!("O1: a trim to {upto} beyond the end {}", self.end));
+                }
+                self.trim = self.trim.max(upto.get());
+            }
+            EntryBody::Ceiling { gsn } => self.ceiling = self.ceiling.max(gsn.get()),
+            EntryBody::RootEpoch(_) => {}
+        }
+        self.last = number;
+        self.entries.insert(number, bytes.to_vec());
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Change<'_>, number: u64) -> Result<(), String> {
+        let Some(id) = change.shard().map(ShardId::get) else {
+            return Ok(());
+        };
+        let view = self.view;
+        let state = self.shards.entry(id).or_default();
+        state.epoch = view;
+        state.last = number;
+        match change {
+            Change::Open { members, .. } => {
+                state.life += 1;
+                state.segments = members
+                    .iter()
+                    .map(|member| Segment {
+                        len: 0,
+                        generation: view,
+                        writer: member.inc.get(),
+                        opened_at: 0,
+                    })
+                    .collect();
+            }
+            Change::Close {
+                segment,
+                generation,
+                len,
+                writer,
+                ..
+            } => {
+                let segment = &mut state.segments[segment.slot.index()];
+                if segment.len != len.get() || segment.generation != generation.get() {
+                    return Err(format!(
+                        "O2: view {view} closes generation {generation} at {len}, it is {segment:?}"
+                    ));
+                }
+                segment.opened_at = segment.len;
+                segment.generation = writer.map_or(0, |_| view);
+                segment.writer = writer.map_or(0, ionian_types::Inc::get);
+            }
+            Change::Finalize { lost_from, .. } => {
+                for segment in &mut state.segments {
+                    segment.generation = 0;
+                    segment.writer = 0;
+                }
+                if let Some(from) = lost_from {
+                    for rec in self
+                        .recs
+                        .range_mut(from.get()..)
+                        .map(|(_, rec)| rec)
+                        .filter(|rec| rec.shard == id)
+                    {
+                        rec.lost = true;
+                    }
+                }
+            }
+            Change::Tree { .. } => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,339 @@
+//! What connections do: open, carry, break.
+
+use ionian_core::session::{SessionState, Take};
+use ionian_types::{ConnId, Time};
+use ionian_wire::frame::Message;
+
+use crate::net::{Link, LinkEnd};
+use crate::plan::Network;
+use crate::process::{End, Peer, ProcId, place_of};
+use crate::world::{Event, Phase, World};
+
+/// Messages that a receiver of the datagram network keeps before it tells the session to wait.
+const INBOX_MAX: usize = 8;
+
+impl World {
+    /// Opens a connection, if the other side is there.
+    pub(crate) fn dial(&mut self, proc: ProcId, peer: Peer) {
+        let process = &self.procs[proc];
+        if !process.alive || !matches!(process.dials.get(&peer), Some(None)) {
+            return;
+        }
+        let from = process.place;
+        let to = place_of(from, peer);
+        let found = self.live(to).filter(|other| {
+            self.reaches(from, to) && *other != proc && self.procs[*other].paused_until <= self.now
+        });
+        let Some(other) = found else {
+            let pause = self.rng_net.range(2_000_000, 15_000_000);
+            return self.after(pause, Event::Dial(proc, peer));
+        };
+        let link = self.links.len();
+        let ends = [proc, other].map(|proc| LinkEnd {
+            proc,
+            conn: ConnId::ZERO,
+            open: true,
+        });
+        self.links.push(Link::new(ends, self.plan.buffer_bytes));
+        if self.plan.network == Network::Datagram {
+            self.links[link].with_sessions(link as u64 + 1, self.now);
+        }
+        for side in [1, 0] {
+            let owner = self.links[link].ends[side].proc;
+            let conn = self.procs[owner].open_conn(End { link, side });
+            self.links[link].ends[side].conn = conn;
+        }
+        let conn = self.links[link].ends[0].conn;
+        self.procs[proc].dials.insert(peer, Some(conn));
+        self.procs[proc].peer_of.insert(conn, peer);
+        self.opened(other, self.links[link].ends[1].conn, None);
+        self.opened(proc, conn, Some(peer));
+    }
+
+    /// Nanoseconds that one message takes.
+    fn delay(&mut self, link: usize) -> u64 {
+        let places = self.links[link].ends.map(|end| self.procs[end.proc].place);
+        let pair = (places[0].min(places[1]), places[0].max(places[1]));
+        let slow = if self.slow.contains(&pair) {
+            self.rng_net.range(1_000_000, 20_000_000)
+        } else {
+            0
+        };
+        slow + self.rng_net.range(5_000, 40_000)
+    }
+
+    /// A process sends a message on a connection.
+    pub(crate) fn send(&mut self, proc: ProcId, conn: ConnId, bytes: Vec<u8>) {
+        let Some(End { link, side }) = self.procs[proc].end(conn) else {
+            return;
+        };
+        let mut hash = bytes.len() as u64;
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = (hash.rotate_left(7) ^ u64::from_le_bytes(word))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+        self.mix(hash);
+        if self.trace {
+            self.print_message(link, side, &bytes);
+        }
+        if let Some(sessions) = &mut self.links[link].sessions {
+            if sessions[side].push(&[&bytes]).is_ok() {
+                self.transmit(link, side);
+            } else if sessions[side].state() == SessionState::Open {
+                self.history
+                    .fail(|| "a message was sent beyond the room of its session".into());
+            }
+            return;
+        }
+        if !self.links[link].works {
+            return;
+        }
+        let delay = self.delay(link);
+        let direction = &mut self.links[link].dirs[side];
+        let at = direction
+            .last_at
+            .max(Time::from_ns(self.now.as_ns() + delay));
+        direction.last_at = at;
+        direction.bytes += bytes.len();
+        direction.queue.push_back((at, bytes));
+        self.at(at, Event::Arrive(link, side));
+    }
+
+    fn print_message(&self, link: usize, side: usize, bytes: &[u8]) {
+        let place = |side: usize| {
+            let proc = self.links[link].ends[side].proc;
+            (self.procs[proc].place, proc)
+        };
+        let what = match Message::new_checked(bytes) {
+            Ok((message, _)) => {
+                let mut text = format!("{message:?}");
+                if let Some(at) = text.find(", [") {
+                    text.truncate(at);
+                }
+                text
+            }
+            Err(error) => error.to_string(),
+        };
+        println!(
+            "{:>9} {:?} -> {:?}: {what}",
+            self.now.as_ns() / 1000,
+            place(side),
+            place(1 - side)
+        );
+    }
+
+    /// Hands over what has arrived in one direction, as long as the receiver has room for an answer.
+    pub(crate) fn pump(&mut self, link: usize, side: usize) {
+        loop {
+            let receiver = self.links[link].ends[1 - side];
+            let process = &self.procs[receiver.proc];
+            if !receiver.open || !process.alive || process.paused_until > self.now {
+                return;
+            }
+            let gate = self.links[link].takes_answer(1 - side);
+            let now = self.now;
+            let direction = &mut self.links[link].dirs[side];
+            if direction.queue.front().is_none_or(|(at, _)| *at > now) {
+                break;
+            }
+            direction.stalled = !gate;
+            if !gate {
+                return;
+            }
+            let Some((_, bytes)) = direction.queue.pop_front() else {
+                break;
+            };
+            direction.bytes -= bytes.len().min(direction.bytes);
+            let tight = self.links[link].room(side)
+                < self.links[link].buffer_bytes / 2 + ionian_core::outbox::REPLY_BYTES_MAX;
+            self.deliver(receiver.proc, receiver.conn, &bytes);
+            self.room_came(link, side, tight);
+            if self.history.failure.is_some() {
+                return;
+            }
+        }
+        if let Some(sessions) = &self.links[link].sessions {
+            if sessions[1 - side].has_held() {
+                self.resume_session(link, 1 - side);
+            }
+        }
+    }
+
+    /// The end `side` may send again: what it left unsent, and answers to what waits for it.
+    fn room_came(&mut self, link: usize, side: usize, tight: bool) {
+        let sender = self.links[link].ends[side];
+        if tight && sender.open {
+            self.flush_soon(sender.proc);
+        }
+        if self.links[link].dirs[1 - side].stalled && self.links[link].takes_answer(side) {
+            self.links[link].dirs[1 - side].stalled = false;
+            self.after(0, Event::Arrive(link, 1 - side));
+        }
+    }
+
+    /// A link breaks: what it carries is lost, and each end learns of it in its own time.
+    pub(crate) fn break_link(&mut self, link: usize) {
+        if !core::mem::replace(&mut self.links[link].works, false) {
+            return;
+        }
+        for side in 0..2 {
+            self.links[link].dirs[side].queue.clear();
+            let after = self.rng_net.below(5_000_000);
+            if self.links[link].sessions.is_none() {
+                self.after(after, Event::Closed(link, side));
+            }
+        }
+        let (now, side) = (self.now, self.rng_net.below(2) as usize);
+        if let Some(sessions) = &mut self.links[link].sessions {
+            // One end closes its session; the other hears of it, or finds out by silence.
+            sessions[side].close(now);
+            self.transmit(link, side);
+            self.after(0, Event::Closed(link, side));
+        }
+    }
+
+    /// A process learns that its end of a link is gone.
+    pub(crate) fn closed(&mut self, link: usize, side: usize) {
+        let end = self.links[link].ends[side];
+        if !core::mem::replace(&mut self.links[link].ends[side].open, false)
+            || !self.procs[end.proc].alive
+        {
+            return;
+        }
+        let process = &mut self.procs[end.proc];
+        process.conns[end.conn.index()] = None;
+        let peer = process.peer_of.remove(&end.conn);
+        self.lost(end.proc, end.conn, peer);
+        if let Some(peer) = peer {
+            if let Some(dialled) = self.procs[end.proc].dials.get_mut(&peer) {
+                *dialled = None;
+                let pause = self.rng_net.range(100_000, 10_000_000);
+                self.after(pause, Event::Dial(end.proc, peer));
+            }
+        }
+    }
+
+    /// A process closes a connection itself.
+    pub(crate) fn hang_up(&mut self, proc: ProcId, conn: ConnId) {
+        if let Some(End { link, side }) = self.procs[proc].end(conn) {
+            self.break_link(link);
+            self.after(0, Event::Closed(link, side));
+        }
+    }
+
+    /// Sends what the session of an end has to send, with whatever the network does to it.
+    pub(crate) fn transmit(&mut self, link: usize, side: usize) {
+        let mut buffer = [0u8; 2048];
+        loop {
+            let now = self.now;
+            let Some(sessions) = &mut self.links[link].sessions else {
+                return;
+            };
+            let Some(len) = sessions[side].poll_transmit(now, &mut buffer) else {
+                break;
+            };
+            let mut bytes = buffer[..len].to_vec();
+            let [loss, repeat, late, damage] = if self.phase == Phase::Storm {
+                self.plan.lossy
+            } else {
+                [0; 4]
+            };
+            let places = self.links[link].ends.map(|end| self.procs[end.proc].place);
+            let lost = self.rng_net.permille(loss) || !self.reaches(places[0], places[1]);
+            let copies = 1 + usize::from(self.rng_net.permille(repeat));
+            if self.rng_net.permille(damage) {
+                let at = self.rng_net.below(bytes.len() as u64) as usize;
+                bytes[at] ^= 1 << self.rng_net.below(8);
+            }
+            for _ in 0..copies {
+                let mut delay = self.delay(link);
+                if self.rng_net.permille(late) {
+                    delay += self.rng_net.below(3_000_000);
+                }
+                if !lost {
+                    self.after(delay, Event::Datagram(link, side, bytes.clone()));
+                }
+            }
+        }
+        let Some(sessions) = &self.links[link].sessions else {
+            return;
+        };
+        let at = sessions[side].next_deadline();
+        if at != Time::FAR && at != self.links[link].timers[side] {
+            self.links[link].timers[side] = at;
+            self.at(at, Event::Session(link, side));
+        }
+    }
+
+    /// A datagram of the end `side` reaches the other.
+    pub(crate) fn datagram(&mut self, link: usize, side: usize, bytes: &[u8]) {
+        let receiver = self.links[link].ends[1 - side];
+        if !receiver.open || !self.procs[receiver.proc].alive {
+            return;
+        }
+        let now = self.now;
+        let Link { sessions, dirs, .. } = &mut self.links[link];
+        let Some(sessions) = sessions else { return };
+        let inbox = &mut dirs[side].queue;
+        let received =
+            sessions[1 - side].receive(now, bytes, &mut |message| take(now, inbox, message));
+        let freed = received.is_ok_and(|received| received.freed);
+        self.after_session(link, 1 - side, freed);
+    }
+
+    fn resume_session(&mut self, link: usize, side: usize) {
+        let now = self.now;
+        let Link { sessions, dirs, .. } = &mut self.links[link];
+        let Some(sessions) = sessions else { return };
+        let inbox = &mut dirs[1 - side].queue;
+        let received = sessions[side].resume(now, &mut |message| take(now, inbox, message));
+        if received.messages > 0 {
+            self.after(0, Event::Arrive(link, 1 - side));
+        }
+        self.transmit(link, side);
+    }
+
+    pub(crate) fn session_timer(&mut self, link: usize, side: usize) {
+        let end = self.links[link].ends[side];
+        if self.links[link].timers[side] != self.now || !self.procs[end.proc].alive {
+            return;
+        }
+        self.links[link].timers[side] = Time::FAR;
+        let now = self.now;
+        if let Some(sessions) = &mut self.links[link].sessions {
+            sessions[side].on_deadline(now);
+        }
+        self.after_session(link, side, false);
+    }
+
+    /// After anything happened to the session of an end.
+    fn after_session(&mut self, link: usize, side: usize, freed: bool) {
+        self.transmit(link, side);
+        let ended = self.links[link]
+            .sessions
+            .as_ref()
+            .is_some_and(|sessions| sessions[side].state() != SessionState::Open);
+        if ended && self.links[link].ends[side].open {
+            self.after(0, Event::Closed(link, side));
+            return;
+        }
+        if freed {
+            self.room_came(link, side, true);
+        }
+        self.pump(link, 1 - side);
+    }
+}
+
+fn take(
+    now: Time,
+    inbox: &mut std::collections::VecDeque<(Time, Vec<u8>)>,
+    message: &[u8],
+) -> Take {
+    if inbox.len() >= INBOX_MAX {
+        return Take::Later;
+    }
+    inbox.push_back((now, message.to_vec()));
+    Take::Taken
+}

@@ -1,0 +1,436 @@
+//! The world: a clock, an event queue, the processes and the connections between them. One thread, ordered containers
+//! only: a run is a function of its seed and plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ionian_core::edge::Target;
+use ionian_types::{ClusterId, ConnId, Inc, LogId, NodeId, Time};
+
+use crate::history::{History, Seen};
+use crate::net::Link;
+use crate::plan::{FAULTS, Fault, Plan};
+use crate::process::{Machine, Peer, Place, ProcId, Process};
+use crate::rng::Rng;
+
+/// The cluster of every run.
+pub const CLUSTER: ClusterId = ClusterId::new(0x1071a);
+/// Its only log.
+pub const LOG: LogId = LogId::new(1);
+/// Virtual time within which everything must settle after the faults are over.
+pub const LIVENESS_NS: u64 = 30_000_000_000;
+/// Events beyond which a run counts as not ending.
+const EVENTS_MAX: u64 = 20_000_000;
+
+/// What happens next.
+#[derive(Debug)]
+pub enum Event {
+    /// A place gets a process.
+    Start(Place),
+    /// A process opens a connection.
+    Dial(ProcId, Peer),
+    /// The front of a direction arrives: link, sender's side.
+    Arrive(usize, usize),
+    /// A datagram arrives: link, sender's side.
+    Datagram(usize, usize, Vec<u8>),
+    /// The timer of a session: link, side.
+    Session(usize, usize),
+    /// A process learns that its end of a link is gone.
+    Closed(usize, usize),
+    /// A link breaks.
+    Break(usize),
+    /// A process flushes.
+    Flush(ProcId),
+    /// A process's deadline.
+    Timer(ProcId, Time),
+    /// An application acts.
+    Act(ProcId),
+    /// A paused process goes on.
+    Wake(ProcId),
+    /// The controller's snapshot is durable.
+    Persisted(ProcId, u64, Vec<u8>),
+    /// A fault begins.
+    Fault(Fault),
+    /// A partition or slowness between two places ends.
+    Mend(Place, Place),
+    /// Faults are over.
+    Heal,
+    /// No new work from now on.
+    Rest,
+    /// Look whether everything has settled, and check what is dear to check.
+    Look,
+}
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// A hash over every event: the same seed gives the same.
+    pub trace: u64,
+    /// Events.
+    pub events: u64,
+    /// Virtual nanoseconds.
+    pub virtual_ns: u64,
+    /// Faults that took place, by kind.
+    pub faults: [u64; FAULTS.len()],
+    /// What was seen.
+    pub seen: Seen,
+    /// Appends made.
+    pub appends: u64,
+    /// Entries committed.
+    pub entries: u64,
+    /// Counters of the machines at the end.
+    pub machines: Machines,
+}
+
+/// Events that machines of all lives counted, as far as they lived to the end.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Machines {
+    /// Backfills asked for.
+    pub backfills: u64,
+    /// Copies asked for.
+    pub copies: u64,
+    /// Repeated appends.
+    pub repeats: u64,
+    /// Starts of edges.
+    pub edge_starts: u64,
+    /// Lanes that moved.
+    pub rebinds: u64,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// The virtual time.
+    pub at: Time,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl core::fmt::Display for Failure {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "seed {}: after {} us: {}\n  replay: cargo run -p ionian-sim --release -- --seed {} --trace",
+            self.seed,
+            self.at.as_ns() / 1000,
+            self.what,
+            self.seed
+        )
+    }
+}
+
+/// Which phase a run is in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Phase {
+    /// Faults may happen.
+    Storm,
+    /// No more faults; clients go on.
+    Healed,
+    /// No new work; everything must settle.
+    Resting,
+    /// A last reader walks the whole log.
+    Reading,
+    /// Over.
+    Done,
+}
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    /// The seed.
+    pub seed: u64,
+    /// The plan.
+    pub plan: Plan,
+    /// The clock.
+    pub now: Time,
+    /// Processes, dead ones too.
+    pub procs: Vec<Process>,
+    /// Links, broken ones too.
+    pub links: Vec<Link>,
+    /// The reachable process of each place.
+    pub by_place: BTreeMap<Place, ProcId>,
+    /// What was done and seen.
+    pub history: History,
+    /// The phase.
+    pub phase: Phase,
+    /// What each process last knew of its incarnation.
+    pub last_inc: BTreeMap<Place, Inc>,
+    /// The controller's durable snapshot.
+    pub controller_disk: Option<Vec<u8>>,
+    /// Places that cannot reach each other.
+    pub cut_off: BTreeSet<(Place, Place)>,
+    /// Places between which messages are slow.
+    pub slow: BTreeSet<(Place, Place)>,
+    /// Faults that took place.
+    pub faults: [u64; FAULTS.len()],
+    /// Print every event.
+    pub trace: bool,
+    pub(crate) rng_net: Rng,
+    pub(crate) rng_fault: Rng,
+    pub(crate) rng_proc: Rng,
+    queue: BTreeMap<(Time, u64), Event>,
+    sequence: u64,
+    hash: u64,
+    pub(crate) events: u64,
+    pub(crate) healed_at: Time,
+    pub(crate) scratch: Vec<(ConnId, Vec<u8>)>,
+}
+
+impl World {
+    /// A run that has not begun.
+    #[must_use]
+    pub fn new(seed: u64, plan: Plan) -> Self {
+        let mut world = Self {
+            seed,
+            now: Time::ZERO,
+            procs: Vec::new(),
+            links: Vec::new(),
+            by_place: BTreeMap::new(),
+            history: History::new(plan.may_lose()),
+            phase: Phase::Storm,
+            last_inc: BTreeMap::new(),
+            controller_disk: None,
+            cut_off: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            faults: [0; FAULTS.len()],
+            trace: false,
+            rng_net: Rng::stream(seed, "net"),
+            rng_fault: Rng::stream(seed, "fault"),
+            rng_proc: Rng::stream(seed, "proc"),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            hash: seed,
+            events: 0,
+            healed_at: Time::ZERO,
+            scratch: Vec::new(),
+            plan,
+        };
+        world.schedule();
+        world
+    }
+
+    fn schedule(&mut self) {
+        for place in self.places() {
+            let at = self.rng_proc.below(3_000_000);
+            self.after(at, Event::Start(place));
+        }
+        for client in 0..self.plan.clients {
+            let at = self.rng_proc.range(1_000_000, 10_000_000);
+            self.after(at, Event::Start(Place::Client(client)));
+        }
+        for (fault, count) in self.plan.faults.clone() {
+            for _ in 0..count {
+                let at = self.plan.warm_up_ns + self.rng_fault.below(self.plan.fault_ns);
+                self.after(at, Event::Fault(fault));
+            }
+        }
+        let heal = self.plan.warm_up_ns + self.plan.fault_ns;
+        self.after(heal, Event::Heal);
+        self.after(5_000_000, Event::Look);
+    }
+
+    /// Every place but the clients.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        let mut places = vec![Place::Controller, Place::Root, Place::Leaf];
+        for shard in 0..self.plan.shards {
+            places.extend((0..self.plan.replicas).map(|slot| Place::Replica(shard, slot)));
+        }
+        places
+    }
+
+    /// The node of a place.
+    #[must_use]
+    pub fn node(&self, place: Place) -> NodeId {
+        NodeId::new(match place {
+            Place::Controller => 1,
+            Place::Root => 2,
+            Place::Leaf => 3,
+            Place::Replica(shard, slot) => 10 + shard * 10 + u32::from(slot),
+            Place::Client(number) => 1000 + number,
+        })
+    }
+
+    /// Something will happen after `ns`.
+    pub fn after(&mut self, ns: u64, event: Event) {
+        let at = Time::from_ns(self.now.as_ns().saturating_add(ns));
+        self.at(at, event);
+    }
+
+    /// Something will happen at `at`, or now if that is past.
+    pub fn at(&mut self, at: Time, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((at.max(self.now), self.sequence), event);
+    }
+
+    /// Mixes a number into the trace hash.
+    pub fn mix(&mut self, value: u64) {
+        self.hash = (self.hash.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn run(&mut self) -> Result<Report, Failure> {
+        while self.phase != Phase::Done && self.history.failure.is_none() {
+            let Some(((at, _), event)) = self.queue.pop_first() else {
+                self.history
+                    .fail(|| "nothing will ever happen again".into());
+                break;
+            };
+            self.now = at;
+            self.events += 1;
+            if self.events > EVENTS_MAX {
+                self.history
+                    .fail(|| "the run does not end: machines keep each other busy".into());
+            }
+            if self.trace {
+                self.print(&event);
+            }
+            self.mix(at.as_ns());
+            self.handle(event);
+        }
+        match self.history.failure.take() {
+            Some(what) => Err(Failure {
+                seed: self.seed,
+                at: self.now,
+                what,
+            }),
+            None => Ok(self.report()),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        if let Some(proc) = self.waits(&event) {
+            self.procs[proc].missed.push(event);
+            return;
+        }
+        match event {
+            Event::Start(place) => self.start(place),
+            Event::Dial(proc, peer) => self.dial(proc, peer),
+            Event::Arrive(link, side) => self.pump(link, side),
+            Event::Datagram(link, side, bytes) => self.datagram(link, side, &bytes),
+            Event::Session(link, side) => self.session_timer(link, side),
+            Event::Closed(link, side) => self.closed(link, side),
+            Event::Break(link) => self.break_link(link),
+            Event::Flush(proc) => self.flush(proc),
+            Event::Timer(proc, at) => self.timer(proc, at),
+            Event::Act(proc) => self.act(proc),
+            Event::Wake(proc) => self.wake(proc),
+            Event::Persisted(proc, version, bytes) => self.persisted(proc, version, bytes),
+            Event::Fault(fault) => self.fault(fault),
+            Event::Mend(a, b) => {
+                self.cut_off.remove(&(a, b));
+                self.slow.remove(&(a, b));
+            }
+            Event::Heal => self.heal(),
+            Event::Rest => self.phase = Phase::Resting,
+            Event::Look => self.look(),
+        }
+    }
+
+    /// The paused process that an event is for.
+    fn waits(&self, event: &Event) -> Option<ProcId> {
+        let proc = match event {
+            Event::Flush(proc)
+            | Event::Timer(proc, _)
+            | Event::Act(proc)
+            | Event::Dial(proc, _) => *proc,
+            Event::Persisted(proc, ..) => *proc,
+            Event::Arrive(link, side) | Event::Datagram(link, side, _) => {
+                self.links[*link].ends[1 - side].proc
+            }
+            Event::Session(link, side) | Event::Closed(link, side) => {
+                self.links[*link].ends[*side].proc
+            }
+            _ => return None,
+        };
+        let process = &self.procs[proc];
+        (process.alive && process.paused_until > self.now).then_some(proc)
+    }
+
+    fn wake(&mut self, proc: ProcId) {
+        if self.procs[proc].paused_until > self.now {
+            return;
+        }
+        for event in core::mem::take(&mut self.procs[proc].missed) {
+            self.after(0, event);
+        }
+    }
+
+    fn print(&self, event: &Event) {
+        let at = self.now.as_ns() / 1000;
+        let who = |proc: ProcId| self.procs.get(proc).map(|process| (process.place, proc));
+        match event {
+            Event::Arrive(..)
+            | Event::Datagram(..)
+            | Event::Session(..)
+            | Event::Timer(..)
+            | Event::Flush(_)
+            | Event::Act(_)
+            | Event::Look => {}
+            Event::Dial(proc, peer) => println!("{at:>9} dial {:?} -> {peer:?}", who(*proc)),
+            Event::Closed(link, side) => println!(
+                "{at:>9} closed {:?}",
+                who(self.links[*link].ends[*side].proc)
+            ),
+            Event::Persisted(_, version, _) => {
+                println!("{at:>9} controller snapshot {version} is durable")
+            }
+            event => println!("{at:>9} {event:?}"),
+        }
+    }
+
+    /// Whether two places can reach each other.
+    #[must_use]
+    pub fn reaches(&self, a: Place, b: Place) -> bool {
+        !self.cut_off.contains(&(a.min(b), a.max(b)))
+    }
+
+    /// The live process of a place.
+    #[must_use]
+    pub fn live(&self, place: Place) -> Option<ProcId> {
+        self.by_place
+            .get(&place)
+            .copied()
+            .filter(|proc| self.procs[*proc].alive)
+    }
+
+    fn report(&self) -> Report {
+        let mut machines = Machines::default();
+        for process in &self.procs {
+            match &process.machine {
+                Machine::Replica(replica) => {
+                    let counters = replica.status(self.now).counters;
+                    machines.backfills += counters.backfills;
+                    machines.copies += counters.copies;
+                    machines.repeats += counters.repeats;
+                }
+                Machine::Root(root) => machines.edge_starts += root.status().counters.edge_starts,
+                Machine::Client(client, _) => machines.rebinds += client.stats().rebinds,
+                _ => {}
+            }
+        }
+        Report {
+            trace: self.hash,
+            events: self.events,
+            virtual_ns: self.now.as_ns(),
+            faults: self.faults,
+            seen: self.history.seen,
+            appends: self.history.ops.len() as u64,
+            entries: self.history.reference.entries.len() as u64,
+            machines,
+        }
+    }
+}
+
+/// The place that a node's connection of kind `target` leads to.
+#[must_use]
+pub const fn is_controller(peer: Peer) -> bool {
+    matches!(
+        peer,
+        Peer::Node(Target::Controller) | Peer::ClientToController
+    )
+}
