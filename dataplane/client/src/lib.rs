@@ -1,6 +1,6 @@
 //! The Ionian client library: append to, read and follow a totally ordered, sharded, replicated log.
 //!
-//! [`Log`] is the blocking face, `AsyncLog` the asynchronous one; both run the same machine
+//! [`Log`] is the blocking face, [`AsyncLog`] the asynchronous one; both run the same machine
 //! ([`ionian_core::client::Client`]) over a [`Link`], which the node crate provides for shared memory and UDP. [`testing`]
 //! has a cluster in memory.
 //!
@@ -12,6 +12,7 @@
 //! Fault model: that of the machine. This crate adds none: it moves messages and waits.
 #![forbid(unsafe_code)]
 
+mod asynchronous;
 mod driver;
 mod error;
 pub mod history;
@@ -21,6 +22,7 @@ mod reads;
 mod subscription;
 pub mod testing;
 
+pub use asynchronous::{AsyncLog, AsyncSubscription, NextDelivery, Operation};
 pub use error::Error;
 pub use ionian_core::client::{
     Choice, ClientConfig, ClientStats, Completion, Outcome, PeerKind, Policy, Ticket,

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ionian_core::client::{Choice, ClientConfig, ClientStats, Completion, Outcome, Policy, Ticket};
+use ionian_core::client::{
+    Choice, Client, ClientConfig, ClientStats, Completion, Outcome, Policy, Ticket,
+};
 use ionian_types::{Durability, Effect, Gsn, Lsn, Nanos, ShardId, Time};
 
 use crate::driver::Driver;
@@ -183,32 +185,8 @@ impl<L: Link> Log<L> {
 
     #[cold]
     fn record_append(&mut self, now: Time, ticket: Ticket, payload: &[u8]) {
-        self.driver.record(now, |client| {
-            let (session, seq) = client.identity(ticket).unwrap_or_default();
-            let client_id = client.config().client;
-            let hash = payload_hash(payload);
-            let record = RecordIdentity {
-                client: client_id,
-                session,
-                seq,
-                hash,
-            };
-            // At most `window` appends of a lane are open: their numbers modulo the window are all different.
-            let place = ticket.number % u64::from(client.config().window);
-            let process = append_op(Ticket {
-                number: place,
-                ..ticket
-            });
-            let call = Call::Append {
-                record,
-                bytes: payload.len(),
-            };
-            What::Inv {
-                op: append_op(ticket),
-                process,
-                call,
-            }
-        });
+        self.driver
+            .record(now, |client| append_event(client, ticket, payload));
     }
 
     /// Waits for the outcome of one append. Outcomes of others that come meanwhile are kept for [`Self::completions`].
@@ -370,6 +348,33 @@ impl<L: Link> Log<L> {
         }
         self.driver.idle(until);
         true
+    }
+}
+
+/// The call of an append that was taken.
+pub(crate) fn append_event(client: &Client, ticket: Ticket, payload: &[u8]) -> What {
+    let (session, seq) = client.identity(ticket).unwrap_or_default();
+    let hash = payload_hash(payload);
+    let record = RecordIdentity {
+        client: client.config().client,
+        session,
+        seq,
+        hash,
+    };
+    // At most `window` appends of a lane are open: their numbers modulo the window are all different.
+    let place = ticket.number % u64::from(client.config().window);
+    let process = append_op(Ticket {
+        number: place,
+        ..ticket
+    });
+    let call = Call::Append {
+        record,
+        bytes: payload.len(),
+    };
+    What::Inv {
+        op: append_op(ticket),
+        process,
+        call,
     }
 }
 

@@ -6,7 +6,10 @@
 mod link;
 mod server;
 
+use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 
 use ionian_core::client::ClientConfig;
 use ionian_types::{ClientId, ClusterId, GapKind, Gsn, LogId};
@@ -103,5 +106,26 @@ impl MemoryCluster {
         let from = self.shared.lock().declare_gap(count, kind);
         self.shared.changed.notify_all();
         from
+    }
+}
+
+/// Runs a future on this thread until it is done: enough of an executor for examples and tests.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::park();
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
