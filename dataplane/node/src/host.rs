@@ -6,17 +6,19 @@
 
 mod datagrams;
 
-use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
-use crossbeam_queue::ArrayQueue;
 use ionian_core::Outbox;
 use ionian_core::outbox::REPLY_BYTES_MAX;
+use ionian_runtime::MailboxReceiver;
 use ionian_types::{ConnId, Time};
 use ionian_wire::frame::Message;
 
+use crate::device::StoreIo;
 use crate::dial::Dial;
 use crate::link::ShmLink;
 use crate::role::{Machine, Place, outbox};
+use crate::status::{PlaceState, PlaceStatus, Status};
 use crate::udp::UdpPort;
 use datagrams::Inbox;
 
@@ -35,6 +37,8 @@ pub(crate) struct Tenant {
     pub(crate) conns: Vec<ConnId>,
     /// The connection to the controller, for places that register.
     pub(crate) controller: Option<ConnId>,
+    /// The device of its store, for flushed classes.
+    pub(crate) io: Option<StoreIo>,
 }
 
 /// A connection of one tenant.
@@ -80,6 +84,11 @@ pub(crate) enum Control {
         /// Its end.
         link: Box<ShmLink>,
     },
+    /// Somebody wants to know the state of every place.
+    Status {
+        /// Where to.
+        answer: SyncSender<Status>,
+    },
 }
 
 /// The host.
@@ -89,7 +98,7 @@ pub(crate) struct Host {
     conns: Vec<Option<Conn>>,
     free: Vec<ConnId>,
     out: Outbox,
-    mailbox: Arc<ArrayQueue<Control>>,
+    mailbox: MailboxReceiver<Control>,
     udp: Option<UdpPort>,
     /// Connection of each session of the socket.
     udp_conns: Vec<Option<ConnId>>,
@@ -101,7 +110,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(mailbox: Arc<ArrayQueue<Control>>) -> Self {
+    pub(crate) fn new(mailbox: MailboxReceiver<Control>) -> Self {
         Self {
             tenants: Vec::new(),
             conns: Vec::with_capacity(256),
@@ -117,18 +126,15 @@ impl Host {
         }
     }
 
-    pub(crate) fn add(&mut self, place: Place, machine: Machine) {
+    pub(crate) fn add(&mut self, place: Place, machine: Machine, io: Option<StoreIo>) {
         self.tenants.push(Tenant {
             place,
             machine,
             conns: Vec::with_capacity(64),
             controller: None,
+            io,
         });
         self.tenants.sort_by_key(|tenant| rank(tenant.place));
-    }
-
-    pub(crate) fn tenants(&self) -> &[Tenant] {
-        &self.tenants
     }
 
     fn tenant_at(&self, place: Place) -> Option<usize> {
@@ -199,9 +205,13 @@ impl Host {
     /// What need not be looked at in every pass: the mailbox, and links whose other end is gone.
     fn poll_rarely(&mut self, now: Time) -> usize {
         let mut work = 0;
-        while let Some(Control::Attach { place, link }) = self.mailbox.pop() {
+        while let Some(control) = self.mailbox.receive() {
             work += 1;
-            self.attach(place, *link, false);
+            match control {
+                Control::Attach { place, link } => self.attach(place, *link, false),
+                // Whoever asked may have given up.
+                Control::Status { answer } => drop(answer.try_send(self.status(now))),
+            }
         }
         for at in 0..self.conns.len() {
             let closed = match self.conns[at].as_mut().map(|conn| &mut conn.link) {
@@ -239,10 +249,14 @@ impl Host {
     }
 
     fn poll_tenant(&mut self, at: usize, now: Time) -> usize {
-        let mut work = self.take_messages(at, now);
+        let mut work = self.take_messages(at, now) + self.complete_io(at);
         crate::start::register(&mut self.tenants[at], &mut self.out);
         self.tenants[at].machine.flush(now, &mut self.out);
         self.carry();
+        let tenant = &mut self.tenants[at];
+        if let (Some(io), Some(store)) = (&mut tenant.io, tenant.machine.store_mut()) {
+            work += io.submit(store);
+        }
         if let Machine::Directory(_) = &self.tenants[at].machine {
             work += self.poll_directory(at, now);
         }
@@ -250,6 +264,14 @@ impl Host {
             self.detach(now, id);
         }
         work
+    }
+
+    fn complete_io(&mut self, at: usize) -> usize {
+        let tenant = &mut self.tenants[at];
+        match (&mut tenant.io, tenant.machine.store_mut()) {
+            (Some(io), Some(store)) => io.complete(store),
+            _ => 0,
+        }
     }
 
     /// Hands over what has come by rings, and looks at the room of every connection.
@@ -389,7 +411,12 @@ impl Host {
                 return false;
             }
         }
-        if !self.mailbox.is_empty() || self.udp.as_mut().is_some_and(|udp| !udp.arm()) {
+        let idle = self
+            .tenants
+            .iter_mut()
+            .filter_map(|tenant| tenant.io.as_mut())
+            .all(StoreIo::arm);
+        if !idle || !self.mailbox.is_empty() || self.udp.as_mut().is_some_and(|udp| !udp.arm()) {
             self.disarm();
             return false;
         }
@@ -401,6 +428,43 @@ impl Host {
         self.disarm_first(self.conns.len());
         // Whatever woke the host may be in the mailbox: look there in the next pass.
         self.passes |= RARELY - 1;
+    }
+
+    /// Names the descriptors that become readable when there is work.
+    pub(crate) fn wake_fds(&self, add: &mut dyn FnMut(std::os::fd::RawFd)) {
+        let devices = self
+            .tenants
+            .iter()
+            .filter_map(|tenant| tenant.io.as_ref()?.wake_fd());
+        for fd in devices.chain(self.udp.as_ref().and_then(UdpPort::wake_fd)) {
+            add(fd);
+        }
+    }
+
+    fn status(&self, now: Time) -> Status {
+        let state = |machine: &Machine| match machine {
+            Machine::Waiting(_) => PlaceState::Starting,
+            Machine::Refused(reason) => PlaceState::Refused(reason.clone()),
+            Machine::Replica(machine) => PlaceState::Replica(Box::new(machine.status(now))),
+            Machine::Leaf(machine) => PlaceState::Leaf {
+                shards: machine.status(now),
+                counters: *machine.counters(),
+            },
+            Machine::Root(machine) => PlaceState::Root(Box::new(machine.status())),
+            Machine::Directory(role) => PlaceState::Controller(role.machine.logs().collect()),
+        };
+        let places = self.tenants.iter();
+        Status {
+            at: now,
+            places: places
+                .map(|tenant| PlaceStatus {
+                    place: tenant.place,
+                    state: state(&tenant.machine),
+                })
+                .collect(),
+            port: self.udp.as_ref().map(|udp| udp.stats),
+            bad_messages: self.bad_messages,
+        }
     }
 
     fn disarm_first(&mut self, count: usize) {

@@ -1,17 +1,19 @@
 //! Roles wired to reactors, transports and devices.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod config;
+mod device;
 mod dial;
-pub mod embedded;
 mod host;
 mod link;
-mod port;
 mod role;
+mod server;
 mod start;
+pub mod status;
 mod udp;
 
-pub use embedded::{Embedded, EmbeddedOptions};
 pub use link::{LinkIds, ShmLink};
 pub use role::{Place, Tuning};
+pub use server::{Effective, Server, ServerOptions, StartError, place_directory};
 pub use udp::{PortError, PortStats};

@@ -20,6 +20,33 @@ impl Replica {
         if !self.store.config().class.is_flushed() {
             return;
         }
+        let checkpoint: Option<Vec<u8>> = self
+            .store
+            .recovered()
+            .checkpoint
+            .map(|(_, bytes)| Vec::from(bytes));
+        if let Some(bytes) = checkpoint {
+            if self.decode_checkpoint(&bytes).is_err() {
+                // The store has checked the bytes; what does not parse was written by another version of this code.
+                self.counters.contradictions += 1;
+            }
+        }
+        for number in self.store.journal_first()..=self.store.journal_last() {
+            let Some(bytes) = self.store.journal_read(number).map(Vec::from) else {
+                continue;
+            };
+            if self.restore_record(&bytes).is_none() {
+                self.counters.contradictions += 1;
+                break;
+            }
+        }
+        self.checkpoint_at = self.store.journal_first().saturating_sub(1);
+        self.applied_durable = self.applied;
+        for slot in 0..usize::from(self.config.replicas) {
+            let slot = Slot::new(slot as u8);
+            self.store.committed_hint(slot, self.committed(slot));
+            self.dedup_rest(slot);
+        }
     }
 
     fn restore_record(&mut self, bytes: &[u8]) -> Option<()> {

@@ -1,11 +1,12 @@
 //! The start of a root's life: what the journal recovered, and what the controller grants.
 
 use ionian_types::{EntryNo, Gsn};
+use ionian_wire::Reader;
 use ionian_wire::entry::{EntryView, EntryWriter, LossView};
 use ionian_wire::frame::RootGrant;
 
 use super::Root;
-use crate::cutlog::EntryLog;
+use crate::cutlog::{EntryLog, LogState};
 
 /// Ask for more positions when fewer than this many are left.
 pub(super) const CEILING_MARGIN: u64 = 1 << 31;
@@ -18,6 +19,12 @@ impl Root {
     pub(super) fn restore(&mut self) {
         if !self.config.class.is_flushed() {
             return;
+        }
+        if let Some((_, bytes)) = self.store.recovered().checkpoint {
+            if let Ok(state) = LogState::read(&mut Reader::new(bytes)) {
+                self.base = state.clone();
+                self.state = state;
+            }
         }
         self.log = EntryLog::new(self.base.entry);
         for number in self.store.journal_first()..=self.store.journal_last() {

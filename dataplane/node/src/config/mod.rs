@@ -9,6 +9,7 @@
 mod check;
 mod document;
 mod error;
+mod launch;
 mod reader;
 mod schema;
 mod secret;
@@ -17,7 +18,7 @@ mod size;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
@@ -25,6 +26,7 @@ use ionian_types::{Durability, NodeId, OrderingMode};
 
 pub use document::configuration_markdown;
 pub use error::{ConfigErrors, Problem};
+pub use launch::{LaunchError, client_options};
 pub use secret::{Secret, SecretError};
 pub use size::{format_size, parse_size};
 
@@ -253,18 +255,7 @@ impl NodeConfig {
     /// # Errors
     /// [`BindError`]; effect none.
     pub fn bind_address(&self, insecure_no_auth: bool) -> Result<SocketAddr, BindError> {
-        let unresolved = |reason: String| BindError::Unresolved {
-            node: self.name.clone(),
-            address: self.address.clone(),
-            reason,
-        };
-        let mut found = self
-            .address
-            .to_socket_addrs()
-            .map_err(|error| unresolved(error.to_string()))?;
-        let address = found
-            .next()
-            .ok_or_else(|| unresolved(String::from("no address")))?;
+        let address = self.resolve()?;
         if !address.ip().is_loopback() && !insecure_no_auth {
             return Err(BindError::NotLoopback {
                 node: self.name.clone(),

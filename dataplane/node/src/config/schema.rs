@@ -85,7 +85,7 @@ pub(crate) const CLUSTER: Section = Section {
             name: "cluster",
             kind: Kind::Name,
             missing: Required,
-            doc: "The name of the cluster, for people. Its identity is drawn when it first starts, and kept by the controller.",
+            doc: "The name of the cluster, for people. Its identity follows from the secret.",
         },
         Key {
             name: "secret_file",

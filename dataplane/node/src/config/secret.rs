@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
-use ionian_types::{SessionId, Token};
+use ionian_types::{ClusterId, SessionId, Token};
 use sha2::Sha256;
 
 const SECRET_BYTES: usize = 32;
@@ -143,13 +143,23 @@ impl Secret {
         linked
     }
 
+    /// The identity of the cluster that shares this secret: every process derives the same one, and a cluster made anew with
+    /// another secret has another one.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        let mut mac = self.mac(b"ionian cluster id 1");
+        mac.update(&[0]);
+        let digest = mac.finalize().into_bytes();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        ClusterId::new(u128::from_le_bytes(bytes))
+    }
+
     /// The two tokens of a session in an epoch: what the end that opened it sends, and what the other end sends.
     #[must_use]
     pub fn session_tokens(&self, session: SessionId, epoch: u64) -> (Token, Token) {
         let token = |direction: u8| {
-            let mut mac =
-                Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
-            mac.update(b"ionian session token 1");
+            let mut mac = self.mac(b"ionian session token 1");
             mac.update(&session.get().to_le_bytes());
             mac.update(&epoch.to_le_bytes());
             mac.update(&[direction]);
@@ -159,6 +169,13 @@ impl Secret {
             Token::new(u64::from_le_bytes(bytes))
         };
         (token(0), token(1))
+    }
+
+    fn mac(&self, purpose: &[u8]) -> Hmac<Sha256> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(purpose);
+        mac
     }
 }
 
@@ -241,6 +258,17 @@ mod tests {
         assert_ne!(secret.session_tokens(SessionId::new(6), 9).0, opener);
     }
 
+    #[test]
+    fn the_cluster_is_named_by_its_secret() {
+        let secret = Secret::new([0x0b; SECRET_BYTES]);
+        assert_eq!(secret.cluster_id().get(), CLUSTER);
+        assert_ne!(
+            Secret::new([0x0c; SECRET_BYTES]).cluster_id().get(),
+            CLUSTER
+        );
+    }
+
+    const CLUSTER: u128 = 0x811ca92bbce51f68e971f9386a1de78d;
     const OPENER: u64 = 0x356e_0519_8474_d79a;
     const OTHER: u64 = 0x9731_3f27_bcf1_01d0;
 }

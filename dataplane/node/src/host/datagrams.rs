@@ -31,11 +31,6 @@ impl Host {
         self.udp = Some(port);
     }
 
-    /// The host's socket.
-    pub(crate) fn port(&self) -> Option<&UdpPort> {
-        self.udp.as_ref()
-    }
-
     /// Keeps a connection open from a place of this host to one elsewhere.
     pub(crate) fn keep_dialled(&mut self, dial: Dial) {
         self.dials.push(dial);

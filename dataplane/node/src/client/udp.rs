@@ -1,0 +1,326 @@
+//! A client of a cluster over UDP: one socket, a session per peer and one to the directory.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
+use std::time::Duration;
+
+use ionian_client::{Link, LinkEvent, LinkWaker};
+use ionian_core::client::PeerKind;
+use ionian_core::session::Take;
+use ionian_driver_api::Clock;
+use ionian_runtime::MonotonicClock;
+use ionian_types::{ConnId, LogId, Nanos, Time};
+use ionian_udp::UdpOptions;
+use ionian_wire::directory::{ClusterMap, Endpoint};
+use ionian_wire::frame::{DirectoryRequest, Message, encode};
+
+use super::place_of;
+use crate::config::Secret;
+use crate::dial::connect_message;
+use crate::role::Place;
+use crate::udp::{PortError, UdpPort};
+
+/// The pause before a peer is dialled again.
+const RETRY: Nanos = Nanos::from_ms(50);
+/// The longest block of a sleep: how late a datagram may be noticed after the link has given up spinning.
+const BLOCK_MAX: Duration = Duration::from_micros(200);
+/// Empty sleeps that only yield; after that the thread blocks for a short while.
+const YIELDS: u32 = 2_000;
+
+/// How a client reaches its cluster.
+#[derive(Clone, Debug)]
+pub struct ClientPortOptions {
+    /// The controller's address.
+    pub directory: SocketAddr,
+    /// The cluster's secret.
+    pub secret: Secret,
+    /// The socket.
+    pub udp: UdpOptions,
+    /// The log.
+    pub log: LogId,
+    /// Keep the thread on its core while it waits.
+    pub spin: bool,
+}
+
+#[derive(Debug)]
+struct Peer {
+    kind: PeerKind,
+    session: Option<u32>,
+    retry_at: Time,
+    announced: bool,
+}
+
+/// The link of a client over UDP. Belongs to the thread that made it.
+#[derive(Debug)]
+pub struct UdpLink {
+    port: UdpPort,
+    clock: MonotonicClock,
+    options: ClientPortOptions,
+    peers: Vec<Peer>,
+    by_session: BTreeMap<u32, usize>,
+    directory: Option<u32>,
+    directory_retry_at: Time,
+    ask: bool,
+    map: ClusterMap,
+    empty: u32,
+    thread: Thread,
+    woken: Arc<AtomicBool>,
+    ended: Vec<u32>,
+    /// Messages taken and not handed over: (session, end) over bytes.
+    inbox: Vec<u8>,
+    entries: Vec<(u32, usize)>,
+}
+
+impl UdpLink {
+    /// Opens the socket; connections follow when the client polls.
+    ///
+    /// # Errors
+    /// [`PortError`]; effect none.
+    pub fn open(options: ClientPortOptions) -> Result<Self, PortError> {
+        let port = UdpPort::open(&options.udp, options.secret.clone())?;
+        Ok(Self {
+            port,
+            clock: MonotonicClock::start(),
+            options,
+            peers: Vec::with_capacity(64),
+            by_session: BTreeMap::new(),
+            directory: None,
+            directory_retry_at: Time::ZERO,
+            ask: true,
+            map: ClusterMap::default(),
+            empty: 0,
+            thread: std::thread::current(),
+            woken: Arc::new(AtomicBool::new(false)),
+            ended: Vec::new(),
+            inbox: Vec::with_capacity(4 << 20),
+            entries: Vec::with_capacity(4096),
+        })
+    }
+
+    /// The cluster's map as last received.
+    #[must_use]
+    pub const fn map(&self) -> &ClusterMap {
+        &self.map
+    }
+
+    /// Changes the log that peers are wanted for; before the first connection only.
+    pub fn set_log(&mut self, log: LogId) {
+        self.options.log = log;
+    }
+
+    fn open_session(&mut self, now: Time, to: Place, address: SocketAddr) -> Option<u32> {
+        let session = self.port.dial(now, address)?;
+        let mut first = [0u8; 64];
+        let len = connect_message(to, &mut first);
+        self.port.send(session, &first[..len], &[]);
+        Some(session)
+    }
+
+    fn endpoint(&self, peer: PeerKind) -> Option<&Endpoint> {
+        let log = self
+            .map
+            .logs
+            .iter()
+            .find(|log| log.log == self.options.log)?;
+        match peer {
+            PeerKind::Root => Some(&log.root),
+            PeerKind::Replica { shard, slot } => {
+                let shard = log.shards.iter().find(|info| info.shard == shard)?;
+                shard
+                    .replicas
+                    .get(slot.index())
+                    .map(|replica| &replica.endpoint)
+            }
+        }
+    }
+
+    /// Opens what is wanted and not open.
+    fn dial(&mut self, now: Time) {
+        if self.directory.is_none() && now >= self.directory_retry_at {
+            self.directory_retry_at = now.after(RETRY);
+            self.directory = self.open_session(now, Place::Directory, self.options.directory);
+            self.ask = true;
+        }
+        if let Some(session) = self.directory.filter(|_| self.ask) {
+            let mut message = [0u8; 64];
+            if let Ok(len) = encode(
+                &mut message,
+                &DirectoryRequest {
+                    request: 1,
+                    known: 0,
+                },
+                &[],
+            ) {
+                self.ask = !self.port.send(session, &message[..len], &[]);
+            }
+        }
+        for at in 0..self.peers.len() {
+            if self.peers[at].session.is_some() || now < self.peers[at].retry_at {
+                continue;
+            }
+            self.peers[at].retry_at = now.after(RETRY);
+            let kind = self.peers[at].kind;
+            let address = self
+                .endpoint(kind)
+                .and_then(|endpoint| endpoint.address.to_socket_addrs().ok()?.next());
+            let Some(address) = address else { continue };
+            let session = self.open_session(now, place_of(self.options.log, kind), address);
+            self.peers[at].session = session;
+            self.peers[at].announced = false;
+            if let Some(session) = session {
+                self.by_session.insert(session, at);
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Time) {
+        let Self {
+            port,
+            inbox,
+            entries,
+            ..
+        } = self;
+        port.receive(now, &mut |session, _, message| {
+            if entries.len() == entries.capacity() || inbox.len() + message.len() > 4 << 20 {
+                return Take::Later;
+            }
+            inbox.extend_from_slice(message);
+            entries.push((session, inbox.len()));
+            Take::Taken
+        });
+        while let Some(session) = self.port.take_ended() {
+            self.ended.push(session);
+        }
+    }
+
+    fn hand_over(&mut self, event: &mut impl FnMut(LinkEvent<'_>)) -> usize {
+        let mut start = 0;
+        for (session, end) in &self.entries {
+            let bytes = &self.inbox[start..*end];
+            start = *end;
+            let Ok((message, _)) = Message::new_checked(bytes) else {
+                continue;
+            };
+            if Some(*session) == self.directory {
+                if let Message::DirectoryAnswer(_, map) = message {
+                    if let Ok(map) = ClusterMap::read(map) {
+                        event(LinkEvent::Map(&map));
+                        self.map = map;
+                    }
+                }
+            } else if let Some(at) = self.by_session.get(session) {
+                event(LinkEvent::Message {
+                    conn: ConnId::new(*at as u32),
+                    message,
+                });
+            }
+        }
+        let count = self.entries.len();
+        self.entries.clear();
+        self.inbox.clear();
+        count
+    }
+}
+
+impl Link for UdpLink {
+    fn now(&mut self) -> Time {
+        self.clock.now()
+    }
+
+    fn poll<F: FnMut(LinkEvent<'_>)>(&mut self, mut event: F) -> usize {
+        let now = self.clock.now();
+        self.receive(now);
+        let mut count = self.hand_over(&mut event);
+        for session in core::mem::take(&mut self.ended) {
+            if self.directory == Some(session) {
+                self.directory = None;
+            }
+            if let Some(at) = self.by_session.remove(&session) {
+                self.peers[at].session = None;
+                event(LinkEvent::Disconnected {
+                    conn: ConnId::new(at as u32),
+                });
+                count += 1;
+            }
+        }
+        self.dial(now);
+        for at in 0..self.peers.len() {
+            let peer = &mut self.peers[at];
+            let Some(session) = peer.session.filter(|_| !peer.announced) else {
+                continue;
+            };
+            peer.announced = true;
+            let room = self.port.room(session);
+            event(LinkEvent::Connected {
+                conn: ConnId::new(at as u32),
+                peer: peer.kind,
+                room,
+            });
+            count += 1;
+        }
+        self.port.transmit(now);
+        if count > 0 {
+            self.empty = 0;
+        }
+        count
+    }
+
+    fn room(&mut self, conn: ConnId) -> usize {
+        let session = self.peers.get(conn.index()).and_then(|peer| peer.session);
+        session.map_or(0, |session| self.port.room(session))
+    }
+
+    fn send(&mut self, conn: ConnId, message: &[u8]) {
+        if let Some(session) = self.peers.get(conn.index()).and_then(|peer| peer.session) {
+            self.port.send(session, message, &[]);
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = self.clock.now();
+        self.port.transmit(now);
+    }
+
+    fn want(&mut self, peers: &[PeerKind]) {
+        for kind in peers {
+            if self.peers.iter().all(|peer| peer.kind != *kind) {
+                self.peers.push(Peer {
+                    kind: *kind,
+                    session: None,
+                    retry_at: Time::ZERO,
+                    announced: false,
+                });
+            }
+        }
+    }
+
+    fn refresh_map(&mut self) {
+        self.ask = true;
+    }
+
+    fn sleep(&mut self, until: Time) {
+        self.empty = self.empty.saturating_add(1);
+        if self.woken.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        if self.options.spin {
+            std::hint::spin_loop();
+        } else if self.empty < YIELDS {
+            std::thread::yield_now();
+        } else {
+            let wait = Duration::from_nanos(until.since(self.clock.now()).0).min(BLOCK_MAX);
+            std::thread::park_timeout(wait);
+        }
+    }
+
+    fn waker(&self) -> LinkWaker {
+        let (woken, thread) = (self.woken.clone(), self.thread.clone());
+        Arc::new(move || {
+            woken.store(true, Ordering::Release);
+            thread.unpark();
+        })
+    }
+}

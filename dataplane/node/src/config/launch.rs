@@ -1,0 +1,166 @@
+//! From a configuration to running things: the options of a node's process, and of a client's socket.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+
+use ionian_runtime::Priority;
+use ionian_types::{ClusterId, LogId, NodeId};
+use ionian_udp::UdpOptions;
+
+use super::{BindError, ClusterConfig, NodeConfig, PlanChoice, Secret};
+use crate::client::ClientPortOptions;
+use crate::role::Tuning;
+use crate::server::ServerOptions;
+
+/// The largest IP packet where both ends are on one machine.
+const LOOPBACK_MTU: u32 = 65_535;
+/// The largest IP packet that every network carries.
+const ETHERNET_MTU: u32 = 1_500;
+/// The level asked for by `priority = "fifo"`.
+const FIFO_LEVEL: u8 = 50;
+
+/// Why a node of a configuration cannot be started. Effect: none.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The configuration has no such node.
+    #[error("the configuration has no node {node}; it has {known}")]
+    UnknownNode {
+        /// The name asked for.
+        node: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// An address cannot be used.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+impl ClusterConfig {
+    /// What the process of node `name` is to be: its places, its socket, its directories and limits.
+    ///
+    /// # Errors
+    /// [`LaunchError`]; effect none.
+    pub fn server_options(
+        &self,
+        name: &str,
+        secret: Secret,
+        insecure_no_auth: bool,
+    ) -> Result<ServerOptions, LaunchError> {
+        let node = self.node(name).ok_or_else(|| {
+            let known: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+            LaunchError::UnknownNode {
+                node: name.to_owned(),
+                known: known.join(", "),
+            }
+        })?;
+        let bind = node.bind_address(insecure_no_auth)?;
+        let mut options = self.local_options(node, secret.cluster_id());
+        options.listen = Some(udp_options(bind, self.network.mtu));
+        options.secret = Some(secret);
+        options.data_dir = Some(node.data_dir.clone());
+        options.addresses = self.addresses()?;
+        Ok(options)
+    }
+
+    /// As [`Self::server_options`] for the first node, without socket or directories: the whole cluster in memory.
+    #[must_use]
+    pub fn in_memory_options(&self, cluster: ClusterId) -> ServerOptions {
+        let node = self.nodes.first();
+        let node = node.expect("a cluster has a node");
+        self.local_options(node, cluster)
+    }
+
+    fn local_options(&self, node: &NodeConfig, cluster: ClusterId) -> ServerOptions {
+        let mut options = ServerOptions::in_memory(self.cluster_spec());
+        options.cluster = cluster;
+        options.node = node.node;
+        options.controller = self.controller;
+        options.memory_bytes_max = self.limits.memory_bytes_max;
+        options.disk_bytes_max = self.limits.disk_bytes_max;
+        options.tuning = Tuning {
+            cut_interval_ns: self.timing.cut_interval_us * 1_000,
+            uncommitted_records_max: self.limits.uncommitted_records_max,
+            ..Tuning::default()
+        };
+        options.core = node
+            .cores
+            .as_ref()
+            .and_then(|cores| cores.first())
+            .map(|core| *core as usize);
+        options.shared_core = self.cores.plan == PlanChoice::Cooperative;
+        options.spin_us = self.cores.spin_us;
+        options.priority = if self.cores.fifo {
+            Priority::Fifo { level: FIFO_LEVEL }
+        } else {
+            Priority::Normal
+        };
+        options
+    }
+
+    /// Where each node is found.
+    fn addresses(&self) -> Result<BTreeMap<NodeId, SocketAddr>, BindError> {
+        self.nodes
+            .iter()
+            .map(|node| Ok((node.node, node.resolve()?)))
+            .collect()
+    }
+}
+
+impl NodeConfig {
+    /// The node's address, its host's name looked up.
+    ///
+    /// # Errors
+    /// [`BindError::Unresolved`]; effect none.
+    pub fn resolve(&self) -> Result<SocketAddr, BindError> {
+        let unresolved = |reason: String| BindError::Unresolved {
+            node: self.name.clone(),
+            address: self.address.clone(),
+            reason,
+        };
+        let mut found = self
+            .address
+            .to_socket_addrs()
+            .map_err(|error| unresolved(error.to_string()))?;
+        found
+            .next()
+            .ok_or_else(|| unresolved(String::from("no address")))
+    }
+}
+
+/// How a client reaches the cluster whose controller is at `directory`. The log is named by its number; a client that does
+/// not know it yet asks for the map first.
+#[must_use]
+pub fn client_options(
+    directory: SocketAddr,
+    secret: Secret,
+    log: LogId,
+    mtu: Option<u32>,
+) -> ClientPortOptions {
+    let any = match (directory.ip().is_loopback(), directory.is_ipv4()) {
+        (true, true) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        (true, false) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        (false, true) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (false, false) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    ClientPortOptions {
+        directory,
+        secret,
+        udp: udp_options(SocketAddr::new(any, 0), mtu),
+        log,
+        spin: false,
+    }
+}
+
+fn udp_options(bind: SocketAddr, mtu: Option<u32>) -> UdpOptions {
+    let path = if bind.ip().is_loopback() {
+        LOOPBACK_MTU
+    } else {
+        ETHERNET_MTU
+    };
+    UdpOptions {
+        bind,
+        mtu_bytes: mtu.unwrap_or(path),
+        ..UdpOptions::default()
+    }
+}

@@ -1,0 +1,226 @@
+//! A store's block operations carried out on a block queue.
+//!
+//! The store says what to do; bytes to be written are copied into a device buffer, which the device owns until the
+//! operation ends. Nothing here blocks but [`open`], which waits for recovery before a place starts.
+
+use std::path::Path;
+
+use ionian_driver_api::{
+    BlockOp as DeviceOp, BlockQueue, BlockRequest, BufPool, Completions, FileId, PoolLayout,
+    PoolOptions,
+};
+use ionian_store::{
+    BlockError, BlockOp, BlockOpKind, FileNo, Store, StoreConfig, StoreFailure, StoreState,
+};
+use ionian_types::Inc;
+use ionian_uring::{FileOptions, FileQueue};
+
+use crate::server::StartError;
+
+/// Device buffers of one store.
+const BUFFERS: u32 = 16;
+
+/// The device of one store.
+#[derive(Debug)]
+pub(crate) struct StoreIo {
+    queue: FileQueue,
+    pool: BufPool,
+    done: Completions,
+    held: Option<BlockOp>,
+}
+
+impl StoreIo {
+    /// The name of the effective backend.
+    pub(crate) fn backend(&self) -> &'static str {
+        self.queue.limits().backend
+    }
+
+    /// Gives finished operations to the store. Returns their number.
+    #[inline]
+    pub(crate) fn complete(&mut self, store: &mut Store) -> usize {
+        if self.queue.in_flight() == 0 {
+            return 0;
+        }
+        self.queue.poll(&mut self.pool, &mut self.done);
+        let mut count = 0;
+        while let Some(completion) = self.done.pop() {
+            count += 1;
+            let result = match completion.result {
+                Ok(()) => Ok(completion
+                    .buf
+                    .as_ref()
+                    .map_or(&[][..], |buf| self.pool.bytes(buf))),
+                Err(error) => Err(translate(&error)),
+            };
+            store.complete(completion.token, result);
+            if let Some(buf) = completion.buf {
+                self.pool.free(buf);
+            }
+        }
+        count
+    }
+
+    /// Starts what the store asks for, as far as the device takes it. Returns the number of operations started.
+    #[inline]
+    pub(crate) fn submit(&mut self, store: &mut Store) -> usize {
+        let mut count = 0;
+        while let Some(op) = self.held.take().or_else(|| store.next_op()) {
+            if !self.start(store, op) {
+                self.held = Some(op);
+                break;
+            }
+            count += 1;
+        }
+        if count > 0 {
+            self.queue.kick();
+        }
+        count
+    }
+
+    fn start(&mut self, store: &Store, op: BlockOp) -> bool {
+        let file = FileId(op.file.get());
+        let device_op = match op.kind {
+            BlockOpKind::Create { bytes } => DeviceOp::Create {
+                file,
+                bytes,
+                zero_ahead: false,
+            },
+            BlockOpKind::Write { offset, len } => {
+                let Some(mut buf) = self.pool.alloc() else {
+                    return false;
+                };
+                self.pool.set_len(&mut buf, len as usize);
+                store.fill(&op, self.pool.bytes_mut(&mut buf));
+                DeviceOp::Write {
+                    file,
+                    offset,
+                    buf,
+                    durable: false,
+                }
+            }
+            BlockOpKind::Read { offset, len } => {
+                let Some(buf) = self.pool.alloc() else {
+                    return false;
+                };
+                DeviceOp::Read {
+                    file,
+                    offset,
+                    len,
+                    buf,
+                }
+            }
+            BlockOpKind::Flush => DeviceOp::Flush,
+            BlockOpKind::Delete => DeviceOp::Delete { file },
+        };
+        match self.queue.submit(
+            &mut self.pool,
+            BlockRequest {
+                token: op.token,
+                op: device_op,
+            },
+        ) {
+            Ok(()) => true,
+            Err(request) => {
+                if let Some(buf) = request.op.into_buf() {
+                    self.pool.free(buf);
+                }
+                false
+            }
+        }
+    }
+
+    pub(crate) fn arm(&mut self) -> bool {
+        self.held.is_none() && self.queue.arm()
+    }
+
+    pub(crate) fn wake_fd(&self) -> Option<std::os::fd::RawFd> {
+        self.queue.wake_fd()
+    }
+}
+
+/// A store opened from a directory.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) io: StoreIo,
+    /// Whether an earlier life left its state.
+    pub(crate) has_data: bool,
+    pub(crate) last_inc: Inc,
+    pub(crate) fallback: Option<String>,
+}
+
+/// Opens the store of a place: makes it in an empty directory, recovers it from a full one.
+pub(crate) fn open(path: &Path, config: StoreConfig) -> Result<Opened, StartError> {
+    let options = FileOptions {
+        transfer_bytes_max: config.write_bytes_max,
+        ..FileOptions::default()
+    };
+    let mut queue = FileQueue::open(path, options)?;
+    let slot_bytes = config.write_bytes_max;
+    let pool = BufPool::new(PoolOptions {
+        slots: BUFFERS,
+        slot_bytes,
+        layout: PoolLayout::BlockAligned,
+    })?;
+    queue.register(&pool);
+    let fallback = queue.fallback_reason().map(ToString::to_string);
+    let existing: Vec<FileNo> = queue
+        .files()
+        .iter()
+        .map(|(file, _)| FileNo::new(file.0))
+        .collect();
+    let mut has_data = !existing.is_empty();
+    let mut remade = false;
+    let mut store = if has_data {
+        Store::recover(config, &existing)
+    } else {
+        Store::format(config, Inc::ZERO, &existing)
+    };
+    let depth = queue.limits().queue_depth as usize;
+    let mut io = StoreIo {
+        queue,
+        pool,
+        done: Completions::with_capacity(depth),
+        held: None,
+    };
+    loop {
+        match store.state() {
+            StoreState::Ready => break,
+            // An earlier attempt to make the store ended before anything was kept.
+            StoreState::Failed(StoreFailure::NotFormatted) if !remade => {
+                remade = true;
+                has_data = false;
+                store = Store::format(config, Inc::ZERO, &existing);
+            }
+            StoreState::Failed(failure) => {
+                return Err(StartError::Store {
+                    path: path.display().to_string(),
+                    failure,
+                });
+            }
+            StoreState::Starting => {
+                io.submit(&mut store);
+                if io.complete(&mut store) == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+    let last_inc = store.inc();
+    Ok(Opened {
+        store,
+        io,
+        has_data,
+        last_inc,
+        fallback,
+    })
+}
+
+fn translate(error: &ionian_driver_api::BlockError) -> BlockError {
+    use ionian_driver_api::BlockError as Device;
+    match error {
+        Device::NoSpace { .. } | Device::MemoryFull { .. } => BlockError::NoSpace,
+        Device::NoFile(_) => BlockError::NotFound,
+        _ => BlockError::Io,
+    }
+}

@@ -1,0 +1,329 @@
+//! Building a host from its options: the controller, the places with their stores, and the connections between them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ionian_control_core::{Directory, DirectoryConfig};
+use ionian_driver_api::NoWake;
+use ionian_runtime::MailboxReceiver;
+use ionian_shm::duplex;
+use ionian_store::{Store, StoreConfig};
+use ionian_types::{Durability, Inc, LogId, NodeId, ShardId, Slot, Time};
+use ionian_uring::DataDir;
+use ionian_wire::directory::ClusterMap;
+
+use super::{Effective, RING_BYTES, ServerOptions, StartError, link_ids};
+use crate::device::{self, StoreIo};
+use crate::dial::Dial;
+use crate::host::{Control, Host};
+use crate::link::ShmLink;
+use crate::role::{DirectoryRole, Machine, Place, Waiting};
+use crate::start::DIRECTORY_FILE;
+use crate::udp::UdpPort;
+
+/// Bytes of a ring that carries no records.
+const SMALL_RING_BYTES: usize = 4 << 20;
+/// Largest state of the controller that is read back, in bytes.
+const DIRECTORY_BYTES_MAX: u64 = 256 << 20;
+
+/// The directory of a place within a node's data directory.
+#[must_use]
+pub fn place_directory(data_dir: &Path, place: Place) -> PathBuf {
+    data_dir.join(match place {
+        Place::Directory => String::from("controller"),
+        Place::Root(log) => format!("log{log}-root"),
+        Place::Leaf(log) => format!("log{log}-leaf"),
+        Place::Replica(log, shard, slot) => format!("log{log}-shard{shard}-slot{slot}"),
+    })
+}
+
+/// A place, and who its node is.
+#[derive(Clone, Copy)]
+struct Seat {
+    place: Place,
+    node: NodeId,
+}
+
+pub(super) fn host(
+    options: &ServerOptions,
+    controls: MailboxReceiver<Control>,
+) -> Result<(Host, Effective), StartError> {
+    let mut host = Host::new(controls);
+    let mut effective = Effective {
+        transport: String::from("shared memory"),
+        ..Effective::default()
+    };
+    if let (Some(udp), Some(secret)) = (&options.listen, &options.secret) {
+        let port = UdpPort::open(udp, secret.clone())?;
+        effective.listen = Some(port.local_addr());
+        effective.transport = format!("udp, datagrams of up to {} bytes", port.payload_bytes_max());
+        host.listen(port);
+    }
+    // The ids of logs and shards follow from the specification alone: the same in every process.
+    let plan = Directory::new(
+        options.cluster,
+        &options.spec,
+        DirectoryConfig::default(),
+        Time::ZERO,
+    )?;
+    let map = plan.map();
+    if options.controller == options.node {
+        host.add(Place::Directory, directory(options)?, None);
+        effective.places.push(Place::Directory);
+    }
+    let mut builder = Builder {
+        options,
+        map: &map,
+        host,
+        effective,
+        next_link: 1,
+    };
+    builder.places()?;
+    builder.connections()?;
+    Ok((builder.host, builder.effective))
+}
+
+fn directory(options: &ServerOptions) -> Result<Machine, StartError> {
+    let config = DirectoryConfig {
+        node: options.node,
+        ..DirectoryConfig::default()
+    };
+    let Some(data_dir) = &options.data_dir else {
+        let machine = Directory::new(options.cluster, &options.spec, config, Time::ZERO)?;
+        return Ok(Machine::Directory(Box::new(DirectoryRole {
+            machine,
+            file: None,
+            message: Vec::new(),
+        })));
+    };
+    let path = place_directory(data_dir, Place::Directory);
+    let unusable = |reason: String| StartError::Controller {
+        path: path.display().to_string(),
+        reason,
+    };
+    let dir = DataDir::open(&path)?;
+    let kept = dir
+        .read_small(DIRECTORY_FILE, DIRECTORY_BYTES_MAX)
+        .map_err(|error| unusable(error.to_string()))?;
+    let machine = match kept {
+        Some(bytes) => {
+            let mut machine = Directory::restore(&bytes, config, Time::ZERO)
+                .map_err(|error| unusable(error.to_string()))?;
+            if machine.cluster() != options.cluster {
+                return Err(unusable(format!(
+                    "it belongs to cluster {}, this is cluster {}",
+                    machine.cluster(),
+                    options.cluster
+                )));
+            }
+            machine.reconcile(Time::ZERO, &options.spec)?;
+            machine
+        }
+        None => Directory::new(options.cluster, &options.spec, config, Time::ZERO)?,
+    };
+    Ok(Machine::Directory(Box::new(DirectoryRole {
+        machine,
+        file: Some(dir),
+        message: Vec::new(),
+    })))
+}
+
+struct Builder<'a> {
+    options: &'a ServerOptions,
+    map: &'a ClusterMap,
+    host: Host,
+    effective: Effective,
+    next_link: u64,
+}
+
+impl Builder<'_> {
+    /// Adds every place of this node.
+    fn places(&mut self) -> Result<(), StartError> {
+        let node = self.options.node;
+        let here = self
+            .options
+            .spec
+            .logs
+            .iter()
+            .flat_map(|log| &log.shards)
+            .flatten()
+            .filter(|member| **member == node)
+            .count()
+            .max(1) as u64;
+        for (spec, log) in self.options.spec.logs.iter().zip(&self.map.logs) {
+            if spec.root == node {
+                let place = Place::Root(log.log);
+                let config = self.store_config(log.log, ShardId::MAX, 0, spec.class);
+                self.place(&spec.name, place, spec.class, 0, Some(config))?;
+            }
+            if spec.leaf == node {
+                self.place(&spec.name, Place::Leaf(log.log), spec.class, 0, None)?;
+            }
+            for (members, shard) in spec.shards.iter().zip(&log.shards) {
+                for (slot, _) in members
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, member)| **member == node)
+                {
+                    let count = members.len() as u8;
+                    let mut config = self.store_config(log.log, shard.shard, count, spec.class);
+                    config.memory_bytes_max = self.options.memory_bytes_max / here;
+                    config.disk_bytes_max = self.options.disk_bytes_max / here;
+                    let place = Place::Replica(log.log, shard.shard, Slot::new(slot as u8));
+                    self.place(&spec.name, place, spec.class, count, Some(config))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn store_config(
+        &self,
+        log: LogId,
+        shard: ShardId,
+        segments: u8,
+        class: Durability,
+    ) -> StoreConfig {
+        let mut config = StoreConfig::new(
+            self.options.cluster,
+            self.options.node,
+            log,
+            shard,
+            segments,
+            class,
+        );
+        let mut random = [0u8; 8];
+        // Without random bits the marks of two lives may agree; recovery then relies on positions alone.
+        if getrandom::fill(&mut random).is_ok() {
+            config.entropy = u64::from_le_bytes(random);
+        }
+        config
+    }
+
+    fn place(
+        &mut self,
+        log: &str,
+        place: Place,
+        class: Durability,
+        replicas: u8,
+        config: Option<StoreConfig>,
+    ) -> Result<(), StartError> {
+        let mut waiting = Waiting {
+            cluster: self.options.cluster,
+            node: self.options.node,
+            place,
+            address: self
+                .effective
+                .listen
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+            class,
+            replicas,
+            store: None,
+            has_data: false,
+            last_inc: Inc::ZERO,
+            tuning: self.options.tuning,
+            request: 1,
+            asked: false,
+            hello: None,
+            opened: Vec::new(),
+        };
+        let mut io: Option<StoreIo> = None;
+        if let Some(config) = config {
+            if class.is_flushed() {
+                let Some(data_dir) = &self.options.data_dir else {
+                    return Err(StartError::NoDirectory {
+                        log: log.to_owned(),
+                        class,
+                    });
+                };
+                let opened = device::open(&place_directory(data_dir, place), config)?;
+                let note = opened
+                    .fallback
+                    .map_or(String::new(), |reason| format!(" ({reason})"));
+                self.effective
+                    .devices
+                    .push((place, format!("{}{note}", opened.io.backend())));
+                waiting.has_data = opened.has_data;
+                waiting.last_inc = opened.last_inc;
+                waiting.store = Some(opened.store);
+                io = Some(opened.io);
+            } else {
+                waiting.store = Some(Store::new(config));
+            }
+        }
+        self.effective.places.push(place);
+        self.host
+            .add(place, Machine::Waiting(Box::new(waiting)), io);
+        Ok(())
+    }
+
+    /// Connects every place of this node to those it talks to.
+    fn connections(&mut self) -> Result<(), StartError> {
+        let options = self.options;
+        let controller = Seat {
+            place: Place::Directory,
+            node: options.controller,
+        };
+        for (spec, log) in options.spec.logs.iter().zip(&self.map.logs) {
+            let root = Seat {
+                place: Place::Root(log.log),
+                node: spec.root,
+            };
+            let leaf = Seat {
+                place: Place::Leaf(log.log),
+                node: spec.leaf,
+            };
+            self.connect(root, controller, SMALL_RING_BYTES)?;
+            self.connect(leaf, controller, SMALL_RING_BYTES)?;
+            self.connect(leaf, root, SMALL_RING_BYTES)?;
+            for (members, shard) in spec.shards.iter().zip(&log.shards) {
+                let seat = |slot: usize| Seat {
+                    place: Place::Replica(log.log, shard.shard, Slot::new(slot as u8)),
+                    node: members[slot],
+                };
+                for slot in 0..members.len() {
+                    self.connect(seat(slot), controller, SMALL_RING_BYTES)?;
+                    self.connect(seat(slot), leaf, SMALL_RING_BYTES)?;
+                    self.connect(seat(slot), root, SMALL_RING_BYTES)?;
+                    for peer in 0..slot {
+                        self.connect(seat(slot), seat(peer), RING_BYTES)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects two places, if the first is here: by rings when both are, else by a session that is kept dialled.
+    fn connect(&mut self, from: Seat, to: Seat, bytes: usize) -> Result<(), StartError> {
+        let here = self.options.node;
+        if from.node != here {
+            return Ok(());
+        }
+        let to_controller = matches!(to.place, Place::Directory);
+        if to.node == here {
+            let ids = link_ids(self.next_link);
+            self.next_link += 1;
+            let (a, b) = duplex(bytes);
+            let wake = Arc::new(NoWake);
+            self.host.attach(
+                to.place,
+                ShmLink::new(b, ids.reversed(), wake.clone()),
+                false,
+            );
+            self.host
+                .attach(from.place, ShmLink::new(a, ids, wake), to_controller);
+            return Ok(());
+        }
+        let address: SocketAddr = *self
+            .options
+            .addresses
+            .get(&to.node)
+            .ok_or(StartError::NoAddress { node: to.node })?;
+        self.host
+            .keep_dialled(Dial::new(from.place, to.place, address));
+        Ok(())
+    }
+}
