@@ -522,6 +522,7 @@ impl Leaf {
             inc: self.config.inc,
             round,
             total: self.rounds.total(),
+            applied: self.applied_by_all(),
             full: self.full_due,
             items: self.items.len() as u32,
         };
@@ -532,6 +533,15 @@ impl Leaf {
         // A round that did not leave is a gap; the next one must be full.
         self.full_due = sent.is_err();
         self.counters.rounds += 1;
+    }
+
+    /// The entry up to which every member has applied what touches its shard.
+    fn applied_by_all(&self) -> EntryNo {
+        self.shards
+            .iter()
+            .map(|shard| shard.applied_by_all(self.complete))
+            .min()
+            .unwrap_or(EntryNo::ZERO)
     }
 
     fn flush_sync(&mut self, now: Time, out: &mut Outbox) {

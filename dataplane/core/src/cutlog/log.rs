@@ -158,6 +158,15 @@ impl EntryLog {
         Some(EntryNo::new(whole.1.first - 1))
     }
 
+    /// As [`Self::droppable`], for entries up to a number.
+    #[must_use]
+    pub fn droppable_through(&self, entry: EntryNo) -> Option<EntryNo> {
+        let ends = self.chunks.iter().skip(1).map(|chunk| chunk.first - 1);
+        ends.take_while(|end| *end <= entry.get())
+            .last()
+            .map(EntryNo::new)
+    }
+
     /// Drops every whole chunk that ends at or before `entry`.
     pub fn drop_through(&mut self, entry: EntryNo) {
         while let (Some(chunk), Some(next)) = (self.chunks.front(), self.chunks.get(1)) {

@@ -34,6 +34,7 @@ pub(super) struct MemberSlot {
     seq: u64,
     lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
     regressed: bool,
+    applied: EntryNo,
     reported_at: Option<Time>,
 }
 
@@ -86,6 +87,7 @@ impl Shard {
                         seq: 0,
                         lens: [NONE; SEGMENTS_PER_SHARD_MAX],
                         regressed: false,
+                        applied: EntryNo::ZERO,
                         reported_at: None,
                     },
                 }
@@ -152,6 +154,7 @@ impl Shard {
             *len = reported;
         }
         member.seq = report.seq;
+        member.applied = member.applied.max(report.applied);
         member.lens = lens;
         member.reported_at = Some(now);
         if changed { Taken::Changed } else { Taken::Same }
@@ -223,6 +226,21 @@ impl Shard {
             let _ = writer.field(cut.lens[slot]);
         }
         writer.len()
+    }
+
+    /// The entry up to which every member has applied what touches the shard; `complete` when nothing is left to apply.
+    pub(super) fn applied_by_all(&self, complete: EntryNo) -> EntryNo {
+        let applied = self
+            .members
+            .iter()
+            .map(|member| member.applied)
+            .min()
+            .unwrap_or(EntryNo::ZERO);
+        if applied >= self.last {
+            complete
+        } else {
+            applied
+        }
     }
 
     fn whole(&self) -> bool {

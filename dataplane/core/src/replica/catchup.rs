@@ -242,6 +242,12 @@ impl Replica {
         }) else {
             return self.bad_entries();
         };
+        if body.end_gsn > body.trim {
+            // Not everything before it is trimmed, and only a peer's index could say where those records stand: serving
+            // without it would deny records that exist.
+            self.counters.stranded += 1;
+            return;
+        }
         if self.store.config().class.is_flushed() {
             let mut bytes = core::mem::take(&mut self.scratch);
             bytes.clear();

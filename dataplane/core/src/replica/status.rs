@@ -46,6 +46,8 @@ pub struct ReplicaCounters {
     pub bad_records: u64,
     /// Entries that contradict what was applied before.
     pub contradictions: u64,
+    /// Snapshots that could not be used because records before them are not trimmed.
+    pub stranded: u64,
     /// Entries that waited for room in the journal.
     pub journal_full: u64,
 }

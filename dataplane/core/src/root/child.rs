@@ -34,6 +34,8 @@ pub(super) struct Child {
     /// Whether that round says more than the log's end.
     pub(super) fresh: bool,
     need_full: bool,
+    /// What every member below has applied.
+    pub(super) applied: EntryNo,
     /// The last round that an entry in the log chose, and the last Down sent.
     pub(super) logged_round: u64,
     down_entry: EntryNo,
@@ -56,6 +58,7 @@ impl Child {
             total: 0,
             fresh: false,
             need_full: false,
+            applied: EntryNo::ZERO,
             logged_round: 0,
             down_entry: EntryNo::ZERO,
             down_round: 0,
@@ -165,6 +168,7 @@ impl Child {
         }
         self.total = total;
         self.round = round;
+        self.applied = self.applied.max(up.applied);
         self.fresh = true;
         self.need_full = false;
         true

@@ -254,9 +254,22 @@ impl Root {
         self.sync_at = now;
     }
 
-    /// Drops entries that are trimmed whole, a chunk at a time, with a snapshot in their place.
+    /// Drops entries, a chunk at a time, with a snapshot in their place: those that are trimmed whole, and at a flushed
+    /// class those that every member of every shard has durably applied (ORDERING.md, ROOT LEADER, drop prefix).
     pub(super) fn drop_prefix(&mut self) {
-        let Some(upto) = self.log.droppable(self.committed_trim) else {
+        let trimmed = self.log.droppable(self.committed_trim);
+        let applied = if self.config.class.is_flushed() {
+            let everywhere = self
+                .children
+                .iter()
+                .map(|child| child.applied)
+                .min()
+                .unwrap_or_default();
+            self.log.droppable_through(everywhere)
+        } else {
+            None
+        };
+        let Some(upto) = trimmed.max(applied) else {
             return;
         };
         if upto >= self.committed {

@@ -23,6 +23,8 @@ body! {
         round: RoundNo,
         /// The sum of all lengths of the subtree in this round.
         total: u64,
+        /// Every member of every shard below has applied, at the log's class, all that touches it up to this entry.
+        applied: EntryNo,
         /// Whether the tail holds every segment of the subtree.
         full: bool,
         /// The number of items.
