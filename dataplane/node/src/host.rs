@@ -12,7 +12,7 @@ use ionian_core::Outbox;
 use ionian_core::outbox::REPLY_BYTES_MAX;
 use ionian_runtime::MailboxReceiver;
 use ionian_types::{ConnId, Time};
-use ionian_wire::frame::Message;
+use ionian_wire::frame::{Message, StatusAnswer};
 
 use crate::device::StoreIo;
 use crate::dial::Dial;
@@ -107,6 +107,8 @@ pub(crate) struct Host {
     /// Messages that did not parse or came at a wrong time.
     pub(crate) bad_messages: u64,
     passes: u64,
+    /// Who asked for the state of this process: connection, request.
+    status_wanted: Vec<(ConnId, u64)>,
 }
 
 impl Host {
@@ -123,6 +125,7 @@ impl Host {
             dials: Vec::new(),
             bad_messages: 0,
             passes: 0,
+            status_wanted: Vec::new(),
         }
     }
 
@@ -182,6 +185,9 @@ impl Host {
     pub(crate) fn poll(&mut self, now: Time) -> usize {
         self.passes += 1;
         let mut work = 0;
+        if !self.status_wanted.is_empty() {
+            self.answer_status(now);
+        }
         if self.passes % RARELY == 0 {
             work += self.poll_rarely(now);
         }
@@ -282,6 +288,7 @@ impl Host {
             out,
             bad_messages,
             udp,
+            status_wanted,
             ..
         } = self;
         let tenant = &mut tenants[at];
@@ -307,6 +314,9 @@ impl Host {
             for _ in 0..MESSAGES_PER_PASS {
                 let Some(bytes) = link.peek() else { break };
                 match Message::new_checked(bytes) {
+                    Ok((Message::StatusRequest(request, _), _)) => {
+                        status_wanted.push((id, request.request))
+                    }
                     Ok((message, _)) => crate::start::deliver(tenant, now, id, &message, out),
                     Err(_) => *bad_messages += 1,
                 }
@@ -438,6 +448,20 @@ impl Host {
             .filter_map(|tenant| tenant.io.as_ref()?.wake_fd());
         for fd in devices.chain(self.udp.as_ref().and_then(UdpPort::wake_fd)) {
             add(fd);
+        }
+    }
+
+    /// Tells those who asked over the wire. Off the hot path: it allocates.
+    #[cold]
+    fn answer_status(&mut self, now: Time) {
+        let text = self.status(now).to_json().to_string();
+        for (id, request) in core::mem::take(&mut self.status_wanted) {
+            self.set_room(id);
+            // Without room the answer is lost; whoever asked asks again.
+            let _ = self
+                .out
+                .send(id, &StatusAnswer { request }, text.as_bytes());
+            self.carry();
         }
     }
 

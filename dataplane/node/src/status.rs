@@ -5,6 +5,7 @@ use ionian_core::leaf::{LeafCounters, ShardStatusRow};
 use ionian_core::replica::ReplicaStatus;
 use ionian_core::root::RootStatus;
 use ionian_types::Time;
+use serde_json::{Value, json};
 
 use crate::role::Place;
 use crate::udp::PortStats;
@@ -54,6 +55,23 @@ pub enum PlaceState {
 }
 
 impl Status {
+    /// The state as JSON: what a status answer carries. Numbers are in the units that their names end with.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let port = self.port.map(|port| {
+            json!({
+                "strangers": port.strangers, "rejected": port.rejected, "full": port.full, "messages": port.messages,
+            })
+        });
+        json!({
+            "at_ns": self.at.as_ns(),
+            "can_append": self.can_append(),
+            "bad_messages": self.bad_messages,
+            "port": port,
+            "places": self.places.iter().map(|place| place.to_json(self.at)).collect::<Vec<_>>(),
+        })
+    }
+
     /// Whether every log that this process knows of can append: its root orders and every open shard takes appends.
     #[must_use]
     pub fn can_append(&self) -> bool {
@@ -65,4 +83,119 @@ impl Status {
             PlaceState::Controller(logs) => logs.iter().all(|log| log.missing.is_empty()),
         })
     }
+}
+
+impl PlaceStatus {
+    fn to_json(&self, at: Time) -> Value {
+        let (kind, log, shard, slot) = match self.place {
+            Place::Directory => ("controller", None, None, None),
+            Place::Root(log) => ("root", Some(log.get()), None, None),
+            Place::Leaf(log) => ("leaf", Some(log.get()), None, None),
+            Place::Replica(log, shard, slot) => (
+                "replica",
+                Some(log.get()),
+                Some(shard.get()),
+                Some(slot.get()),
+            ),
+        };
+        json!({
+            "place": kind, "log": log, "shard": shard, "slot": slot,
+            "state": self.state.to_json(at),
+        })
+    }
+}
+
+impl PlaceState {
+    fn to_json(&self, at: Time) -> Value {
+        match self {
+            Self::Starting => json!({ "life": "starting" }),
+            Self::Refused(reason) => json!({ "life": "refused", "reason": reason }),
+            Self::Replica(status) => replica_json(status),
+            Self::Leaf { shards, counters } => json!({
+                "life": "running",
+                "shards": shards.iter().map(|row| json!({
+                    "shard": row.shard.get(),
+                    "epoch": row.epoch.get(),
+                    "whole": row.whole,
+                    "slowest_slot": row.slowest.0.get(),
+                    "slowest_node": row.slowest.1.get(),
+                    "members": row.members.iter().map(|(node, age, counts)| json!({
+                        "node": node.get(),
+                        "report_age_us": (age.0 != u64::MAX).then_some(age.0 / 1_000),
+                        "counts": counts,
+                    })).collect::<Vec<_>>(),
+                })).collect::<Vec<_>>(),
+                "counters": {
+                    "reports": counters.reports, "stale_reports": counters.stale_reports,
+                    "regressed": counters.regressed, "rounds": counters.rounds, "downs": counters.downs,
+                    "dropped_downs": counters.dropped_downs, "edge_starts": counters.edge_starts,
+                    "skipped": counters.skipped, "unexpected": counters.unexpected,
+                },
+            }),
+            Self::Root(status) => root_json(status, at),
+            Self::Controller(logs) => json!({
+                "life": "running",
+                "logs": logs.iter().map(|log| json!({
+                    "log": log.log.get(), "name": log.name, "class": log.class.to_string(),
+                    "root_epoch": log.root_epoch.get(), "view": log.view.get(),
+                    "pending_view": log.pending.map(|view| view.get()),
+                    "floor": log.floor.get(), "ceiling": log.ceiling.get(), "missing": log.missing,
+                })).collect::<Vec<_>>(),
+            }),
+        }
+    }
+}
+
+fn replica_json(status: &ReplicaStatus) -> Value {
+    let counters = &status.counters;
+    json!({
+        "life": "running",
+        "epoch": status.epoch.get(),
+        "member": status.member,
+        "appendable": status.appendable,
+        "missing_node": status.missing.map(|node| node.get()),
+        "applied_entry": status.applied.get(),
+        "end_gsn": status.end_gsn.get(),
+        "head_gsn": status.head.get(),
+        "waiting_records": status.waiting,
+        "index_bytes": status.index_bytes,
+        "segments": status.lens[..status.segments].iter().map(|(held, durable, committed)| json!({
+            "held": held.get(), "durable": durable.get(), "committed": committed.get(),
+        })).collect::<Vec<_>>(),
+        "counters": {
+            "append_frames": counters.append_frames, "appended": counters.appended, "acked": counters.acked,
+            "refused": counters.refused, "repeats": counters.repeats, "replicated": counters.replicated,
+            "cuts": counters.cuts, "views": counters.views, "delivered": counters.delivered,
+            "reads": counters.reads, "backfills": counters.backfills, "copies": counters.copies,
+            "checkpoints": counters.checkpoints, "chain_gaps": counters.chain_gaps,
+            "unexpected": counters.unexpected, "stale": counters.stale, "foreign": counters.foreign,
+            "bad_records": counters.bad_records, "contradictions": counters.contradictions,
+            "stranded": counters.stranded, "journal_full": counters.journal_full,
+        },
+    })
+}
+
+fn root_json(status: &RootStatus, at: Time) -> Value {
+    let counters = &status.counters;
+    json!({
+        "life": "running",
+        "epoch": status.epoch.get(),
+        "commit_entry": status.commit.get(),
+        "view": status.view.get(),
+        "tail_gsn": status.tail.get(),
+        "head_gsn": status.head.get(),
+        "ceiling_gsn": status.ceiling.get(),
+        "open_shards": status.shards,
+        "running_edges": status.edges,
+        "cut_log_bytes": status.cut_log_bytes,
+        "cut_log_first_entry": status.cut_log_first.get(),
+        "last_cut_age_us": status.last_cut_at.map(|cut| at.since(cut).0 / 1_000),
+        "counters": {
+            "cuts": counters.cuts, "ordered": counters.ordered, "views": counters.views,
+            "rounds": counters.rounds, "refused_rounds": counters.refused_rounds,
+            "edge_starts": counters.edge_starts, "backfills": counters.backfills,
+            "bad_intents": counters.bad_intents, "held_back": counters.held_back,
+            "unexpected": counters.unexpected,
+        },
+    })
 }

@@ -110,6 +110,10 @@ impl Host {
             self.accept(now, session, &message);
             return;
         };
+        if let Message::StatusRequest(request, _) = &message {
+            self.status_wanted.push((id, request.request));
+            return;
+        }
         self.set_room(id);
         let Some(tenant) = self.conns[id.index()].as_ref().map(|conn| conn.tenant) else {
             return;
