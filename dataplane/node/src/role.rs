@@ -80,6 +80,8 @@ pub struct Tuning {
     pub run_bytes_max: usize,
     /// Bytes of cut-log entries kept in memory.
     pub cut_log_bytes_max: u64,
+    /// Bytes per replica beyond which the oldest records are trimmed; none keeps everything.
+    pub retention_bytes_max: Option<u64>,
 }
 
 impl Default for Tuning {
@@ -89,6 +91,7 @@ impl Default for Tuning {
             uncommitted_records_max: 1 << 18,
             run_bytes_max: 64 * 1024,
             cut_log_bytes_max: 1 << 30,
+            retention_bytes_max: None,
         }
     }
 }
@@ -225,6 +228,7 @@ impl Waiting {
                     ReplicaConfig::new(cluster, self.node, inc, log, shard, slot, self.replicas);
                 config.uncommitted_records_max = timing.uncommitted_records_max;
                 config.run_bytes_max = timing.run_bytes_max;
+                config.retention_bytes_max = timing.retention_bytes_max;
                 let store = self.store.take().expect("a replica waits with its store");
                 Machine::Replica(Box::new(Replica::new(config, store, now)))
             }

@@ -12,6 +12,7 @@ mod fate;
 mod read;
 mod replicate;
 mod restart;
+mod retention;
 mod status;
 mod subscribe;
 
@@ -62,6 +63,8 @@ pub struct ReplicaConfig {
     pub cuts_ready: usize,
     /// Journal records between two checkpoints (flushed classes).
     pub checkpoint_every: u64,
+    /// Bytes of records beyond which the oldest are trimmed; none keeps everything.
+    pub retention_bytes_max: Option<u64>,
     /// Timeouts.
     pub timing: ReplicaTiming,
 }
@@ -116,6 +119,7 @@ impl ReplicaConfig {
             reads_waiting_max: 1024,
             cuts_ready: 1 << 18,
             checkpoint_every: 1 << 17,
+            retention_bytes_max: None,
             timing: ReplicaTiming::default(),
         }
     }
@@ -200,6 +204,7 @@ pub struct Replica {
     checkpoint: Vec<u8>,
     checkpoint_at: u64,
     catchup: catchup::CatchUp,
+    retention_at: Time,
     reads: Vec<read::Waiting>,
     subscriptions: Vec<subscribe::Subscription>,
     scratch: Vec<u8>,
@@ -260,6 +265,7 @@ impl Replica {
             checkpoint: Vec::new(),
             checkpoint_at: 0,
             catchup: catchup::CatchUp::new(now),
+            retention_at: now,
             reads: Vec::with_capacity(64),
             subscriptions: Vec::with_capacity(64),
             scratch: Vec::with_capacity(4096),
@@ -374,6 +380,8 @@ impl Replica {
                 self.on_close_session(conn, body, out)
             }
             (Message::Hello(hello, _), Kind::Unknown) => self.on_hello(now, conn, hello),
+            // A trim asked for by retention shows in what the log says next.
+            (Message::TrimAnswer(..), Kind::Root) => {}
             _ => self.counters.unexpected += 1,
         }
     }
@@ -451,6 +459,7 @@ impl Replica {
             self.flush_subscriptions(out);
         }
         self.flush_catchup(now, out);
+        self.flush_retention(now, out);
     }
 
     /// When [`Self::flush`] must run even if nothing happens.

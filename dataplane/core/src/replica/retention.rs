@@ -1,0 +1,51 @@
+//! Retention: a replica that holds more bytes than it may asks the root to trim the oldest part of the log.
+//!
+//! The order is one, so what is trimmed is a prefix of the whole log. The position is estimated from the share that is too
+//! much, taking records as equally large; the next look corrects it.
+
+use ionian_types::{Gsn, Nanos, Time};
+use ionian_wire::frame::TrimRequest;
+
+use super::Replica;
+use crate::outbox::Outbox;
+
+/// How often the bytes held are looked at.
+const EVERY: Nanos = Nanos::from_ms(50);
+
+impl Replica {
+    pub(super) fn flush_retention(&mut self, now: Time, out: &mut Outbox) {
+        let Some(max) = self.config.retention_bytes_max else {
+            return;
+        };
+        if now < self.retention_at {
+            return;
+        }
+        self.retention_at = now.after(EVERY);
+        let stats = self.store.stats();
+        let held = if self.store.config().class.is_flushed() {
+            stats.disk_bytes
+        } else {
+            stats.memory_bytes
+        };
+        let Some(root) = self.root.filter(|root| held > max && out.room(*root) > 0) else {
+            return;
+        };
+        let positions = self.end_gsn.saturating_since(self.head);
+        // A sixteenth more than needed, so that not every look finds too much again.
+        let excess = u128::from(held - max + max / 16);
+        let share = u128::from(positions) * excess / u128::from(held);
+        let upto = Gsn::new(self.head.get() + u64::try_from(share).unwrap_or(0).min(positions));
+        if upto > self.trim {
+            // Answered by the trim itself; asked again at the next look if it was lost.
+            let _ = out.send(
+                root,
+                &TrimRequest {
+                    log: self.config.log,
+                    request: 0,
+                    upto,
+                },
+                &[],
+            );
+        }
+    }
+}
