@@ -1,80 +1,78 @@
-//! Chunks of memory: bytes, the table of where each entry starts, and the pool they come from and go back to.
+//! Chunks: bytes in memory with the table of where each entry starts, what is known of them on the device, and the pool
+//! that their memory comes from.
 //!
-//! The pool makes chunks on demand up to a limit and never frees one, so that steady state allocates nothing.
+//! The pool makes memory on demand up to a limit and never frees any, so that steady state allocates nothing.
 
-use ionian_wire::record::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, encoded_bytes};
-
-use crate::journal::{JOURNAL_HEADER_BYTES, journal_entry_bytes};
-
-/// How entries lie in a stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Framing {
-    /// Records of `ionian_wire::record`.
-    Records,
-    /// Entries of [`crate::journal`].
-    Journal,
-}
-
-impl Framing {
-    /// The encoded length of the entry at the front of `bytes`, or `None` if not even its header is there.
-    #[inline]
-    pub(crate) fn entry_bytes(self, bytes: &[u8]) -> Option<usize> {
-        match self {
-            Self::Records => {
-                let payload = bytes.get(68..72)?.first_chunk()?;
-                Some(encoded_bytes(u32::from_le_bytes(*payload) as usize))
-            }
-            Self::Journal => journal_entry_bytes(bytes),
-        }
-    }
-
-    /// The length of the smallest entry in bytes.
-    pub(crate) const fn entry_bytes_min(self) -> usize {
-        match self {
-            Self::Records => RECORD_HEADER_BYTES,
-            Self::Journal => JOURNAL_HEADER_BYTES,
-        }
-    }
-}
-
-/// Where an entry starts in its chunk, and whether it follows its predecessor without padding between them. Entries
-/// start at multiples of eight, which leaves the low bit for that.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place(u32);
-
-impl Place {
-    pub(crate) const fn new(offset: u32, follows: bool) -> Self {
-        debug_assert!(offset.is_multiple_of(RECORD_ALIGN_BYTES as u32));
-        Self(offset | !follows as u32)
-    }
-
-    #[inline]
-    pub(crate) const fn is_damaged(self) -> bool {
-        self.0 == u32::MAX
-    }
-
-    #[inline]
-    pub(crate) const fn offset(self) -> u32 {
-        self.0 & !7
-    }
-
-    /// Whether the entry starts where the one before it ends. False for a damaged one.
-    #[inline]
-    pub(crate) const fn follows(self) -> bool {
-        self.0 & 1 == 0
-    }
-}
+use crate::format::{Framing, Place};
+use crate::op::FileNo;
 
 /// One chunk of memory.
 #[derive(Debug)]
 pub(crate) struct ChunkBuf {
-    /// The bytes, as on the device but for the marks.
+    /// The bytes, as on the device but for the marks (see [`crate::format`]).
     pub(crate) bytes: Vec<u8>,
     /// One place per position of the chunk.
     pub(crate) places: Vec<Place>,
 }
 
-/// Chunks of one size.
+/// Where a chunk lies on the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Home {
+    pub(crate) file: FileNo,
+    /// Offset in the file in bytes.
+    pub(crate) at: u64,
+    /// Seed of the marks.
+    pub(crate) stamp: u64,
+}
+
+/// One chunk of a stream.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// Position of its first entry.
+    pub(crate) first: u64,
+    /// The position after its last entry.
+    pub(crate) end: u64,
+    /// Bytes in use from the chunk's start.
+    pub(crate) used: u32,
+    /// Bytes handed to the device from the chunk's start; 0 while not even its header was.
+    pub(crate) written: u32,
+    /// Whether the next entry starts where the last one ends.
+    pub(crate) follows: bool,
+    /// Nothing is appended any more.
+    pub(crate) closed: bool,
+    /// It was opened to record a truncation.
+    pub(crate) cuts: bool,
+    /// Whether `end` is final, or the least upper bound known before a scan.
+    pub(crate) scanned: bool,
+    /// A read of it is queued or under way.
+    pub(crate) fetching: bool,
+    /// Batches in flight that write to it.
+    pub(crate) batches: u8,
+    /// Bytes changed by repairs and not yet handed to the device: from, to.
+    pub(crate) repaired: Option<(u32, u32)>,
+    /// Where it lies; `None` in memory-only streams and for a chunk whose headers are lost.
+    pub(crate) home: Option<Home>,
+    /// The bytes, while they are in memory.
+    pub(crate) buf: Option<ChunkBuf>,
+}
+
+impl Chunk {
+    /// Whether its memory may be taken away because the device has all of it.
+    pub(crate) const fn is_evictable(&self) -> bool {
+        self.closed
+            && self.batches == 0
+            && !self.fetching
+            && self.written >= self.used
+            && self.repaired.is_none()
+    }
+
+    /// Whether no operation on its file is queued or in flight.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.batches == 0 && !self.fetching
+    }
+}
+
+/// Memory for chunks of one size.
 #[derive(Debug)]
 pub(crate) struct Pool {
     free: Vec<ChunkBuf>,
@@ -121,6 +119,16 @@ impl Pool {
 
     pub(crate) fn put(&mut self, buf: ChunkBuf) {
         self.free.push(buf);
+    }
+
+    /// Chunks that [`Self::take`] can still give.
+    pub(crate) fn available(&self) -> usize {
+        self.free.len() + (self.made_max - self.made)
+    }
+
+    /// Most chunks ever.
+    pub(crate) const fn made_max(&self) -> usize {
+        self.made_max
     }
 
     /// Bytes of memory in chunks, free ones included.

@@ -86,6 +86,10 @@ pub enum StoreFailure {
         /// Known to this build.
         known: u16,
     },
+    /// There is no valid superblock and nothing else either: a start of a new store was cut short, or there never was
+    /// one. [`Store::format`](crate::Store::format) may go on. Effect: none.
+    #[error("no store was made here yet")]
+    NotFormatted,
     /// No copy of the superblock is valid. Effect: none.
     #[error("no valid superblock among {present} copies present")]
     NoValidSuperblock {

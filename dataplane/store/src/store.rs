@@ -1,31 +1,50 @@
 //! The store: what the machines above call.
 
-use ionian_types::{ClusterId, Inc, Lsn, Slot};
+use ionian_types::{Inc, Lsn, SEGMENTS_PER_SHARD_MAX, Slot};
 use ionian_wire::record::{RecordHeader, parse_header};
 
-use crate::chunk::{Framing, Pool};
+use crate::chunk::Pool;
 use crate::config::StoreConfig;
-use crate::error::{StoreError, StoreState};
-use crate::journal::{JOURNAL_HEADER_BYTES, journal_body, journal_emit, journal_encoded_bytes};
-use crate::op::BlockOp;
+use crate::error::{DamagedRange, StoreError, StoreFailure, StoreState};
+use crate::format::{Framing, journal_body, journal_emit, journal_encoded_bytes};
 use crate::stream::{Found, Room, Run, Stream};
 
+mod batch;
+mod checkpoint;
+mod device;
+mod fetch;
+mod open;
+mod repair;
+mod start;
+mod superblock;
+
+use checkpoint::CheckpointTask;
+use device::Device;
+use start::Start;
+use superblock::SuperTask;
+
 /// The records of one replica, or the journal of one root member. See the crate's documentation.
+///
+/// Class D0: [`Store::new`], and that is all. Flushed classes: [`Store::format`] once, [`Store::recover`] at every later
+/// start; then, until [`Store::state`] is ready and for ever after, execute what [`Store::next_op`] hands out.
 #[derive(Debug)]
 pub struct Store {
     config: StoreConfig,
     state: StoreState,
-    inc: Inc,
-    segments: Vec<Stream>,
+    /// The segments by slot, then the journal.
+    streams: Vec<Stream>,
     pool: Pool,
-    journal: Stream,
     journal_pool: Pool,
-    checkpoint: u64,
-    records: u64,
+    device: Device,
+    superblock: SuperTask,
+    checkpoint: CheckpointTask,
+    start: Option<Box<Start>>,
+    journal_torn: Option<u64>,
+    stats: StoreStats,
 }
 
 /// A run of whole records that lie back to back in memory. Good until the next call of [`Store::next_op`],
-/// [`Store::truncate`] or [`Store::trim`].
+/// [`Store::complete`], [`Store::truncate`], [`Store::trim`] or [`Store::repair`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RunRef {
     /// The segment.
@@ -57,13 +76,46 @@ pub enum Fetch {
     Damaged(Lsn),
 }
 
-/// Counters and sizes.
+/// Counters since the start, and sizes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
 pub struct StoreStats {
-    /// Records accepted since the start.
+    /// Records accepted.
     pub records: u64,
+    /// Batches flushed.
+    pub batches: u64,
+    /// Writes completed.
+    pub writes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Flushes completed, those of superblocks and checkpoints included.
+    pub flushes: u64,
+    /// Chunks read back.
+    pub fetches: u64,
+    /// Chunks whose memory was taken for others.
+    pub evictions: u64,
+    /// Entries found damaged.
+    pub damaged: u64,
+    /// Records repaired.
+    pub repaired: u64,
+    /// Checkpoints given up for want of space.
+    pub checkpoints_refused: u64,
     /// Memory in chunks, bytes.
     pub memory_bytes: u64,
+    /// Files of records and of the journal, bytes.
+    pub disk_bytes: u64,
+    /// Spare files at hand.
+    pub spares: u64,
+}
+
+/// What recovery found, beside the segments and the journal themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recovered<'a> {
+    /// The newest checkpoint: the last journal entry it covers, and the snapshot.
+    pub checkpoint: Option<(u64, &'a [u8])>,
+    /// Journal entries from this number on had reached the device in part when the process ended, and are void. They
+    /// were never reported durable, unless the device damaged the very last batch.
+    pub journal_torn: Option<u64>,
 }
 
 impl Store {
@@ -77,33 +129,40 @@ impl Store {
             !config.class.is_flushed(),
             "flushed classes start with format or recover"
         );
+        if let Err(error) = config.check() {
+            panic!("StoreConfig::check comes first: {error}");
+        }
         let mut store = Self::build(config);
         store.state = StoreState::Ready;
         store
     }
 
+    /// An empty store in state starting; the configuration passes its check.
     fn build(config: StoreConfig) -> Self {
-        if let Err(error) = config.check() {
-            panic!("StoreConfig::check comes first: {error}");
-        }
-        let room = |chunk_bytes: u32| Room {
-            from: 0,
-            to: chunk_bytes,
+        let flushed = config.class.is_flushed();
+        let room = |chunk_bytes: u32| {
+            let frame = if flushed { config.block_bytes } else { 0 };
+            Room {
+                from: frame,
+                to: chunk_bytes - frame,
+            }
         };
+        let segment = |_| Stream::new(Framing::Records, room(config.chunk_bytes), 0);
+        let journal = Stream::new(Framing::Journal, room(config.journal_chunk_bytes), 1);
         let pool_max = (config.memory_bytes_max / u64::from(config.chunk_bytes)) as usize;
         let journal_max =
             (config.journal_bytes_max / u64::from(config.journal_chunk_bytes)) as usize;
         Self {
             state: StoreState::Starting,
-            inc: Inc::ZERO,
-            segments: (0..config.segments)
-                .map(|_| Stream::new(Framing::Records, room(config.chunk_bytes), 0))
-                .collect(),
+            streams: (0..config.segments).map(segment).chain([journal]).collect(),
             pool: Pool::new(Framing::Records, config.chunk_bytes, pool_max),
-            journal: Stream::new(Framing::Journal, room(config.journal_chunk_bytes), 1),
             journal_pool: Pool::new(Framing::Journal, config.journal_chunk_bytes, journal_max),
-            checkpoint: 0,
-            records: 0,
+            device: Device::new(&config, pool_max),
+            superblock: SuperTask::new(&config),
+            checkpoint: CheckpointTask::default(),
+            start: None,
+            journal_torn: None,
+            stats: StoreStats::default(),
             config,
         }
     }
@@ -120,15 +179,50 @@ impl Store {
         &self.config
     }
 
-    /// The cluster it belongs to.
-    #[must_use]
-    pub const fn cluster(&self) -> ClusterId {
-        self.config.cluster
+    const fn on_device(&self) -> bool {
+        self.config.class.is_flushed()
+    }
+
+    fn fail(&mut self, failure: StoreFailure) {
+        if !matches!(self.state, StoreState::Failed(_)) {
+            self.state = StoreState::Failed(failure);
+            self.device.ops.drop_queued();
+        }
+    }
+
+    /// The index of the journal among the streams.
+    const fn journal_index(&self) -> usize {
+        self.config.segments as usize
+    }
+
+    fn journal(&self) -> &Stream {
+        &self.streams[self.journal_index()]
+    }
+
+    fn pool_of(&mut self, stream: usize) -> &mut Pool {
+        if stream == self.journal_index() {
+            &mut self.journal_pool
+        } else {
+            &mut self.pool
+        }
     }
 
     #[inline]
     fn segment(&self, slot: Slot) -> &Stream {
-        &self.segments[slot.index()]
+        assert!(
+            slot.get() < self.config.segments,
+            "slots are below the number of segments"
+        );
+        &self.streams[slot.index()]
+    }
+
+    #[inline]
+    fn segment_mut(&mut self, slot: Slot) -> &mut Stream {
+        assert!(
+            slot.get() < self.config.segments,
+            "slots are below the number of segments"
+        );
+        &mut self.streams[slot.index()]
     }
 
     /// The position after the last record accepted.
@@ -149,7 +243,8 @@ impl Store {
         segment.first == segment.len
     }
 
-    /// The length of the contiguous prefix held at the class; at D0 the same as [`Self::len`].
+    /// The length of the contiguous prefix held at the class; at D0 the same as [`Self::len`]. It falls by a truncation
+    /// only: damage found after the start is listed and repaired, and does not take back what was reported.
     #[must_use]
     #[inline]
     pub fn durable_len(&self, slot: Slot) -> Lsn {
@@ -179,7 +274,10 @@ impl Store {
     #[inline]
     pub fn reserve(&mut self, slot: Slot, bytes: usize) -> Result<&mut [u8], StoreError> {
         self.check_ready()?;
-        self.segments[slot.index()].reserve(bytes, &mut self.pool)
+        if !self.segment(slot).fits(bytes) {
+            self.open_chunk(slot.index(), bytes)?;
+        }
+        Ok(self.segment_mut(slot).reserved(bytes))
     }
 
     /// Accepts the sealed records now in the first `bytes` of the reserved room, at consecutive positions from `first`.
@@ -188,16 +286,17 @@ impl Store {
     /// If `first` is not the segment's length, or the bytes are not whole records within the reserved room.
     #[inline]
     pub fn commit(&mut self, slot: Slot, first: Lsn, bytes: usize) {
-        let flushed = self.config.class.is_flushed();
-        let segment = &mut self.segments[slot.index()];
+        let on_device = self.on_device();
+        let segment = self.segment_mut(slot);
         assert!(
             segment.len == first.get(),
             "records are committed at the end of their segment"
         );
-        self.records += segment.commit(bytes);
-        if !flushed {
+        let count = segment.commit(bytes);
+        if !on_device {
             segment.durable = segment.len;
         }
+        self.stats.records += count;
     }
 
     /// The longest run of whole records at positions from `from` on, below `to`, contiguous in one chunk and of at most
@@ -218,7 +317,10 @@ impl Store {
                 first: from,
                 count,
             }),
-            Found::Away(_) => Fetch::Wait,
+            Found::Away(chunk) => {
+                self.want_chunk(slot.index(), chunk);
+                Fetch::Wait
+            }
             Found::Trimmed => Fetch::Trimmed,
             Found::Beyond => Fetch::Beyond,
             Found::Damaged => Fetch::Damaged(from),
@@ -246,20 +348,62 @@ impl Store {
         parse_header(self.segment(slot).entry(pos.get())?).ok()
     }
 
-    /// Makes the records at `len..` void for ever. No effect if there are none.
+    /// Makes the records at `len..` void for ever. No effect if there are none. At flushed classes the truncation is
+    /// durable before any journal entry appended after it.
     pub fn truncate(&mut self, slot: Slot, len: Lsn) {
-        self.segments[slot.index()].truncate_memory(len.get(), &mut self.pool);
+        let on_device = self.on_device();
+        let index = slot.index();
+        let must_open = self.segment(slot).must_open;
+        let opens = self.streams[index].cut(len.get(), on_device, &mut self.pool);
+        if on_device {
+            self.device.clip_batches(index, self.streams[index].len);
+        }
+        if opens && !must_open {
+            self.device.barrier = true;
+        }
+        if opens {
+            self.open_if_cut(index);
+        }
+    }
+
+    /// The records at `len..` are not committed: if one of them is damaged, it and all after it are void. To be called
+    /// after recovery, once the machine above knows how much was committed; damage below is to be repaired.
+    pub fn committed_hint(&mut self, slot: Slot, len: Lsn) {
+        let void = self
+            .segment(slot)
+            .damaged()
+            .iter()
+            .find(|range| range.to > len)
+            .map(|range| range.from.max(len));
+        if let Some(from) = void {
+            self.truncate(slot, from);
+        }
+    }
+
+    /// Damaged records that are kept, ascending: to be repaired by [`Self::repair`].
+    #[must_use]
+    pub fn damaged(&self, slot: Slot) -> &[DamagedRange] {
+        self.segment(slot).damaged()
     }
 
     /// Raises the first position kept to `upto` and frees whole chunks below it. A mark beyond the length moves the
-    /// length there: a replica that joins a trimmed segment starts at its mark.
+    /// length there: a replica that joins a trimmed segment starts at its mark. At flushed classes the mark becomes
+    /// durable, and then the space on the device is freed.
     pub fn trim(&mut self, slot: Slot, upto: Lsn) {
-        let segment = &mut self.segments[slot.index()];
-        segment.trim(upto.get());
-        while let Some(chunk) = segment.pop_trimmed() {
-            if let Some(buf) = chunk.buf {
-                self.pool.put(buf);
-            }
+        let on_device = self.on_device();
+        let index = slot.index();
+        if upto <= self.first(slot) {
+            return;
+        }
+        self.streams[index].trim(upto.get());
+        self.streams[index].drop_trimmed_memory(&mut self.pool);
+        let needed = self.streams[index].first_needed();
+        if on_device {
+            let wanted = &mut self.superblock.wanted;
+            wanted.trim[index] = upto.get();
+            wanted.base[index] = needed;
+        } else {
+            while self.streams[index].pop_below(needed).is_some() {}
         }
     }
 
@@ -269,42 +413,44 @@ impl Store {
     /// [`StoreError`]; effect none. [`StoreError::Full`] ends with a checkpoint.
     pub fn journal_append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
         self.check_ready()?;
-        if bytes.len() > self.config.journal_chunk_bytes as usize - JOURNAL_HEADER_BYTES {
-            return Err(StoreError::TooLarge);
-        }
+        let index = self.journal_index();
         let total = journal_encoded_bytes(bytes.len());
-        let number = self.journal.len;
-        let room = self.journal.reserve(total, &mut self.journal_pool)?;
-        journal_emit(room, number, bytes);
-        self.journal.commit(total);
-        if !self.config.class.is_flushed() {
-            self.journal.durable = self.journal.len;
+        if !self.streams[index].fits(total) {
+            self.open_chunk(index, total)?;
+        }
+        let on_device = self.on_device();
+        let journal = &mut self.streams[index];
+        let number = journal.len;
+        journal_emit(journal.reserved(total), number, bytes);
+        journal.commit(total);
+        if !on_device {
+            journal.durable = journal.len;
         }
         Ok(number)
     }
 
     /// The number of the last entry that is held at the class; 0 if none was ever written.
     #[must_use]
-    pub const fn journal_durable(&self) -> u64 {
-        self.journal.durable - 1
+    pub fn journal_durable(&self) -> u64 {
+        self.journal().durable - 1
     }
 
     /// The number of the last entry appended; 0 if none was.
     #[must_use]
-    pub const fn journal_last(&self) -> u64 {
-        self.journal.len - 1
+    pub fn journal_last(&self) -> u64 {
+        self.journal().len - 1
     }
 
     /// The number of the first entry kept; [`Self::journal_last`] + 1 if there is none.
     #[must_use]
-    pub const fn journal_first(&self) -> u64 {
-        self.journal.first
+    pub fn journal_first(&self) -> u64 {
+        self.journal().first
     }
 
     /// The entry of a number. Every entry kept is in memory.
     #[must_use]
     pub fn journal_read(&self, number: u64) -> Option<&[u8]> {
-        journal_body(self.journal.entry(number)?)
+        journal_body(self.journal().entry(number)?)
     }
 
     /// Replaces the entries up to and including `upto` by a snapshot. They are kept until the snapshot is durable.
@@ -317,60 +463,83 @@ impl Store {
     pub fn journal_checkpoint(&mut self, upto: u64, snapshot: &[u8]) -> Result<(), StoreError> {
         self.check_ready()?;
         assert!(
-            upto <= self.journal_last() && upto >= self.checkpoint,
+            upto <= self.journal_last() && upto >= self.checkpoint.durable,
             "a checkpoint covers entries that exist and are not covered"
         );
         if snapshot.len() as u64 > self.config.checkpoint_bytes_max {
             return Err(StoreError::TooLarge);
         }
-        self.checkpoint = upto;
+        if self.on_device() {
+            return self.checkpoint.begin(&self.config, upto, snapshot);
+        }
+        self.checkpoint.durable = upto;
         self.free_journal();
         Ok(())
     }
 
+    /// Drops the entries that the last checkpoint covers.
     fn free_journal(&mut self) {
-        self.journal.trim(self.checkpoint + 1);
-        while let Some(chunk) = self.journal.pop_trimmed() {
-            if let Some(buf) = chunk.buf {
-                self.journal_pool.put(buf);
-            }
+        let index = self.journal_index();
+        self.streams[index].trim(self.checkpoint.durable + 1);
+        self.streams[index].drop_trimmed_memory(&mut self.journal_pool);
+        let needed = self.streams[index].first_needed();
+        if !self.on_device() {
+            while self.streams[index].pop_below(needed).is_some() {}
+        } else {
+            self.superblock.wanted.base[SEGMENTS_PER_SHARD_MAX] = needed;
         }
     }
 
     /// The last entry that a durable checkpoint covers; 0 if there is none.
     #[must_use]
     pub const fn checkpoint_durable(&self) -> u64 {
-        self.checkpoint
+        self.checkpoint.durable
+    }
+
+    /// Whether a checkpoint is being written.
+    #[must_use]
+    pub const fn checkpoint_pending(&self) -> bool {
+        self.checkpoint.is_pending()
+    }
+
+    /// What recovery found. The snapshot is kept until the next checkpoint.
+    #[must_use]
+    pub fn recovered(&self) -> Recovered<'_> {
+        Recovered {
+            checkpoint: self.checkpoint.found(),
+            journal_torn: self.journal_torn,
+        }
     }
 
     /// Sets the incarnation of the process that uses the store.
     pub fn set_inc(&mut self, inc: Inc) {
-        self.inc = inc;
+        let on_device = self.on_device();
+        self.superblock.wanted.inc = inc;
+        if !on_device {
+            self.superblock.durable.inc = inc;
+        }
     }
 
-    /// The incarnation last set; [`Inc::ZERO`] if none was.
+    /// The incarnation last set; after recovery the one found; [`Inc::ZERO`] if none was.
     #[must_use]
     pub const fn inc(&self) -> Inc {
-        self.inc
+        self.superblock.wanted.inc
     }
 
     /// The incarnation that a restart would find; at D0 the one last set.
     #[must_use]
     pub const fn inc_durable(&self) -> Inc {
-        self.inc
-    }
-
-    /// The next operation for the edge, if there is one now. At D0 there never is.
-    pub fn next_op(&mut self) -> Option<BlockOp> {
-        None
+        self.superblock.durable.inc
     }
 
     /// Counters and sizes.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         StoreStats {
-            records: self.records,
             memory_bytes: self.pool.resident_bytes() + self.journal_pool.resident_bytes(),
+            disk_bytes: self.device.disk_bytes(),
+            spares: self.device.spares(),
+            ..self.stats
         }
     }
 }

@@ -3,13 +3,20 @@
 //! Positions are dense. A chunk knows the positions it holds (`first..end`) for as long as it is kept, whether its bytes
 //! are in memory or not; within a resident chunk a table gives the place of each entry. Finding a position is a binary
 //! search over chunks, mostly answered by the last one, and one table look-up. An entry, and a run handed out, never
-//! crosses a chunk. Reserving never takes memory from a chunk that is still held, so a run stays good for the whole
-//! turn in which it was found.
+//! crosses a chunk. A chunk made void by a truncation stays in the sequence, empty, until a trim passes it: the `first`
+//! of chunks never falls along the sequence.
 
 use std::collections::VecDeque;
 
-use crate::chunk::{ChunkBuf, Framing, Place, Pool};
-use crate::error::StoreError;
+use crate::chunk::{Chunk, ChunkBuf, Pool};
+use crate::error::DamagedRange;
+use crate::format::{Framing, Place};
+use crate::op::FileNo;
+
+mod cut;
+mod damage;
+
+pub(crate) use damage::Damage;
 
 /// Where entries may lie in a chunk.
 #[derive(Clone, Copy, Debug)]
@@ -18,21 +25,6 @@ pub(crate) struct Room {
     pub(crate) from: u32,
     /// The byte after the last entry.
     pub(crate) to: u32,
-}
-
-/// One chunk of a stream.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    /// Position of its first entry.
-    pub(crate) first: u64,
-    /// The position after its last entry.
-    pub(crate) end: u64,
-    /// Bytes in use from the chunk's start.
-    pub(crate) used: u32,
-    /// Whether the next entry starts where the last one ends.
-    pub(crate) follows: bool,
-    /// The bytes, while they are in memory.
-    pub(crate) buf: Option<ChunkBuf>,
 }
 
 /// A run of entries back to back in one chunk.
@@ -67,8 +59,23 @@ pub(crate) struct Stream {
     pub(crate) first: u64,
     /// The position after the last entry accepted.
     pub(crate) len: u64,
-    /// The contiguous prefix held at the class.
+    /// The contiguous prefix held at the class. Never falls but by a truncation.
     pub(crate) durable: u64,
+    /// The position up to which batches have been flushed.
+    pub(crate) flushed: u64,
+    /// No position from here on counts as durable: damage found at start that is not repaired yet.
+    pub(crate) cap: u64,
+    /// Number of the first chunk that may hold bytes not handed to the device.
+    pub(crate) dirty: u64,
+    /// The position after the last entry handed to the device.
+    pub(crate) emitted: u64,
+    /// A truncation waits for a chunk whose header records it.
+    pub(crate) must_open: bool,
+    /// Extents in use, by ascending number.
+    pub(crate) extents: VecDeque<(u64, FileNo)>,
+    pub(crate) damage: Damage,
+    /// Chunks with repairs that were not handed to the device.
+    pub(crate) repairs: Vec<u64>,
 }
 
 impl Stream {
@@ -81,46 +88,60 @@ impl Stream {
             first,
             len: first,
             durable: first,
+            flushed: first,
+            cap: u64::MAX,
+            dirty: 0,
+            emitted: first,
+            must_open: false,
+            extents: VecDeque::with_capacity(16),
+            damage: Damage::default(),
+            repairs: Vec::new(),
         }
     }
 
-    /// Room for `bytes` at the end of the stream, in a new chunk if need be.
+    /// The number of the next chunk to be opened.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.base + self.chunks.len() as u64
+    }
+
+    /// Whether the last chunk takes `bytes` more.
     #[inline]
-    pub(crate) fn reserve(
-        &mut self,
-        bytes: usize,
-        pool: &mut Pool,
-    ) -> Result<&mut [u8], StoreError> {
-        let fits = self
-            .chunks
-            .back()
-            .is_some_and(|c| c.end == self.len && (self.room.to - c.used) as usize >= bytes);
-        if !fits {
-            self.open_chunk(bytes, pool)?;
-        }
-        let chunk = self
-            .chunks
-            .back_mut()
-            .expect("a chunk was there or was opened");
-        let used = chunk.used as usize;
-        let buf = chunk.buf.as_mut().expect("the last chunk is in memory");
-        Ok(&mut buf.bytes[used..used + bytes])
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        self.chunks.back().is_some_and(|chunk| {
+            !chunk.closed && chunk.end == self.len && (self.room.to - chunk.used) as usize >= bytes
+        })
     }
 
-    #[cold]
-    fn open_chunk(&mut self, bytes: usize, pool: &mut Pool) -> Result<(), StoreError> {
-        if bytes > (self.room.to - self.room.from) as usize {
-            return Err(StoreError::TooLarge);
+    /// Opens a chunk at the end.
+    pub(crate) fn push(&mut self, home: Option<crate::chunk::Home>, buf: ChunkBuf) {
+        if let Some(last) = self.chunks.back_mut() {
+            last.closed = true;
         }
-        let buf = pool.take().ok_or(StoreError::Full)?;
         self.chunks.push_back(Chunk {
             first: self.len,
             end: self.len,
             used: self.room.from,
+            written: 0,
             follows: false,
+            closed: false,
+            cuts: self.must_open,
+            scanned: true,
+            fetching: false,
+            batches: 0,
+            repaired: None,
+            home,
             buf: Some(buf),
         });
-        Ok(())
+        self.must_open = false;
+    }
+
+    /// The next `bytes` of the last chunk, which takes them.
+    #[inline]
+    pub(crate) fn reserved(&mut self, bytes: usize) -> &mut [u8] {
+        let chunk = self.chunks.back_mut().expect("the last chunk takes them");
+        let used = chunk.used as usize;
+        let buf = chunk.buf.as_mut().expect("an open chunk is in memory");
+        &mut buf.bytes[used..used + bytes]
     }
 
     /// Takes over the entries written into the reserved bytes. Returns their number.
@@ -133,14 +154,11 @@ impl Stream {
             .chunks
             .back_mut()
             .expect("commit follows a successful reserve");
-        let buf = chunk
-            .buf
-            .as_mut()
-            .expect("commit follows a successful reserve");
+        let buf = chunk.buf.as_mut().expect("an open chunk is in memory");
         let from = chunk.used as usize;
         let to = from + bytes;
         assert!(
-            to <= self.room.to as usize,
+            !chunk.closed && to <= self.room.to as usize,
             "commit of more bytes than were reserved"
         );
         let count = table_hot(
@@ -188,7 +206,10 @@ impl Stream {
         }
         let number = self.base + index as u64;
         let Some(buf) = &chunk.buf else {
-            return Found::Away(number);
+            return match chunk.home {
+                Some(_) => Found::Away(number),
+                None => Found::Damaged,
+            };
         };
         let start = (from - chunk.first) as usize;
         let stop = (to.min(chunk.end) - chunk.first) as usize;
@@ -203,14 +224,25 @@ impl Stream {
         }
     }
 
+    /// The chunk of a number, if it is kept.
+    #[inline]
+    pub(crate) fn chunk(&self, number: u64) -> Option<&Chunk> {
+        self.chunks.get(number.checked_sub(self.base)? as usize)
+    }
+
+    /// The chunk of a number, if it is kept.
+    #[inline]
+    pub(crate) fn chunk_mut(&mut self, number: u64) -> Option<&mut Chunk> {
+        self.chunks.get_mut(number.checked_sub(self.base)? as usize)
+    }
+
     /// The bytes of the chunk `number`, if they are in memory.
     #[inline]
     pub(crate) fn chunk_bytes(&self, number: u64) -> Option<&[u8]> {
-        let index = number.checked_sub(self.base)? as usize;
-        Some(&self.chunks.get(index)?.buf.as_ref()?.bytes)
+        Some(&self.chunk(number)?.buf.as_ref()?.bytes)
     }
 
-    /// The bytes from the start of the entry at `pos` to the end of its chunk, if they are in memory.
+    /// The bytes of the entry at `pos`, if they are in memory and good.
     #[inline]
     pub(crate) fn entry(&self, pos: u64) -> Option<&[u8]> {
         match self.run(pos, pos.checked_add(1)?, 0) {
@@ -223,56 +255,128 @@ impl Stream {
         }
     }
 
-    /// Drops the entries at `len..` from memory. For streams that are on no device.
-    pub(crate) fn truncate_memory(&mut self, len: u64, pool: &mut Pool) {
-        let len = len.max(self.first);
-        if len >= self.len {
-            return;
-        }
-        while let Some(chunk) = self.chunks.back_mut() {
-            if chunk.first < len || (chunk.first == len && self.chunks.len() == 1) {
-                break;
-            }
-            if let Some(buf) = self.chunks.pop_back().and_then(|chunk| chunk.buf) {
-                pool.put(buf);
-            }
-        }
-        if let Some(chunk) = self.chunks.back_mut() {
-            let kept = (len - chunk.first) as usize;
-            if let Some(buf) = chunk.buf.as_mut()
-                && let Some(&place) = buf.places.get(kept)
-            {
-                chunk.used = place.offset();
-                chunk.follows = place.follows();
-                buf.places.truncate(kept);
-            }
-            chunk.end = len;
-        }
-        self.len = len;
-        self.durable = self.durable.min(len);
-    }
-
-    /// Raises the first position kept. A mark beyond the length moves the length there too. Chunks are freed by
-    /// [`Self::free_trimmed`].
+    /// Raises the first position kept. A mark beyond the length moves the length there too.
     pub(crate) fn trim(&mut self, upto: u64) {
         if upto <= self.first {
             return;
         }
         self.first = upto;
-        self.durable = self.durable.max(upto);
-        self.len = self.len.max(upto);
+        if upto > self.len {
+            self.len = upto;
+            self.emitted = upto;
+            if let Some(last) = self.chunks.back_mut() {
+                last.closed = true;
+            }
+        }
+        self.flushed = self.flushed.max(upto.min(self.emitted));
+        self.damage.trim(upto);
+        self.cap = self.damage.cap();
+        self.update_durable();
     }
 
-    /// Takes the first chunk off if nothing in it is kept and it is not the one being written.
-    pub(crate) fn pop_trimmed(&mut self) -> Option<Chunk> {
-        let last = self.chunks.len() == 1;
-        let front = self.chunks.front()?;
-        // A mark beyond the length leaves the last chunk behind as well: its successor starts at the mark.
-        if front.end > self.first || (last && front.end == self.len) {
+    /// Raises the durable length to what is flushed and not damaged.
+    pub(crate) fn update_durable(&mut self) {
+        self.durable = self.durable.max(self.flushed.min(self.cap)).max(self.first);
+    }
+
+    /// Whether a chunk that records a truncation was not handed to the device.
+    pub(crate) fn cut_is_pending(&self) -> bool {
+        let from = self.dirty.saturating_sub(self.base) as usize;
+        self.must_open
+            || self
+                .chunks
+                .range(from.min(self.chunks.len())..)
+                .any(|chunk| chunk.cuts && chunk.written == 0)
+    }
+
+    /// The number of the first chunk that is still needed.
+    pub(crate) fn first_needed(&self) -> u64 {
+        let last = self.chunks.len().saturating_sub(1);
+        let dead = self
+            .chunks
+            .iter()
+            .enumerate()
+            .take_while(|(index, chunk)| {
+                // The chunk being appended to stays; a mark beyond the length leaves it behind.
+                chunk.scanned && chunk.end <= self.first && (*index < last || chunk.closed)
+            })
+            .count();
+        self.base + dead as u64
+    }
+
+    /// Gives the memory of chunks that are not needed back, if the device has what it is to have: their headers may
+    /// record truncations, which the trim does not make void before it is durable.
+    pub(crate) fn drop_trimmed_memory(&mut self, pool: &mut Pool) {
+        let needed = self.first_needed();
+        for number in self.base..needed {
+            if let Some(chunk) = self.chunk_mut(number)
+                && chunk.batches == 0
+                && (chunk.home.is_none() || chunk.written >= chunk.used)
+                && let Some(buf) = chunk.buf.take()
+            {
+                pool.put(buf);
+            }
+        }
+    }
+
+    /// Moves what is missing from `pos` on to the end of the chunk at `index` into the next one, if that has lost its
+    /// headers and holds nothing yet.
+    pub(crate) fn shift_hole(&mut self, index: usize, pos: u64) -> bool {
+        let (end, first) = (self.chunks[index].end, self.chunks[index].first);
+        let next = self.chunks.get(index + 1);
+        if !next
+            .is_some_and(|next| next.home.is_none() && next.first == next.end && next.first == end)
+        {
+            return false;
+        }
+        let chunk = &mut self.chunks[index];
+        let kept = (pos - first) as usize;
+        if let Some(buf) = chunk.buf.as_mut() {
+            let entries = buf.places.iter().skip(kept);
+            if entries.into_iter().any(|place| !place.is_damaged()) {
+                return false;
+            }
+            buf.places.truncate(kept);
+        }
+        chunk.end = pos;
+        self.chunks[index + 1].first = pos;
+        true
+    }
+
+    /// Makes the positions from the end of the chunk at `index` up to `end` part of it, missing.
+    pub(crate) fn extend_hole(&mut self, index: usize, end: u64) {
+        let (framing, to) = (self.framing, self.room.to);
+        let chunk = &mut self.chunks[index];
+        if let Some(buf) = chunk.buf.as_mut() {
+            let used = match buf.places.last() {
+                Some(place) if place.is_damaged() => place.offset(),
+                Some(place) => {
+                    let at = place.offset();
+                    let len = framing.entry_bytes(&buf.bytes[at as usize..]);
+                    at + len.unwrap_or(0) as u32
+                }
+                None => self.room.from,
+            };
+            let room = (to - used) as usize / framing.entry_bytes_min();
+            for _ in 0..(end - chunk.end).min(room as u64) {
+                buf.places.push(Place::damaged(used));
+            }
+        }
+        chunk.end = end;
+    }
+
+    /// Takes the chunk in front off if its number is below `base`.
+    pub(crate) fn pop_below(&mut self, base: u64) -> Option<Chunk> {
+        if self.base >= base || !self.chunks.front()?.is_quiet() {
             return None;
         }
         self.base += 1;
         self.chunks.pop_front()
+    }
+
+    /// Damaged ranges that are not trimmed.
+    pub(crate) fn damaged(&self) -> &[DamagedRange] {
+        self.damage.ranges()
     }
 }
 
@@ -310,7 +414,7 @@ fn run_hot(
     stop: usize,
     bytes_max: usize,
 ) -> Option<(u32, u32, u32)> {
-    let places = &buf.places[start..stop];
+    let places = buf.places.get(start..stop)?;
     let head = *places.first()?;
     if head.is_damaged() {
         return None;

@@ -1,5 +1,7 @@
-//! Records and configurations for the tests of the store.
+//! Records, configurations and a model disk for the tests of the store.
 #![allow(dead_code, reason = "each test binary uses a part")]
+
+pub(crate) mod disk;
 
 use ionian_store::{Store, StoreConfig, StoreError};
 use ionian_types::{
