@@ -25,7 +25,7 @@ pub mod testing;
 pub use asynchronous::{AsyncLog, AsyncSubscription, NextDelivery, Operation};
 pub use error::Error;
 pub use ionian_core::client::{
-    Choice, ClientConfig, ClientStats, Completion, Outcome, PeerKind, Policy, Ticket,
+    AppendFailure, Choice, ClientConfig, ClientStats, Completion, Outcome, PeerKind, Policy, Ticket,
 };
 pub use ionian_types::{Effect, Frontiers, GapKind, Gsn, ShardId};
 pub use link::{Link, LinkEvent, LinkWaker};
