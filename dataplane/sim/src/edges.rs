@@ -18,7 +18,7 @@ use crate::process::{Machine, Peer, Place, ProcId, Process};
 use crate::world::{CLUSTER, Event, LOG, Phase, World};
 
 /// Flushes in a row that still send something; more means that a machine sends for ever.
-const FLUSHES_MAX: u32 = 64;
+const FLUSHES_MAX: u32 = 4096;
 
 const fn role(place: Place) -> Role {
     match place {

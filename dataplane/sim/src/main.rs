@@ -30,9 +30,36 @@ fn main() {
             Err(failure) => {
                 println!("{failure}");
                 println!("{:?}", world.plan);
+                if trace {
+                    for link in world
+                        .links
+                        .iter()
+                        .filter(|link| link.ends[0].open || link.ends[1].open)
+                    {
+                        let [a, b] = link.ends.map(|end| (world.procs[end.proc].place, end));
+                        let dirs = [0, 1].map(|side| {
+                            (
+                                link.dirs[side].queue.len(),
+                                link.dirs[side].stalled,
+                                link.room(side),
+                            )
+                        });
+                        let sess = link.sessions.as_ref().map(|s| {
+                            [0, 1].map(|i| {
+                                (
+                                    s[i].state(),
+                                    s[i].unacked_bytes(),
+                                    s[i].has_held(),
+                                    s[i].next_deadline(),
+                                    s[i].stats(),
+                                )
+                            })
+                        });
+                        println!("{a:?} {b:?} works {} {dirs:?} {sess:?}", link.works);
+                    }
+                }
                 std::process::exit(1);
             }
         }
     }
-
 }

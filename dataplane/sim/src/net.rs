@@ -108,9 +108,10 @@ impl Link {
     pub fn room(&self, side: usize) -> usize {
         match &self.sessions {
             Some(sessions) => {
-                let room = sessions[side]
-                    .room_bytes()
-                    .min(SESSION_RESERVE + self.buffer_bytes);
+                let unacked = sessions[side].unacked_bytes();
+                let room = (SESSION_RESERVE + self.buffer_bytes)
+                    .saturating_sub(unacked)
+                    .min(sessions[side].room_bytes());
                 (room + REPLY_BYTES_MAX).saturating_sub(SESSION_RESERVE)
             }
             None => (REPLY_BYTES_MAX + self.buffer_bytes).saturating_sub(self.dirs[side].bytes),

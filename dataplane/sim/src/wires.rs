@@ -1,5 +1,6 @@
 //! What connections do: open, carry, break.
 
+use ionian_core::outbox::REPLY_BYTES_MAX;
 use ionian_core::session::{SessionState, Take};
 use ionian_types::{ConnId, Time};
 use ionian_wire::frame::Message;
@@ -146,8 +147,9 @@ impl World {
                 break;
             };
             direction.bytes -= bytes.len().min(direction.bytes);
-            let tight = self.links[link].room(side)
-                < self.links[link].buffer_bytes / 2 + ionian_core::outbox::REPLY_BYTES_MAX;
+            // Machines send what is cumulative only while there is some room: they run again when it comes.
+            let low = REPLY_BYTES_MAX + (self.links[link].buffer_bytes / 2).max(16 << 10);
+            let tight = self.links[link].room(side) < low;
             self.deliver(receiver.proc, receiver.conn, &bytes);
             self.room_came(link, side, tight);
             if self.history.failure.is_some() {
@@ -297,7 +299,7 @@ impl World {
 
     pub(crate) fn session_timer(&mut self, link: usize, side: usize) {
         let end = self.links[link].ends[side];
-        if self.links[link].timers[side] != self.now || !self.procs[end.proc].alive {
+        if self.links[link].timers[side] > self.now || !self.procs[end.proc].alive {
             return;
         }
         self.links[link].timers[side] = Time::FAR;
