@@ -354,11 +354,11 @@ impl RunIndex {
                 let mut from = walk.base;
                 let mut at = walk.lens;
                 let mut reached = false;
-                for slot in 0..self.segments {
-                    let count = u64::from(walk.counts[slot]);
+                for (len, count) in at.iter_mut().zip(&walk.counts[..self.segments]) {
+                    let count = u64::from(*count);
                     let below = gsn.get().saturating_sub(from).min(count);
                     reached |= below < count;
-                    at[slot] += below;
+                    *len += below;
                     from += count;
                 }
                 if reached {

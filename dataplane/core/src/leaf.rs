@@ -423,8 +423,8 @@ impl Leaf {
         if now >= self.sync_at {
             self.flush_sync(now, out);
         }
-        if let Some(at) = self.edge_wanted_at.filter(|at| now >= *at) {
-            if let Some(root) = self.root.filter(|root| out.room(*root) > 0) {
+        if let Some(at) = self.edge_wanted_at.filter(|at| now >= *at)
+            && let Some(root) = self.root.filter(|root| out.room(*root) > 0) {
                 let need = NeedEdge {
                     log: self.config.log,
                     edge: EdgeEpoch::default(),
@@ -433,7 +433,6 @@ impl Leaf {
                     self.edge_wanted_at = Some(at.max(now).after(self.config.retry));
                 }
             }
-        }
     }
 
     /// When [`Self::flush`] must run even if nothing happens.

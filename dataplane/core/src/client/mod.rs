@@ -27,6 +27,8 @@ mod request;
 mod ring;
 mod stream;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;

@@ -188,7 +188,7 @@ impl Shard {
         let mut held = lens[self.quorum - 1];
         if self.class == Durability::D2 {
             // In two domains: no further than the second largest of the domains' maxima.
-            domains[..domain_count].sort_unstable_by(|a, b| b.1.cmp(&a.1));
+            domains[..domain_count].sort_unstable_by_key(|(_, len)| core::cmp::Reverse(*len));
             held = if domain_count < 2 {
                 NONE
             } else {

@@ -378,10 +378,11 @@ impl Replica {
     }
 
     fn own_run(&self, own: Slot, position: Lsn) -> Option<crate::index::Run> {
-        if let Some(run) = self.last_own_run {
-            if run.position <= position && position.get() < run.position.get() + run.count {
-                return Some(run);
-            }
+        if let Some(run) = self.last_own_run
+            && run.position <= position
+            && position.get() < run.position.get() + run.count
+        {
+            return Some(run);
         }
         self.index.by_position(own, position)
     }

@@ -97,11 +97,13 @@ impl Replica {
             return;
         }
         let lens = self.index.lens_at(self.trim);
-        for slot in 0..usize::from(self.config.replicas) {
-            self.store.trim(
-                Slot::new(slot as u8),
-                lens[slot].min(self.committed(Slot::new(slot as u8))),
-            );
+        for (slot, len) in lens
+            .iter()
+            .enumerate()
+            .take(usize::from(self.config.replicas))
+        {
+            let slot = Slot::new(slot as u8);
+            self.store.trim(slot, (*len).min(self.committed(slot)));
         }
         self.index.drop_before(self.trim);
         self.head = self.trim;

@@ -177,7 +177,7 @@ impl Replica {
             return;
         }
         let held = self.store.len(slot);
-        let end = copy.from.get() + u64::from(copy.count);
+        let end = copy.from.get().saturating_add(u64::from(copy.count));
         if copy.from > held || end <= held.get() || end > self.committed(slot).get() {
             return;
         }

@@ -101,16 +101,14 @@ impl Replica {
                 let segment = &state.segments[own.index()];
                 segment.is_open_in(close.generation) && segment.writer == self.config.inc
             });
-        if primary {
-            if let Some(index) =
+        if primary
+            && let Some(index) =
                 self.dedup[own.index()].open(close.client, close.session, close.generation)
-            {
-                if let Some(session) = self.dedup[own.index()].get_mut(index) {
-                    session.tombstone = true;
-                    answer.next_seq = ClientSeq::new(session.next_seq);
-                    answer.known = true;
-                }
-            }
+            && let Some(session) = self.dedup[own.index()].get_mut(index)
+        {
+            session.tombstone = true;
+            answer.next_seq = ClientSeq::new(session.next_seq);
+            answer.known = true;
         }
         let _ = out.send(conn, &answer, &[]);
     }

@@ -318,13 +318,12 @@ impl Replica {
         match self.kind(conn) {
             Kind::Client { client, session } => {
                 let own = self.config.slot.index();
-                if let Some(index) = self.dedup[own].find(client, session) {
-                    if let Some(session) = self.dedup[own]
+                if let Some(index) = self.dedup[own].find(client, session)
+                    && let Some(session) = self.dedup[own]
                         .get_mut(index)
                         .filter(|session| session.conn == Some(conn))
-                    {
-                        session.conn = None;
-                    }
+                {
+                    session.conn = None;
                 }
                 self.reads.retain(|read| read.conn != conn);
                 self.subscriptions

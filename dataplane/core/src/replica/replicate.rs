@@ -189,8 +189,7 @@ impl Replica {
         let mut bytes = records;
         let mut walk = Records::sealed(records);
         let mut seen: Option<Seen> = None;
-        let mut position = from.get();
-        for offset in 0..count {
+        for (position, offset) in (from.get()..).zip(0..count) {
             let Some(Ok(record)) = walk.next() else {
                 self.counters.bad_records += 1;
                 return false;
@@ -205,7 +204,6 @@ impl Replica {
                 self.counters.bad_records += 1;
                 return false;
             }
-            position += 1;
             if offset < skip {
                 bytes = walk.rest();
                 continue;

@@ -25,11 +25,11 @@ impl Replica {
             .recovered()
             .checkpoint
             .map(|(_, bytes)| Vec::from(bytes));
-        if let Some(bytes) = checkpoint {
-            if self.decode_checkpoint(&bytes).is_err() {
-                // The store has checked the bytes; what does not parse was written by another version of this code.
-                self.counters.contradictions += 1;
-            }
+        if let Some(bytes) = checkpoint
+            && self.decode_checkpoint(&bytes).is_err()
+        {
+            // The store has checked the bytes; what does not parse was written by another version of this code.
+            self.counters.contradictions += 1;
         }
         for number in self.store.journal_first()..=self.store.journal_last() {
             let Some(bytes) = self.store.journal_read(number).map(Vec::from) else {

@@ -163,15 +163,14 @@ impl Root {
                 },
             });
         }
-        if self.pending.len() > first_new {
-            if let Some(Pending {
+        if self.pending.len() > first_new
+            && let Some(Pending {
                 what: What::Cut { last, .. },
                 ..
             }) = self.pending.back_mut()
             {
                 *last = true;
             }
-        }
     }
 
     pub(super) fn entry_start(&self) -> EntryStart {
@@ -245,12 +244,11 @@ impl Root {
                         self.last_cut_at = Some(now);
                     }
                     self.counters.ordered += descent.total;
-                    if let Some(child) = self.children.get_mut(child) {
-                        if !child.send_down(self.config.log, &descent, out) {
+                    if let Some(child) = self.children.get_mut(child)
+                        && !child.send_down(self.config.log, &descent, out) {
                             // The child cannot be told: its replicas learn from the cut log, its edge starts again.
                             child.stop();
                         }
-                    }
                 }
                 What::View => {
                     self.counters.views += 1;

@@ -20,12 +20,11 @@ impl Root {
         if !self.config.class.is_flushed() {
             return;
         }
-        if let Some((_, bytes)) = self.store.recovered().checkpoint {
-            if let Ok(state) = LogState::read(&mut Reader::new(bytes)) {
+        if let Some((_, bytes)) = self.store.recovered().checkpoint
+            && let Ok(state) = LogState::read(&mut Reader::new(bytes)) {
                 self.base = state.clone();
                 self.state = state;
             }
-        }
         self.log = EntryLog::new(self.base.entry);
         for number in self.store.journal_first()..=self.store.journal_last() {
             let Some(bytes) = self.store.journal_read(number) else {
