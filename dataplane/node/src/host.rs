@@ -188,7 +188,7 @@ impl Host {
         if !self.status_wanted.is_empty() {
             self.answer_status(now);
         }
-        if self.passes % RARELY == 0 {
+        if self.passes.is_multiple_of(RARELY) {
             work += self.poll_rarely(now);
         }
         if self.udp.is_some() {

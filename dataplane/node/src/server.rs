@@ -196,7 +196,7 @@ impl Server {
                 idle,
                 priority: options.priority,
             },
-            clock.clone(),
+            clock,
         )?;
         let wake = reactor.wake_handle();
         let (controls, inbox) = mailbox(1024, wake.clone());

@@ -155,7 +155,7 @@ impl UdpPort {
             }
         };
         let (opener, other) = self.secret.session_tokens(id, STATIC_EPOCH);
-        let mut config = self.template.clone();
+        let mut config = self.template;
         config.session = id;
         (config.token_send, config.token_receive) = if inbound {
             (other, opener)

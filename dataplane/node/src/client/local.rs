@@ -100,10 +100,10 @@ impl LocalLink {
         }
         let mut count = 0;
         while let Some(bytes) = link.peek() {
-            if let Ok((Message::DirectoryAnswer(_, map), _)) = Message::new_checked(bytes) {
-                if let Ok(map) = ClusterMap::read(map) {
-                    event(LinkEvent::Map(&map));
-                }
+            if let Ok((Message::DirectoryAnswer(_, map), _)) = Message::new_checked(bytes)
+                && let Ok(map) = ClusterMap::read(map)
+            {
+                event(LinkEvent::Map(&map));
             }
             link.release();
             count += 1;

@@ -205,11 +205,11 @@ impl UdpLink {
                 continue;
             };
             if Some(*session) == self.directory {
-                if let Message::DirectoryAnswer(_, map) = message {
-                    if let Ok(map) = ClusterMap::read(map) {
-                        event(LinkEvent::Map(&map));
-                        self.map = map;
-                    }
+                if let Message::DirectoryAnswer(_, map) = message
+                    && let Ok(map) = ClusterMap::read(map)
+                {
+                    event(LinkEvent::Map(&map));
+                    self.map = map;
                 }
             } else if let Some(at) = self.by_session.get(session) {
                 event(LinkEvent::Message {

@@ -7,7 +7,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -119,6 +119,42 @@ impl Secret {
             })
     }
 
+    /// Writes the secret to `file`, mode 0600, in place of what is there, in a folder that only this user may enter.
+    ///
+    /// # Errors
+    /// [`SecretError`]; effect none.
+    pub fn publish(&self, file: &Path) -> Result<(), SecretError> {
+        let io = |source| SecretError::Io {
+            file: file.to_owned(),
+            source,
+        };
+        if let Some(folder) = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            match fs::DirBuilder::new().mode(0o700).create(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io(error));
+                }
+                _ => {}
+            }
+            // Somebody else may have made the folder first, to read what is put into it.
+            let found = fs::symlink_metadata(folder).map_err(io)?;
+            let own = fs::metadata("/proc/self").map_err(io)?.uid();
+            if !found.is_dir() || found.uid() != own || found.mode() & 0o077 != 0 {
+                return Err(io(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    format!("{} is not a folder of this user alone", folder.display()),
+                )));
+            }
+        }
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        self.write(file).map_err(io)
+    }
+
     /// Writes a new file under another name and links it into place, so that nobody reads half a secret and none is replaced.
     fn write(&self, file: &Path) -> io::Result<()> {
         if let Some(folder) = file
@@ -219,6 +255,25 @@ mod tests {
         let late = Secret::new([7; SECRET_BYTES]).write(&file).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(Secret::load(&file).unwrap(), secret);
+    }
+
+    #[test]
+    fn a_published_secret_replaces_an_older_one_and_keeps_out_of_foreign_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("own/7410.secret");
+        Secret::new([1; SECRET_BYTES]).publish(&file).unwrap();
+        Secret::new([2; SECRET_BYTES]).publish(&file).unwrap();
+        assert_eq!(Secret::load(&file).unwrap(), Secret::new([2; SECRET_BYTES]));
+        let own = folder.path().join("own");
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = Secret::new([3; SECRET_BYTES])
+            .publish(&file)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("is not a folder of this user alone"),
+            "{refused}"
+        );
     }
 
     #[test]
