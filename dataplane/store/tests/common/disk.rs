@@ -314,6 +314,21 @@ impl Disk {
         Some((name, rng.below(size as u64) as usize))
     }
 
+    /// Changes bytes of a file, and nobody knows.
+    pub(crate) fn patch(&mut self, name: FileNo, change: impl Fn(&mut [u8])) {
+        let file = self
+            .files
+            .get_mut(&name)
+            .expect("the test names a file that exists");
+        change(&mut file.durable);
+        file.current.clone_from(&file.durable);
+    }
+
+    /// What is surely on the disk of a file.
+    pub(crate) fn durable_bytes(&self, name: FileNo) -> &[u8] {
+        &self.files[&name].durable
+    }
+
     fn files_of(&self, may: impl Fn(FileKind) -> bool) -> Vec<FileNo> {
         let kind_is = |file: &FileNo| file.kind().is_some_and(&may);
         self.files.keys().copied().filter(kind_is).collect()
