@@ -3,7 +3,8 @@
 //! An extent belongs to one stream and holds a fixed number of its consecutive chunks. A spare is made before it is
 //! needed, since making a file takes longer than an append may wait; a freed extent becomes the spare if there is none,
 //! as overwriting old space is cheaper than making new space (42 us against 102 us per durable write on the test
-//! machine). Everything beyond the wanted spares is deleted, so that a trim gives space back.
+//! machine). One spare for each stream and one more are kept, so that a log which is trimmed as fast as it grows makes
+//! and deletes nothing; everything beyond is deleted, so that a trim gives space back.
 
 use std::collections::VecDeque;
 
@@ -123,10 +124,10 @@ impl Extents {
         self.no_space = true;
     }
 
-    /// Takes back an extent that no chunk lies in any more: as a spare if fewer than `wanted` are there.
-    pub(crate) fn free(&mut self, file: FileNo, wanted: usize) {
+    /// Takes back an extent that no chunk lies in any more: as a spare if fewer than `kept_max` are there.
+    pub(crate) fn free(&mut self, file: FileNo, kept_max: usize) {
         self.no_space = false;
-        if self.spares.len() < wanted.max(1) {
+        if self.spares.len() < kept_max {
             self.spares.push_back(file);
         } else {
             self.doomed.push_back(file);

@@ -134,14 +134,18 @@ impl Store {
                 self.pool_of(stream).put(buf);
             }
         }
-        let wanted = self.spares_wanted(journal);
+        let kept_max = if journal {
+            2
+        } else {
+            usize::from(self.config.segments) + 1
+        };
         let first = self.device.extents[usize::from(journal)].extent_of(self.streams[stream].base);
         while let Some((extent, file)) = self.streams[stream].extents.front().copied() {
             if extent >= first {
                 break;
             }
             self.streams[stream].extents.pop_front();
-            self.device.extents[usize::from(journal)].free(file, wanted);
+            self.device.extents[usize::from(journal)].free(file, kept_max);
         }
     }
 
