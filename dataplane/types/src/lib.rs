@@ -16,12 +16,13 @@ mod time;
 pub use class::{Durability, Effect, OrderingMode};
 pub use gap::GapKind;
 pub use ids::{
-    ClientId, ClientSeq, ClusterId, ConnId, Inc, LogId, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId, SessionId,
-    SessionNo, ShardId, Slot, Token,
+    ClientId, ClientSeq, ClusterId, ConnId, Inc, LogId, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId,
+    SessionId, SessionNo, ShardId, Slot, Token,
 };
 pub use position::EdgeEpoch;
 pub use position::{
-    CellKey, EntryNo, Frontiers, Gen, Gsn, GsnRange, GuardEpoch, Lsn, NsEpoch, Position, RootEpoch, RoundNo, ViewId,
+    CellKey, EntryNo, Frontiers, Gen, Gsn, GsnRange, GuardEpoch, Lsn, NsEpoch, Position, RootEpoch,
+    RoundNo, ViewId,
 };
 pub use time::{Nanos, Time};
 

@@ -311,8 +311,9 @@ pub fn parse_header(bytes: &[u8]) -> Result<RecordHeader, WireError> {
 #[must_use]
 #[inline]
 pub fn payload_bytes(header: &[u8]) -> usize {
-    let header: &[u8; RECORD_HEADER_BYTES] =
-        header.first_chunk().expect("a header is at least RECORD_HEADER_BYTES long");
+    let header: &[u8; RECORD_HEADER_BYTES] = header
+        .first_chunk()
+        .expect("a header is at least RECORD_HEADER_BYTES long");
     u32::from_le_bytes([header[68], header[69], header[70], header[71]]) as usize
 }
 
