@@ -11,7 +11,7 @@ use ionian_client::{AsyncLog, Delivery, Effect, Error, GapKind, Gsn, ReadOutcome
 use ionian_types::Nanos;
 
 fn open(cluster: &MemoryCluster) -> AsyncLog {
-    AsyncLog::open(cluster.link(), MemoryCluster::config(1)).unwrap()
+    AsyncLog::open(cluster.link(), MemoryCluster::config(1)).expect("the defaults are valid")
 }
 
 /// Polls once; for futures that are to begin in a given order.
