@@ -103,12 +103,23 @@ impl Replica {
             .take(usize::from(self.config.replicas))
         {
             let slot = Slot::new(slot as u8);
-            self.store.trim(slot, (*len).min(self.committed(slot)));
+            let upto = (*len).min(self.committed(slot));
+            self.trim_segment(slot, upto);
         }
         self.index.drop_before(self.trim);
         self.head = self.trim;
         let head = self.head;
         self.losses.retain(|loss| loss.to > head);
+    }
+
+    /// Removes a trimmed prefix of a segment. A replica that did not hold all of it steps over the rest: its peer streams on
+    /// from there, and fates of records that were never seen here are not promised.
+    pub(super) fn trim_segment(&mut self, slot: Slot, upto: Lsn) {
+        if upto > self.store.len(slot) {
+            self.dedup_from[slot.index()] = upto;
+            self.peers[slot.index()].have_due = true;
+        }
+        self.store.trim(slot, upto);
     }
 
     /// Applies a cut whose lengths were checked. Whether it was taken: a full journal takes nothing.
@@ -279,6 +290,8 @@ impl Replica {
         for dedup in &mut self.dedup {
             dedup.clear();
         }
+        self.dedup_from = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
+        self.dedup_upto = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
         self.waiters.clear();
         self.ack_ready.clear();
         self.last_own_run = None;
@@ -292,17 +305,26 @@ impl Replica {
         let mut truncate: [Option<Lsn>; SEGMENTS_PER_SHARD_MAX] = [None; SEGMENTS_PER_SHARD_MAX];
         for (slot, segment) in state.segments.iter().enumerate() {
             let index = Slot::new(slot as u8);
-            // Records at or above the last close belong to the generation closed there, unless they were received in the
-            // generation entered: then their header names it.
-            let held = self.store.len(index);
-            if held > segment.opened_at {
-                let current = self
-                    .store
-                    .header(index, segment.opened_at)
-                    .map(|header| header.generation);
-                if current != Some(segment.generation) || segment.generation == ViewId::ZERO {
-                    truncate[slot] = Some(segment.opened_at);
-                }
+            let before = core::mem::replace(&mut self.entered[slot], segment.generation);
+            let (first, held) = (self.store.first(index), self.store.len(index));
+            if before == segment.generation || held <= segment.opened_at || held == first {
+                continue;
+            }
+            // Generations only rise along a segment, and records of one are taken only after what an earlier one left above
+            // its close is gone: the last record tells for all. Its generation is later than the one entered when a restart
+            // finds records whose view is still to be applied again.
+            let last = Lsn::new(held.get() - 1);
+            let kept_from = if segment.generation == ViewId::ZERO {
+                state.epoch
+            } else {
+                segment.generation
+            };
+            let generation = self
+                .store
+                .header(index, last)
+                .map(|header| header.generation);
+            if generation.is_none_or(|generation| generation < kept_from) {
+                truncate[slot] = Some(segment.opened_at);
             }
         }
         for (slot, len) in truncate.iter().enumerate() {

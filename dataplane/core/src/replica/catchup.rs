@@ -284,7 +284,7 @@ impl Replica {
         let mut lens = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
         for (slot, segment) in state.segments.iter().enumerate() {
             lens[slot] = segment.len;
-            self.store.trim(Slot::new(slot as u8), segment.len);
+            self.trim_segment(Slot::new(slot as u8), segment.len);
         }
         let replicas = usize::from(self.config.replicas);
         self.index.reset(&lens[..replicas]);

@@ -181,6 +181,8 @@ pub struct Replica {
     head: Gsn,
     index: RunIndex,
     losses: Vec<GsnRange>,
+    /// The generations as of the last view entered.
+    entered: [ViewId; SEGMENTS_PER_SHARD_MAX],
     dedup: Vec<Dedup>,
     /// Per segment: the dedup set saw every record from here on, and up to there when last checkpointed.
     dedup_from: [Lsn; SEGMENTS_PER_SHARD_MAX],
@@ -243,6 +245,7 @@ impl Replica {
             head: Gsn::ZERO,
             index: RunIndex::new(replicas, config.cuts_ready),
             losses: Vec::new(),
+            entered: [ViewId::ZERO; SEGMENTS_PER_SHARD_MAX],
             dedup: (0..replicas).map(|_| Dedup::new()).collect(),
             dedup_from: [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX],
             dedup_upto: [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX],

@@ -178,7 +178,11 @@ impl Replica {
         self.trim = reader.field()?;
         self.head = reader.field()?;
         if reader.field::<bool>()? {
-            self.state = Some(ShardState::read(&mut reader)?);
+            let state = ShardState::read(&mut reader)?;
+            for (entered, segment) in self.entered.iter_mut().zip(&state.segments) {
+                *entered = segment.generation;
+            }
+            self.state = Some(state);
         }
         self.losses.clear();
         for _ in 0..reader.field::<u32>()? {
