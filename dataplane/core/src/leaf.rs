@@ -235,10 +235,23 @@ impl Leaf {
             }
             Role::Controller if hello.cluster == self.config.cluster => {
                 self.controller = Some(conn);
+                // Another life of the controller, or one that missed something: it is told everything again.
+                for shard in &mut self.shards {
+                    shard.told = None;
+                }
                 self.set_kind(conn, Kind::Controller);
                 self.sync_at = now;
             }
             Role::Replica if mine => {
+                let present = self.replicas.get(&(hello.shard, hello.slot));
+                let newer = present.is_some_and(|conn| {
+                    matches!(self.kind(*conn), Kind::Replica { inc, .. } if inc > hello.inc)
+                });
+                if newer {
+                    // A life that a newer one has replaced must not take its place here.
+                    self.close.push(conn);
+                    return;
+                }
                 self.replicas.insert((hello.shard, hello.slot), conn);
                 self.attach(hello.shard, hello.slot, Some(conn));
                 self.set_kind(

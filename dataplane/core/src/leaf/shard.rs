@@ -61,7 +61,7 @@ pub(super) struct Shard {
     generations: [ViewId; SEGMENTS_PER_SHARD_MAX],
     start_lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
     cuts: VecDeque<PendingCut>,
-    told: Option<(Time, bool, u8)>,
+    pub(super) told: Option<(Time, bool, u8)>,
 }
 
 impl Shard {
