@@ -375,7 +375,10 @@ impl World {
                 }
             }
             let sent = self.drain(proc);
-            if !sent {
+            // What falls due by its own flush is done at once, as an edge does.
+            let due = matches!(self.procs[proc].machine, Machine::Client(..))
+                && self.procs[proc].machine.deadline() <= now;
+            if !(sent || due) {
                 break;
             }
             self.history
