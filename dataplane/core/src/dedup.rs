@@ -236,7 +236,16 @@ impl Dedup {
         let clock = self.clock;
         if let Some(session) = self.sessions.get_mut(index as usize) {
             session.used = clock;
-            session.push(seq.get(), position.get(), count);
+            // What is known already is not entered twice.
+            let known = session.next_seq.saturating_sub(seq.get());
+            if known >= count {
+                return;
+            }
+            if session.next_seq == 0 && session.runs.is_empty() && seq.get() > 0 {
+                // The session's beginning was not seen here: nothing can be said about it.
+                session.floor = seq.get();
+            }
+            session.push(seq.get() + known, position.get() + known, count - known);
             let window = session.next_seq.saturating_sub(WINDOW);
             session.raise_floor(floor.get().max(window));
         }
@@ -392,6 +401,25 @@ mod tests {
         let session = dedup.get(index).unwrap();
         assert_eq!((session.floor, session.position(14)), (15, None));
         assert_eq!(session.position(15), Some(Lsn::new(200)));
+    }
+
+    #[test]
+    fn what_is_known_is_not_entered_twice() {
+        let (mut dedup, index) = filled();
+        dedup.took(index, ClientSeq::new(12), Lsn::new(112), 3, ClientSeq::ZERO);
+        dedup.took(index, ClientSeq::new(18), Lsn::new(203), 4, ClientSeq::ZERO);
+        let session = dedup.get(index).unwrap();
+        assert_eq!((session.next_seq, session.runs.len()), (22, 2));
+        assert_eq!(session.position(21), Some(Lsn::new(206)));
+    }
+
+    #[test]
+    fn a_session_seen_from_the_middle_knows_nothing_of_its_beginning() {
+        let mut dedup = Dedup::new();
+        dedup.saw(CLIENT, SESSION, GENERATION, ClientSeq::new(40), Lsn::new(7));
+        let session = dedup.get(dedup.find(CLIENT, SESSION).unwrap()).unwrap();
+        assert_eq!((session.floor, session.position(39)), (40, None));
+        assert_eq!(session.position(40), Some(Lsn::new(7)));
     }
 
     #[test]

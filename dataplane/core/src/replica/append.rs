@@ -241,6 +241,8 @@ impl Replica {
             at += ionian_wire::record::encoded_bytes(payload);
         }
         self.store.commit(own, first, bytes.len());
+        self.tail_generation[own.index()] = append.generation;
+        self.may_enter(own, first, Lsn::new(first.get() + count));
         self.dedup[own.index()].took(index, ClientSeq::new(first_seq), first, count, append.floor);
         self.counters.appended += count;
         match self.waiters.back_mut() {

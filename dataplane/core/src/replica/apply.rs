@@ -292,6 +292,7 @@ impl Replica {
         }
         self.dedup_from = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
         self.dedup_upto = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
+        self.tail_generation = [ViewId::ZERO; SEGMENTS_PER_SHARD_MAX];
         self.waiters.clear();
         self.ack_ready.clear();
         self.last_own_run = None;
@@ -305,32 +306,24 @@ impl Replica {
         let mut truncate: [Option<Lsn>; SEGMENTS_PER_SHARD_MAX] = [None; SEGMENTS_PER_SHARD_MAX];
         for (slot, segment) in state.segments.iter().enumerate() {
             let index = Slot::new(slot as u8);
-            let before = core::mem::replace(&mut self.entered[slot], segment.generation);
-            let (first, held) = (self.store.first(index), self.store.len(index));
-            if before == segment.generation || held <= segment.opened_at || held == first {
+            // Generations follow each other in the order of positions. If the last record held is of the generation closed
+            // last, or an older one, then what lies at and above the close is void; if it is of a later one (replaying the
+            // journal), nothing is.
+            let Some(closed) = segment.closed.last() else {
                 continue;
-            }
-            // Generations only rise along a segment, and records of one are taken only after what an earlier one left above
-            // its close is gone: the last record tells for all. Its generation is later than the one entered when a restart
-            // finds records whose view is still to be applied again.
-            let last = Lsn::new(held.get() - 1);
-            let kept_from = if segment.generation == ViewId::ZERO {
-                state.epoch
-            } else {
-                segment.generation
             };
-            let generation = self
-                .store
-                .header(index, last)
-                .map(|header| header.generation);
-            if generation.is_none_or(|generation| generation < kept_from) {
+            let held = self.store.len(index);
+            // A trim may have stepped over records that were never held here: then there is nothing to judge.
+            let judged_from = segment.opened_at.max(self.store.first(index));
+            if held > judged_from && self.tail_generation[slot] <= closed.generation {
                 truncate[slot] = Some(segment.opened_at);
             }
         }
         for (slot, len) in truncate.iter().enumerate() {
             if let Some(len) = len {
-                self.store.truncate(Slot::new(slot as u8), *len);
-                self.dedup[slot].truncate(*len);
+                let slot = Slot::new(slot as u8);
+                self.store.truncate(slot, *len);
+                self.unsee(slot, *len);
             }
         }
         if truncate[own.index()].is_some() {

@@ -70,15 +70,16 @@ impl Replica {
             return;
         };
         // The set must have seen every record of the generation: those held now, and those trimmed after they were seen.
-        let indexed = self.store.len(slot) >= span.close && self.dedup_covers(slot, span.open);
+        let indexed =
+            self.store.len(slot) >= span.close && self.dedup_covers(slot, span.open, span.close);
         if indexed {
             answer.outcome = FateOutcome::Never;
         }
     }
 
-    /// Whether the dedup set of a segment saw every record from `from` on.
-    fn dedup_covers(&self, slot: ionian_types::Slot, from: Lsn) -> bool {
-        self.dedup_from[slot.index()] <= from
+    /// Whether the dedup set of a segment saw every record from `from` to `to`.
+    fn dedup_covers(&self, slot: ionian_types::Slot, from: Lsn, to: Lsn) -> bool {
+        self.dedup_from[slot.index()] <= from && self.dedup_upto[slot.index()] >= to
     }
 
     pub(super) fn on_close_session(

@@ -13,6 +13,7 @@ mod read;
 mod replicate;
 mod restart;
 mod retention;
+mod seen;
 mod status;
 mod subscribe;
 
@@ -181,10 +182,10 @@ pub struct Replica {
     head: Gsn,
     index: RunIndex,
     losses: Vec<GsnRange>,
-    /// The generations as of the last view entered.
-    entered: [ViewId; SEGMENTS_PER_SHARD_MAX],
     dedup: Vec<Dedup>,
-    /// Per segment: the dedup set saw every record from here on, and up to there when last checkpointed.
+    /// Per segment: the generation of the last record held.
+    tail_generation: [ViewId; SEGMENTS_PER_SHARD_MAX],
+    /// Per segment: the dedup set saw every record from here on, and up to there.
     dedup_from: [Lsn; SEGMENTS_PER_SHARD_MAX],
     dedup_upto: [Lsn; SEGMENTS_PER_SHARD_MAX],
     waiters: VecDeque<Waiter>,
@@ -245,8 +246,8 @@ impl Replica {
             head: Gsn::ZERO,
             index: RunIndex::new(replicas, config.cuts_ready),
             losses: Vec::new(),
-            entered: [ViewId::ZERO; SEGMENTS_PER_SHARD_MAX],
             dedup: (0..replicas).map(|_| Dedup::new()).collect(),
+            tail_generation: [ViewId::ZERO; SEGMENTS_PER_SHARD_MAX],
             dedup_from: [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX],
             dedup_upto: [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX],
             waiters: VecDeque::with_capacity(1 << 16),
@@ -451,6 +452,7 @@ impl Replica {
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
         self.flushed_at = now;
         self.settle_journal();
+        self.flush_seen();
         self.flush_acks(out);
         self.flush_replication(out);
         self.flush_report(now, out);

@@ -189,6 +189,10 @@ impl Replica {
         let mut bytes = records;
         let mut walk = Records::sealed(records);
         let mut seen: Option<Seen> = None;
+        let first = Lsn::new(from.get() + skip);
+        let mut last_generation = segment.generation;
+        // Entered as they come, unless earlier ones are still to be read.
+        let enters = self.dedup_upto[slot.index()] == first;
         for (position, offset) in (from.get()..).zip(0..count) {
             let Some(Ok(record)) = walk.next() else {
                 self.counters.bad_records += 1;
@@ -208,7 +212,8 @@ impl Replica {
                 bytes = walk.rest();
                 continue;
             }
-            if header.kind != RecordKind::Data {
+            last_generation = header.generation;
+            if !enters || header.kind != RecordKind::Data {
                 continue;
             }
             let dedup = &mut self.dedup[slot.index()];
@@ -238,15 +243,19 @@ impl Replica {
             self.counters.bad_records += 1;
             return false;
         }
-        let first = Lsn::new(from.get() + skip);
         let Ok(room) = self.store.reserve(slot, bytes.len()) else {
             return false;
         };
         room.copy_from_slice(bytes);
         self.store.commit(slot, first, bytes.len());
+        self.tail_generation[slot.index()] = last_generation;
         if let Some(run) = seen {
             let generation = segment.owner(Lsn::new(run.position));
             enter(&mut self.dedup[slot.index()], &run, generation);
+        }
+        if enters {
+            let end = Lsn::new(from.get() + count);
+            self.may_enter(slot, first, end);
         }
         self.counters.replicated += count - skip;
         true

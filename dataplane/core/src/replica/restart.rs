@@ -3,10 +3,8 @@
 
 use alloc::vec::Vec;
 
-use ionian_store::Fetch;
-use ionian_types::{EntryNo, Gsn, GsnRange, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time};
+use ionian_types::{EntryNo, Gsn, GsnRange, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
 use ionian_wire::entry::EntryView;
-use ionian_wire::record::{RecordKind, Records};
 use ionian_wire::{Reader, WireError, Writer};
 
 use super::Replica;
@@ -31,6 +29,7 @@ impl Replica {
             // The store has checked the bytes; what does not parse was written by another version of this code.
             self.counters.contradictions += 1;
         }
+        self.find_tail_generations();
         for number in self.store.journal_first()..=self.store.journal_last() {
             let Some(bytes) = self.store.journal_read(number).map(Vec::from) else {
                 continue;
@@ -45,7 +44,25 @@ impl Replica {
         for slot in 0..usize::from(self.config.replicas) {
             let slot = Slot::new(slot as u8);
             self.store.committed_hint(slot, self.committed(slot));
-            self.dedup_rest(slot);
+            if self.tail_generation[slot.index()] == ViewId::MAX {
+                let current = self
+                    .state
+                    .as_ref()
+                    .and_then(|state| state.segments.get(slot.index()));
+                self.tail_generation[slot.index()] =
+                    current.map_or(ViewId::ZERO, |segment| segment.generation);
+            }
+        }
+    }
+
+    /// The last record held names the generation of the tail. The store has just read it; where it has not, the record is
+    /// committed, and its owner is known once the journal is replayed.
+    fn find_tail_generations(&mut self) {
+        for slot in 0..usize::from(self.config.replicas) {
+            let index = Slot::new(slot as u8);
+            let last = self.store.len(index).get().checked_sub(1).map(Lsn::new);
+            let header = last.and_then(|last| self.store.header(index, last));
+            self.tail_generation[slot] = header.map_or(ViewId::MAX, |header| header.generation);
         }
     }
 
@@ -98,39 +115,6 @@ impl Replica {
         }
     }
 
-    /// Enters the records after the checkpoint's dedup sets: those that are in memory now. What lies further back on the
-    /// device is covered by the checkpoint, or stays unknown to fate queries.
-    fn dedup_rest(&mut self, slot: Slot) {
-        let seen = self.dedup_upto[slot.index()];
-        let mut from = seen.max(self.store.first(slot));
-        let end = self.store.len(slot);
-        let mut gap = false;
-        while from < end {
-            let Fetch::Ready(run) = self.store.run(slot, from, end, usize::MAX) else {
-                gap = true;
-                break;
-            };
-            for record in Records::sealed(self.store.bytes(&run)).flatten() {
-                let header = record.header();
-                if header.kind == RecordKind::Data {
-                    self.dedup[slot.index()].saw(
-                        header.client,
-                        header.session,
-                        header.generation,
-                        header.seq,
-                        header.position,
-                    );
-                }
-            }
-            from = Lsn::new(run.first.get() + u64::from(run.count));
-        }
-        if gap {
-            // Fates below are not promised: a record there may not have been entered.
-            self.dedup_from[slot.index()] = end;
-        }
-        self.dedup_upto[slot.index()] = end;
-    }
-
     /// Encodes everything that the journal has said so far.
     pub(super) fn encode_checkpoint(&self, bytes: &mut Vec<u8>) {
         let mut size = bytes.capacity().max(1 << 16);
@@ -163,7 +147,7 @@ impl Replica {
         }
         self.index.write(writer)?;
         for slot in 0..usize::from(self.config.replicas) {
-            writer.field(self.store.len(Slot::new(slot as u8)))?;
+            writer.field(self.dedup_upto[slot])?;
             writer.field(self.dedup_from[slot])?;
             self.dedup[slot].write(writer)?;
         }
@@ -178,11 +162,7 @@ impl Replica {
         self.trim = reader.field()?;
         self.head = reader.field()?;
         if reader.field::<bool>()? {
-            let state = ShardState::read(&mut reader)?;
-            for (entered, segment) in self.entered.iter_mut().zip(&state.segments) {
-                *entered = segment.generation;
-            }
-            self.state = Some(state);
+            self.state = Some(ShardState::read(&mut reader)?);
         }
         self.losses.clear();
         for _ in 0..reader.field::<u32>()? {
