@@ -324,7 +324,7 @@ impl Server {
             .next_back()
             .and_then(|seq| seq.next())
             .unwrap_or_default();
-        if append.first_seq > next.max(append.floor) {
+        if append.first_seq > next {
             return self.send(id, conn, &refused(RefusalReason::Busy, 0), &[]);
         }
         for record in Records::unplaced(records) {

@@ -338,12 +338,12 @@ impl Client {
                 // Sending it again cannot help, and nothing of this session lies before it.
                 let failure = AppendFailure::Refused(refused.reason);
                 self.fail(at, end - first, failure, Effect::None);
+                self.leave_hole(now, at);
                 self.settle(now, at);
             }
             _ => {
                 // Go back: this run and what was sent after it, in order, after a pause. Runs sent after it are refused
                 // as well, since the server takes no gaps; the pause is for the first of them.
-                lane.sent = first.min(lane.sent);
                 if now >= lane.retry_at {
                     lane.backoff = Nanos((lane.backoff.0 * 2).min(self.config.backoff_max.0));
                     lane.retry_at = now.after(lane.backoff);
@@ -373,11 +373,21 @@ impl Client {
         }
     }
 
+    /// Ends a session in which a record was given up: a server takes a session's records without holes, so what follows
+    /// one that it never took needs another session.
+    fn leave_hole(&mut self, now: Time, at: usize) {
+        let state = self.lanes[at].state;
+        if matches!(state, LaneState::Live | LaneState::Resolving(Cause::Lost)) {
+            self.start_resolving(now, at, Cause::Moving);
+        }
+    }
+
     /// Gives up what has waited too long, from the floor on.
     pub(super) fn expire(&mut self, now: Time, at: usize) {
         let Some(timeout) = self.config.append_timeout else {
             return;
         };
+        let before = self.lanes[at].floor;
         loop {
             let lane = &self.lanes[at];
             if lane.is_empty() || now < lane.floor_invoked().after(timeout) {
@@ -392,6 +402,9 @@ impl Client {
                 refusal: lane.refusal,
             };
             self.fail(at, 1, failure, effect);
+        }
+        if self.lanes[at].floor != before {
+            self.leave_hole(now, at);
         }
         self.settle(now, at);
     }

@@ -1,10 +1,12 @@
 //! One shard's stream of a subscription: where it stands, its credit, and what came before it could be delivered.
 //!
 //! Credit is a running total of bytes of records, so that repeating it does no harm. The total granted is what has been
-//! consumed since the stream (re)started plus the room that was free then: what the server may still send always fits.
+//! consumed since the stream (re)started plus the room that was free then. A server may use its last byte of credit for a
+//! whole record; what it may still send always fits.
 
 use ionian_types::{EntryNo, GapKind, Gsn, Nanos, ShardId, Time};
 use ionian_wire::codec::{Reader, Writer};
+use ionian_wire::record::{RECORD_ENCODED_BYTES_MAX, RECORD_HEADER_BYTES};
 
 use super::peers::PeerIx;
 use super::ring::ByteQueue;
@@ -66,7 +68,7 @@ impl Stream {
         cursor: u32,
         backoff: Nanos,
     ) -> Self {
-        let heads = credit / ionian_wire::record::RECORD_HEADER_BYTES + SPARE_HEADS;
+        let heads = credit / RECORD_HEADER_BYTES + SPARE_HEADS;
         Self {
             shard,
             source: None,
@@ -81,7 +83,7 @@ impl Stream {
             waiting: 0,
             in_heap: false,
             credit: credit as u64,
-            queue: ByteQueue::new(2 * (credit + heads * HEAD_BYTES)),
+            queue: ByteQueue::new(2 * (credit + RECORD_ENCODED_BYTES_MAX + heads * HEAD_BYTES)),
         }
     }
 
@@ -89,25 +91,28 @@ impl Stream {
     pub(super) fn start(&mut self, source: Source) -> u64 {
         self.source = Some(source);
         self.taken_in = 0;
-        self.granted = self.credit - self.waiting;
+        self.granted = self.credit.saturating_sub(self.waiting);
         self.granted
     }
 
     /// The total that the server may have sent by now.
     pub(super) fn allowance(&self) -> u64 {
-        self.taken_in + (self.credit - self.waiting)
+        self.taken_in + self.credit.saturating_sub(self.waiting)
     }
 
     /// Whether enough was consumed that the server should be told.
     pub(super) fn credit_due(&self) -> bool {
-        self.source.is_some() && self.allowance() - self.granted >= self.credit / 4
+        self.source.is_some() && self.allowance().saturating_sub(self.granted) >= self.credit / 4
     }
 
-    /// Whether `bytes` more are within what was granted.
+    /// Whether `bytes` more are within what was granted, but for the end of one record.
     pub(super) fn admits(&self, bytes: u64) -> bool {
-        self.taken_in
-            .checked_add(bytes)
-            .is_some_and(|total| total <= self.granted)
+        let limit = self.granted.saturating_add(RECORD_ENCODED_BYTES_MAX as u64);
+        self.taken_in < self.granted
+            && self
+                .taken_in
+                .checked_add(bytes)
+                .is_some_and(|total| total <= limit)
     }
 
     /// Keeps an item for later; `false` when there is no room for it, which only a server that ignores its credit, or
@@ -219,7 +224,8 @@ mod tests {
     fn credit_never_exceeds_the_room() {
         let mut stream = stream();
         assert_eq!(stream.start(Source { peer: 1, wire: 1 }), 1000);
-        assert!(stream.admits(1000) && !stream.admits(1001));
+        let record = RECORD_ENCODED_BYTES_MAX as u64;
+        assert!(stream.admits(1000 + record) && !stream.admits(1001 + record));
         stream.taken_in += 600;
         assert!(stream.push(&item(0, 1, 600), &[0; 600]));
         assert_eq!(stream.allowance(), 1000, "what waits is not granted again");
