@@ -68,7 +68,8 @@ impl Replica {
                 let request = Backfill {
                     log: self.config.log,
                     shard: self.config.shard,
-                    after: self.applied,
+                    // What is known to touch nothing is not asked for again, or a long quiet part would never be passed.
+                    after: self.complete.max(self.applied),
                 };
                 if out.send(root, &request, &[]).is_ok() {
                     self.catchup.entries_asked_at = Some(now);
@@ -195,7 +196,7 @@ impl Replica {
     /// Every entry that touches the shard in (`after`, `through`], and no other.
     pub(super) fn on_entries(&mut self, now: Time, body: &Entries, tail: &[u8]) {
         self.catchup.entries_asked_at = None;
-        if body.shard != self.config.shard || body.after > self.applied {
+        if body.shard != self.config.shard || body.after > self.complete.max(self.applied) {
             return;
         }
         let mut reader = Reader::new(tail);
