@@ -40,8 +40,10 @@ impl Client {
                     lane.sent = lane.floor;
                     lane.progress_at = now;
                 }
-                let next = lane.progress_at.after(self.config.probe_after);
-                self.wake(next);
+                if lane.floor < lane.sent {
+                    let next = lane.progress_at.after(self.config.probe_after);
+                    self.wake(next);
+                }
                 let retry_at = self.lanes[at].retry_at;
                 if retry_at > now {
                     self.wake(retry_at);
@@ -49,11 +51,12 @@ impl Client {
             }
             LaneState::Live if lost => {
                 self.wants_map = true;
-                self.start_resolving(now, at, Cause::Lost);
-                self.settle(now, at);
-                if self.lanes[at].state == LaneState::Live {
+                if self.lanes[at].is_settled() && !self.has_other_server(now, at) {
                     // Nothing in flight and nowhere to go; look again later.
                     self.wake(now.after(self.config.rebind_after));
+                } else {
+                    self.start_resolving(now, at, Cause::Lost);
+                    self.settle(now, at);
                 }
             }
             LaneState::Live if server.down_since != Time::FAR => {
