@@ -61,6 +61,19 @@ pub(crate) use journal::{journal_body, journal_emit, journal_entry_bytes, journa
 pub use scan::{Framing, Place, ScanEnd, ScanPlan, scan};
 pub use superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, Superblock, SuperblockError};
 
+/// Numbers in headers lie below this: a sound checksum over a number that cannot be is damage too, and arithmetic on
+/// numbers that passed does not overflow.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
+/// Refuses a number that no store has ever counted to.
+pub(crate) fn sound(field: &'static str, value: u64) -> Result<u64, ionian_wire::WireError> {
+    if value < NUMBER_MAX {
+        Ok(value)
+    } else {
+        Err(ionian_wire::WireError::Range { field, value })
+    }
+}
+
 /// Why bytes of a fixed format are not what they claim to be. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

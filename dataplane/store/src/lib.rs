@@ -10,6 +10,7 @@
 //! repaired from a peer's copy; a failed write or flush ends the store's life. See [`format`] for how.
 #![forbid(unsafe_code)]
 
+mod cells;
 mod chunk;
 mod config;
 mod error;
@@ -20,6 +21,10 @@ mod ops;
 mod store;
 mod stream;
 
+pub use cells::{
+    Cell, CellError, CellRange, CellTicket, CellWrite, Cells, CellsOpening, Opened, SealReport,
+    SealTicket,
+};
 pub use config::{ConfigError, StoreConfig};
 pub use error::{BlockError, DamagedRange, StoreError, StoreFailure, StoreState};
 pub use op::{BlockOp, BlockOpKind, BlockResult, FileKind, FileNo};

@@ -4,7 +4,7 @@ use ionian_types::{ClusterId, LogId, NodeId, ShardId};
 use ionian_wire::codec::{Field, WireError, Writer};
 use ionian_wire::crc::crc32c;
 
-use super::{FormatError, checked};
+use super::{FormatError, checked, sound};
 
 /// The length of a checkpoint header in bytes.
 pub const CHECKPOINT_HEADER_BYTES: usize = 80;
@@ -94,9 +94,9 @@ impl CheckpointHeader {
             node,
             log,
             shard,
-            number: reader.field()?,
-            upto: reader.field()?,
-            body_bytes: reader.field()?,
+            number: sound("number", reader.field()?)?,
+            upto: sound("upto", reader.field()?)?,
+            body_bytes: sound("body_bytes", reader.field()?)?,
         })
     }
 }

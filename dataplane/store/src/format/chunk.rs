@@ -4,7 +4,7 @@ use ionian_types::{ClusterId, Inc, LogId, NodeId, ShardId};
 use ionian_wire::codec::{Field, WireError, Writer};
 use ionian_wire::crc::crc32c;
 
-use super::{FormatError, checked};
+use super::{FormatError, checked, sound};
 use crate::op::FileNo;
 
 /// The length of a chunk header in bytes.
@@ -116,10 +116,10 @@ impl ChunkHeader {
             node,
             log,
             shard,
-            number: reader.field()?,
-            first: reader.field()?,
-            durable: reader.field()?,
-            life: reader.field()?,
+            number: sound("number", reader.field()?)?,
+            first: sound("first", reader.field()?)?,
+            durable: sound("durable", reader.field()?)?,
+            life: sound("life", reader.field()?)?,
             stamp: reader.field()?,
             inc: reader.field()?,
             file: FileNo::new(reader.field()?),

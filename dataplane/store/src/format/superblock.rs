@@ -9,7 +9,7 @@ use ionian_types::{ClusterId, Durability, Inc, LogId, NodeId, SEGMENTS_PER_SHARD
 use ionian_wire::codec::{Field, Reader, WireError, Writer};
 use ionian_wire::crc::crc32c;
 
-use super::{FormatError, checked};
+use super::{FormatError, checked, sound};
 use crate::config::StoreConfig;
 use crate::error::StoreFailure;
 
@@ -247,7 +247,7 @@ impl Superblock {
         let segments = reader.field()?;
         let class = reader.field()?;
         let _: u16 = reader.field()?;
-        let sequence = reader.field()?;
+        let sequence = sound("sequence", reader.field()?)?;
         let inc = reader.field()?;
         let block_bytes = reader.field()?;
         let chunk_bytes = reader.field()?;
@@ -258,7 +258,7 @@ impl Superblock {
         let mut trim = [0; SEGMENTS_PER_SHARD_MAX];
         let mut base = [0; SEGMENTS_PER_SHARD_MAX + 1];
         for number in trim.iter_mut().chain(&mut base) {
-            *number = reader.field()?;
+            *number = sound("trim or base", reader.field()?)?;
         }
         Ok(Self {
             cluster,
