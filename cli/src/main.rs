@@ -1,4 +1,92 @@
-//! The `ionian` command.
+//! The `ionian` command: a cluster in one process, nodes of a cluster, and everything one does with a log.
+//!
+//! Exit codes: 0 done; 1 it failed, or a check did; 2 the command line or a configuration is wrong; 3 the cluster is up but
+//! cannot take appends (`status`). Results go to standard output, everything said to people to standard error.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod commands;
+mod connect;
+mod exit;
+mod input;
+mod output;
+mod progress;
+mod signals;
+mod table;
+mod version;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Totally ordered, sharded, replicated shared logs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ionian",
+    version = version::SHORT,
+    long_version = version::long(),
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start with `ionian demo`. Then `ionian dev` in one terminal, and in another: echo hello | ionian append; ionian tail"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(commands::demo::Args),
+    Dev(commands::dev::Args),
+    Node(commands::node::Args),
+    Append(commands::append::Args),
+    Tail(commands::tail::Args),
+    Read(commands::read::Args),
+    Trim(commands::trim::Args),
+    Status(commands::status::Args),
+    Config(commands::config::Args),
+    Inspect(commands::inspect::Args),
+    Bench(commands::bench::Args),
+    Completions(commands::completions::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::Demo(args) => commands::demo::run(args),
+        Command::Dev(args) => commands::dev::run(args),
+        Command::Node(args) => commands::node::run(args),
+        Command::Append(args) => commands::append::run(args),
+        Command::Tail(args) => commands::tail::run(args),
+        Command::Read(args) => commands::read::run(args),
+        Command::Trim(args) => commands::trim::run(args),
+        Command::Status(args) => commands::status::run(args),
+        Command::Config(args) => commands::config::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Bench(args) => commands::bench::run(args),
+        Command::Completions(args) => commands::completions::run(args, &mut Cli::command()),
+    };
+    result.unwrap_or_else(|error| exit::report(&error)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_says_what_it_does() {
+        fn walk(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path} has no description");
+            for argument in command.get_arguments() {
+                let id = argument.get_id();
+                assert!(argument.get_help().is_some(), "{path}: {id} has no help");
+            }
+            command.get_subcommands().for_each(|sub| walk(sub, &path));
+        }
+        walk(&Cli::command(), "");
+    }
+}

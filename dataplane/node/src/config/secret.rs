@@ -25,7 +25,7 @@ pub struct Secret([u8; SECRET_BYTES]);
 #[non_exhaustive]
 pub enum SecretError {
     /// The file cannot be read or written.
-    #[error("secret file {}: {source}", file.display())]
+    #[error("secret file {}", file.display())]
     Io {
         /// The file.
         file: PathBuf,

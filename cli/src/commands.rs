@@ -1,0 +1,15 @@
+//! The commands, one file each. `run` does what the command line says; what it does with a log stands apart, generic over
+//! the link, so that tests run it against a cluster in memory.
+
+pub(crate) mod append;
+pub(crate) mod bench;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod dev;
+pub(crate) mod inspect;
+pub(crate) mod node;
+pub(crate) mod read;
+pub(crate) mod status;
+pub(crate) mod tail;
+pub(crate) mod trim;

@@ -1,0 +1,132 @@
+//! `ionian config check`: everything that is wrong with a configuration file, or what it says.
+
+use std::path::PathBuf;
+
+use ionian_node::config::{ClusterConfig, NodeConfig, format_size};
+use ionian_types::NodeId;
+use serde_json::{Value, json};
+
+use crate::exit::Exit;
+use crate::output::OutArgs;
+use crate::table::Table;
+
+/// Work with configuration files
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Check a cluster's configuration: every error with its line, exit code 2, or what it says, exit code 0
+    Check(CheckArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    /// The file
+    #[arg(value_name = "FILE", default_value = "cluster.toml")]
+    file: PathBuf,
+    #[command(flatten)]
+    out: OutArgs,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let Command::Check(args) = &args.command;
+    let config = ClusterConfig::load(&args.file)?;
+    args.out.emit(&text(&config), &json(&config))?;
+    Ok(Exit::Done)
+}
+
+fn text(config: &ClusterConfig) -> String {
+    let mut nodes = Table::headed(&["node", "id", "address", "data", "domain", "roles"]);
+    for node in &config.nodes {
+        nodes.row(&[
+            node.name.clone(),
+            node.node.to_string(),
+            node.address.clone(),
+            node.data_dir.display().to_string(),
+            node.domain.to_string(),
+            roles(node).join(" "),
+        ]);
+    }
+    let mut logs = Table::headed(&[
+        "log",
+        "mode",
+        "durability",
+        "shard",
+        "replicas on",
+        "root",
+        "leaf",
+    ]);
+    for log in &config.logs {
+        for (shard, members) in log.shards.iter().enumerate() {
+            let members: Vec<&str> = members.iter().map(|id| name(config, *id)).collect();
+            logs.row(&[
+                log.name.clone(),
+                log.mode.to_string(),
+                log.class.to_string(),
+                shard.to_string(),
+                members.join(" "),
+                name(config, log.root).to_owned(),
+                name(config, log.leaf).to_owned(),
+            ]);
+        }
+    }
+    format!(
+        "{} is right: cluster {}, checksum {:08x}, memory {} and disk {} per process\n\n{}\n{}",
+        config.file.display(),
+        config.name,
+        config.checksum,
+        format_size(config.limits.memory_bytes_max),
+        format_size(config.limits.disk_bytes_max),
+        nodes.render(),
+        logs.render(),
+    )
+}
+
+fn json(config: &ClusterConfig) -> Value {
+    let node = |node: &NodeConfig| {
+        json!({
+            "name": node.name, "id": node.node.get(), "address": node.address, "data_dir": node.data_dir,
+            "domain": node.domain, "roles": roles(node), "cores": node.cores,
+        })
+    };
+    let logs = config.logs.iter().map(|log| {
+        let members =
+            |shard: &Vec<NodeId>| shard.iter().map(|id| name(config, *id)).collect::<Vec<_>>();
+        json!({
+            "name": log.name, "mode": log.mode.to_string(), "durability": log.class.to_string(),
+            "root": name(config, log.root), "leaf": name(config, log.leaf),
+            "shards": log.shards.iter().map(members).collect::<Vec<_>>(),
+            "retention_bytes_max": log.retention_bytes_max,
+        })
+    });
+    json!({
+        "file": config.file, "cluster": config.name, "checksum": format!("{:08x}", config.checksum),
+        "nodes": config.nodes.iter().map(node).collect::<Vec<_>>(), "logs": logs.collect::<Vec<_>>(),
+        "limits": {
+            "memory_bytes_max": config.limits.memory_bytes_max, "disk_bytes_max": config.limits.disk_bytes_max,
+            "connections_max": config.limits.connections_max,
+            "uncommitted_records_max": config.limits.uncommitted_records_max,
+        },
+    })
+}
+
+fn roles(node: &NodeConfig) -> Vec<&'static str> {
+    let roles = node.roles;
+    [
+        (roles.controller, "controller"),
+        (roles.root, "root"),
+        (roles.leaf, "leaf"),
+        (roles.replica, "replica"),
+    ]
+    .into_iter()
+    .filter_map(|(has, role)| has.then_some(role))
+    .collect()
+}
+
+fn name(config: &ClusterConfig, id: NodeId) -> &str {
+    config.node_by_id(id).map_or("", |node| node.name.as_str())
+}

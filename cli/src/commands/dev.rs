@@ -1,0 +1,188 @@
+//! `ionian dev`: a whole cluster in one process, for development.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ionian_node::Server;
+use ionian_node::config::{
+    ClusterConfig, CoreConfig, Limits, LogConfig, NetworkConfig, NodeConfig, PlanChoice, Roles,
+    Secret, Timing, parse_size,
+};
+use ionian_types::{Durability, NodeId, OrderingMode};
+
+use super::node::{banner, serve};
+use crate::connect::{DEFAULT_ADDRESS, dev_secret_file};
+use crate::exit::{Exit, UsageError};
+use crate::signals::Signalled;
+
+/// Run a whole cluster in one process
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Clients on this machine find it without any option. Ends on SIGTERM or SIGINT; a second one ends it at once."
+)]
+pub(crate) struct Args {
+    /// Where state is kept; without it, in a new temporary folder, which is printed and stays
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where clients connect
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
+    listen: SocketAddr,
+    /// A log to have; may be given more than once
+    #[arg(long = "log", value_name = "NAME", default_value = "default")]
+    logs: Vec<String>,
+    /// Shards of each log
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    shards: u32,
+    /// Replicas of each shard
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=7))]
+    replicas: u8,
+    /// What an acknowledgement means: D0 memory, D1 flushed to the device
+    #[arg(long, value_name = "CLASS", default_value = "D1", value_parser = ["D0", "D1"])]
+    durability: String,
+    /// Memory for records
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    memory_bytes_max: u64,
+    /// Space for records in the data folder
+    #[arg(long, value_name = "SIZE", default_value = "16GiB", value_parser = parse_size)]
+    disk_bytes_max: u64,
+    /// Listen beyond loopback, although frames are neither encrypted nor signed
+    #[arg(long)]
+    insecure_no_auth: bool,
+}
+
+/// The name of the only node.
+pub(crate) const NODE: &str = "dev";
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let mut logs = args.logs.clone();
+    logs.sort();
+    if logs.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(UsageError(String::from("each --log must have a name of its own")).into());
+    }
+    if args.listen.port() == 0 {
+        return Err(
+            UsageError(String::from("port 0 is no place where clients can find it")).into(),
+        );
+    }
+    let signalled = Signalled::listen()?;
+    let data_dir = match &args.data_dir {
+        Some(dir) => dir.clone(),
+        None => new_folder()?,
+    };
+    let config = config(args, &data_dir);
+    std::fs::create_dir_all(&data_dir)
+        .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
+    let secret = Secret::load_or_create(&config.secret_file)?;
+    let options = config
+        .server_options(NODE, secret.clone(), args.insecure_no_auth)
+        .map_err(|error| UsageError(error.to_string()))?;
+    let server = Server::start(options).context("the cluster did not start")?;
+    let published = dev_secret_file(args.listen.port());
+    secret.publish(&published)?;
+    eprint!("{}", banner(&config, NODE, server.effective()));
+    eprint!("{}", hints(args, &data_dir));
+    let result = serve(server, &signalled);
+    // The next cluster at this port has another secret; one that is started already has put its own here.
+    if Secret::load(&published).is_ok_and(|found| found == secret) {
+        let _ = std::fs::remove_file(&published);
+    }
+    result
+}
+
+/// Lines to paste into another terminal.
+fn hints(args: &Args, data_dir: &Path) -> String {
+    let (cluster, listen) = if args.listen.to_string() == DEFAULT_ADDRESS {
+        (String::new(), String::new())
+    } else {
+        (
+            format!(" --cluster {}", args.listen),
+            format!(" --listen {}", args.listen),
+        )
+    };
+    let log = match args.logs.first() {
+        Some(log) if args.logs.iter().all(|log| log != "default") => format!(" --log {log}"),
+        _ => String::new(),
+    };
+    format!(
+        "\nin another terminal:\n  seq 1 1000 | ionian append{cluster}{log}\n  ionian tail{cluster}{log}\n  \
+         ionian status{cluster}{log}\nagain with the same data:\n  ionian dev{listen} --data-dir {}\n",
+        data_dir.display()
+    )
+}
+
+/// The configuration of a cluster in one process.
+pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
+    let node = NodeId::new(1);
+    let class = if args.durability == "D0" {
+        Durability::D0
+    } else {
+        Durability::D1
+    };
+    let log = |name: &String| LogConfig {
+        name: name.clone(),
+        mode: OrderingMode::Scalog,
+        class,
+        root: node,
+        leaf: node,
+        shards: vec![vec![node; usize::from(args.replicas)]; args.shards as usize],
+        retention_bytes_max: None,
+    };
+    ClusterConfig {
+        file: PathBuf::new(),
+        checksum: 0,
+        name: String::from("dev"),
+        secret_file: data_dir.join("cluster.secret"),
+        controller: node,
+        nodes: vec![NodeConfig {
+            node,
+            name: String::from(NODE),
+            address: args.listen.to_string(),
+            data_dir: data_dir.to_owned(),
+            domain: 1,
+            roles: Roles {
+                controller: true,
+                root: true,
+                leaf: true,
+                replica: true,
+            },
+            cores: None,
+        }],
+        logs: args.logs.iter().map(log).collect(),
+        limits: Limits {
+            memory_bytes_max: args.memory_bytes_max,
+            disk_bytes_max: args.disk_bytes_max,
+            connections_max: 256,
+            uncommitted_records_max: 1 << 18,
+        },
+        cores: CoreConfig {
+            plan: PlanChoice::Cooperative,
+            fifo: false,
+            spin_us: 50,
+        },
+        network: NetworkConfig {
+            nic_profile: String::from("udp"),
+            mtu: None,
+        },
+        timing: Timing {
+            cut_interval_us: 0,
+            dead_after_ms: 3_000,
+        },
+    }
+}
+
+/// A new folder with a name that was free.
+fn new_folder() -> anyhow::Result<PathBuf> {
+    let base = std::env::temp_dir();
+    for number in 0..1000 {
+        let folder = base.join(format!("ionian-dev-{}-{number}", std::process::id()));
+        match std::fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot make {}", folder.display()));
+            }
+        }
+    }
+    bail!("no free name for a folder in {}", base.display())
+}

@@ -1,0 +1,137 @@
+//! `ionian node`: one process of a configured cluster.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ionian_node::config::{ClusterConfig, Secret, format_size};
+use ionian_node::{Effective, Server};
+
+use crate::exit::{Exit, UsageError};
+use crate::signals::Signalled;
+use crate::table::Table;
+
+/// How often it is looked whether the reactor still runs.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Run one node of a configured cluster
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Ends on SIGTERM or SIGINT; a second one ends it at once.")]
+pub(crate) struct Args {
+    /// The cluster's configuration
+    #[arg(long, value_name = "FILE", default_value = "cluster.toml")]
+    config: PathBuf,
+    /// The node to be; may be left out when there is only one
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Listen beyond loopback, although frames are neither encrypted nor signed
+    #[arg(long)]
+    insecure_no_auth: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let config = ClusterConfig::load(&args.config)?;
+    let name = match (&args.node, &config.nodes[..]) {
+        (Some(name), _) => name,
+        (None, [only]) => &only.name,
+        (None, nodes) => {
+            let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+            return Err(
+                UsageError(format!("give --node NAME: one of {}", names.join(", "))).into(),
+            );
+        }
+    };
+    let signalled = Signalled::listen()?;
+    let secret = Secret::load_or_create(&config.secret_file)?;
+    let options = config
+        .server_options(name, secret, args.insecure_no_auth)
+        .map_err(|error| UsageError(error.to_string()))?;
+    let server = Server::start(options).with_context(|| format!("node {name} did not start"))?;
+    eprint!("{}", banner(&config, name, server.effective()));
+    serve(server, &signalled)
+}
+
+/// Runs until asked to end, or until the reactor fails.
+pub(crate) fn serve(server: Server, signalled: &Signalled) -> anyhow::Result<Exit> {
+    while !signalled.wait(LOOK) {
+        if server.is_finished() {
+            bail!("the reactor has ended: a fault of this program, its last words stand above");
+        }
+    }
+    eprintln!("ionian: ending");
+    server.stop();
+    Ok(Exit::Done)
+}
+
+/// What is where, and what is really in force.
+pub(crate) fn banner(config: &ClusterConfig, name: &str, effective: &Effective) -> String {
+    let mut table = Table::new();
+    let mut row = |what: &str, value: String| table.row(&[what.to_owned(), value]);
+    row("node", format!("{name} of cluster {}", config.name));
+    if !config.file.as_os_str().is_empty() {
+        row(
+            "configuration",
+            format!(
+                "{} (checksum {:08x})",
+                config.file.display(),
+                config.checksum
+            ),
+        );
+    }
+    if let Some(node) = config.node(name) {
+        row("data", node.data_dir.display().to_string());
+    }
+    row("secret", config.secret_file.display().to_string());
+    if let Some(address) = effective.listen {
+        row("listening", address.to_string());
+    }
+    row("transport", effective.transport.clone());
+    for (place, device) in &effective.devices {
+        row("device", format!("{device} for {place}"));
+    }
+    for place in &effective.places {
+        row("place", place.to_string());
+    }
+    row("cores", format!("{:?}", config.cores.plan).to_lowercase());
+    let limits = &config.limits;
+    row(
+        "memory",
+        format!(
+            "at most {} for records",
+            format_size(limits.memory_bytes_max)
+        ),
+    );
+    row(
+        "disk",
+        format!("at most {} for records", format_size(limits.disk_bytes_max)),
+    );
+    for log in &config.logs {
+        row(
+            "an ack means",
+            format!(
+                "log {}: {}",
+                log.name,
+                meaning(log.class, log.shards.first().map_or(0, Vec::len))
+            ),
+        );
+    }
+    table.render()
+}
+
+/// What an acknowledgement promises, in words.
+pub(crate) fn meaning(class: ionian_types::Durability, replicas: usize) -> String {
+    let copies = if replicas == 1 {
+        String::from("1 replica")
+    } else {
+        format!("{replicas} replicas")
+    };
+    match class {
+        ionian_types::Durability::D0 => {
+            format!("D0, in the memory of {copies}; a power failure of all of them loses it")
+        }
+        ionian_types::Durability::D1 => {
+            format!("D1, flushed to the device of {copies}; it survives a power failure")
+        }
+        ionian_types::Durability::D2 => format!("D2, flushed on {copies} in two failure domains"),
+    }
+}

@@ -1,0 +1,92 @@
+//! How a run ends: the exit code, and what is said when it failed.
+
+use std::io;
+use std::process::ExitCode;
+
+use ionian_node::config::ConfigErrors;
+
+/// An exit code with a meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exit {
+    /// Done.
+    Done,
+    /// It failed, or a check did.
+    Failed,
+    /// The command line or a configuration is wrong; nothing was started.
+    Usage,
+    /// The cluster is up but cannot take appends.
+    Unable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+impl Exit {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unable => 3,
+        }
+    }
+}
+
+/// A command line that parses but makes no sense. Effect: none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// Says what went wrong, and chooses the code. A closed pipe is a reader that has seen enough: silent success.
+pub(crate) fn report(error: &anyhow::Error) -> Exit {
+    let exit = classify(error);
+    if exit == Exit::Done {
+        return exit;
+    }
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+        eprintln!("{errors}");
+    } else {
+        eprintln!("ionian: {error:#}");
+    }
+    exit
+}
+
+fn classify(error: &anyhow::Error) -> Exit {
+    let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(broken_pipe) {
+        Exit::Done
+    } else if error.is::<UsageError>() || error.is::<ConfigErrors>() {
+        Exit::Usage
+    } else {
+        Exit::Failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn errors_have_codes() {
+        let pipe = Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe)).context("writing");
+        assert_eq!(classify(&pipe.unwrap_err()), Exit::Done);
+        let other = Err::<(), _>(io::Error::from(io::ErrorKind::NotFound)).context("writing");
+        assert_eq!(classify(&other.unwrap_err()), Exit::Failed);
+        assert_eq!(
+            classify(&UsageError(String::from("no")).into()),
+            Exit::Usage
+        );
+        assert_eq!(
+            [Exit::Done, Exit::Failed, Exit::Usage, Exit::Unable].map(Exit::code),
+            [0, 1, 2, 3]
+        );
+    }
+}

@@ -1,0 +1,478 @@
+//! One row per sentence: what a person did wrong, the exit code, and what the command says about it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ionian"));
+    command.current_dir(folder).env("TMPDIR", folder);
+    command
+}
+
+/// Runs the command in `folder` with `input` on standard input.
+fn ionian(folder: &Path, line: &[&str], input: &[u8]) -> Output {
+    let mut child = command(folder)
+        .args(line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    // The command may end without reading its input.
+    let _ = child.stdin.take().expect("a pipe").write_all(input);
+    child.wait_with_output().expect("the command ends")
+}
+
+struct Row {
+    line: &'static [&'static str],
+    code: i32,
+    /// Parts of what is said on standard error.
+    says: &'static [&'static str],
+}
+
+fn check(folder: &Path, rows: &[Row]) {
+    for Row { line, code, says } in rows {
+        let output = ionian(folder, line, b"");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(*code), "{line:?}: {error}");
+        for part in *says {
+            assert!(
+                error.contains(part),
+                "{line:?} does not say {part:?}: {error}"
+            );
+        }
+        assert!(!error.contains("panicked"), "{line:?}: {error}");
+    }
+}
+
+#[test]
+fn wrong_command_lines_are_code_2() {
+    let folder = tempfile::tempdir().expect("a folder");
+    check(
+        folder.path(),
+        &[
+            Row {
+                line: &["aply"],
+                code: 2,
+                says: &["unrecognized subcommand 'aply'"],
+            },
+            Row {
+                line: &["append", "--fast"],
+                code: 2,
+                says: &["unexpected argument '--fast'"],
+            },
+            Row {
+                line: &["append", "--spread", "--shard", "1"],
+                code: 2,
+                says: &["cannot be used with"],
+            },
+            Row {
+                line: &["append", "--cluster", "host:0"],
+                code: 2,
+                says: &["port 0 is no place"],
+            },
+            Row {
+                line: &["read", "minus-one"],
+                code: 2,
+                says: &["invalid value 'minus-one'"],
+            },
+            Row {
+                line: &["read"],
+                code: 2,
+                says: &["<GSN>"],
+            },
+            Row {
+                line: &["trim"],
+                code: 2,
+                says: &["--before <GSN>"],
+            },
+            Row {
+                line: &["tail", "--json", "--binary"],
+                code: 2,
+                says: &["cannot be used with"],
+            },
+            Row {
+                line: &["dev", "--memory-bytes-max", "64mib"],
+                code: 2,
+                says: &["\"mib\" is not a unit of size"],
+            },
+            Row {
+                line: &["dev", "--replicas", "8"],
+                code: 2,
+                says: &["8 is not in 1..=7"],
+            },
+            Row {
+                line: &["dev", "--shards", "0"],
+                code: 2,
+                says: &["0 is not in 1..=64"],
+            },
+            Row {
+                line: &["dev", "--durability", "D3"],
+                code: 2,
+                says: &["[possible values: D0, D1]"],
+            },
+            Row {
+                line: &["dev", "--listen", "127.0.0.1:0"],
+                code: 2,
+                says: &["port 0 is no place"],
+            },
+            Row {
+                line: &["dev", "--log", "a", "--log", "a"],
+                code: 2,
+                says: &["a name of its own"],
+            },
+            Row {
+                line: &["dev", "--listen", "0.0.0.0:7499"],
+                code: 2,
+                says: &["pass --insecure-no-auth"],
+            },
+            Row {
+                line: &["bench", "append", "--record-bytes", "4"],
+                code: 2,
+                says: &["give 8 to 1048576"],
+            },
+            Row {
+                line: &["bench", "append", "--shards", "none"],
+                code: 2,
+                says: &["invalid value 'none'"],
+            },
+            Row {
+                line: &["completions", "cmd"],
+                code: 2,
+                says: &["[possible values: "],
+            },
+        ],
+    );
+}
+
+#[test]
+fn wrong_configurations_are_code_2_with_every_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write =
+        |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+    write(
+        "bad.toml",
+        "clutser = \"x\"\n[[nodes]]\nname = \"n1\"\nid = 1\naddress = \"127.0.0.1:0\"\n[[logs]]\nname = \"a\"\nshards = 0\n",
+    );
+    write("half.toml", "cluster = \"x\n");
+    let nodes = "[[nodes]]\nname = \"n1\"\nid = 1\naddress = \"127.0.0.1:7498\"\nroles = [\"controller\", \"root\", \"leaf\", \"replica\"]\n";
+    let second = "[[nodes]]\nname = \"n2\"\nid = 2\naddress = \"127.0.0.1:7499\"\n";
+    write(
+        "good.toml",
+        &format!("cluster = \"x\"\n{nodes}{second}[[logs]]\nname = \"default\"\n"),
+    );
+    let open = nodes.replace("127.0.0.1", "0.0.0.0");
+    write(
+        "open.toml",
+        &format!("cluster = \"x\"\n{open}{second}[[logs]]\nname = \"default\"\n"),
+    );
+    check(
+        folder.path(),
+        &[
+            Row {
+                line: &["config", "check", "bad.toml"],
+                code: 2,
+                says: &[
+                    "bad.toml:1:1: unknown key clutser; did you mean cluster?",
+                    "bad.toml:1:1: cluster is missing",
+                    "bad.toml:5:11: address is \"127.0.0.1:0\": port 0",
+                    "bad.toml:8:10: shards is 0: give 1 to 16384 shards",
+                ],
+            },
+            Row {
+                line: &["config", "check", "half.toml"],
+                code: 2,
+                says: &["half.toml:1:", "not TOML: "],
+            },
+            Row {
+                line: &["config", "check", "none.toml"],
+                code: 2,
+                says: &["none.toml: cannot be read: "],
+            },
+            Row {
+                line: &["node", "--config", "bad.toml"],
+                code: 2,
+                says: &["bad.toml:1:1: unknown key"],
+            },
+            Row {
+                line: &["node", "--config", "good.toml"],
+                code: 2,
+                says: &["give --node NAME: one of n1, n2"],
+            },
+            Row {
+                line: &["node", "--config", "good.toml", "--node", "n3"],
+                code: 2,
+                says: &["the configuration has no node n3; it has n1, n2"],
+            },
+            Row {
+                line: &["node", "--config", "open.toml", "--node", "n1"],
+                code: 2,
+                says: &["n1 would listen on 0.0.0.0:7498", "pass --insecure-no-auth"],
+            },
+            Row {
+                line: &["append", "--cluster", "bad.toml"],
+                code: 2,
+                says: &["bad.toml:5:11: address"],
+            },
+        ],
+    );
+    let output = ionian(folder.path(), &["config", "check", "good.toml"], b"");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("good.toml is right: cluster x"),
+        "{said}"
+    );
+    let output = ionian(
+        folder.path(),
+        &["config", "check", "good.toml", "--json"],
+        b"",
+    );
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["logs"][0]["shards"], serde_json::json!([["n1", "n2"]]));
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_said_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    check(
+        folder.path(),
+        &[
+            Row {
+                line: &["append", "--cluster", "127.0.0.1:7497"],
+                code: 1,
+                says: &["no cluster of `ionian dev` is known at 127.0.0.1:7497"],
+            },
+            Row {
+                line: &["status", "--cluster", "127.0.0.1:7497"],
+                code: 1,
+                says: &["no cluster of `ionian dev` is known"],
+            },
+            Row {
+                line: &["tail", "--secret", "no.secret"],
+                code: 1,
+                says: &["secret file no.secret: No such file"],
+            },
+            Row {
+                line: &["tail", "--cluster", "no.such.host.invalid:1"],
+                code: 2,
+                says: &["cannot be resolved"],
+            },
+            Row {
+                line: &["demo", "--input", "none"],
+                code: 1,
+                says: &["cannot read none: No such file"],
+            },
+            Row {
+                line: &["inspect", "none"],
+                code: 1,
+                says: &["cannot read none: No such file"],
+            },
+            Row {
+                line: &["inspect", "."],
+                code: 1,
+                says: &[". holds no files of a store"],
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("open.secret");
+    std::fs::write(&file, "00".repeat(32)).expect("a file");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+    check(
+        folder.path(),
+        &[Row {
+            line: &["tail", "--secret", "open.secret"],
+            code: 1,
+            says: &["has mode 0644", "chmod 600"],
+        }],
+    );
+}
+
+/// A cluster of `ionian dev`, ended when dropped.
+struct Dev {
+    child: Child,
+    address: String,
+}
+
+impl Dev {
+    fn start(folder: &Path, data: &str) -> Self {
+        // A port that was free a moment ago.
+        let address = UdpSocket::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("a port")
+            .to_string();
+        let mut child = command(folder)
+            .args([
+                "dev",
+                "--listen",
+                &address,
+                "--data-dir",
+                data,
+                "--memory-bytes-max",
+                "128MiB",
+            ])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        let said = BufReader::new(child.stderr.take().expect("a pipe"))
+            .lines()
+            .map_while(Result::ok);
+        let mut said = said.inspect(|line| println!("{line}"));
+        assert!(
+            said.any(|line| line.contains("in another terminal")),
+            "dev ended"
+        );
+        Self { child, address }
+    }
+
+    fn run(&self, folder: &Path, line: &[&str], input: &[u8]) -> (Option<i32>, String, String) {
+        let output = ionian(
+            folder,
+            &[line, &["--cluster", &self.address]].concat(),
+            input,
+        );
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn each_position_has_its_own_answer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let dev = Dev::start(folder, "data");
+    let run = |line: &[&str], input: &[u8]| dev.run(folder, line, input);
+    let ok = |out: &str| (Some(0), out.to_owned(), String::new());
+    let no = |sentence: &str| (Some(1), String::new(), format!("ionian: {sentence}\n"));
+    assert_eq!(
+        run(&["append", "--gsn"], b"a\n\nc\n"),
+        ok("0\n1\n2\n"),
+        "an empty line is an empty record"
+    );
+    assert_eq!(
+        run(&["append", "--binary", "--gsn"], b"\x01\0\0\0d\0\0\0\0"),
+        ok("3\n4\n")
+    );
+    assert_eq!(run(&["tail"], b""), ok("a\n\nc\nd\n\n"));
+    assert_eq!(run(&["read", "1"], b""), ok("\n"));
+    assert_eq!(
+        run(&["read", "5"], b""),
+        no("position 5 is beyond the tail: the log ends at 5")
+    );
+    let beyond = "position 6 is beyond the tail: the log ends at 5; use --follow to wait for it";
+    assert_eq!(run(&["tail", "--from", "6"], b""), no(beyond));
+    let beyond = "cannot trim below 6: the log ends at 5; trim at most there (no effect)";
+    assert_eq!(run(&["trim", "--before", "6"], b""), no(beyond));
+    assert_eq!(
+        run(&["trim", "--before", "2"], b""),
+        ok("the log begins at 2\n")
+    );
+    assert_eq!(
+        run(&["read", "0"], b""),
+        no("position 0 is trimmed: the log begins at 2")
+    );
+    let (code, out, said) = run(&["tail", "--from", "0", "--count", "1"], b"");
+    assert_eq!((code, out.as_str()), (Some(0), "c\n"));
+    assert_eq!(
+        said,
+        "ionian: positions 0 to 1 are trimmed (gap of kind trim)\n"
+    );
+    let long = [b"x\n".to_vec(), vec![b'y'; (1 << 20) + 1]].concat();
+    let too_long = "1 records were appended: standard input: line 2 has more than 1048576 bytes, the largest record";
+    assert_eq!(run(&["append"], &long), no(too_long));
+    let half = "0 records were appended: standard input: the input ends within record 1";
+    assert_eq!(run(&["append", "--binary"], b"\x05\0\0\0abc"), no(half));
+    let unknown = format!(
+        "the cluster at {} has no log \"nope\"; it has default",
+        dev.address
+    );
+    assert_eq!(run(&["append", "--log", "nope"], b""), no(&unknown));
+    let (code, out, _) = run(&["status"], b"");
+    assert!(
+        code == Some(0) && out.ends_with("the cluster can append\n"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_place_that_is_taken_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let dev = Dev::start(folder, "data");
+    let second = |line: &[&str]| {
+        let output = ionian(folder, &[&["dev"], line].concat(), b"");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, said) = second(&["--listen", &dev.address, "--data-dir", "other"]);
+    assert!(
+        code == Some(1) && said.contains("in use") && said.contains(&dev.address),
+        "{said}"
+    );
+    let port = UdpSocket::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a port")
+        .to_string();
+    let (code, said) = second(&["--listen", &port, "--data-dir", "data"]);
+    assert!(
+        code == Some(1) && said.contains("in use") && said.contains("data"),
+        "{said}"
+    );
+    drop(dev);
+    std::fs::remove_file(folder.join("data/cluster.secret")).expect("the secret goes");
+    let (code, said) = second(&["--listen", &port, "--data-dir", "data"]);
+    assert!(
+        code == Some(1) && said.contains("cluster"),
+        "another cluster's data: {said}"
+    );
+}
+
+#[test]
+fn help_and_version_are_not_errors() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for line in [
+        &["--help"][..],
+        &["append", "--help"],
+        &["bench", "append", "--help"],
+        &["completions", "bash"],
+    ] {
+        let output = ionian(folder.path(), line, b"");
+        assert!(
+            output.status.success() && !output.stdout.is_empty(),
+            "{line:?}"
+        );
+    }
+    let output = ionian(folder.path(), &["--version"], b"");
+    let version = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "ionian 0.1.0\n",
+        "\ncommit ",
+        "\nfeatures ",
+        "\nwire version 1\n",
+        "\ndisk version 1\n",
+    ] {
+        assert!(version.contains(part), "{part:?}: {version}");
+    }
+    let output = ionian(folder.path(), &[], b"");
+    assert_eq!(output.status.code(), Some(2));
+}
