@@ -117,8 +117,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         None => embedded(args, plan)?,
     };
     let json = json(args, &setting, &outcome);
-    args.out
-        .emit(&text(args, &setting, &outcome, &json), &json)?;
+    args.out.emit(&text(args, &setting, &outcome), &json)?;
     if outcome.check.wrong > 0 {
         bail!(
             "{} records read back are not what was acknowledged",
@@ -299,7 +298,7 @@ fn json(args: &Args, setting: &Setting, outcome: &Outcome) -> Value {
     })
 }
 
-fn text(args: &Args, setting: &Setting, outcome: &Outcome, json: &Value) -> String {
+fn text(args: &Args, setting: &Setting, outcome: &Outcome) -> String {
     let mut table = Table::new();
     let mut row = |what: &str, value: String| table.row(&[what, &value]);
     row("backend", setting.backend.clone());
@@ -369,19 +368,22 @@ fn text(args: &Args, setting: &Setting, outcome: &Outcome, json: &Value) -> Stri
             ),
         },
     );
-    for goal in json["goals"].as_array().into_iter().flatten() {
-        let met = if goal["met"] == true {
-            "met"
-        } else {
-            "not met"
+    for goal in goals(args, setting, outcome) {
+        let met = if goal.met() { "met" } else { "not met" };
+        let figure = |value: f64| {
+            if value < 1e3 {
+                format!("{value:.1}")
+            } else {
+                number(value as u64)
+            }
         };
         row(
             "goal",
             format!(
                 "{}: {} of {}, {met}",
-                goal["name"].as_str().unwrap_or(""),
-                goal["value"],
-                goal["goal"]
+                goal.name,
+                figure(goal.value),
+                figure(goal.goal)
             ),
         );
     }
