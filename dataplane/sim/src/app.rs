@@ -47,23 +47,34 @@ pub struct App {
     payload: Vec<u8>,
 }
 
-/// The payload of an append: its number, and bytes that follow from it.
+/// The word `at` of the payload of an append.
+const fn word(id: u64, at: u64) -> u64 {
+    (id ^ (at << 40))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(at as u32 % 64)
+}
+
+/// The payload of an append: its number, and words that follow from it.
 fn payload_of(id: u64, len: usize, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&id.to_le_bytes());
-    let mut rng = Rng::stream(id, "payload");
-    while out.len() < len.max(8) {
-        out.push(rng.next() as u8);
+    let mut at = 0;
+    while out.len() < len {
+        out.extend_from_slice(&word(id, at).to_le_bytes());
+        at += 1;
     }
+    out.truncate(len.max(8));
 }
 
 /// The number in a payload; `None` when its bytes are not those of that number.
 #[must_use]
 pub fn id_of(payload: &[u8]) -> Option<u64> {
     let id = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?);
-    let mut expected = Vec::new();
-    payload_of(id, payload.len(), &mut expected);
-    (expected == payload).then_some(id)
+    let words = payload[8..].chunks(8).zip(0..);
+    words
+        .into_iter()
+        .all(|(bytes, at)| *bytes == word(id, at).to_le_bytes()[..bytes.len()])
+        .then_some(id)
 }
 
 impl App {

@@ -121,7 +121,7 @@ impl World {
                     .check(fits, || format!("O6: {down:?}, the entry spans {span:?}"));
             }
             Message::DownShard(down, tail) => self.o6_split(&down, tail),
-            Message::AppendAck(ack, _) => self.o7_ack(&ack),
+            Message::AppendAck(ack, _) => self.o7_ack(proc, conn, &ack),
             Message::LocateAnswer(answer, _) => self.located(&answer),
             Message::TailAnswer(answer, _) => {
                 let end = self.history.reference.end;
@@ -173,7 +173,9 @@ impl World {
         });
     }
 
-    fn o7_ack(&mut self, ack: &AppendAck) {
+    /// O7: an ack names a committed entry, and goes to the client whose records it is about.
+    fn o7_ack(&mut self, proc: ProcId, conn: ConnId, ack: &AppendAck) {
+        let client = self.client_of(proc, conn);
         for offset in 0..u64::from(ack.count) {
             let rec = self
                 .history
@@ -187,6 +189,11 @@ impl World {
                     && rec.generation == ack.generation.get()
                     && rec.position == ack.first_position.get() + offset
                     && rec.entry == ack.entry.get()
+                    && rec.content.is_none_or(|content| {
+                        Some(content.client) == client
+                            && content.session == ack.session.get()
+                            && content.seq == ack.first_seq.get() + offset
+                    })
             });
             self.history.check(fits, || {
                 format!("O7: {ack:?}, record {offset} of it: the cut log says {rec:?}")

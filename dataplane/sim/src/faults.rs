@@ -30,7 +30,6 @@ impl World {
             Fault::Partition => self.partition(),
             Fault::Slow => self.slow(),
             Fault::Lossy => self.plan.network == Network::Datagram,
-            Fault::SlowDisk => false,
         };
         self.faults[fault.index()] += u64::from(done);
     }

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod process;
 pub mod reference;
 pub mod rng;
+pub mod swarm;
 mod wires;
 pub mod world;
 

@@ -1,65 +1,143 @@
-//! `ionian-sim`: runs seeds, counts, and prints how to replay one that fails.
+//! `ionian-sim`: runs seeds, counts what took place, and prints how to replay a seed that fails.
+//!
+//! ```text
+//! ionian-sim gate          the seeds of the gate
+//! ionian-sim --seeds N     seeds 1 to N
+//! ionian-sim --seconds S   seeds from 1 on for S seconds
+//! ionian-sim --seed N      one seed; with --trace every message and fault
+//! ```
 #![forbid(unsafe_code)]
 
-use ionian_sim::{Plan, World};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-fn main() {
-    let mut seeds = 1u64..2;
-    let mut trace = false;
-    let mut arguments = std::env::args().skip(1);
-    let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(1);
-    let mut calm = false;
+use ionian_sim::swarm::{Totals, run_seed};
+use ionian_sim::{FAULTS, Plan, World};
+
+/// Seeds of the gate.
+const GATE_SEEDS: u64 = 1000;
+
+/// The seed that runs, for a panic inside a machine.
+static SEED: AtomicU64 = AtomicU64::new(0);
+
+enum Command {
+    One { seed: u64, trace: bool },
+    Many { last: u64, for_at_most: Duration },
+}
+
+fn main() -> ExitCode {
+    let Some(command) = parse(std::env::args().skip(1)) else {
+        eprintln!("usage: ionian-sim gate | --seeds N | --seconds S | --seed N [--trace]");
+        return ExitCode::from(2);
+    };
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let seed = SEED.load(Ordering::Relaxed);
+        eprintln!(
+            "seed {seed} panics\n  replay: cargo run -p ionian-sim --release -- --seed {seed} --trace"
+        );
+        hook(info);
+    }));
+    match command {
+        Command::One { seed, trace } => one(seed, trace),
+        Command::Many { last, for_at_most } => many(last, for_at_most),
+    }
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Command> {
+    let ever = Duration::from_secs(1 << 30);
+    let (mut command, mut traced) = (None, false);
     while let Some(argument) = arguments.next() {
+        let mut number = || arguments.next()?.parse::<u64>().ok();
         match argument.as_str() {
+            "gate" => {
+                command = Some(Command::Many {
+                    last: GATE_SEEDS,
+                    for_at_most: ever,
+                });
+            }
+            "--seeds" => {
+                command = Some(Command::Many {
+                    last: number()?,
+                    for_at_most: ever,
+                });
+            }
+            "--seconds" => {
+                command = Some(Command::Many {
+                    last: u64::MAX,
+                    for_at_most: Duration::from_secs(number()?),
+                });
+            }
             "--seed" => {
-                let seed = number(arguments.next());
-                seeds = seed..seed + 1;
+                command = Some(Command::One {
+                    seed: number()?,
+                    trace: false,
+                });
             }
-            "--seeds" => seeds = 1..number(arguments.next()) + 1,
-            "--trace" => trace = true,
-            "--calm" => calm = true,
-            _ => {}
+            "--trace" => traced = true,
+            _ => return None,
         }
     }
-    for seed in seeds {
-        let plan = if calm { Plan::calm() } else { Plan::draw(seed) };
-        let mut world = World::new(seed, plan);
-        world.trace = trace;
-        match world.run() {
-            Ok(report) => println!("seed {seed}: {report:?}"),
-            Err(failure) => {
-                println!("{failure}");
-                println!("{:?}", world.plan);
-                if trace {
-                    for link in world
-                        .links
-                        .iter()
-                        .filter(|link| link.ends[0].open || link.ends[1].open)
-                    {
-                        let [a, b] = link.ends.map(|end| (world.procs[end.proc].place, end));
-                        let dirs = [0, 1].map(|side| {
-                            (
-                                link.dirs[side].queue.len(),
-                                link.dirs[side].stalled,
-                                link.room(side),
-                            )
-                        });
-                        let sess = link.sessions.as_ref().map(|s| {
-                            [0, 1].map(|i| {
-                                (
-                                    s[i].state(),
-                                    s[i].unacked_bytes(),
-                                    s[i].has_held(),
-                                    s[i].next_deadline(),
-                                    s[i].stats(),
-                                )
-                            })
-                        });
-                        println!("{a:?} {b:?} works {} {dirs:?} {sess:?}", link.works);
-                    }
-                }
-                std::process::exit(1);
-            }
+    if let Some(Command::One { trace, .. }) = &mut command {
+        *trace = traced;
+    }
+    command
+}
+
+fn one(seed: u64, trace: bool) -> ExitCode {
+    SEED.store(seed, Ordering::Relaxed);
+    let plan = Plan::draw(seed);
+    println!("{plan:?}");
+    let mut world = World::new(seed, plan);
+    world.trace = trace;
+    match world.run() {
+        Ok(report) => {
+            println!("{report:#?}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn many(last: u64, for_at_most: Duration) -> ExitCode {
+    let began = Instant::now();
+    let mut totals = Totals::default();
+    for seed in 1..=last {
+        if began.elapsed() >= for_at_most {
+            break;
+        }
+        SEED.store(seed, Ordering::Relaxed);
+        if let Err(failure) = run_seed(seed, &mut totals) {
+            println!("{failure}\n{:?}", Plan::draw(seed));
+            return ExitCode::FAILURE;
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{} seeds ({} twice), {:.1} seeds/s, {} events, {:.1} virtual s",
+        totals.seeds,
+        totals.twice,
+        totals.seeds as f64 / seconds,
+        totals.events,
+        totals.virtual_ns as f64 / 1e9
+    );
+    let [appends, acked, no_effect, unknown] = totals.appends;
+    println!(
+        "{appends} appends: {acked} acked, {no_effect} failed without effect, {unknown} unknown; {} delivered, {} read, {} moves, {} nevers, {} copies, gaps {:?}, {} lost beyond the class",
+        totals.delivered,
+        totals.reads,
+        totals.rebinds,
+        totals.nevers,
+        totals.copies,
+        totals.gaps,
+        totals.lost
+    );
+    for fault in FAULTS {
+        println!("  {:>6} {fault:?}", totals.faults[fault.index()]);
+    }
+    ExitCode::SUCCESS
 }

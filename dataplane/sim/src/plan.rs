@@ -41,12 +41,10 @@ pub enum Fault {
     Slow,
     /// Datagrams are lost, repeated, reordered and damaged. Datagram network only.
     Lossy,
-    /// A device is slow for a while. Flushed classes only.
-    SlowDisk,
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 13] = [
+pub const FAULTS: [Fault; 12] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -59,7 +57,6 @@ pub const FAULTS: [Fault; 13] = [
     Fault::Partition,
     Fault::Slow,
     Fault::Lossy,
-    Fault::SlowDisk,
 ];
 
 impl Fault {
@@ -150,14 +147,14 @@ impl Plan {
         plan.buffer_bytes = rng.pick(&[5 << 10, 12 << 10, 64 << 10, 1 << 20]);
         plan.payload_bytes_max = rng.pick(&[8, 64, 400, 2000]);
         plan.chunk_bytes = rng.pick(&[16 << 10, 64 << 10]);
-        plan.think_ns = rng.pick(&[150_000, 400_000, 1_000_000]);
+        plan.think_ns = rng.pick(&[300_000, 600_000, 1_200_000]);
         plan.outstanding_max = rng.pick(&[1, 16, 256]) as u32;
         plan.trims = rng.permille(400);
         plan.cut_interval_us = rng.pick(&[0, 0, 100, 2000]);
-        plan.fault_ns = rng.pick(&[150_000_000, 400_000_000, 900_000_000]);
+        plan.fault_ns = rng.pick(&[100_000_000, 200_000_000, 400_000_000]);
         if plan.network == Network::Datagram {
-            plan.think_ns = 1_000_000;
-            plan.fault_ns = 200_000_000;
+            plan.think_ns = 1_500_000;
+            plan.fault_ns = 150_000_000;
         }
         // One seed in six has no fault at all.
         if rng.permille(160) {
@@ -171,7 +168,6 @@ impl Plan {
             };
             let fits = match fault {
                 Fault::Lossy => plan.network == Network::Datagram,
-                Fault::SlowDisk => plan.class.is_flushed(),
                 _ => true,
             };
             if rng.permille(odds) && fits {

@@ -1,0 +1,55 @@
+//! Seeds with faults of every kind; one in twenty runs twice and must give one trace.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ionian_sim::swarm::{Totals, run_seed};
+
+/// Calibrated: well under a minute at opt-level 1 on two busy cores.
+const SEEDS: u64 = 240;
+const THREADS: usize = 2;
+
+#[test]
+fn seeds_with_every_kind_of_fault() {
+    let next = AtomicU64::new(1);
+    let work = || {
+        let mut totals = Totals::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed > SEEDS {
+                return totals;
+            }
+            if let Err(failure) = run_seed(seed, &mut totals) {
+                panic!("{failure}");
+            }
+        }
+    };
+    let totals = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        let mut sum = Totals::default();
+        for worker in workers {
+            match worker.join() {
+                Ok(totals) => sum.merge(&totals),
+                Err(failure) => std::panic::resume_unwind(failure),
+            }
+        }
+        sum
+    });
+    println!("{totals:#?}");
+    assert_eq!(totals.seeds, SEEDS);
+    assert!(totals.twice >= SEEDS / 20);
+    let missing: Vec<_> = totals.missing_faults().collect();
+    assert!(missing.is_empty(), "never took place: {missing:?}");
+    // A run in which nothing happened proves nothing.
+    assert!(
+        totals.appends[1] > 50_000 && totals.delivered > 100_000,
+        "{totals:#?}"
+    );
+    assert!(
+        totals.nevers > 50 && totals.copies > 50 && totals.rebinds > 20,
+        "{totals:#?}"
+    );
+    assert!(
+        totals.gaps[0] > 0 && totals.gaps[1] > 0 && totals.lost > 0,
+        "{totals:#?}"
+    );
+}
