@@ -200,6 +200,7 @@ impl Client {
             }
             if lane.sent == lane.floor {
                 lane.progress_at = now;
+                self.deadline = self.deadline.min(now.after(self.config.probe_after));
             }
             self.stats.resent += lane.mark_sent(count);
             self.stats.append_frames += 1;

@@ -335,6 +335,15 @@ fn a_silent_server_is_asked_again() {
     let mut bench = Bench::connected(config(), &[&[1]]);
     bench.append(b"x");
     bench.flush();
+    bench.disconnect(PRIMARY);
+    bench.connect(PRIMARY);
+    bench.client.on_deadline(bench.now);
+    bench.flush();
+    let due = bench.client.next_deadline();
+    assert!(
+        due <= bench.now.after(Nanos::from_ms(2_000)),
+        "it wakes for the question"
+    );
     assert!(bench.wait(Nanos::from_ms(1_000)).is_empty());
     assert_eq!(
         appends(&bench.wait(Nanos::from_ms(1_100))),
