@@ -14,6 +14,9 @@ use crate::table::Table;
 /// How often it is looked whether the reactor still runs.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long appends that were taken may still wait for their order when the process is told to end.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// Run one node of a configured cluster
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ends on SIGTERM or SIGINT; a second one ends it at once.")]
@@ -59,6 +62,11 @@ pub(crate) fn serve(server: Server, signalled: &Signalled) -> anyhow::Result<Exi
         }
     }
     eprintln!("ionian: ending");
+    if !server.drain(DRAIN) {
+        eprintln!(
+            "ionian: some appends were not ordered in time; their clients learn their fate from the others, or after a restart"
+        );
+    }
     server.stop();
     Ok(Exit::Done)
 }

@@ -244,9 +244,9 @@ impl Leaf {
             }
             Role::Replica if mine => {
                 let present = self.replicas.get(&(hello.shard, hello.slot));
-                let newer = present.is_some_and(|conn| {
-                    matches!(self.kind(*conn), Kind::Replica { inc, .. } if inc > hello.inc)
-                });
+                let newer = present.is_some_and(
+                    |conn| matches!(self.kind(*conn), Kind::Replica { inc, .. } if inc > hello.inc),
+                );
                 if newer {
                     // A life that a newer one has replaced must not take its place here.
                     self.close.push(conn);
@@ -437,15 +437,16 @@ impl Leaf {
             self.flush_sync(now, out);
         }
         if let Some(at) = self.edge_wanted_at.filter(|at| now >= *at)
-            && let Some(root) = self.root.filter(|root| out.room(*root) > 0) {
-                let need = NeedEdge {
-                    log: self.config.log,
-                    edge: EdgeEpoch::default(),
-                };
-                if out.send(root, &need, &[]).is_ok() {
-                    self.edge_wanted_at = Some(at.max(now).after(self.config.retry));
-                }
+            && let Some(root) = self.root.filter(|root| out.room(*root) > 0)
+        {
+            let need = NeedEdge {
+                log: self.config.log,
+                edge: EdgeEpoch::default(),
+            };
+            if out.send(root, &need, &[]).is_ok() {
+                self.edge_wanted_at = Some(at.max(now).after(self.config.retry));
             }
+        }
     }
 
     /// When [`Self::flush`] must run even if nothing happens.

@@ -89,6 +89,8 @@ pub(crate) enum Control {
         /// Where to.
         answer: SyncSender<Status>,
     },
+    /// The process is about to end: take no more appends.
+    Drain,
 }
 
 /// The host.
@@ -217,6 +219,13 @@ impl Host {
                 Control::Attach { place, link } => self.attach(place, *link, false),
                 // Whoever asked may have given up.
                 Control::Status { answer } => drop(answer.try_send(self.status(now))),
+                Control::Drain => {
+                    for tenant in &mut self.tenants {
+                        if let Machine::Replica(machine) = &mut tenant.machine {
+                            machine.drain();
+                        }
+                    }
+                }
             }
         }
         for at in 0..self.conns.len() {

@@ -222,6 +222,14 @@ impl Waiting {
     /// The machine with its incarnation.
     pub(crate) fn start(&mut self, cluster: ClusterId, inc: Inc, now: Time) -> Machine {
         let timing = &self.tuning;
+        if let Some(store) = self
+            .store
+            .as_mut()
+            .filter(|store| store.config().class.is_flushed())
+        {
+            // Written with the next superblock; the controller refuses a directory whose life it never issued.
+            store.set_inc(inc);
+        }
         match self.place {
             Place::Replica(log, shard, slot) => {
                 let mut config =

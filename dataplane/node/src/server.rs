@@ -60,6 +60,8 @@ pub struct ServerOptions {
     pub disk_bytes_max: u64,
     /// Settings of the machines.
     pub tuning: Tuning,
+    /// Per log by name: bytes of each replica beyond which the oldest records are trimmed.
+    pub retention_bytes_max: BTreeMap<String, u64>,
     /// The core to pin the reactor to.
     pub core: Option<usize>,
     /// Whether another busy thread of the process needs the same core.
@@ -87,6 +89,7 @@ impl ServerOptions {
             memory_bytes_max: 1 << 30,
             disk_bytes_max: 1 << 40,
             tuning: Tuning::default(),
+            retention_bytes_max: BTreeMap::new(),
             core: None,
             shared_core: false,
             spin_us: 200,
@@ -286,6 +289,23 @@ impl Server {
 
     pub(crate) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
+    }
+
+    /// Takes no more appends, and waits until those taken are ordered. Whether all are, within `timeout`.
+    #[must_use]
+    pub fn drain(&self, timeout: std::time::Duration) -> bool {
+        let deadline = std::time::Instant::now() + timeout;
+        if self.shared.controls.send(Control::Drain).is_err() {
+            return false;
+        }
+        loop {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            match self.status(left) {
+                Some(status) if status.waiting_records() == 0 => return true,
+                Some(_) if !left.is_zero() => std::thread::yield_now(),
+                _ => return false,
+            }
+        }
     }
 
     /// Stops the process's reactor: what is not acknowledged is in doubt, as after a crash.

@@ -14,7 +14,11 @@ pub(crate) fn register(tenant: &mut Tenant, out: &mut Outbox) {
         return;
     };
     let Some(conn) = tenant.controller else {
-        waiting.asked = false;
+        if waiting.asked {
+            // An answer that is still under way names a life that the next registration supersedes.
+            waiting.request += 1;
+            waiting.asked = false;
+        }
         return;
     };
     if waiting.asked {

@@ -72,6 +72,16 @@ impl Status {
         })
     }
 
+    /// Records that replicas of this process have taken and no cut covers yet.
+    #[must_use]
+    pub fn waiting_records(&self) -> u64 {
+        let waiting = |place: &PlaceStatus| match &place.state {
+            PlaceState::Replica(replica) => replica.waiting,
+            _ => 0,
+        };
+        self.places.iter().map(waiting).sum()
+    }
+
     /// Whether every log that this process knows of can append: its root orders and every open shard takes appends.
     #[must_use]
     pub fn can_append(&self) -> bool {

@@ -88,7 +88,7 @@ impl Replica {
             };
             return Err(refuse(reason));
         }
-        if segment.writer != self.config.inc || !self.is_member() {
+        if segment.writer != self.config.inc || !self.is_member() || self.draining {
             return Err(refuse(RefusalReason::NotReady));
         }
         if self.store.len(own) < segment.len {

@@ -208,6 +208,7 @@ pub struct Replica {
     checkpoint_at: u64,
     catchup: catchup::CatchUp,
     retention_at: Time,
+    draining: bool,
     reads: Vec<read::Waiting>,
     subscriptions: Vec<subscribe::Subscription>,
     scratch: Vec<u8>,
@@ -270,6 +271,7 @@ impl Replica {
             checkpoint_at: 0,
             catchup: catchup::CatchUp::new(now),
             retention_at: now,
+            draining: false,
             reads: Vec::with_capacity(64),
             subscriptions: Vec::with_capacity(64),
             scratch: Vec::with_capacity(4096),
@@ -288,6 +290,11 @@ impl Replica {
     /// The store, for completing block operations.
     pub fn store_mut(&mut self) -> &mut Store {
         &mut self.store
+    }
+
+    /// Takes no more appends: the process is about to end. Everything else goes on.
+    pub fn drain(&mut self) {
+        self.draining = true;
     }
 
     /// What this replica is.

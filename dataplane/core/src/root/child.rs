@@ -161,9 +161,10 @@ impl Child {
         let mut reader = Reader::new(items);
         for _ in 0..up.items {
             if let Ok(item) = reader.field::<UpItem>()
-                && let Some(index) = self.by_segment.get(&item.segment).copied() {
-                    self.lens[index] = item.len;
-                }
+                && let Some(index) = self.by_segment.get(&item.segment).copied()
+            {
+                self.lens[index] = item.len;
+            }
         }
         self.total = total;
         self.round = round;

@@ -168,9 +168,9 @@ impl Root {
                 what: What::Cut { last, .. },
                 ..
             }) = self.pending.back_mut()
-            {
-                *last = true;
-            }
+        {
+            *last = true;
+        }
     }
 
     pub(super) fn entry_start(&self) -> EntryStart {
@@ -245,10 +245,11 @@ impl Root {
                     }
                     self.counters.ordered += descent.total;
                     if let Some(child) = self.children.get_mut(child)
-                        && !child.send_down(self.config.log, &descent, out) {
-                            // The child cannot be told: its replicas learn from the cut log, its edge starts again.
-                            child.stop();
-                        }
+                        && !child.send_down(self.config.log, &descent, out)
+                    {
+                        // The child cannot be told: its replicas learn from the cut log, its edge starts again.
+                        child.stop();
+                    }
                 }
                 What::View => {
                     self.counters.views += 1;

@@ -267,7 +267,9 @@ impl Root {
             (Message::Backfill(body, _), Kind::Replica) => self.on_backfill(conn, body, out),
             (Message::Tail(body, _), Kind::Client) => self.on_tail(conn, body, out),
             (Message::Locate(body, _), Kind::Client) => self.on_locate(conn, body, out),
-            (Message::TrimRequest(body, _), Kind::Client | Kind::Replica) => self.on_trim(conn, body, out),
+            (Message::TrimRequest(body, _), Kind::Client | Kind::Replica) => {
+                self.on_trim(conn, body, out)
+            }
             (Message::Intent(body, changes), Kind::Controller) => {
                 self.on_intent(conn, body, changes, out)
             }

@@ -210,9 +210,10 @@ impl Root {
         } else if body.upto > self.state.trim {
             let start = self.entry_start();
             if let Ok(len) = EntryWriter::trim(&mut self.buffer, &start, body.upto)
-                && self.append_plain(len) {
-                    self.trims.push((conn, body.request, self.state.entry));
-                }
+                && self.append_plain(len)
+            {
+                self.trims.push((conn, body.request, self.state.entry));
+            }
             return;
         } else if body.upto > self.committed_trim {
             // A trim that covers this one is under way.

@@ -21,10 +21,11 @@ impl Root {
             return;
         }
         if let Some((_, bytes)) = self.store.recovered().checkpoint
-            && let Ok(state) = LogState::read(&mut Reader::new(bytes)) {
-                self.base = state.clone();
-                self.state = state;
-            }
+            && let Ok(state) = LogState::read(&mut Reader::new(bytes))
+        {
+            self.base = state.clone();
+            self.state = state;
+        }
         self.log = EntryLog::new(self.base.entry);
         for number in self.store.journal_first()..=self.store.journal_last() {
             let Some(bytes) = self.store.journal_read(number) else {

@@ -83,6 +83,11 @@ impl ClusterConfig {
             uncommitted_records_max: self.limits.uncommitted_records_max,
             ..Tuning::default()
         };
+        let retained = self
+            .logs
+            .iter()
+            .filter_map(|log| Some((log.name.clone(), log.retention_bytes_max?)));
+        options.retention_bytes_max = retained.collect();
         options.core = node
             .cores
             .as_ref()

@@ -18,7 +18,7 @@ use crate::device::{self, StoreIo};
 use crate::dial::Dial;
 use crate::host::{Control, Host};
 use crate::link::ShmLink;
-use crate::role::{DirectoryRole, Machine, Place, Waiting};
+use crate::role::{DirectoryRole, Machine, Place, Tuning, Waiting};
 use crate::start::DIRECTORY_FILE;
 use crate::udp::UdpPort;
 
@@ -223,7 +223,10 @@ impl Builder<'_> {
             store: None,
             has_data: false,
             last_inc: Inc::ZERO,
-            tuning: self.options.tuning,
+            tuning: Tuning {
+                retention_bytes_max: self.options.retention_bytes_max.get(log).copied(),
+                ..self.options.tuning
+            },
             request: 1,
             asked: false,
             hello: None,
