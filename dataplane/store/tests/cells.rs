@@ -583,3 +583,27 @@ fn what_trims_leave_behind_is_freed() {
     assert!(stats.disk_bytes < 6 * 8192 + 4 * 4096, "{stats:?}");
     assert!(world.store.len(SLOT).get() == 400);
 }
+
+#[test]
+fn a_snapshot_waits_for_records_that_took_the_place_of_gaps() {
+    let mut world = World::new(1, Durability::D1);
+    world.put_gap(0, 5, 6, GapKind::Junk, 0);
+    world.settle();
+    let write = CellWrite {
+        client: ClientId::new(1),
+        session: SessionNo::new(1),
+        seq: ClientSeq::new(1),
+        payload: b"recovered",
+    };
+    let (guard, epoch) = (GuardEpoch::ZERO, NsEpoch::ZERO);
+    world
+        .cells
+        .put_by_precedence(&mut world.store, guard, epoch, 5, 1, &write)
+        .unwrap();
+    assert_eq!(
+        world.cells.checkpoint(&mut world.store),
+        Err(CellError::Store(StoreError::Busy))
+    );
+    world.settle();
+    assert_eq!(world.cells.checkpoint(&mut world.store), Ok(()));
+}
