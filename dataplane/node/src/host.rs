@@ -249,6 +249,7 @@ impl Host {
         tenant.conns.retain(|other| *other != id);
         if tenant.controller == Some(id) {
             tenant.controller = None;
+            crate::start::forget_request(tenant);
         }
         tenant.machine.closed(now, id);
         for dial in self.dials.iter_mut().filter(|dial| dial.conn == Some(id)) {

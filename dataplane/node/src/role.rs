@@ -82,6 +82,8 @@ pub struct Tuning {
     pub cut_log_bytes_max: u64,
     /// Bytes per replica beyond which the oldest records are trimmed; none keeps everything.
     pub retention_bytes_max: Option<u64>,
+    /// Milliseconds of silence after which a peer on another host counts as dead.
+    pub dead_after_ms: u64,
 }
 
 impl Default for Tuning {
@@ -92,6 +94,7 @@ impl Default for Tuning {
             run_bytes_max: 64 * 1024,
             cut_log_bytes_max: 1 << 30,
             retention_bytes_max: None,
+            dead_after_ms: 3_000,
         }
     }
 }

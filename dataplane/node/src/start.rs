@@ -13,23 +13,25 @@ pub(crate) fn register(tenant: &mut Tenant, out: &mut Outbox) {
     let Machine::Waiting(waiting) = &mut tenant.machine else {
         return;
     };
-    let Some(conn) = tenant.controller else {
-        if waiting.asked {
-            // An answer that is still under way names a life that the next registration supersedes.
-            waiting.request += 1;
-            waiting.asked = false;
-        }
+    let Some(conn) = tenant.controller.filter(|_| !waiting.asked) else {
         return;
     };
-    if waiting.asked {
-        return;
-    }
     let address = waiting.address.clone();
     if out
         .send(conn, &waiting.register(), address.as_bytes())
         .is_ok()
     {
         waiting.asked = true;
+    }
+}
+
+/// The connection to the controller is gone: a place that waits asks again over the next one, under a new number, since an
+/// answer to the old question may name a life that is past.
+pub(crate) fn forget_request(tenant: &mut Tenant) {
+    if let Machine::Waiting(waiting) = &mut tenant.machine {
+        waiting.asked = false;
+        waiting.request += 1;
+        waiting.hello = None;
     }
 }
 

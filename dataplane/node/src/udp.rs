@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use ionian_core::session::tokens::peek;
 use ionian_core::session::{Session, SessionConfig, SessionState, Take};
 use ionian_driver_api::{BufPool, Packet, PacketBatch, PacketDevice, PoolLayout, PoolOptions};
-use ionian_types::{GuardEpoch, SessionId, Time};
+use ionian_types::{GuardEpoch, Nanos, SessionId, Time};
 use ionian_udp::{UdpDevice, UdpOpenError, UdpOptions};
 
 use crate::config::Secret;
@@ -43,6 +43,8 @@ pub struct PortStats {
     pub full: u64,
     /// Messages delivered.
     pub messages: u64,
+    /// Sessions that are over: closed by an end, or given up after silence.
+    pub ended: u64,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,11 @@ pub(crate) struct UdpPort {
 }
 
 impl UdpPort {
-    pub(crate) fn open(options: &UdpOptions, secret: Secret) -> Result<Self, PortError> {
+    pub(crate) fn open(
+        options: &UdpOptions,
+        secret: Secret,
+        dead_after: Nanos,
+    ) -> Result<Self, PortError> {
         let device = UdpDevice::open(options)?;
         let caps = device.caps();
         let slots = if caps.payload_bytes_max > 8192 {
@@ -90,6 +96,8 @@ impl UdpPort {
             ionian_types::Token::new(0),
             ionian_types::Token::new(0),
         );
+        template.dead_after = dead_after;
+        template.ping_interval = Nanos((dead_after.0 / 6).max(1));
         template.mtu_bytes = caps
             .payload_bytes_max
             .min(ionian_wire::packet::PACKET_BYTES_MAX);
@@ -302,6 +310,7 @@ impl UdpPort {
             self.by_id.remove(&peer.id);
         }
         self.free.push(at as u32);
+        self.stats.ended += 1;
         Some(at as u32)
     }
 

@@ -43,6 +43,8 @@ pub struct ClientPortOptions {
     pub log: LogId,
     /// Keep the thread on its core while it waits.
     pub spin: bool,
+    /// Milliseconds of silence after which a server counts as dead.
+    pub dead_after_ms: u64,
 }
 
 #[derive(Debug)]
@@ -80,7 +82,8 @@ impl UdpLink {
     /// # Errors
     /// [`PortError`]; effect none.
     pub fn open(options: ClientPortOptions) -> Result<Self, PortError> {
-        let port = UdpPort::open(&options.udp, options.secret.clone())?;
+        let dead_after = Nanos::from_ms(options.dead_after_ms);
+        let port = UdpPort::open(&options.udp, options.secret.clone(), dead_after)?;
         Ok(Self {
             port,
             clock: MonotonicClock::start(),

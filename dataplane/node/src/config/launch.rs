@@ -81,6 +81,7 @@ impl ClusterConfig {
         options.tuning = Tuning {
             cut_interval_ns: self.timing.cut_interval_us * 1_000,
             uncommitted_records_max: self.limits.uncommitted_records_max,
+            dead_after_ms: self.timing.dead_after_ms,
             ..Tuning::default()
         };
         let retained = self
@@ -154,6 +155,7 @@ pub fn client_options(
         udp: udp_options(SocketAddr::new(any, 0), mtu),
         log,
         spin: false,
+        dead_after_ms: Tuning::default().dead_after_ms,
     }
 }
 

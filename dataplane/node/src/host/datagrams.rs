@@ -21,6 +21,8 @@ pub(super) struct Inbox {
     bytes: Vec<u8>,
     /// Session, and where its message ends.
     entries: Vec<(u32, usize)>,
+    /// Sessions without a connection whose first message is among them.
+    fresh: Vec<u32>,
 }
 
 impl Host {
@@ -49,6 +51,7 @@ impl Host {
         self.inbox.bytes = bytes;
         self.inbox.bytes.clear();
         self.inbox.entries.clear();
+        self.inbox.fresh.clear();
         while let Some(session) = self.udp.as_mut().and_then(UdpPort::take_ended) {
             work += 1;
             if let Some(id) = self
@@ -92,8 +95,12 @@ impl Host {
                     matches!(tenant.machine, Machine::Waiting(_)) && tenant.controller != Some(id)
                 })
             });
-            if early {
+            // The first message of a session says who is to have the others, and may find that one not started.
+            if early || conn.is_none() && inbox.fresh.contains(&session) {
                 return Take::Later;
+            }
+            if conn.is_none() {
+                inbox.fresh.push(session);
             }
             inbox.bytes.extend_from_slice(message);
             inbox.entries.push((session, inbox.bytes.len()));

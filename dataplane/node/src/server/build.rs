@@ -9,7 +9,7 @@ use ionian_driver_api::NoWake;
 use ionian_runtime::MailboxReceiver;
 use ionian_shm::duplex;
 use ionian_store::{Store, StoreConfig};
-use ionian_types::{Durability, Inc, LogId, NodeId, ShardId, Slot, Time};
+use ionian_types::{Durability, Inc, LogId, Nanos, NodeId, ShardId, Slot, Time};
 use ionian_uring::DataDir;
 use ionian_wire::directory::ClusterMap;
 
@@ -55,7 +55,8 @@ pub(super) fn host(
         ..Effective::default()
     };
     if let (Some(udp), Some(secret)) = (&options.listen, &options.secret) {
-        let port = UdpPort::open(udp, secret.clone())?;
+        let dead_after = Nanos::from_ms(options.tuning.dead_after_ms);
+        let port = UdpPort::open(udp, secret.clone(), dead_after)?;
         effective.listen = Some(port.local_addr());
         effective.transport = format!("udp, datagrams of up to {} bytes", port.payload_bytes_max());
         host.listen(port);
