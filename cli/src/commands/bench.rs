@@ -1,6 +1,7 @@
 //! `ionian bench`: figures with everything that is needed to trust them.
 
 mod append;
+pub(crate) mod embedded;
 mod measure;
 
 use crate::exit::Exit;

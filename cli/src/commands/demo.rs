@@ -1,29 +1,39 @@
 //! `ionian demo`: a cluster in this process, a real input appended by one client and followed by another, and a check that
-//! both are the same.
+//! the second received exactly what the first was told is in the log: every record, once, in order.
 
+mod clients;
 mod corpus;
-mod stream;
+mod judge;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use clap::Parser;
-use ionian_client::{ClientConfig, Log};
-use ionian_node::Server;
-use ionian_node::client::LocalLink;
-use ionian_types::{ClusterId, LogId};
+use anyhow::Context;
+use ionian_client::history::{HistoryHook, write_jsonl};
+use ionian_node::status::PlaceState;
+use ionian_types::Durability;
 use serde_json::{Value, json};
 
+use self::clients::{Live, Phase, WINDOW, Written, follow, write};
 use self::corpus::Corpus;
-use self::stream::{Damage, Received, Written, follow, write_all};
-use super::dev;
-use crate::connect::random_client;
+use self::judge::{Damage, StreamHash, Verdict};
+use super::bench::embedded::{Embedded, Shape, processor};
+use super::node::meaning;
 use crate::exit::Exit;
 use crate::output::OutArgs;
 use crate::progress::Progress;
-use crate::table::{Table, duration, number, per_second, size};
+use crate::table::{Table, duration, number, per_second};
+
+const SHARDS: usize = 2;
+const REPLICAS: usize = 2;
+/// Memory for records: the largest input, in the quarter of it that is one replica's.
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// How often the live line is renewed.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Start a cluster in this process, append a real input, follow it from a second client, and compare
 #[derive(Debug, clap::Args)]
@@ -36,9 +46,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// The seed of generated text
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "input")]
     seed: Option<u64>,
-    /// Damage what the second client receives: the comparison must fail
+    /// Write what was called and answered to this file, one line of JSON per event
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Damage what the second client received before it is checked: the check must fail
     #[arg(long = "break", value_name = "HOW", hide = true, value_enum)]
     damage: Option<Damage>,
     /// Show no progress
@@ -48,157 +61,315 @@ pub(crate) struct Args {
     out: OutArgs,
 }
 
-/// The demonstration's own line of `dev` options.
-#[derive(Debug, Parser)]
-struct DevLine {
-    #[command(flatten)]
-    args: dev::Args,
+/// Everything that the summary tells.
+struct Outcome {
+    input_hash: String,
+    written: Written,
+    verdict: Verdict,
+    cuts: u64,
+    /// From the first append to the last delivery.
+    elapsed: Duration,
+    checked: anyhow::Result<()>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let corpus = Corpus::choose(args.input.as_deref(), args.seed)?;
-    let line = DevLine::parse_from(["demo", "--durability", "D0", "--memory-bytes-max", "4GiB"]);
-    let config = dev::config(&line.args, Path::new(""));
-    let server = Server::start(config.in_memory_options(ClusterId::new(1)))
-        .context("the cluster did not start")?;
-    let log = LogId::new(1);
-    let client = || anyhow::Ok(ClientConfig::new(server.cluster(), log, random_client()?));
-    let (writer, reader) = (client()?, client()?);
-    let received_now = AtomicU64::new(0);
-    let mut progress = Progress::begin(args.quiet);
-    eprintln!(
-        "appending {} records ({}) of {}",
-        number(corpus.len()),
-        size(corpus.bytes()),
-        corpus.name()
-    );
-    let (written, received) = std::thread::scope(|scope| {
-        let following = scope.spawn(|| {
-            // The link belongs to the thread that makes it.
-            let mut log = Log::open(LocalLink::new(&server, log, false), reader)?;
-            follow(&mut log, corpus.len(), args.damage, &received_now)
-        });
-        let mut log = Log::open(LocalLink::new(&server, log, false), writer)?;
-        let written = write_all(&mut log, &corpus, |written, histogram| {
-            let quantile = |q| duration(Duration::from_nanos(histogram.value_at_quantile(q)));
-            progress.records(written, || {
-                let behind = written.saturating_sub(received_now.load(Ordering::Relaxed));
-                format!(
-                    "  append p50 {} p99 {}  follower behind by {}",
-                    quantile(0.5),
-                    quantile(0.99),
-                    number(behind)
-                )
-            });
-        });
-        let received = following
-            .join()
-            .map_err(|_| anyhow::anyhow!("the follower failed"))?;
-        anyhow::Ok((written?, received?))
+    let input_hash = StreamHash::of(&corpus);
+    let history = args.history.as_deref().map(History::create).transpose()?;
+    let cluster = Embedded::start(&Shape {
+        shards: SHARDS,
+        replicas: REPLICAS,
+        class: Durability::D0,
+        memory_bytes_max: MEMORY_BYTES_MAX,
+        data_dir: None,
+        clients: 2,
+        cores: None,
+        fifo: false,
     })?;
-    progress.end(|| String::from("compared"));
-    let cuts = cuts(&server);
-    let same = written.hash == received.hash && written.records == received.records;
-    let text = text(&corpus, &written, &received, cuts, same);
+    eprint!("{}", banner(&cluster, &corpus));
+    let mut progress = Progress::begin(args.quiet);
+    let outcome = run_clients(
+        args,
+        &cluster,
+        &corpus,
+        input_hash,
+        history.as_ref(),
+        &mut progress,
+    );
+    progress.end(String::new);
+    let outcome = outcome?;
+    cluster.server.stop();
     args.out
-        .emit(&text, &json(&corpus, &written, &received, cuts, same))?;
-    server.stop();
-    if !same {
-        bail!("what the second client received is not what was appended");
+        .emit(&text(&corpus, &outcome), &to_json(&corpus, &outcome))?;
+    outcome.checked?;
+    if let Some(history) = &history {
+        history.finish()?;
     }
     Ok(Exit::Done)
 }
 
-/// Cuts that the root committed.
-fn cuts(server: &Server) -> Option<u64> {
-    let status = server.status(Duration::from_secs(1))?;
+/// Runs both clients, each on a thread of its own, and shows how far they are.
+fn run_clients(
+    args: &Args,
+    cluster: &Embedded,
+    corpus: &Corpus,
+    input_hash: String,
+    history: Option<&History>,
+    progress: &mut Progress,
+) -> anyhow::Result<Outcome> {
+    let live = Live::default();
+    let began = Instant::now();
+    // A link belongs to the thread that makes it.
+    let open = |client| {
+        let spin = cluster.cores.enter(client)?;
+        let mut log = cluster.open(spin)?;
+        if let Some(history) = history {
+            log.set_history(history.hook());
+        }
+        anyhow::Ok(log)
+    };
+    let watching = std::thread::current();
+    let (written, verdict) = std::thread::scope(|scope| {
+        let following = scope.spawn(|| {
+            let result = open(1).and_then(|mut log| follow(&mut log, corpus, args.damage, &live));
+            watching.unpark();
+            result
+        });
+        let writing = scope.spawn(|| {
+            let result = open(0).and_then(|mut log| write(&mut log, corpus, &live));
+            live.given_up.store(result.is_err(), Ordering::Relaxed);
+            result
+        });
+        let mut cuts = Rate::new();
+        while !following.is_finished() {
+            std::thread::park_timeout(LOOK);
+            progress.records(live.acked.load(Ordering::Relaxed), || {
+                let nanos = |ns: u64| duration(Duration::from_nanos(ns));
+                let rate = cuts.update(cuts_of(cluster).unwrap_or(0));
+                format!(
+                    "  append p50 {} p99 {}  {} cuts/s  second client at {}",
+                    nanos(live.p50_ns.load(Ordering::Relaxed)),
+                    nanos(live.p99_ns.load(Ordering::Relaxed)),
+                    number(rate),
+                    number(live.received.load(Ordering::Relaxed)),
+                )
+            });
+        }
+        let failed = |_| anyhow::anyhow!("a client's thread failed");
+        // The writer's error first: it is the reason for the other's.
+        let written = writing.join().map_err(failed)??;
+        anyhow::Ok((written, following.join().map_err(failed)??))
+    })?;
+    let checked = verdict.holds(corpus, &input_hash);
+    Ok(Outcome {
+        input_hash,
+        written,
+        verdict,
+        cuts: cuts_of(cluster).unwrap_or(0),
+        elapsed: began.elapsed(),
+        checked,
+    })
+}
+
+/// Cuts that the root has committed.
+fn cuts_of(cluster: &Embedded) -> Option<u64> {
+    let status = cluster.server.status(Duration::from_secs(1))?;
     status.places.iter().find_map(|place| match &place.state {
-        ionian_node::status::PlaceState::Root(root) => Some(root.counters.cuts),
+        PlaceState::Root(root) => Some(root.counters.cuts),
         _ => None,
     })
 }
 
-fn text(
-    corpus: &Corpus,
-    written: &Written,
-    received: &Received,
-    cuts: Option<u64>,
-    same: bool,
-) -> String {
-    let mut table = Table::new();
-    let mut row = |what: &str, value: String| table.row(&[what, &value]);
-    let quantile = |q| duration(Duration::from_nanos(written.latency.value_at_quantile(q)));
-    row(
-        "cluster",
-        String::from("2 shards, 2 replicas each, in this process"),
-    );
-    row(
-        "an ack means",
-        String::from("D0: in the memory of both replicas"),
-    );
-    row("input", corpus.name().to_owned());
-    row(
-        "records",
-        format!("{} ({})", number(written.records), size(written.bytes)),
-    );
-    row(
-        "appended",
-        format!(
-            "in {}, {} records/s",
-            duration(written.elapsed),
-            number(per_second(written.records, written.elapsed))
-        ),
-    );
-    row(
-        "append latency",
-        format!(
-            "p50 {}, p99 {} with {} under way",
-            quantile(0.5),
-            quantile(0.99),
-            number(written.window)
-        ),
-    );
-    if let Some(cuts) = cuts {
-        let rate = per_second(cuts, written.elapsed);
-        row(
-            "cuts",
-            format!("{}, {} per second", number(cuts), number(rate)),
-        );
-    }
-    row(
-        "followed",
-        format!(
-            "{} records, {} gaps",
-            number(received.records),
-            received.gaps
-        ),
-    );
-    row("hash of the input", written.hash.clone());
-    row("hash received", received.hash.clone());
-    row(
-        "result",
-        String::from(if same {
-            "the same: every record, once, in order"
-        } else {
-            "DIFFERENT"
-        }),
-    );
-    table.render()
+/// The rate of a counter between two looks.
+struct Rate {
+    at: Instant,
+    count: u64,
 }
 
-fn json(
-    corpus: &Corpus,
-    written: &Written,
-    received: &Received,
-    cuts: Option<u64>,
-    same: bool,
-) -> Value {
+impl Rate {
+    fn new() -> Self {
+        Self {
+            at: Instant::now(),
+            count: 0,
+        }
+    }
+
+    fn update(&mut self, count: u64) -> u64 {
+        let rate = per_second(count.saturating_sub(self.count), self.at.elapsed());
+        *self = Self {
+            at: Instant::now(),
+            count,
+        };
+        rate
+    }
+}
+
+/// A file that both clients write their events to, whole lines at a time.
+struct History(Arc<Mutex<HistoryFile>>);
+
+struct HistoryFile {
+    out: std::io::BufWriter<File>,
+    line: Vec<u8>,
+    failed: Option<std::io::Error>,
+}
+
+impl History {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let out = std::io::BufWriter::with_capacity(1 << 20, file);
+        Ok(Self(Arc::new(Mutex::new(HistoryFile {
+            out,
+            line: Vec::new(),
+            failed: None,
+        }))))
+    }
+
+    fn hook(&self) -> HistoryHook {
+        let shared = Arc::clone(&self.0);
+        Box::new(move |event| {
+            let Ok(mut file) = shared.lock() else { return };
+            let HistoryFile { out, line, failed } = &mut *file;
+            if failed.is_none() {
+                line.clear();
+                *failed = write_jsonl(line, &event)
+                    .and_then(|()| out.write_all(line))
+                    .err();
+            }
+        })
+    }
+
+    /// Half a history must not pass for a whole one.
+    fn finish(&self) -> anyhow::Result<()> {
+        let mut file = self
+            .0
+            .lock()
+            .map_err(|_| anyhow::anyhow!("a client's thread failed"))?;
+        let ended = match file.failed.take() {
+            Some(error) => Err(error),
+            None => file.out.flush(),
+        };
+        ended.context("the history is not complete")
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// What runs here, and what its answers mean.
+fn banner(cluster: &Embedded, corpus: &Corpus) -> String {
+    let mut table = Table::new();
+    let mut row = |what: &str, value: String| table.row(&[what, &value]);
+    row(
+        "cluster",
+        format!(
+            "{SHARDS} shards with {REPLICAS} replicas each, a leaf, a root and a controller, all in this process"
+        ),
+    );
+    row("machine", processor());
+    row("core plan", cluster.cores.to_string());
+    row("transport", cluster.server.effective().transport.clone());
+    row("device", cluster.devices());
+    row("an ack means", meaning(Durability::D0, REPLICAS));
+    row(
+        "input",
+        format!(
+            "{} records, {}: {}",
+            number(corpus.len()),
+            megabytes(corpus.bytes()),
+            corpus.name()
+        ),
+    );
+    row(
+        "writer",
+        format!(
+            "one client, one record at a time, then {} under way; sticky, so that the input's order is kept",
+            number(WINDOW)
+        ),
+    );
+    row(
+        "reader",
+        String::from("a second client, which follows the log from position 0 at the same time"),
+    );
+    format!("{}\n", table.render())
+}
+
+fn text(corpus: &Corpus, outcome: &Outcome) -> String {
+    let Outcome {
+        written, verdict, ..
+    } = outcome;
+    let mut figures = Table::headed(&["", "records", "time", "records/s", "p50", "p99", "p99.9"]);
+    let mut phase = |name: &str, phase: &Phase| {
+        let rate = number(per_second(phase.records, phase.elapsed));
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|q| duration(phase.quantile(q)));
+        figures.row(&[
+            name.to_owned(),
+            number(phase.records),
+            duration(phase.elapsed),
+            rate,
+            p50,
+            p99,
+            p999,
+        ]);
+    };
+    phase("appended one at a time", &written.single);
+    phase("appended pipelined", &written.pipelined);
+    let rate = per_second(verdict.records, outcome.elapsed);
+    figures.row(&[
+        "followed and checked",
+        &number(verdict.records),
+        &duration(outcome.elapsed),
+        &number(rate),
+    ]);
+    let mut check = Table::new();
+    let mut row = |what: &str, value: String| check.row(&[what, &value]);
+    let cuts = outcome.cuts;
+    row(
+        "cuts",
+        format!(
+            "{}, {} per second, {} records each on average",
+            number(cuts),
+            number(per_second(cuts, outcome.elapsed)),
+            number(corpus.len().checked_div(cuts).unwrap_or(0))
+        ),
+    );
+    row("sha256 of the input", outcome.input_hash.clone());
+    row("sha256 received", verdict.hash.clone());
+    row(
+        "result",
+        match &outcome.checked {
+            Ok(()) => format!(
+                "verified: all {} records were received, once each, in the order of the input",
+                number(verdict.records)
+            ),
+            Err(_) => String::from("NOT VERIFIED"),
+        },
+    );
+    let next = "next: `ionian dev` in one terminal, and in another `seq 1 1000 | ionian append` and `ionian tail`";
+    match outcome.checked {
+        Ok(()) => format!("{}\n{}\n{next}\n", figures.render(), check.render()),
+        Err(_) => format!("{}\n{}", figures.render(), check.render()),
+    }
+}
+
+fn to_json(corpus: &Corpus, outcome: &Outcome) -> Value {
+    let phase = |phase: &Phase| {
+        let ns = |q| phase.latency.value_at_quantile(q);
+        json!({
+            "records": phase.records, "seconds": phase.elapsed.as_secs_f64(),
+            "records_per_second": per_second(phase.records, phase.elapsed),
+            "p50_ns": ns(0.5), "p99_ns": ns(0.99), "p999_ns": ns(0.999),
+        })
+    };
+    let Outcome {
+        written, verdict, ..
+    } = outcome;
     json!({
-        "input": corpus.name(), "seed": corpus.seed(), "shards": 2, "replicas": 2, "durability": "D0",
-        "records": written.records, "bytes": written.bytes, "seconds": written.elapsed.as_secs_f64(),
-        "records_per_second": per_second(written.records, written.elapsed),
-        "append_p50_ns": written.latency.value_at_quantile(0.5), "append_p99_ns": written.latency.value_at_quantile(0.99),
-        "window": written.window, "cuts": cuts, "received": received.records, "gaps": received.gaps,
-        "hash_written": written.hash, "hash_received": received.hash, "same": same,
+        "input": corpus.name(), "seed": corpus.seed(), "records": corpus.len(), "bytes": corpus.bytes(),
+        "shards": SHARDS, "replicas": REPLICAS, "durability": "D0", "seconds": outcome.elapsed.as_secs_f64(),
+        "one_at_a_time": phase(&written.single), "pipelined": phase(&written.pipelined), "window": WINDOW,
+        "cuts": outcome.cuts, "received": verdict.records, "input_sha256": outcome.input_hash,
+        "received_sha256": verdict.hash, "verified": outcome.checked.is_ok(),
     })
 }

@@ -5,8 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use ionian_types::RECORD_BYTES_MAX;
 
+use crate::table::number;
+
 /// The least number of records; shorter inputs are gone through again.
-pub(crate) const RECORDS_MIN: u64 = 200_000;
+pub(crate) const RECORDS_MIN: u64 = 500_000;
+/// The largest input in bytes: the demonstration keeps all of it in memory, twice.
+const INPUT_BYTES_MAX: u64 = 512 << 20;
+/// The most records, for the same reason.
+const INPUT_RECORDS_MAX: u64 = 4_000_000;
 /// Files of the repository above this size are left out.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -25,20 +31,30 @@ impl Corpus {
         if let Some(file) = input {
             let text =
                 std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-            return Self::new(file.display().to_string(), None, text, 1);
+            let corpus = Self::new(file.display().to_string(), None, text, 1)?;
+            if corpus.text.len() as u64 > INPUT_BYTES_MAX || corpus.len() > INPUT_RECORDS_MAX {
+                bail!(
+                    "{} has {} records in {} bytes; the demonstration keeps everything in memory and takes {INPUT_RECORDS_MAX} in {INPUT_BYTES_MAX} bytes: for more use `ionian dev` and `ionian append`",
+                    corpus.name,
+                    corpus.len(),
+                    corpus.text.len()
+                );
+            }
+            return Ok(corpus);
         }
         let here = std::env::current_dir().context("the current folder")?;
         if seed.is_none()
             && here.join("dataplane/core").is_dir()
             && here.join("Cargo.toml").is_file()
         {
-            let text = repository(&here)?;
-            return Self::new(
-                String::from("the files of this repository"),
-                None,
-                text,
-                RECORDS_MIN,
+            let (files, text) = repository(&here)?;
+            let corpus = Self::new(String::new(), None, text, RECORDS_MIN)?;
+            let name = format!(
+                "the {} lines of the {files} text files of this repository, {} times over",
+                number(corpus.ends.len() as u64),
+                corpus.rounds
             );
+            return Ok(Self { name, ..corpus });
         }
         let seed = seed.unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -50,6 +66,12 @@ impl Corpus {
             generated(seed),
             RECORDS_MIN,
         )
+    }
+
+    /// The lines of a text, once.
+    #[cfg(test)]
+    pub(crate) fn of_text(text: Vec<u8>) -> anyhow::Result<Self> {
+        Self::new(String::from("text"), None, text, 1)
     }
 
     /// Splits `text` into lines.
@@ -124,8 +146,9 @@ impl Corpus {
     }
 }
 
-/// The text of every file of the repository, in the order of their names; what tools make is left out.
-fn repository(root: &Path) -> anyhow::Result<Vec<u8>> {
+/// The text of every file of the repository, in the order of their names, and how many there are; what tools make is left
+/// out.
+fn repository(root: &Path) -> anyhow::Result<(usize, Vec<u8>)> {
     let mut files = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -155,7 +178,8 @@ fn repository(root: &Path) -> anyhow::Result<Vec<u8>> {
         }
         Some(text)
     };
-    Ok(files.iter().filter_map(read).flatten().collect())
+    let texts: Vec<Vec<u8>> = files.iter().filter_map(read).collect();
+    Ok((texts.len(), texts.concat()))
 }
 
 /// Lines of words of varying length, all made from the seed.

@@ -1,0 +1,208 @@
+//! A cluster in this process for `demo` and `bench`: every role on one reactor, clients on threads of their own, and what
+//! is really in force said beside every figure.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use ionian_client::{ClientConfig, Log};
+use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
+use ionian_node::client::LocalLink;
+use ionian_node::{Place, Server, ServerOptions};
+use ionian_runtime::{Priority, PriorityOutcome, Topology, pin_current_thread, set_priority};
+use ionian_types::{Durability, LogId, NodeId, OrderingMode};
+
+use crate::connect::random_client;
+
+/// The level of real-time scheduling.
+const FIFO_LEVEL: u8 = 50;
+/// The only log.
+const LOG: LogId = LogId::new(1);
+
+/// What the cluster is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    /// Shards of the log.
+    pub(crate) shards: usize,
+    /// Replicas of each shard.
+    pub(crate) replicas: usize,
+    /// What an acknowledgement means.
+    pub(crate) class: Durability,
+    /// Memory for records, all replicas together, in bytes.
+    pub(crate) memory_bytes_max: u64,
+    /// Where state is kept; needed for flushed classes.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Client threads that are busy at the same time.
+    pub(crate) clients: usize,
+    /// Cores to use: the first for the reactor, the others for clients. Without it, what the machine has.
+    pub(crate) cores: Option<Vec<usize>>,
+    /// Run the reactor and the clients under real-time scheduling.
+    pub(crate) fifo: bool,
+}
+
+/// Where the threads run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Cores {
+    /// The reactor's core; none leaves it to the scheduler.
+    reactor: Option<usize>,
+    /// Clients' cores, by turns; empty leaves them to the scheduler.
+    clients: Vec<usize>,
+    /// Fewer cores than busy threads: everybody yields instead of spinning.
+    shared: bool,
+    fifo: bool,
+}
+
+impl Cores {
+    /// A core for the reactor and one for each client where there are as many; otherwise all share what there is.
+    fn plan(allowed: &[usize], chosen: Option<&[usize]>, clients: usize, fifo: bool) -> Self {
+        let cores = chosen.unwrap_or(allowed);
+        let shared = cores.len() < clients + 1;
+        let (reactor, rest) = match cores.split_first() {
+            Some((first, rest)) if !shared => (Some(*first), rest.to_vec()),
+            _ => (None, Vec::new()),
+        };
+        Self {
+            reactor,
+            clients: rest,
+            shared,
+            fifo,
+        }
+    }
+
+    /// Puts the calling client thread where the plan has it, and says whether it may spin there.
+    pub(crate) fn enter(&self, client: usize) -> anyhow::Result<bool> {
+        if let Some(core) = self.clients.get(client % self.clients.len().max(1)) {
+            pin_current_thread(*core)?;
+        }
+        if self.fifo {
+            let outcome = set_priority(Priority::Fifo { level: FIFO_LEVEL });
+            if let PriorityOutcome::Refused { errno } = outcome {
+                anyhow::bail!(
+                    "real-time scheduling is refused (error {errno}): run as root, or without --fifo"
+                );
+            }
+        }
+        Ok(!self.shared)
+    }
+}
+
+impl std::fmt::Display for Cores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.reactor {
+            Some(core) => {
+                let clients: Vec<String> = self.clients.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "packed: all roles on core {core}, clients on {}",
+                    clients.join(", ")
+                )?;
+            }
+            None => f.write_str(
+                "cooperative: all roles on one reactor, which shares its cores with the clients",
+            )?,
+        }
+        f.write_str(if self.fifo { ", SCHED_FIFO" } else { "" })
+    }
+}
+
+/// A running cluster and its surroundings.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    pub(crate) server: Server,
+    pub(crate) cores: Cores,
+}
+
+impl Embedded {
+    /// Starts the cluster. It is ready when its first append is acknowledged.
+    pub(crate) fn start(shape: &Shape) -> anyhow::Result<Self> {
+        let topology = Topology::read().context("cannot read which cores there are")?;
+        let mut allowed = topology.preferred_order();
+        allowed.truncate(topology.parallelism());
+        let cores = Cores::plan(&allowed, shape.cores.as_deref(), shape.clients, shape.fifo);
+        let node = NodeId::new(1);
+        let mut options = ServerOptions::in_memory(ClusterSpec {
+            nodes: [(node, NodeSpec::default())].into(),
+            logs: vec![LogSpec {
+                name: String::from("default"),
+                mode: OrderingMode::Scalog,
+                class: shape.class,
+                root: node,
+                leaf: node,
+                shards: vec![vec![node; shape.replicas]; shape.shards],
+            }],
+        });
+        options.memory_bytes_max = shape.memory_bytes_max;
+        options.data_dir.clone_from(&shape.data_dir);
+        options.core = cores.reactor;
+        options.shared_core = cores.shared;
+        if shape.fifo {
+            options.priority = Priority::Fifo { level: FIFO_LEVEL };
+        }
+        let server = Server::start(options).context("the cluster did not start")?;
+        Ok(Self { server, cores })
+    }
+
+    /// Opens the log for the calling thread, which stays with it. `spin` keeps the thread on its core while it waits.
+    pub(crate) fn open(&self, spin: bool) -> anyhow::Result<Log<LocalLink>> {
+        let config = ClientConfig::new(self.server.cluster(), LOG, random_client()?);
+        Ok(Log::open(LocalLink::new(&self.server, LOG, spin), config)?)
+    }
+
+    /// The block devices in force, without repetition; memory where there is none.
+    pub(crate) fn devices(&self) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        for (place, device) in &self.server.effective().devices {
+            if matches!(place, Place::Replica(..) | Place::Root(_))
+                && !names.contains(&device.as_str())
+            {
+                names.push(device);
+            }
+        }
+        if names.is_empty() {
+            String::from("memory")
+        } else {
+            names.join(", ")
+        }
+    }
+}
+
+/// The processor as the system names it, and how many of them this process may use.
+pub(crate) fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = info.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let name = field("model name").unwrap_or_else(|| String::from("unknown processor"));
+    let detail = match (field("cpu family"), field("model\t")) {
+        (Some(family), Some(model)) => format!(" (family {family}, model {model})"),
+        _ => String::new(),
+    };
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{name}{detail}, {count} cores")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_given_while_there_are_enough() {
+        let plan = |allowed: &[usize], clients| Cores::plan(allowed, None, clients, false);
+        let two = plan(&[1, 0], 1);
+        assert_eq!(
+            (two.reactor, &two.clients[..], two.shared),
+            (Some(1), &[0][..], false)
+        );
+        let crowded = plan(&[1, 0], 2);
+        assert_eq!(
+            (crowded.reactor, crowded.clients.len(), crowded.shared),
+            (None, 0, true)
+        );
+        let chosen = Cores::plan(&[0, 1, 2, 3], Some(&[3, 2]), 1, true);
+        assert_eq!((chosen.reactor, &chosen.clients[..]), (Some(3), &[2][..]));
+        assert_eq!(
+            chosen.to_string(),
+            "packed: all roles on core 3, clients on 2, SCHED_FIFO"
+        );
+    }
+}
