@@ -9,7 +9,7 @@ use crate::op::FileNo;
 /// One chunk of memory.
 #[derive(Debug)]
 pub(crate) struct ChunkBuf {
-    /// The bytes, as on the device but for the marks (see [`crate::format`]).
+    /// The bytes, as on the device but for the marks (see [`mod@crate::format`]).
     pub(crate) bytes: Vec<u8>,
     /// One place per position of the chunk.
     pub(crate) places: Vec<Place>,

@@ -7,7 +7,7 @@
 //!
 //! Fault model: the device may lose, tear and reorder what was not flushed, damage or misdirect anything at any time,
 //! and fail. A crash loses nothing that was reported durable; damage is found by checksum and position, listed, and
-//! repaired from a peer's copy; a failed write or flush ends the store's life. See [`format`] for how.
+//! repaired from a peer's copy; a failed write or flush ends the store's life. See [`mod@format`] for how.
 #![forbid(unsafe_code)]
 
 mod cells;

@@ -3,7 +3,7 @@
 //! A batch starts at a block in every chunk it touches and is padded with zeros to the next block, so no block is ever
 //! written twice. Two batches may be in flight; they are counted in order, each after its own flush, since a flush that
 //! follows a failed one may falsely succeed. The journal is in one batch at a time, and never in one that another batch
-//! with a truncation it depends on runs beside: see [`crate::format`].
+//! with a truncation it depends on runs beside: see [`mod@crate::format`].
 
 use ionian_types::SEGMENTS_PER_SHARD_MAX;
 

@@ -59,7 +59,7 @@ impl Store {
         segment.update_durable();
     }
 
-    /// Of the journal nobody else knows how long it was: see [`crate::format`].
+    /// Of the journal nobody else knows how long it was: see [`mod@crate::format`].
     fn settle_journal(&mut self, start: &Start) {
         let index = self.journal_index();
         let base = self.superblock.durable.base[self.base_index(index)];
