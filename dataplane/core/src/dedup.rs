@@ -131,6 +131,8 @@ pub struct Dedup {
     sessions: Vec<Session>,
     free: Vec<u32>,
     clock: u64,
+    /// The position after the last record of any session that was forgotten for want of room.
+    forgotten: u64,
 }
 
 impl Dedup {
@@ -142,6 +144,7 @@ impl Dedup {
             sessions: Vec::with_capacity(64),
             free: Vec::new(),
             clock: 0,
+            forgotten: 0,
         }
     }
 
@@ -152,7 +155,7 @@ impl Dedup {
     }
 
     /// The session's index; it is made known if it was not. `None` when no room can be made: every session has a
-    /// connection.
+    /// connection, or was closed and must be remembered as such.
     pub fn open(
         &mut self,
         client: ClientId,
@@ -194,10 +197,22 @@ impl Dedup {
             .sessions
             .iter()
             .enumerate()
-            .filter(|(_, session)| session.conn.is_none())
+            .filter(|(_, session)| session.conn.is_none() && !session.tombstone)
             .min_by_key(|(_, session)| session.used)?;
+        let last = session
+            .runs
+            .back()
+            .map_or(0, |run| run.position + run.count);
+        self.forgotten = self.forgotten.max(last);
         self.by_key.remove(&(session.client, session.session));
         Some(index as u32)
+    }
+
+    /// Whether records at `from` or beyond may be of a session that was forgotten: then a session that is not known may
+    /// have been, and nothing may be promised about it.
+    #[must_use]
+    pub fn may_have_forgotten(&self, from: Lsn) -> bool {
+        self.forgotten > from.get()
     }
 
     /// A session by index.
@@ -277,6 +292,7 @@ impl Dedup {
         self.by_key.clear();
         self.sessions.clear();
         self.free.clear();
+        self.forgotten = 0;
     }
 
     /// Every session, for checkpoints and for walking connections.
@@ -301,6 +317,7 @@ impl Dedup {
         &self,
         writer: &mut ionian_wire::Writer<'_>,
     ) -> Result<(), ionian_wire::WireError> {
+        writer.field(self.forgotten)?;
         writer.field(self.by_key.len() as u32)?;
         for session in self.iter() {
             writer.field(session.client)?;
@@ -324,6 +341,7 @@ impl Dedup {
     /// Any [`ionian_wire::WireError`]; the set is then to be discarded.
     pub fn read(reader: &mut ionian_wire::Reader<'_>) -> Result<Self, ionian_wire::WireError> {
         let mut dedup = Self::new();
+        dedup.forgotten = reader.field()?;
         for _ in 0..reader.field::<u32>()? {
             let (client, session) = (reader.field()?, reader.field()?);
             let generation = reader.field()?;
@@ -436,6 +454,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_forgotten_is_known_to_be_so_and_a_closed_session_never_is() {
+        let mut dedup = Dedup::new();
+        for n in 0..SESSIONS_MAX as u32 {
+            let index = dedup.open(CLIENT, SessionNo::new(n), GENERATION).unwrap();
+            let at = Lsn::new(u64::from(n));
+            dedup.took(index, ClientSeq::ZERO, at, 1, ClientSeq::ZERO);
+        }
+        let closed = dedup.find(CLIENT, SessionNo::ZERO).unwrap();
+        dedup.get_mut(closed).unwrap().tombstone = true;
+        dedup.open(CLIENT, SessionNo::MAX, GENERATION).unwrap();
+        assert!(dedup.find(CLIENT, SessionNo::ZERO).is_some());
+        assert_eq!(dedup.find(CLIENT, SessionNo::new(1)), None);
+        assert!(dedup.may_have_forgotten(Lsn::new(1)));
+        assert!(!dedup.may_have_forgotten(Lsn::new(2)));
+    }
+
+    #[test]
     fn the_longest_idle_session_makes_room_but_a_connected_one_never_does() {
         let mut dedup = Dedup::new();
         for n in 0..SESSIONS_MAX as u32 {
@@ -448,6 +483,7 @@ mod tests {
                 .is_some()
         );
         assert_eq!(dedup.find(CLIENT, SessionNo::new(5)), None);
+        assert!(!dedup.may_have_forgotten(Lsn::ZERO), "it had no records");
         let index = dedup.find(CLIENT, SessionNo::new(1 << 20)).unwrap();
         dedup.get_mut(index).unwrap().conn = Some(ConnId::new(1));
         assert!(

@@ -72,7 +72,7 @@ impl Replica {
         // The set must have seen every record of the generation: those held now, and those trimmed after they were seen.
         let indexed =
             self.store.len(slot) >= span.close && self.dedup_covers(slot, span.open, span.close);
-        if indexed {
+        if indexed && !dedup.may_have_forgotten(span.open) {
             answer.outcome = FateOutcome::Never;
         }
     }
@@ -100,7 +100,12 @@ impl Replica {
             && self.is_member()
             && self.state.as_ref().is_some_and(|state| {
                 let segment = &state.segments[own.index()];
-                segment.is_open_in(close.generation) && segment.writer == self.config.inc
+                let dedup = &self.dedup[own.index()];
+                let may_answer = dedup.find(close.client, close.session).is_some()
+                    || !dedup.may_have_forgotten(segment.opened_at);
+                segment.is_open_in(close.generation)
+                    && segment.writer == self.config.inc
+                    && may_answer
             });
         if primary
             && let Some(index) =
