@@ -129,6 +129,7 @@ pub struct Leaf {
     trim: Gsn,
     edge_wanted_at: Option<Time>,
     sync_at: Time,
+    flushed_at: Time,
     conns: Vec<Kind>,
     close: Vec<ConnId>,
     items: Vec<UpItem>,
@@ -157,6 +158,7 @@ impl Leaf {
             trim: Gsn::ZERO,
             edge_wanted_at: None,
             sync_at: now,
+            flushed_at: now,
             conns: Vec::with_capacity(1024),
             close: Vec::new(),
             items: Vec::with_capacity(1024),
@@ -431,6 +433,7 @@ impl Leaf {
 
     /// Sends cuts to replicas, rounds to the root, and what time demands.
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
+        self.flushed_at = now;
         self.flush_cuts(out);
         self.flush_round(out);
         if now >= self.sync_at {
@@ -452,7 +455,12 @@ impl Leaf {
     /// When [`Self::flush`] must run even if nothing happens.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        self.sync_at.min(self.edge_wanted_at.unwrap_or(Time::FAR))
+        let deadline = self.sync_at.min(self.edge_wanted_at.unwrap_or(Time::FAR));
+        // What was due at the last flush waits for more than time.
+        if deadline <= self.flushed_at {
+            return self.flushed_at.after(self.config.retry);
+        }
+        deadline
     }
 
     fn flush_cuts(&mut self, out: &mut Outbox) {

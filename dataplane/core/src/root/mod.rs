@@ -144,6 +144,8 @@ pub struct Root {
     config: RootConfig,
     store: Store,
     granted: Option<RootEpoch>,
+    /// The last of the entries with which this life began: nothing is answered before it is committed.
+    begun: EntryNo,
     /// The log as of its last entry, and as of the entry before the first one in memory.
     state: LogState,
     base: LogState,
@@ -154,6 +156,7 @@ pub struct Root {
     pending: VecDeque<Pending>,
     children: Vec<Child>,
     cut_at: Time,
+    flushed_at: Time,
     last_cut_at: Option<Time>,
     sync_at: Time,
     controller: Option<ConnId>,
@@ -176,6 +179,7 @@ impl Root {
             config,
             store,
             granted: None,
+            begun: EntryNo::ZERO,
             state: LogState::default(),
             base: LogState::default(),
             log: EntryLog::new(EntryNo::ZERO),
@@ -185,6 +189,7 @@ impl Root {
             pending: VecDeque::with_capacity(config.inflight_max + 8),
             children: Vec::new(),
             cut_at: now,
+            flushed_at: now,
             last_cut_at: None,
             sync_at: now,
             controller: None,
@@ -312,6 +317,7 @@ impl Root {
 
     /// Cuts, commits, and sends everything that is committed.
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
+        self.flushed_at = now;
         self.cut(now);
         self.commit(now, out);
         self.flush_edges(out);
@@ -331,6 +337,10 @@ impl Root {
         }
         if let Some(at) = self.ceiling_asked_at {
             deadline = deadline.min(at.after(self.config.retry));
+        }
+        // What was due at the last flush waits for more than time.
+        if deadline <= self.flushed_at {
+            deadline = self.flushed_at.after(self.config.retry);
         }
         deadline
     }
@@ -407,6 +417,12 @@ impl Root {
             last_cut_at: self.last_cut_at,
             counters: self.counters,
         }
+    }
+
+    /// Whether this life may answer for the log. What an earlier life committed counts only once an entry of this one's
+    /// epoch follows it; an answer before that would deny positions that were acknowledged.
+    fn serves(&self) -> bool {
+        self.granted.is_some() && self.committed >= self.begun
     }
 
     fn kind(&self, conn: ConnId) -> Kind {

@@ -19,7 +19,7 @@ const BACKFILL_BYTES_MAX: usize = 256 * 1024;
 impl Root {
     /// ORDERING.md: only entries up to the commit index are ever served.
     pub(super) fn on_backfill(&mut self, conn: ConnId, body: &Backfill, out: &mut Outbox) {
-        if body.log != self.config.log || self.granted.is_none() {
+        if body.log != self.config.log || !self.serves() {
             return;
         }
         self.counters.backfills += 1;
@@ -94,7 +94,7 @@ impl Root {
     /// ORDERING.md: from the commit index after a confirmation round begun after the request. A group of one confirms by
     /// being alone: no other life can have been granted this log's epoch while this one answers its controller.
     pub(super) fn on_tail(&mut self, conn: ConnId, body: &Tail, out: &mut Outbox) {
-        if body.log != self.config.log || self.granted.is_none() {
+        if body.log != self.config.log || !self.serves() {
             return;
         }
         let answer = TailAnswer {
@@ -107,7 +107,7 @@ impl Root {
     }
 
     pub(super) fn on_locate(&mut self, conn: ConnId, body: &Locate, out: &mut Outbox) {
-        if body.log != self.config.log || self.granted.is_none() {
+        if body.log != self.config.log || !self.serves() {
             return;
         }
         let mut answer = LocateAnswer {
@@ -196,7 +196,7 @@ impl Root {
 
     /// ORDERING.md: trim is an entry of the cut log, monotone, never beyond the committed tail.
     pub(super) fn on_trim(&mut self, conn: ConnId, body: &TrimRequest, out: &mut Outbox) {
-        if body.log != self.config.log || self.granted.is_none() {
+        if body.log != self.config.log || !self.serves() {
             return;
         }
         let mut answer = TrimAnswer {

@@ -122,6 +122,7 @@ impl Root {
             }
         }
         self.committed_trim = self.state.trim;
+        self.begun = self.state.entry;
         true
     }
 }
