@@ -226,7 +226,7 @@ impl Replica {
                     from: loss.from,
                     to: loss.to,
                 });
-                self.losses.sort_unstable_by_key(|loss| loss.from);
+                normalize(&mut self.losses);
                 self.end_gsn = self.end_gsn.max(loss.end_gsn);
             }
             _ => return false,
@@ -281,7 +281,7 @@ impl Replica {
             }
             next = lost.to;
         }
-        losses.sort_unstable_by_key(|loss| loss.from);
+        normalize(losses);
     }
 
     /// The shard was opened anew after a declared loss: nothing of it is left.
@@ -429,6 +429,18 @@ impl Replica {
         }
         self.checkpoint = bytes;
     }
+}
+
+/// Sorted, and without overlaps: each life of a root that lost its cut log declares everything before it lost once more.
+fn normalize(losses: &mut Vec<GsnRange>) {
+    losses.sort_unstable_by_key(|loss| loss.from);
+    losses.dedup_by(|next, kept| {
+        let joins = next.from <= kept.to;
+        if joins {
+            kept.to = kept.to.max(next.to);
+        }
+        joins
+    });
 }
 
 impl Replica {

@@ -11,6 +11,9 @@ use super::apply::JOURNAL_SNAPSHOT;
 use crate::cutlog::ShardState;
 use crate::outbox::Outbox;
 
+/// Below this much room a copy is not worth sending.
+const COPY_ROOM_MIN: usize = 4096;
+
 /// Requests under way.
 #[derive(Debug)]
 pub(super) struct CatchUp {
@@ -133,13 +136,37 @@ impl Replica {
         self.catchup.copies_wanted = missing;
     }
 
+    /// A peer misses committed records. The newest request of a segment counts.
+    pub(super) fn on_copy_request(&mut self, peer: Slot, request: &CopyRequest) {
+        let slot = request.segment.slot.index();
+        if request.segment.shard == self.config.shard && slot < usize::from(self.config.replicas) {
+            self.peers[peer.index()].copies[slot] = Some(*request);
+        } else {
+            self.counters.unexpected += 1;
+        }
+    }
+
     /// ORDERING.md: serve Copy only for the entered epoch, positions held, committed.
-    pub(super) fn on_copy_request(
-        &mut self,
-        conn: ConnId,
-        request: &CopyRequest,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn flush_copy_answers(&mut self, out: &mut Outbox) {
+        for peer in 0..usize::from(self.config.replicas) {
+            let Some(conn) = self.peers[peer].conn else {
+                continue;
+            };
+            for slot in 0..usize::from(self.config.replicas) {
+                let Some(request) = self.peers[peer].copies[slot] else {
+                    continue;
+                };
+                if out.room(conn) < COPY_ROOM_MIN {
+                    break;
+                }
+                if self.answer_copy(conn, &request, out) {
+                    self.peers[peer].copies[slot] = None;
+                }
+            }
+        }
+    }
+
+    fn answer_copy(&mut self, conn: ConnId, request: &CopyRequest, out: &mut Outbox) -> bool {
         let slot = request.segment.slot;
         let mut answer = CopyData {
             segment: request.segment,
@@ -147,25 +174,20 @@ impl Replica {
             from: request.from,
             count: 0,
         };
-        let serves = request.segment.shard == self.config.shard
-            && slot.index() < usize::from(self.config.replicas)
-            && request.epoch == self.epoch()
-            && self.is_member();
-        if serves {
+        if request.epoch == self.epoch() && self.is_member() {
             let to = request
                 .to
                 .min(self.committed(slot))
                 .min(self.store.len(slot));
             if request.from < to {
-                let bytes_max = self.config.run_bytes_max;
+                let bytes_max = self.config.run_bytes_max.min(out.room(conn));
                 if let Fetch::Ready(run) = self.store.run(slot, request.from, to, bytes_max) {
                     answer.count = run.count;
-                    let _ = out.send_run(conn, &answer, run);
-                    return;
+                    return out.send_run(conn, &answer, run).is_ok();
                 }
             }
         }
-        let _ = out.send(conn, &answer, &[]);
+        out.send(conn, &answer, &[]).is_ok()
     }
 
     pub(super) fn on_copy_data(&mut self, now: Time, copy: &CopyData, records: &[u8]) {

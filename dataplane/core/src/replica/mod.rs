@@ -26,7 +26,7 @@ use ionian_types::{
     SEGMENTS_PER_SHARD_MAX, SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
-use ionian_wire::frame::{Hello, Message, Report, Role};
+use ionian_wire::frame::{CopyRequest, Hello, Message, Report, Role};
 
 use crate::cutlog::ShardState;
 use crate::dedup::Dedup;
@@ -131,10 +131,7 @@ impl ReplicaConfig {
 enum Kind {
     /// Not said yet, or not connected.
     Unknown,
-    Client {
-        client: ClientId,
-        session: SessionNo,
-    },
+    Client,
     Peer(Slot),
     Leaf,
     Root,
@@ -153,6 +150,9 @@ struct Peer {
     sent: Lsn,
     /// Tell the peer how much of its segment is held.
     have_due: bool,
+    /// What it asked for, per segment. Answered by `flush`: between replicas no message is answered at once, so that two
+    /// of them whose connection is full in both directions cannot wait for each other.
+    copies: [Option<CopyRequest>; SEGMENTS_PER_SHARD_MAX],
     /// When it was last connected.
     seen: Time,
 }
@@ -234,6 +234,7 @@ impl Replica {
             stream: None,
             sent: Lsn::ZERO,
             have_due: false,
+            copies: [None; SEGMENTS_PER_SHARD_MAX],
             seen: now,
         };
         let mut replica = Self {
@@ -327,15 +328,14 @@ impl Replica {
     /// A connection is gone.
     pub fn closed(&mut self, now: Time, conn: ConnId) {
         match self.kind(conn) {
-            Kind::Client { client, session } => {
+            Kind::Client => {
+                // A connection carries every session of its client, and its number will be another client's.
                 let own = self.config.slot.index();
-                if let Some(index) = self.dedup[own].find(client, session)
-                    && let Some(session) = self.dedup[own]
-                        .get_mut(index)
-                        .filter(|session| session.conn == Some(conn))
-                {
-                    session.conn = None;
-                }
+                self.dedup[own].for_each_mut(|_, session| {
+                    if session.conn == Some(conn) {
+                        session.conn = None;
+                    }
+                });
                 self.reads.retain(|read| read.conn != conn);
                 self.subscriptions
                     .retain(|subscription| subscription.conn != conn);
@@ -364,7 +364,7 @@ impl Replica {
     /// Handles one message. The edge has made sure that `conn` has room for the largest answer.
     pub fn handle(&mut self, now: Time, conn: ConnId, message: &Message<'_>, out: &mut Outbox) {
         match (message, self.kind(conn)) {
-            (Message::Append(append, records), Kind::Client { .. }) => {
+            (Message::Append(append, records), Kind::Client) => {
                 self.on_append(now, conn, append, records, out)
             }
             (Message::Replicate(body, records), Kind::Peer(slot)) => {
@@ -375,18 +375,16 @@ impl Replica {
             (Message::Have(body, _), Kind::Peer(slot)) => self.on_have(slot, body),
             (Message::Entries(body, tail), Kind::Root) => self.on_entries(now, body, tail),
             (Message::ShardSnapshot(body, tail), Kind::Root) => self.on_snapshot(now, body, tail),
-            (Message::CopyRequest(body, _), Kind::Peer(_)) => self.on_copy_request(conn, body, out),
+            (Message::CopyRequest(body, _), Kind::Peer(slot)) => self.on_copy_request(slot, body),
             (Message::CopyData(body, records), Kind::Peer(_)) => {
                 self.on_copy_data(now, body, records)
             }
-            (Message::Read(body, _), Kind::Client { .. }) => self.on_read(now, conn, body, out),
-            (Message::Subscribe(body, _), Kind::Client { .. }) => {
-                self.on_subscribe(conn, body, out)
-            }
-            (Message::SubCredit(body, _), Kind::Client { .. }) => self.on_credit(conn, body),
-            (Message::Unsubscribe(body, _), Kind::Client { .. }) => self.on_unsubscribe(conn, body),
-            (Message::Fate(body, _), Kind::Client { .. }) => self.on_fate(conn, body, out),
-            (Message::CloseSession(body, _), Kind::Client { .. }) => {
+            (Message::Read(body, _), Kind::Client) => self.on_read(now, conn, body, out),
+            (Message::Subscribe(body, _), Kind::Client) => self.on_subscribe(conn, body, out),
+            (Message::SubCredit(body, _), Kind::Client) => self.on_credit(conn, body),
+            (Message::Unsubscribe(body, _), Kind::Client) => self.on_unsubscribe(conn, body),
+            (Message::Fate(body, _), Kind::Client) => self.on_fate(conn, body, out),
+            (Message::CloseSession(body, _), Kind::Client) => {
                 self.on_close_session(conn, body, out)
             }
             (Message::Hello(hello, _), Kind::Unknown) => self.on_hello(now, conn, hello),
@@ -406,13 +404,7 @@ impl Replica {
             return;
         }
         match hello.role {
-            Role::Client => self.set_kind(
-                conn,
-                Kind::Client {
-                    client: hello.client,
-                    session: hello.session,
-                },
-            ),
+            Role::Client => self.set_kind(conn, Kind::Client),
             Role::Replica => {
                 let slot = hello.slot;
                 let is_peer = hello.shard == self.config.shard
@@ -434,6 +426,7 @@ impl Replica {
                     have: None,
                     stream: None,
                     have_due: true,
+                    copies: [None; SEGMENTS_PER_SHARD_MAX],
                     seen: now,
                     ..*peer
                 };
@@ -462,6 +455,7 @@ impl Replica {
         self.flush_seen();
         self.flush_acks(out);
         self.flush_replication(out);
+        self.flush_copy_answers(out);
         self.flush_report(now, out);
         if !self.reads.is_empty() {
             self.flush_reads(now, out);
