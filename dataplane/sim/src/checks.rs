@@ -13,6 +13,13 @@ use crate::process::{Machine, Place, ProcId};
 use crate::reference::{Content, Fresh};
 use crate::world::{Event, LIVENESS_NS, Phase, World};
 
+/// Whether the record at a position is on its way from the device, or trimmed by now: nothing to look at.
+fn is_away(store: &mut Store, slot: Slot, position: u64) -> bool {
+    let from = Lsn::new(position);
+    let found = store.run(slot, from, Lsn::new(position + 1), usize::MAX);
+    matches!(found, Fetch::Wait | Fetch::Trimmed)
+}
+
 /// The record at a position of a store: its generation and content.
 fn record_at(store: &mut Store, slot: Slot, position: u64) -> Option<(u64, Content)> {
     let from = Lsn::new(position);
@@ -41,8 +48,26 @@ impl World {
             return;
         };
         let status = root.status();
-        let mut next = self.history.reference.last + 1;
-        next = next.max(status.cut_log_first.get());
+        let last = self.history.reference.last;
+        let first = status.cut_log_first.get();
+        if status.commit.get() >= last && self.checked_roots.insert(proc) && last > 0 {
+            // Another life of the root: what was committed before stands, unless the class lost it.
+            if self.plan.class.is_flushed() && first > last + 1 {
+                return self
+                    .history
+                    .fail(|| format!("O1: the cut log begins at {first}, {last} was committed"));
+            }
+            for number in first..=last {
+                let known = self.history.reference.entries.get(&number);
+                let same = root.committed_entry(EntryNo::new(number)) == known.map(Vec::as_slice);
+                if !same {
+                    return self
+                        .history
+                        .fail(|| format!("O1: entry {number} changed with the root's life"));
+                }
+            }
+        }
+        let mut next = (last + 1).max(first);
         while next <= status.commit.get() {
             let Some(bytes) = root.committed_entry(EntryNo::new(next)) else {
                 return self
@@ -88,6 +113,9 @@ impl World {
                 format!("O3: {run:?} was committed while the member in slot {slot} holds {durable} at the class")
             });
             for position in run.from..run.to {
+                if is_away(replica.store_mut(), run.slot, position) {
+                    continue;
+                }
                 let gsn = run.gsn + (position - run.from);
                 match record_at(replica.store_mut(), run.slot, position) {
                     Some((generation, content)) => {
@@ -248,6 +276,9 @@ impl World {
                     first.max(end.saturating_sub(16))
                 };
                 for position in from..end {
+                    if is_away(replica.store_mut(), index, position) {
+                        continue;
+                    }
                     let key = (
                         shard,
                         slot as u8,

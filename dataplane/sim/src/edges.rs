@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use ionian_control_core::{ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec};
 use ionian_core::client::{Client, ClientConfig};
-use ionian_core::edge::{self, Join, Speaker, Step, Target};
+use ionian_core::edge::{self, Speaker, Step, Target};
 use ionian_core::leaf::{Leaf, LeafConfig};
 use ionian_core::replica::{Replica, ReplicaConfig};
 use ionian_core::root::{Root, RootConfig};
-use ionian_store::{Store, StoreConfig};
-use ionian_types::{ClientId, ClusterId, ConnId, Inc, Nanos, OrderingMode, ShardId, Slot, Time};
+use ionian_store::Store;
+use ionian_types::{ClientId, ConnId, Inc, Nanos, OrderingMode, ShardId, Slot, Time};
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::{DirectoryRequest, Message, Role};
 
@@ -20,7 +20,7 @@ use crate::world::{CLUSTER, Event, LOG, Phase, World};
 /// Flushes in a row that still send something; more means that a machine sends for ever.
 const FLUSHES_MAX: u32 = 4096;
 
-const fn role(place: Place) -> Role {
+pub(crate) const fn role(place: Place) -> Role {
     match place {
         Place::Controller => Role::Controller,
         Place::Root => Role::Root,
@@ -30,7 +30,7 @@ const fn role(place: Place) -> Role {
     }
 }
 
-const fn shard_slot(place: Place) -> (ShardId, Slot) {
+pub(crate) const fn shard_slot(place: Place) -> (ShardId, Slot) {
     match place {
         Place::Replica(shard, slot) => (ShardId::new(shard), Slot::new(slot)),
         _ => (ShardId::ZERO, Slot::ZERO),
@@ -53,7 +53,6 @@ impl World {
             return;
         }
         let proc = self.procs.len();
-        let (shard, slot) = shard_slot(place);
         let mut dials = BTreeMap::new();
         let process = match place {
             Place::Controller => {
@@ -82,24 +81,7 @@ impl World {
                     None,
                 )
             }
-            _ => {
-                let last_inc = self.last_inc.get(&place).copied().unwrap_or(Inc::ZERO);
-                let own = edge::Place {
-                    cluster: ClusterId::default(),
-                    node: self.node(place),
-                    role: role(place),
-                    log: LOG,
-                    shard,
-                    slot,
-                };
-                let join = Join::new(own, last_inc, false, proc as u64 * 1_000_000);
-                for target in
-                    edge::dials(role(place), slot).filter(|target| *target == Target::Controller)
-                {
-                    dials.insert(Peer::Node(target), None);
-                }
-                Process::new(place, Machine::None, Some(join))
-            }
+            _ => Process::new(place, Machine::None, None),
         };
         self.procs.push(process);
         self.by_place.insert(place, proc);
@@ -108,6 +90,16 @@ impl World {
             self.after(after, Event::Dial(proc, peer));
         }
         self.procs[proc].dials = dials;
+        match place {
+            Place::Root | Place::Replica(..) if self.plan.class.is_flushed() => {
+                self.start_store(proc);
+            }
+            Place::Controller | Place::Client(_) => {}
+            _ => {
+                let last_inc = self.last_inc.get(&place).copied().unwrap_or(Inc::ZERO);
+                self.join(proc, last_inc, false);
+            }
+        }
         if matches!(place, Place::Client(_)) {
             self.after(1_000_000, Event::Act(proc));
         }
@@ -157,37 +149,38 @@ impl World {
         let node = self.node(place);
         let (shard, slot) = shard_slot(place);
         self.last_inc.insert(place, inc);
-        let store = |segments, shard| {
-            let chunk = self.plan.chunk_bytes;
-            Store::new(StoreConfig {
-                chunk_bytes: chunk,
-                memory_bytes_max: 64 << 20,
-                extent_bytes: u64::from(chunk) * 4,
-                ..StoreConfig::new(CLUSTER, node, LOG, shard, segments, self.plan.class)
-            })
+        // The last one that registered is where the others connect, even if it was started before another one.
+        self.by_place.insert(place, proc);
+        let store = match self.procs[proc].store.take() {
+            Some(mut store) => {
+                store.set_inc(inc);
+                Some(*store)
+            }
+            None if place == Place::Leaf => None,
+            None => Some(Store::new(self.store_config(place))),
         };
         let now = self.now;
-        self.procs[proc].machine = match place {
-            Place::Root => {
+        self.procs[proc].machine = match (place, store) {
+            (Place::Root, Some(store)) => {
                 let config = RootConfig {
                     cut_interval: Nanos::from_us(self.plan.cut_interval_us),
                     ..RootConfig::new(CLUSTER, node, inc, LOG, self.plan.class)
                 };
-                Machine::Root(Box::new(Root::new(config, store(0, ShardId::MAX), now)))
+                Machine::Root(Box::new(Root::new(config, store, now)))
             }
-            Place::Leaf => Machine::Leaf(Box::new(Leaf::new(
-                LeafConfig::new(CLUSTER, node, inc, LOG),
-                now,
-            ))),
-            _ => {
+            (Place::Replica(..), Some(store)) => {
                 let config = ReplicaConfig {
                     run_bytes_max: 16 << 10,
                     cuts_ready: 1,
+                    checkpoint_every: self.plan.checkpoint_every,
                     ..ReplicaConfig::new(CLUSTER, node, inc, LOG, shard, slot, self.plan.replicas)
                 };
-                let store = store(self.plan.replicas, shard);
                 Machine::Replica(Box::new(Replica::new(config, store, now)))
             }
+            _ => Machine::Leaf(Box::new(Leaf::new(
+                LeafConfig::new(CLUSTER, node, inc, LOG),
+                now,
+            ))),
         };
         for target in edge::dials(role(place), slot).filter(|target| *target != Target::Controller)
         {
@@ -387,6 +380,7 @@ impl World {
                 break;
             }
         }
+        self.run_disk(proc);
         self.close_unwanted(proc);
         self.dial_wanted(proc);
         let process = &mut self.procs[proc];

@@ -30,6 +30,7 @@ impl World {
             Fault::Partition => self.partition(),
             Fault::Slow => self.slow(),
             Fault::Lossy => self.plan.network == Network::Datagram,
+            Fault::SlowDisk => self.slow_disk(),
         };
         self.faults[fault.index()] += u64::from(done);
     }
@@ -38,6 +39,9 @@ impl World {
     pub(crate) fn kill(&mut self, proc: ProcId) {
         if !core::mem::replace(&mut self.procs[proc].alive, false) {
             return;
+        }
+        if let Some(disk) = self.disks.get_mut(&self.procs[proc].place) {
+            disk.crash(&mut self.rng_disk);
         }
         let ends: Vec<_> = self.procs[proc].conns.iter().flatten().copied().collect();
         for end in ends {
@@ -135,7 +139,8 @@ impl World {
         };
         let place = self.procs[proc].place;
         let bears = match place {
-            Place::Replica(shard, _) => self.plan.class.is_flushed() || self.is_whole(shard),
+            // A data directory has one process at a time.
+            Place::Replica(shard, _) => !self.plan.class.is_flushed() && self.is_whole(shard),
             Place::Leaf => true,
             // A second controller, client, or D0 root is another matter.
             _ => false,
@@ -203,12 +208,25 @@ impl World {
         true
     }
 
+    fn slow_disk(&mut self) -> bool {
+        let places: Vec<Place> = self.disks.keys().copied().collect();
+        if places.is_empty() {
+            return false;
+        }
+        let place = self.rng_fault.pick(&places);
+        let span = self.rng_fault.range(5_000_000, 100_000_000);
+        self.slow_disks
+            .insert(place, Time::from_ns(self.now.as_ns() + span));
+        true
+    }
+
     /// Nothing bad happens from now on.
     pub(crate) fn heal(&mut self) {
         self.phase = Phase::Healed;
         self.healed_at = self.now;
         self.cut_off.clear();
         self.slow.clear();
+        self.slow_disks.clear();
         for proc in 0..self.procs.len() {
             if self.procs[proc].paused_until > self.now {
                 self.procs[proc].paused_until = self.now;

@@ -252,9 +252,10 @@ impl History {
             Some(None) => {
                 // No member that held it was alive when it was committed; what is seen first is what it is.
                 let before = self.ops.get(id as usize).map(|op| op.gsn);
-                self.check(before == Some(None), || {
-                    format!("O8: {how} saw append {id} at {gsn}, it stands at {before:?}")
-                });
+                self.check(
+                    matches!(before, Some(at) if at.is_none_or(|at| at == gsn)),
+                    || format!("O8: {how} saw append {id} at {gsn}, it stands at {before:?}"),
+                );
                 if let Some(op) = self.ops.get_mut(id as usize) {
                     op.gsn = Some(gsn);
                 }

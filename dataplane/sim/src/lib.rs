@@ -12,6 +12,8 @@
 
 pub mod app;
 mod checks;
+mod devices;
+pub mod disk;
 mod edges;
 mod faults;
 pub mod history;

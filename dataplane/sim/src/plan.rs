@@ -41,10 +41,12 @@ pub enum Fault {
     Slow,
     /// Datagrams are lost, repeated, reordered and damaged. Datagram network only.
     Lossy,
+    /// A device is slow for a while. Flushed classes only.
+    SlowDisk,
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 12] = [
+pub const FAULTS: [Fault; 13] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -57,6 +59,7 @@ pub const FAULTS: [Fault; 12] = [
     Fault::Partition,
     Fault::Slow,
     Fault::Lossy,
+    Fault::SlowDisk,
 ];
 
 impl Fault {
@@ -99,6 +102,8 @@ pub struct Plan {
     pub outstanding_max: u32,
     /// Whether clients trim.
     pub trims: bool,
+    /// Entries in a replica's journal between two checkpoints (flushed classes).
+    pub checkpoint_every: u64,
     /// The least time between two cuts.
     pub cut_interval_us: u64,
     /// Nanoseconds before the first fault.
@@ -127,6 +132,7 @@ impl Plan {
             think_ns: 300_000,
             outstanding_max: 64,
             trims: false,
+            checkpoint_every: 1 << 17,
             cut_interval_us: 0,
             warm_up_ns: 30_000_000,
             fault_ns: 100_000_000,
@@ -142,6 +148,9 @@ impl Plan {
         let mut plan = Self::calm();
         if rng.permille(250) {
             plan.network = Network::Datagram;
+        } else if rng.permille(400) {
+            plan.class = Durability::D1;
+            plan.checkpoint_every = rng.pick(&[20, 200, 1 << 17]);
         }
         plan.clients = rng.range(2, 4) as u32;
         plan.buffer_bytes = rng.pick(&[5 << 10, 12 << 10, 64 << 10, 1 << 20]);
@@ -168,6 +177,7 @@ impl Plan {
             };
             let fits = match fault {
                 Fault::Lossy => plan.network == Network::Datagram,
+                Fault::SlowDisk => plan.class.is_flushed(),
                 _ => true,
             };
             if rng.permille(odds) && fits {

@@ -9,6 +9,7 @@ use ionian_core::leaf::Leaf;
 use ionian_core::outbox::{Outbox, OutboxLimits};
 use ionian_core::replica::Replica;
 use ionian_core::root::Root;
+use ionian_store::Store;
 use ionian_types::{ConnId, ShardId, Slot, Time};
 
 use crate::app::App;
@@ -94,6 +95,10 @@ pub struct Process {
     pub paused_until: Time,
     /// What it runs.
     pub machine: Machine,
+    /// Its store was recovered: an earlier life left its state.
+    pub has_data: bool,
+    /// The store of a machine that is still to be made.
+    pub store: Option<Box<Store>>,
     /// How it takes its place (root, leaf, replica).
     pub join: Option<Join>,
     /// Its outbox.
@@ -125,6 +130,8 @@ impl Process {
             alive: true,
             paused_until: Time::ZERO,
             machine,
+            has_data: false,
+            store: None,
             join,
             out: Outbox::new(limits),
             conns: Vec::new(),
@@ -133,6 +140,15 @@ impl Process {
             flush_pending: false,
             timer_at: Time::FAR,
             missed: Vec::new(),
+        }
+    }
+
+    /// The store of the process, if it has one.
+    pub fn store_mut(&mut self) -> Option<&mut Store> {
+        match &mut self.machine {
+            Machine::Root(root) => Some(root.store_mut()),
+            Machine::Replica(replica) => Some(replica.store_mut()),
+            _ => self.store.as_deref_mut(),
         }
     }
 

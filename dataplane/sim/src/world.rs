@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ionian_core::edge::Target;
 use ionian_types::{ClusterId, ConnId, Inc, LogId, NodeId, Time};
 
+use crate::disk::Disk;
 use crate::history::{History, Seen};
 use crate::net::Link;
 use crate::plan::{FAULTS, Fault, Plan};
@@ -46,6 +47,8 @@ pub enum Event {
     Act(ProcId),
     /// A paused process goes on.
     Wake(ProcId),
+    /// An operation of a process's device completes.
+    Disk(ProcId, u64),
     /// The controller's snapshot is durable.
     Persisted(ProcId, u64, Vec<u8>),
     /// A fault begins.
@@ -158,6 +161,10 @@ pub struct World {
     pub last_inc: BTreeMap<Place, Inc>,
     /// The controller's durable snapshot.
     pub controller_disk: Option<Vec<u8>>,
+    /// The devices of roots and replicas.
+    pub disks: BTreeMap<Place, Disk>,
+    /// Places whose devices are slow until then.
+    pub slow_disks: BTreeMap<Place, Time>,
     /// Places that cannot reach each other.
     pub cut_off: BTreeSet<(Place, Place)>,
     /// Places between which messages are slow.
@@ -169,9 +176,11 @@ pub struct World {
     pub(crate) rng_net: Rng,
     pub(crate) rng_fault: Rng,
     pub(crate) rng_proc: Rng,
+    pub(crate) rng_disk: Rng,
     queue: BTreeMap<(Time, u64), Event>,
     sequence: u64,
     hash: u64,
+    pub(crate) checked_roots: BTreeSet<ProcId>,
     pub(crate) events: u64,
     pub(crate) healed_at: Time,
     pub(crate) scratch: Vec<(ConnId, Vec<u8>)>,
@@ -191,6 +200,8 @@ impl World {
             phase: Phase::Storm,
             last_inc: BTreeMap::new(),
             controller_disk: None,
+            disks: BTreeMap::new(),
+            slow_disks: BTreeMap::new(),
             cut_off: BTreeSet::new(),
             slow: BTreeSet::new(),
             faults: [0; FAULTS.len()],
@@ -198,9 +209,11 @@ impl World {
             rng_net: Rng::stream(seed, "net"),
             rng_fault: Rng::stream(seed, "fault"),
             rng_proc: Rng::stream(seed, "proc"),
+            rng_disk: Rng::stream(seed, "disk"),
             queue: BTreeMap::new(),
             sequence: 0,
             hash: seed,
+            checked_roots: BTreeSet::new(),
             events: 0,
             healed_at: Time::ZERO,
             scratch: Vec::new(),
@@ -320,6 +333,7 @@ impl World {
             Event::Act(proc) => self.act(proc),
             Event::Wake(proc) => self.wake(proc),
             Event::Persisted(proc, version, bytes) => self.persisted(proc, version, bytes),
+            Event::Disk(proc, token) => self.disk_done(proc, token),
             Event::Fault(fault) => self.fault(fault),
             Event::Mend(a, b) => {
                 self.cut_off.remove(&(a, b));
@@ -338,7 +352,7 @@ impl World {
             | Event::Timer(proc, _)
             | Event::Act(proc)
             | Event::Dial(proc, _) => *proc,
-            Event::Persisted(proc, ..) => *proc,
+            Event::Persisted(proc, ..) | Event::Disk(proc, _) => *proc,
             Event::Arrive(link, side) | Event::Datagram(link, side, _) => {
                 self.links[*link].ends[1 - side].proc
             }
@@ -370,6 +384,7 @@ impl World {
             | Event::Timer(..)
             | Event::Flush(_)
             | Event::Act(_)
+            | Event::Disk(..)
             | Event::Look => {}
             Event::Dial(proc, peer) => println!("{at:>9} dial {:?} -> {peer:?}", who(*proc)),
             Event::Closed(link, side) => println!(
