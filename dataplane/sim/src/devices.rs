@@ -34,7 +34,7 @@ impl World {
             journal_chunk_bytes: 16 << 10,
             journal_extent_bytes: 64 << 10,
             journal_bytes_max: 16 << 20,
-            entropy: self.rng_disk.next(),
+            entropy: self.rng_disk.draw(),
             ..config
         }
     }

@@ -1,6 +1,7 @@
 //! The edge of every process: makes machines, hands them messages and time, carries what they say.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use ionian_control_core::{ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec};
 use ionian_core::client::{Client, ClientConfig};
@@ -418,8 +419,8 @@ impl World {
         };
         let wanted: Vec<Peer> = client.wanted_peers().map(Peer::Client).collect();
         for peer in wanted {
-            if !self.procs[proc].dials.contains_key(&peer) {
-                self.procs[proc].dials.insert(peer, None);
+            if let Entry::Vacant(place) = self.procs[proc].dials.entry(peer) {
+                place.insert(None);
                 self.after(0, Event::Dial(proc, peer));
             }
         }

@@ -10,13 +10,13 @@ impl Rng {
     pub fn stream(seed: u64, name: &str) -> Self {
         let mut rng = Self(seed ^ 0x6a09_e667_f3bc_c908);
         for byte in name.bytes() {
-            rng.0 = rng.next() ^ u64::from(byte);
+            rng.0 = rng.draw() ^ u64::from(byte);
         }
         rng
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Rng {
 
     /// A number from 0 to `end` - 1; 0 when `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        if end == 0 { 0 } else { self.next() % end }
+        if end == 0 { 0 } else { self.draw() % end }
     }
 
     /// A number from `from` to `to` - 1.

@@ -156,10 +156,10 @@ impl World {
                 return;
             }
         }
-        if let Some(sessions) = &self.links[link].sessions {
-            if sessions[1 - side].has_held() {
-                self.resume_session(link, 1 - side);
-            }
+        if let Some(sessions) = &self.links[link].sessions
+            && sessions[1 - side].has_held()
+        {
+            self.resume_session(link, 1 - side);
         }
     }
 
@@ -208,12 +208,12 @@ impl World {
         process.conns[end.conn.index()] = None;
         let peer = process.peer_of.remove(&end.conn);
         self.lost(end.proc, end.conn, peer);
-        if let Some(peer) = peer {
-            if let Some(dialled) = self.procs[end.proc].dials.get_mut(&peer) {
-                *dialled = None;
-                let pause = self.rng_net.range(100_000, 10_000_000);
-                self.after(pause, Event::Dial(end.proc, peer));
-            }
+        if let Some(peer) = peer
+            && let Some(dialled) = self.procs[end.proc].dials.get_mut(&peer)
+        {
+            *dialled = None;
+            let pause = self.rng_net.range(100_000, 10_000_000);
+            self.after(pause, Event::Dial(end.proc, peer));
         }
     }
 
