@@ -212,6 +212,7 @@ impl Directory {
         let inc = Inc::new(self.state.next_inc);
         self.state.next_inc += 1;
         let place = self.state.place_mut(key).expect("the place was found");
+        let last = place.inc;
         place.inc = inc;
         place.up = true;
         address.clone_into(&mut place.address);
@@ -232,6 +233,15 @@ impl Directory {
         }
         if matches!(key, PlaceKey::Root(_)) {
             self.decide(now, grant, Why::Registered);
+        }
+        // A life that is still connected is told at once: nothing else might make it let go of its peers.
+        let before = self.bindings.get(&key).map(|binding| binding.conn);
+        if let Some(before) = before.filter(|before| *before != conn) {
+            let refusal = Refusal::Replaced {
+                place: place_name(key),
+                inc: last,
+            };
+            self.refuse(before, 0, &refusal);
         }
         self.bind(now, key, conn, Some(request.request));
         Ok(inc)
