@@ -17,6 +17,7 @@ mod mailbox;
 mod pin;
 mod plan;
 mod profile;
+mod quiet;
 mod reactor;
 mod timers;
 mod topology;
@@ -27,6 +28,7 @@ pub use mailbox::{MailboxReceiver, MailboxSender, mailbox};
 pub use pin::{PinError, Priority, PriorityOutcome, pin_current_thread, set_priority};
 pub use plan::{Assignment, CorePlan, Placement, PlanOptions, assign};
 pub use profile::{NicProfile, ProfileError, RunState, Setting, Status, builtin_profiles};
+pub use quiet::{ForbidError, exit_now, forbid_system_calls};
 pub use reactor::{
     IdlePolicy, JoinError, Poller, Reactor, ReactorCounter, ReactorHandle, ReactorOptions,
     ReactorStart, StopHandle, WakeHandle,

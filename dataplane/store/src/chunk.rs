@@ -1,7 +1,9 @@
 //! Chunks: bytes in memory with the table of where each entry starts, what is known of them on the device, and the pool
 //! that their memory comes from.
 //!
-//! The pool makes memory on demand up to a limit and never frees any, so that steady state allocates nothing.
+//! The pool makes memory on demand up to a limit and never frees any, so that steady state allocates nothing. That of the
+//! journal makes all of it at once: it fills and empties so slowly, from checkpoint to checkpoint, that no warm-up would
+//! reach its steady state.
 
 use crate::format::{Framing, Place};
 use crate::op::FileNo;
@@ -93,6 +95,14 @@ impl Pool {
         }
     }
 
+    /// The same pool with all its memory made: address space only, until it is written.
+    pub(crate) fn filled(mut self) -> Self {
+        while let Some(buf) = self.make() {
+            self.free.push(buf);
+        }
+        self
+    }
+
     /// A chunk with an empty table and bytes of any content.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<ChunkBuf> {
@@ -131,7 +141,7 @@ impl Pool {
         self.made_max
     }
 
-    /// Bytes of memory in chunks, free ones included.
+    /// Bytes of memory in chunks, free ones and never written ones included.
     pub(crate) fn resident_bytes(&self) -> u64 {
         self.made as u64 * self.chunk_bytes as u64
     }

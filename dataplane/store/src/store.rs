@@ -156,7 +156,8 @@ impl Store {
             state: StoreState::Starting,
             streams: (0..config.segments).map(segment).chain([journal]).collect(),
             pool: Pool::new(Framing::Records, config.chunk_bytes, pool_max),
-            journal_pool: Pool::new(Framing::Journal, config.journal_chunk_bytes, journal_max),
+            journal_pool: Pool::new(Framing::Journal, config.journal_chunk_bytes, journal_max)
+                .filled(),
             device: Device::new(&config, pool_max),
             superblock: SuperTask::new(&config),
             checkpoint: CheckpointTask::default(),

@@ -5,7 +5,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The system's allocator, counting every call that may allocate.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,8 +13,28 @@ pub struct CountingAllocator;
 
 static ALL: AtomicU64 = AtomicU64::new(0);
 
+/// Threads told apart in one process.
+const THREADS_MAX: usize = 1024;
+
+/// What one thread has allocated.
+struct Thread {
+    /// The system's number for it; 0 for nobody.
+    id: AtomicU64,
+    count: AtomicU64,
+}
+
+static THREADS: [Thread; THREADS_MAX] = [const {
+    Thread {
+        id: AtomicU64::new(0),
+        count: AtomicU64::new(0),
+    }
+}; THREADS_MAX];
+static THREADS_SEEN: AtomicUsize = AtomicUsize::new(0);
+
 thread_local! {
     static OWN: Cell<u64> = const { Cell::new(0) };
+    /// This thread's place in the table.
+    static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 impl CountingAllocator {
@@ -29,16 +49,47 @@ impl CountingAllocator {
     pub fn thread_count() -> u64 {
         OWN.with(Cell::get)
     }
+
+    /// Allocations so far of the thread that the system knows by this number. Threads beyond the first 1024 of a process
+    /// count together, with every one of them.
+    #[must_use]
+    pub fn count_of(thread: u32) -> u64 {
+        let last = &THREADS[THREADS_MAX - 1];
+        let own = |entry: &&Thread| entry.id.load(Ordering::Relaxed) == u64::from(thread);
+        let entry = THREADS[..THREADS_MAX - 1].iter().find(own);
+        entry.unwrap_or(last).count.load(Ordering::Relaxed)
+    }
 }
 
 fn note() {
     ALL.fetch_add(1, Ordering::Relaxed);
     // A thread that is ending may allocate after its locals are gone; the total has it.
     let _ = OWN.try_with(|own| own.set(own.get() + 1));
+    let place = PLACE.try_with(|place| {
+        let at = place.get().unwrap_or_else(enter);
+        place.set(Some(at));
+        at
+    });
+    let place = place.unwrap_or(THREADS_MAX - 1);
+    THREADS[place].count.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Gives the calling thread a place in the table.
+#[cold]
+fn enter() -> usize {
+    let at = THREADS_SEEN
+        .fetch_add(1, Ordering::Relaxed)
+        .min(THREADS_MAX - 1);
+    // SAFETY: the call takes nothing and cannot fail.
+    let id = unsafe { libc::gettid() };
+    THREADS[at]
+        .id
+        .store(u64::from(id.unsigned_abs()), Ordering::Relaxed);
+    at
 }
 
 // SAFETY: every call goes to the system's allocator unchanged, and counting neither allocates nor unwinds: the counters
-// are a static and a thread local that is initialised at compile time and has nothing to drop.
+// are statics and thread locals that are initialised at compile time and have nothing to drop.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();

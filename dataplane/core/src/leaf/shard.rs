@@ -38,6 +38,13 @@ pub(super) struct MemberSlot {
     reported_at: Option<Time>,
 }
 
+impl MemberSlot {
+    /// Time since its last report; the longest there is before the first.
+    fn age(&self, now: Time) -> Nanos {
+        self.reported_at.map_or(Nanos(u64::MAX), |at| now.since(at))
+    }
+}
+
 /// A cut of this shard that waits to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PendingCut {
@@ -274,66 +281,58 @@ impl Shard {
         log: ionian_types::LogId,
         now: Time,
     ) -> (ShardStatus, [u8; 16 * SEGMENTS_PER_SHARD_MAX], usize) {
-        let row = self.status(now);
         let mut tail = [0u8; 16 * SEGMENTS_PER_SHARD_MAX];
         let mut writer = Writer::new(&mut tail);
-        for (_, age, _) in &row.members {
+        for member in &self.members {
             // The tail has room for the largest shard.
-            let _ = writer.field(age.0 / 1_000);
+            let _ = writer.field(member.age(now).0 / 1_000);
             let _ = writer.field(0u64);
         }
         let used = writer.len();
-        self.told = Some((now, row.whole, self.regressed()));
+        let whole = self.is_held();
+        self.told = Some((now, whole, self.regressed()));
         let status = ShardStatus {
             log,
             shard: self.shard,
             epoch: self.epoch,
-            whole: row.whole,
+            whole,
             ready: false,
             regressed: self.regressed(),
-            slowest: row.slowest.0.get(),
+            slowest: self.slowest().0.get(),
             members: self.members.len() as u8,
         };
         (status, tail, used)
     }
 
     pub(super) fn status(&self, now: Time) -> ShardStatusRow {
-        let count = self.members.len();
-        let whole =
-            (0..count).all(|segment| self.length(segment, NONE) >= self.start_lens[segment]);
-        let sum = |member: &MemberSlot| {
-            member.lens[..count]
-                .iter()
-                .map(|len| len.get())
-                .sum::<u64>()
+        let row = |member: &MemberSlot| {
+            let counts = member.reported_at.is_some() && !member.regressed;
+            (member.node, member.age(now), counts)
         };
-        let slowest = (0..count)
-            .min_by_key(|slot| {
-                (
-                    self.members[*slot].reported_at.is_some(),
-                    sum(&self.members[*slot]),
-                )
-            })
-            .unwrap_or(0);
         ShardStatusRow {
             shard: self.shard,
             epoch: self.epoch,
-            whole,
-            slowest: (Slot::new(slowest as u8), self.members[slowest].node),
-            members: self
-                .members
-                .iter()
-                .map(|member| {
-                    let age = member
-                        .reported_at
-                        .map_or(Nanos(u64::MAX), |at| now.since(at));
-                    (
-                        member.node,
-                        age,
-                        member.reported_at.is_some() && !member.regressed,
-                    )
-                })
-                .collect(),
+            whole: self.is_held(),
+            slowest: self.slowest(),
+            members: self.members.iter().map(row).collect(),
         }
+    }
+
+    /// Whether the quorum holds every committed length.
+    fn is_held(&self) -> bool {
+        (0..self.members.len())
+            .all(|segment| self.length(segment, NONE) >= self.start_lens[segment])
+    }
+
+    /// The slot that holds the shard back most, with its node.
+    fn slowest(&self) -> (Slot, NodeId) {
+        let count = self.members.len();
+        let held = |slot: &usize| {
+            let member = &self.members[*slot];
+            let sum: u64 = member.lens[..count].iter().map(|len| len.get()).sum();
+            (member.reported_at.is_some(), sum)
+        };
+        let slowest = (0..count).min_by_key(held).unwrap_or(0);
+        (Slot::new(slowest as u8), self.members[slowest].node)
     }
 }
