@@ -13,6 +13,7 @@ pub mod dedup;
 pub mod edge;
 pub mod index;
 pub mod leaf;
+pub mod mode;
 pub mod outbox;
 pub mod replica;
 pub mod root;
