@@ -1,6 +1,8 @@
 //! A gsn is a pure function of the entries: the root's answers, the cuts that replicas apply, their acks and their reads
 //! all agree with a reference that knows nothing but the raw entries. 10,000 cases; machines wired by hand, no network.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::collections::VecDeque;
