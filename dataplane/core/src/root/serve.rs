@@ -124,6 +124,10 @@ impl Root {
             entry: self.committed,
         };
         self.locate(body.gsn, &mut answer);
+        if answer.status == LocateStatus::Lost && !self.pending.is_empty() {
+            // The loss may be above the commit index. The client asks again.
+            return;
+        }
         let _ = out.send(conn, &answer, &[]);
     }
 
