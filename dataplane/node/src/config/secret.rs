@@ -266,13 +266,13 @@ mod tests {
         assert_eq!(Secret::load(&file).unwrap(), Secret::new([2; SECRET_BYTES]));
         let own = folder.path().join("own");
         fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
-        let refused = Secret::new([3; SECRET_BYTES])
-            .publish(&file)
-            .unwrap_err()
+        let refused = Secret::new([3; SECRET_BYTES]).publish(&file).unwrap_err();
+        let cause = std::error::Error::source(&refused)
+            .expect("the system's answer")
             .to_string();
         assert!(
-            refused.contains("is not a folder of this user alone"),
-            "{refused}"
+            cause.contains("is not a folder of this user alone"),
+            "{cause}"
         );
     }
 
