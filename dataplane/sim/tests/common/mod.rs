@@ -86,7 +86,8 @@ pub(crate) fn store(shard: ShardId, segments: u8) -> Store {
         chunk_bytes: 4096,
         extent_bytes: 4096,
         block_bytes: 512,
-        memory_bytes_max: 1 << 20,
+        memory_bytes_max: 256 << 10,
+        journal_bytes_max: 16 << 10,
         journal_chunk_bytes: 4096,
         journal_extent_bytes: 4096,
         ..StoreConfig::new(
