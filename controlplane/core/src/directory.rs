@@ -232,7 +232,7 @@ impl Directory {
         Ok(id)
     }
 
-    /// A connection is there. The directory greets it; the peer says who it is by [`Hello`] or `Register`.
+    /// A connection is there. The directory greets it; the peer says who it is by `Hello` or `Register`.
     pub fn connected(&mut self, conn: ConnId) {
         self.conns.insert(conn, Conn::default());
     }
