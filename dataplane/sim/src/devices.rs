@@ -26,14 +26,14 @@ impl World {
         );
         StoreConfig {
             chunk_bytes: chunk,
-            memory_bytes_max: 48 << 20,
+            memory_bytes_max: 24 << 20,
             extent_bytes: u64::from(chunk) * 4,
             disk_bytes_max: 256 << 20,
             block_bytes: 512,
             write_bytes_max: 64 << 10,
             journal_chunk_bytes: 16 << 10,
             journal_extent_bytes: 64 << 10,
-            journal_bytes_max: 4 << 20,
+            journal_bytes_max: 2 << 20,
             entropy: self.rng_disk.draw(),
             ..config
         }

@@ -13,6 +13,7 @@ use ionian_store::Store;
 use ionian_types::{ClientId, ConnId, Inc, Nanos, OrderingMode, ShardId, Slot, Time};
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::{DirectoryRequest, Message, Role};
+use ionian_wire::record::RECORD_ENCODED_BYTES_MAX;
 
 use crate::app::{App, Tap};
 use crate::process::{Machine, Peer, Place, ProcId, Process};
@@ -68,6 +69,7 @@ impl World {
                     probe_after: Nanos::from_ms(150),
                     retry_after: Nanos::from_ms(60),
                     connections_max: 64,
+                    subscribe_bytes_max: RECORD_ENCODED_BYTES_MAX,
                     ..ClientConfig::new(CLUSTER, LOG, client_id(number))
                 };
                 let mut client = Client::new(config).expect("the limits are in range");

@@ -215,12 +215,12 @@ impl Desk {
         if self.rng.permille(400) {
             self.late.push((inc, bytes));
         } else {
-            self.from_peer(inc, &bytes);
+            self.receive(inc, &bytes);
         }
     }
 
     /// A message of a life reaches the replica, over a connection of that life.
-    fn from_peer(&mut self, inc: u64, bytes: &[u8]) {
+    fn receive(&mut self, inc: u64, bytes: &[u8]) {
         if self.connected != inc {
             self.replica.closed(self.now, ConnId::new(2));
             self.connected = inc;
@@ -265,7 +265,8 @@ impl Desk {
         let len = writer.finish();
         self.gsn = end;
         self.committed = self.life().held[..to as usize].to_vec();
-        self.log(&out[..len].to_vec());
+        let entry = out[..len].to_vec();
+        self.log(&entry);
     }
 
     /// Some of the entries that the replica has not applied.
@@ -396,7 +397,7 @@ impl Desk {
         }
         let at = self.rng.below(self.late.len() as u64) as usize;
         let (inc, bytes) = self.late.swap_remove(at);
-        self.from_peer(inc, &bytes);
+        self.receive(inc, &bytes);
     }
 
     /// Everything arrives in the end, and the replica holds the whole committed prefix.
