@@ -78,6 +78,7 @@ pub(crate) struct Cluster {
     link: UdpLink,
     secret: Secret,
     target: String,
+    mtu: Option<u32>,
 }
 
 impl Cluster {
@@ -101,6 +102,7 @@ impl Cluster {
             link,
             secret,
             target: args.cluster.to_string(),
+            mtu,
         })
     }
 
@@ -109,12 +111,18 @@ impl Cluster {
         self.link.map()
     }
 
+    /// The largest packet, if one is configured.
+    pub(crate) const fn mtu(&self) -> Option<u32> {
+        self.mtu
+    }
+
     /// Opens a log by its name.
     pub(crate) fn open(self, name: &str) -> anyhow::Result<Log<UdpLink>> {
         let Self {
             mut link,
             secret,
             target,
+            ..
         } = self;
         let Some(log) = link.map().log_by_name(name).map(|log| log.log) else {
             let known: Vec<&str> = link

@@ -131,7 +131,7 @@ fn wrong_command_lines_are_code_2() {
             Row {
                 line: &["bench", "append", "--record-bytes", "4"],
                 code: 2,
-                says: &["give 8 to 1048576"],
+                says: &["give 16 to 1048576"],
             },
             Row {
                 line: &["bench", "append", "--shards", "none"],

@@ -1,8 +1,14 @@
 //! `ionian bench`: figures with everything that is needed to trust them.
 
 mod append;
+mod audit;
+mod clients;
+mod device;
 pub(crate) mod embedded;
-mod measure;
+mod limits;
+mod report;
+mod store;
+mod usage;
 
 use crate::exit::Exit;
 
@@ -16,10 +22,12 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Append(append::Args),
+    Store(store::Args),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Append(args) => append::run(args),
+        Command::Store(args) => store::run(args),
     }
 }

@@ -22,7 +22,7 @@ const BUFFERS: u32 = 16;
 
 /// The device of one store.
 #[derive(Debug)]
-pub(crate) struct StoreIo {
+pub struct StoreIo {
     queue: FileQueue,
     pool: BufPool,
     done: Completions,
@@ -31,13 +31,13 @@ pub(crate) struct StoreIo {
 
 impl StoreIo {
     /// The name of the effective backend.
-    pub(crate) fn backend(&self) -> &'static str {
+    pub fn backend(&self) -> &'static str {
         self.queue.limits().backend
     }
 
     /// Gives finished operations to the store. Returns their number.
     #[inline]
-    pub(crate) fn complete(&mut self, store: &mut Store) -> usize {
+    pub fn complete(&mut self, store: &mut Store) -> usize {
         if self.queue.in_flight() == 0 {
             return 0;
         }
@@ -62,7 +62,7 @@ impl StoreIo {
 
     /// Starts what the store asks for, as far as the device takes it. Returns the number of operations started.
     #[inline]
-    pub(crate) fn submit(&mut self, store: &mut Store) -> usize {
+    pub fn submit(&mut self, store: &mut Store) -> usize {
         let mut count = 0;
         while let Some(op) = self.held.take().or_else(|| store.next_op()) {
             if !self.start(store, op) {
@@ -140,17 +140,24 @@ impl StoreIo {
 
 /// A store opened from a directory.
 #[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) store: Store,
-    pub(crate) io: StoreIo,
+pub struct Opened {
+    /// The store, ready.
+    pub store: Store,
+    /// Its device.
+    pub io: StoreIo,
     /// Whether an earlier life left its state.
-    pub(crate) has_data: bool,
-    pub(crate) last_inc: Inc,
-    pub(crate) fallback: Option<String>,
+    pub has_data: bool,
+    /// The incarnation of that life.
+    pub last_inc: Inc,
+    /// Why not the fastest backend, if it is another.
+    pub fallback: Option<String>,
 }
 
 /// Opens the store of a place: makes it in an empty directory, recovers it from a full one.
-pub(crate) fn open(path: &Path, config: StoreConfig) -> Result<Opened, StartError> {
+///
+/// # Errors
+/// [`StartError::Open`], [`StartError::Pool`] or [`StartError::Store`]; effect none, but for files made.
+pub fn open(path: &Path, config: StoreConfig) -> Result<Opened, StartError> {
     let options = FileOptions {
         transfer_bytes_max: config.write_bytes_max,
         ..FileOptions::default()

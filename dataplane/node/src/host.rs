@@ -494,6 +494,7 @@ impl Host {
                 .map(|tenant| PlaceStatus {
                     place: tenant.place,
                     state: state(&tenant.machine),
+                    store: tenant.machine.store().map(ionian_store::Store::stats),
                 })
                 .collect(),
             port: self.udp.as_ref().map(|udp| udp.stats),

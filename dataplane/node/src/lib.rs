@@ -3,7 +3,7 @@
 
 pub mod client;
 pub mod config;
-mod device;
+pub mod device;
 mod dial;
 mod host;
 mod link;

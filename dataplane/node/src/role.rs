@@ -186,6 +186,15 @@ impl Machine {
         }
     }
 
+    pub(crate) fn store(&self) -> Option<&Store> {
+        match self {
+            Self::Replica(machine) => Some(machine.store()),
+            Self::Root(machine) => Some(machine.store()),
+            Self::Waiting(waiting) => waiting.store.as_ref(),
+            Self::Leaf(_) | Self::Directory(_) | Self::Refused(_) => None,
+        }
+    }
+
     pub(crate) fn store_mut(&mut self) -> Option<&mut Store> {
         match self {
             Self::Replica(machine) => Some(machine.store_mut()),

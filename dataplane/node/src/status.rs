@@ -4,6 +4,7 @@ use ionian_control_core::LogStatus;
 use ionian_core::leaf::{LeafCounters, ShardStatusRow};
 use ionian_core::replica::ReplicaStatus;
 use ionian_core::root::RootStatus;
+use ionian_store::StoreStats;
 use ionian_types::Time;
 use serde_json::{Value, json};
 
@@ -30,6 +31,8 @@ pub struct PlaceStatus {
     pub place: Place,
     /// Its state.
     pub state: PlaceState,
+    /// Counters of its store, if it has one.
+    pub store: Option<StoreStats>,
 }
 
 /// The state of a place.

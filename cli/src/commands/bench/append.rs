@@ -1,29 +1,41 @@
-//! `ionian bench append`: how fast, at which latency, and whether what was acknowledged is there.
+//! `ionian bench append`: how fast, at which latency, at which cost, beside what the machine alone can do, and whether
+//! what was acknowledged is there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use clap::Parser;
-use ionian_client::{ClientConfig, Link, Log};
+use anyhow::Context;
+use ionian_client::Log;
 use ionian_node::Server;
-use ionian_node::client::LocalLink;
-use ionian_node::config::Secret;
-use ionian_types::{LogId, RECORD_BYTES_MAX};
-use serde_json::{Value, json};
+use ionian_store::StoreStats;
+use ionian_types::{Durability, RECORD_BYTES_MAX};
+use ionian_wire::record::encoded_bytes;
 
-use super::measure::{Bench, Check, Figures, Plan, bare};
-use crate::commands::dev;
+use super::audit::{NAME_BYTES, Payload};
+use super::clients::{Crew, Load, Manner, histogram, with_crew};
+use super::device::{Pattern, chain_p50_ns, loop_bytes_per_second};
+use super::embedded::{Cores, Embedded, Shape, processor};
+use super::limits::{datagram_chain, pipeline};
+use super::report::{Figures, Limits, Report, Setting};
+use super::usage::Usage;
 use crate::connect::{Cluster, ConnectArgs, DEFAULT_ADDRESS, Target, random_client};
 use crate::exit::{Exit, UsageError};
 use crate::output::OutArgs;
-use crate::table::{Table, duration, number};
-use crate::version;
+use crate::progress::Progress;
+use crate::signals::Stop;
 
-/// Measure appends: throughput with a full window, latency one at a time, and read back what was acknowledged
+/// How long each bare limit is measured.
+const LIMIT_SPAN: Duration = Duration::from_millis(500);
+/// Rounds of the bare chain of a durable append.
+const CHAIN_ROUNDS: u32 = 500;
+/// Bytes of records that a round appends unless told otherwise: what two copies of it take is what caches do not hold.
+const ROUND_BYTES: u64 = 64 << 20;
+
+/// Measure appends: throughput with many under way, latency one at a time, and read back what was acknowledged
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Without --cluster a cluster is started in this process. Exit code 1 when what was read back is not what was\n\
+    after_help = "Without --cluster a cluster is started in this process. Rounds of appends are timed; after each one, not timed,\n\
+    everything acknowledged is read back by a subscriber, compared and trimmed. Exit code 1 when it is not what was\n\
     acknowledged; a goal that is not met is said and changes nothing."
 )]
 pub(crate) struct Args {
@@ -34,358 +46,361 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR|FILE", num_args = 0..=1, default_missing_value = DEFAULT_ADDRESS)]
     cluster: Option<Target>,
     /// The log, with --cluster
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "default",
+        requires = "cluster"
+    )]
     log: String,
     /// The cluster's secret file, with --cluster ADDR
-    #[arg(long, value_name = "FILE")]
-    secret: Option<std::path::PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    secret: Option<PathBuf>,
     /// Bytes of a record
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     record_bytes: usize,
-    /// Records under way at a time
+    /// Client threads, each with a log of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    clients: u16,
+    /// Records of one client under way at a time
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    window: u64,
-    /// Seconds of each measurement
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    depth: u64,
+    /// Seconds of each repetition, of both measurements
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+    /// Records of each repetition, at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    records: Option<u64>,
+    /// Repetitions of both measurements
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repeat: u16,
     /// Append to all servers instead of one
     #[arg(long)]
     spread: bool,
+    /// Records of one round; the trim after it leaves none of them. Without it, 64 MiB of records
+    #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
+    retention: Option<u64>,
     /// Durability of the cluster in this process
     #[arg(long, value_name = "CLASS", default_value = "D0", value_parser = ["D0", "D1"])]
     durability: String,
     /// Shards of the cluster in this process
-    #[arg(long, value_name = "N", default_value = "2")]
-    shards: String,
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    shards: u16,
     /// Replicas of each shard of the cluster in this process
-    #[arg(long, value_name = "N", default_value = "2")]
-    replicas: String,
-    /// Memory for records of the cluster in this process
-    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
-    memory_bytes_max: String,
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=7))]
+    replicas: u16,
+    /// Cores to use: the first for the cluster in this process, the others for clients
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    cores: Option<Vec<usize>>,
+    /// Real-time scheduling for all threads that are measured: they starve everything else on their cores
+    #[arg(long)]
+    fifo: bool,
     /// Where the cluster in this process keeps its state at D1; without it, a temporary folder that is removed
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<std::path::PathBuf>,
+    data_dir: Option<PathBuf>,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
     #[command(flatten)]
     out: OutArgs,
 }
 
-/// Everything that stands beside a figure.
-#[derive(Debug)]
-struct Setting {
-    backend: String,
-    devices: Vec<String>,
-    plan: String,
-    durability: String,
-    shards: usize,
-    replicas: usize,
-    embedded: bool,
-}
-
-#[derive(Debug)]
-struct Outcome {
-    pipelined: Figures,
-    closed: Figures,
-    check: Check,
-    bare: f64,
-}
-
-#[derive(Debug, Parser)]
-struct DevLine {
-    #[command(flatten)]
-    args: dev::Args,
-}
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    if !(8..=RECORD_BYTES_MAX).contains(&args.record_bytes) {
+    if !(NAME_BYTES..=RECORD_BYTES_MAX).contains(&args.record_bytes) {
+        let bytes = args.record_bytes;
         return Err(UsageError(format!(
-            "--record-bytes is {}: give 8 to {RECORD_BYTES_MAX}",
-            args.record_bytes
+            "--record-bytes is {bytes}: give {NAME_BYTES} to {RECORD_BYTES_MAX}"
         ))
         .into());
     }
-    let span = Duration::from_secs(args.seconds);
-    let plan = Plan {
-        record_bytes: args.record_bytes,
-        window: args.window,
-        warm_up: span / 5,
-        span,
+    let stop = Stop::listen()?;
+    let tag = random_client()?.get() as u64;
+    let round = ROUND_BYTES / encoded_bytes(args.record_bytes) as u64;
+    let load = Load {
+        payload: Payload::new(tag, args.record_bytes),
+        clients: usize::from(args.clients),
+        depth: args.depth,
         spread: args.spread,
+        retention: args.retention.unwrap_or(round).max(1),
     };
-    let (setting, outcome) = match &args.cluster {
-        Some(target) => cluster(args, target, plan)?,
-        None => embedded(args, plan)?,
+    let mut measuring = Measuring {
+        args,
+        load: &load,
+        stop: &stop,
+        progress: Progress::begin(args.quiet),
+        appended: 0,
     };
-    let json = json(args, &setting, &outcome);
-    args.out.emit(&text(args, &setting, &outcome), &json)?;
-    if outcome.check.wrong > 0 {
-        bail!(
-            "{} records read back are not what was acknowledged",
-            outcome.check.wrong
-        );
-    }
+    let report = match &args.cluster {
+        Some(target) => measuring.cluster(target)?,
+        None => measuring.embedded()?,
+    };
+    measuring.progress.end(String::new);
+    args.out.emit(&report.text(), &report.json())?;
     Ok(Exit::Done)
 }
 
-fn measure<L: Link>(log: &mut Log<L>, plan: Plan) -> anyhow::Result<Outcome> {
-    let bare = bare(plan.record_bytes, Duration::from_millis(500));
-    let mut bench = Bench::new(log, plan);
-    let pipelined = bench.pipelined()?;
-    let closed = bench.closed_loop()?;
-    let check = bench.check()?;
-    Ok(Outcome {
-        pipelined,
-        closed,
-        check,
-        bare,
-    })
+/// The figures of one run, repetition by repetition.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    pub(crate) pipelined: Vec<Figures>,
+    pub(crate) single: Vec<Figures>,
+    /// Records read back.
+    pub(crate) audited: u64,
 }
 
-fn cluster(args: &Args, target: &Target, plan: Plan) -> anyhow::Result<(Setting, Outcome)> {
-    let connect = ConnectArgs {
-        cluster: target.clone(),
-        log: args.log.clone(),
-        secret: args.secret.clone(),
-    };
-    let cluster = Cluster::reach(&connect)?;
-    let info = cluster.map().log_by_name(&args.log).cloned();
-    let mut log = cluster.open(&args.log)?;
-    let info = info.context("the log was found")?;
-    let setting = Setting {
-        backend: String::from("udp"),
-        devices: Vec::new(),
-        plan: String::from("as the cluster says"),
-        durability: info.class.to_string(),
-        shards: info.shards.len(),
-        replicas: info.shards.first().map_or(0, |shard| shard.replicas.len()),
-        embedded: false,
-    };
-    Ok((setting, measure(&mut log, plan)?))
+struct Measuring<'a> {
+    args: &'a Args,
+    load: &'a Load,
+    stop: &'a Stop,
+    progress: Progress,
+    appended: u64,
 }
 
-fn embedded(args: &Args, plan: Plan) -> anyhow::Result<(Setting, Outcome)> {
-    let line = [
-        "bench",
-        "--durability",
-        &args.durability,
-        "--shards",
-        &args.shards,
-        "--replicas",
-        &args.replicas,
-    ];
-    let memory = ["--memory-bytes-max", &args.memory_bytes_max];
-    let line = DevLine::try_parse_from([&line[..], &memory[..]].concat())
-        .map_err(|error| UsageError(error.to_string()))?;
-    let temporary = std::env::temp_dir().join(format!("ionian-bench-{}", std::process::id()));
-    let folder = args.data_dir.as_deref().unwrap_or(&temporary);
-    let config = dev::config(&line.args, folder);
-    let mut options = config.in_memory_options(Secret::new([0; 32]).cluster_id());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    options.core = (cores > 1).then_some(1);
-    options.shared_core = cores == 1;
-    if args.durability != "D0" {
-        options.data_dir = Some(folder.to_owned());
-    }
-    let server = Server::start(options).context("the cluster did not start")?;
-    let effective = server.effective();
-    let setting = Setting {
-        backend: effective.transport.clone(),
-        devices: effective
-            .devices
-            .iter()
-            .map(|(place, device)| format!("{device} for {place}"))
-            .collect(),
-        plan: if cores > 1 {
-            String::from("servers on core 1, client elsewhere")
+impl Measuring<'_> {
+    fn embedded(&mut self) -> anyhow::Result<Report> {
+        let args = self.args;
+        let class = if args.durability == "D0" {
+            Durability::D0
         } else {
-            String::from("everything on one core")
-        },
-        durability: args.durability.clone(),
-        shards: config.logs[0].shards.len(),
-        replicas: config.logs[0].shards[0].len(),
-        embedded: true,
-    };
-    let log = LogId::new(1);
-    let client = ClientConfig::new(server.cluster(), log, random_client()?);
-    let outcome = {
-        let mut log = Log::open(LocalLink::new(&server, log, cores > 1), client)?;
-        measure(&mut log, plan)
-    };
-    server.stop();
-    if args.data_dir.is_none() && args.durability != "D0" {
-        remove(&temporary)?;
+            Durability::D1
+        };
+        let dir = class
+            .is_flushed()
+            .then(|| Folder::new(args.data_dir.as_deref()))
+            .transpose()?;
+        let replicas = usize::from(args.shards) * usize::from(args.replicas);
+        let record = encoded_bytes(args.record_bytes) as u64;
+        let kept = (self.load.retention + self.load.depth * self.load.clients as u64) * record;
+        let shape = Shape {
+            shards: usize::from(args.shards),
+            replicas: usize::from(args.replicas),
+            class,
+            memory_bytes_max: (2 * kept + (64 << 20)) * replicas as u64,
+            data_dir: dir.as_ref().map(|dir| dir.path.join("data")),
+            clients: self.load.clients,
+            cores: args.cores.clone(),
+            fifo: args.fifo,
+        };
+        let cores = shape.plan()?;
+        let mut limits = Limits {
+            pipeline: Some(pipeline(args.record_bytes, args.depth, &cores, LIMIT_SPAN)?),
+            ..Limits::default()
+        };
+        let cluster = Embedded::start(&shape)?;
+        let setting = self.setting(&cluster, class);
+        let before = stores(&cluster.server);
+        let open = |client| {
+            // The auditor comes after the clients, when they have stopped: it shares their cores, and does not spin.
+            let spin = cluster.cores.enter(client)? && client < self.load.clients;
+            cluster.open(spin)
+        };
+        let load = self.load;
+        let measured = with_crew(load, open, |crew| {
+            self.measure(crew, || Usage::of(&cluster.server))
+        })?;
+        let after = stores(&cluster.server);
+        cluster.server.stop();
+        if let Some(dir) = &dir {
+            let used = |(after, before): (&StoreStats, &StoreStats)| {
+                let now = Usage::of_store(after).since(&Usage::of_store(before));
+                Pattern::of(&now)
+            };
+            let patterns: Vec<Pattern> = after.iter().zip(&before).filter_map(used).collect();
+            limits.device_bytes_per_second =
+                Some(loop_bytes_per_second(&dir.path, &patterns, LIMIT_SPAN * 4)?);
+            limits.chain_p50_ns = Some(chain_p50_ns(
+                &dir.path,
+                usize::from(args.replicas),
+                CHAIN_ROUNDS,
+            )?);
+        }
+        Ok(Report {
+            setting,
+            measured,
+            limits,
+        })
     }
-    Ok((setting, outcome?))
-}
 
-fn remove(folder: &Path) -> anyhow::Result<()> {
-    std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
-}
-
-/// A goal on the 2-core machine that the figures of the documentation come from.
-struct Goal {
-    name: &'static str,
-    goal: f64,
-    value: f64,
-    /// Whether more is better.
-    more: bool,
-}
-
-impl Goal {
-    fn met(&self) -> bool {
-        if self.more {
-            self.value >= self.goal
-        } else {
-            self.value <= self.goal
+    fn setting(&self, cluster: &Embedded, class: Durability) -> Setting {
+        let args = self.args;
+        Setting {
+            embedded: true,
+            machine: processor(),
+            backend: cluster.server.effective().transport.clone(),
+            device: cluster.devices(),
+            core_plan: cluster.cores.to_string(),
+            durability: class.to_string(),
+            shards: usize::from(args.shards),
+            replicas: usize::from(args.replicas),
+            mtu: None,
+            flushes_of: "the stores of this cluster",
+            ..self.base_setting()
         }
     }
-}
 
-/// The goals that this setting has.
-fn goals(args: &Args, setting: &Setting, outcome: &Outcome) -> Vec<Goal> {
-    let rate = rate(&outcome.pipelined);
-    let p50_us = outcome.closed.latency.value_at_quantile(0.5) as f64 / 1e3;
-    let goal = |name, goal, value, more| Goal {
-        name,
-        goal,
-        value,
-        more,
-    };
-    match (
-        setting.embedded,
-        setting.durability.as_str(),
-        args.record_bytes,
-        setting.replicas,
-    ) {
-        (true, "D0", 128, 2) => vec![
-            goal("appends per second, pipelined", 3e6, rate, true),
-            goal("closed-loop p50 in microseconds", 3.0, p50_us, false),
-        ],
-        (false, "D0", 512, 2) => vec![
-            goal("appends per second, pipelined", 1e6, rate, true),
-            goal("closed-loop p50 in microseconds", 30.0, p50_us, false),
-        ],
-        (_, "D1", 512, 2) => vec![goal("appends per second, pipelined", 2e5, rate, true)],
-        _ => Vec::new(),
+    fn base_setting(&self) -> Setting {
+        Setting {
+            record_bytes: self.args.record_bytes,
+            clients: self.load.clients,
+            depth: self.load.depth,
+            spread: self.load.spread,
+            retention: self.load.retention,
+            ..Setting::default()
+        }
     }
-}
 
-fn rate(figures: &Figures) -> f64 {
-    figures.records as f64 / figures.elapsed.as_secs_f64()
-}
-
-fn figures_json(figures: &Figures) -> Value {
-    let quantile = |q| figures.latency.value_at_quantile(q);
-    json!({
-        "records": figures.records, "seconds": figures.elapsed.as_secs_f64(), "records_per_second": rate(figures),
-        "p50_ns": quantile(0.5), "p99_ns": quantile(0.99), "p999_ns": quantile(0.999), "max_ns": figures.latency.max(),
-        "cpu_ns_per_record": figures.cpu.as_nanos() as f64 / figures.records.max(1) as f64,
-    })
-}
-
-fn json(args: &Args, setting: &Setting, outcome: &Outcome) -> Value {
-    let goals = goals(args, setting, outcome);
-    let goals = goals.iter().map(|goal| json!({"name": goal.name, "goal": goal.goal, "value": goal.value, "met": goal.met()}));
-    json!({
-        "version": version::SHORT, "commit": version::COMMIT, "embedded": setting.embedded,
-        "backend": setting.backend, "devices": setting.devices, "core_plan": setting.plan,
-        "durability": setting.durability, "shards": setting.shards, "replicas": setting.replicas,
-        "record_bytes": args.record_bytes, "window": args.window, "spread": args.spread,
-        "pipelined": figures_json(&outcome.pipelined), "closed_loop": figures_json(&outcome.closed),
-        "read_back": {"records": outcome.check.records, "wrong": outcome.check.wrong},
-        "bare_copies_records_per_second": outcome.bare, "ratio_to_bare_copies": rate(&outcome.pipelined) / outcome.bare,
-        "goals": goals.collect::<Vec<_>>(),
-    })
-}
-
-fn text(args: &Args, setting: &Setting, outcome: &Outcome) -> String {
-    let mut table = Table::new();
-    let mut row = |what: &str, value: String| table.row(&[what, &value]);
-    row("backend", setting.backend.clone());
-    for device in &setting.devices {
-        row("device", device.clone());
-    }
-    row("core plan", setting.plan.clone());
-    row(
-        "durability",
-        format!(
-            "{}, {} shards, {} replicas each",
-            setting.durability, setting.shards, setting.replicas
-        ),
-    );
-    row(
-        "records",
-        format!(
-            "{} bytes, {} under way{}",
-            args.record_bytes,
-            number(args.window),
-            if args.spread { ", spread" } else { "" }
-        ),
-    );
-    for (name, figures) in [
-        ("pipelined", &outcome.pipelined),
-        ("one at a time", &outcome.closed),
-    ] {
-        let quantile = |q| duration(Duration::from_nanos(figures.latency.value_at_quantile(q)));
-        let cpu = figures.cpu.as_nanos() as f64 / figures.records.max(1) as f64;
-        row(
-            name,
-            format!(
-                "{} appends/s, CPU {cpu:.0} ns per record",
-                number(rate(figures) as u64)
-            ),
-        );
-        row(
-            "",
-            format!(
-                "p50 {}, p99 {}, p99.9 {}",
-                quantile(0.5),
-                quantile(0.99),
-                quantile(0.999)
-            ),
-        );
-    }
-    row(
-        "bare copies",
-        format!(
-            "{} records/s copied and checksummed twice by one thread; ratio {:.2}",
-            number(outcome.bare as u64),
-            rate(&outcome.pipelined) / outcome.bare
-        ),
-    );
-    let check = &outcome.check;
-    row(
-        "read back",
-        match check.wrong {
-            0 => format!(
-                "{} records, in order, as acknowledged",
-                number(check.records)
-            ),
-            wrong => format!(
-                "{} records, {} NOT as acknowledged",
-                number(check.records),
-                number(wrong)
-            ),
-        },
-    );
-    for goal in goals(args, setting, outcome) {
-        let met = if goal.met() { "met" } else { "not met" };
-        let figure = |value: f64| {
-            if value < 1e3 {
-                format!("{value:.1}")
-            } else {
-                number(value as u64)
-            }
+    fn cluster(&mut self, target: &Target) -> anyhow::Result<Report> {
+        let args = self.args;
+        let connect = ConnectArgs {
+            cluster: target.clone(),
+            log: args.log.clone(),
+            secret: args.secret.clone(),
         };
-        row(
-            "goal",
-            format!(
-                "{}: {} of {}, {met}",
-                goal.name,
-                figure(goal.value),
-                figure(goal.goal)
-            ),
-        );
+        let cluster = Cluster::reach(&connect)?;
+        let log = cluster.map().log_by_name(&args.log);
+        let log =
+            log.with_context(|| format!("the cluster at {target} has no log {:?}", args.log))?;
+        let setting = Setting {
+            embedded: false,
+            machine: processor(),
+            backend: String::from("udp"),
+            device: String::from("in other processes"),
+            core_plan: String::from("the cluster's own"),
+            durability: log.class.to_string(),
+            shards: log.shards.len(),
+            replicas: log.shards.first().map_or(0, |shard| shard.replicas.len()),
+            mtu: cluster.mtu(),
+            flushes_of: "all disks of this machine",
+            ..self.base_setting()
+        };
+        drop(cluster);
+        let allowed = args.cores.clone().unwrap_or_default();
+        let cores = Cores::for_clients(&allowed, args.fifo);
+        let chain = datagram_chain(
+            encoded_bytes(args.record_bytes),
+            &Cores::yielding(),
+            LIMIT_SPAN,
+        )?;
+        let limits = Limits {
+            datagram_chain_p50_ns: Some(chain),
+            ..Limits::default()
+        };
+        let open = |client| -> anyhow::Result<Log<_>> {
+            cores.enter(client)?;
+            crate::connect::connect(&connect)
+        };
+        let load = self.load;
+        let measured = with_crew(load, open, |crew| {
+            self.measure(crew, || Ok(Usage::of_machine()))
+        })?;
+        Ok(Report {
+            setting,
+            measured,
+            limits,
+        })
     }
-    table.render()
+
+    /// Warms up, then measures both ways of appending.
+    fn measure(
+        &mut self,
+        crew: &mut Crew,
+        usage: impl Fn() -> anyhow::Result<Usage>,
+    ) -> anyhow::Result<Measured> {
+        let span = Duration::from_secs(self.args.seconds);
+        let mut measured = Measured::default();
+        self.repetition(crew, Manner::Pipelined, span / 4, &usage)?;
+        for manner in [Manner::Pipelined, Manner::Single] {
+            for _ in 0..self.args.repeat {
+                if self.stop.asked() {
+                    break;
+                }
+                let figures = self.repetition(crew, manner, span, &usage)?;
+                match manner {
+                    Manner::Pipelined => measured.pipelined.push(figures),
+                    Manner::Single => measured.single.push(figures),
+                }
+            }
+        }
+        measured.audited = crew.audited;
+        if measured.pipelined.is_empty() {
+            anyhow::bail!("interrupted before anything was measured");
+        }
+        Ok(measured)
+    }
+
+    /// Rounds until `span` was timed.
+    fn repetition(
+        &mut self,
+        crew: &mut Crew,
+        manner: Manner,
+        span: Duration,
+        usage: impl Fn() -> anyhow::Result<Usage>,
+    ) -> anyhow::Result<Figures> {
+        let mut figures = Figures {
+            records: 0,
+            elapsed: Duration::ZERO,
+            latency: histogram(),
+            usage: Usage::default(),
+        };
+        let most = self.args.records.unwrap_or(u64::MAX);
+        while figures.elapsed < span && figures.records < most && !self.stop.asked() {
+            let limit = span.saturating_sub(figures.elapsed);
+            let used = |before: Usage| {
+                figures.usage.add(&usage()?.since(&before));
+                Ok(())
+            };
+            let round = crew.round_watched(manner, limit, most - figures.records, &usage, used)?;
+            figures.records += round.records;
+            figures.elapsed += round.elapsed;
+            figures
+                .latency
+                .add(&round.latency)
+                .context("histograms of one shape")?;
+            self.appended += round.records;
+            self.progress.records(self.appended, || {
+                let rate = figures.records as f64 / figures.elapsed.as_secs_f64();
+                format!(
+                    "  {} appends/s while timed",
+                    crate::table::number(rate as u64)
+                )
+            });
+        }
+        Ok(figures)
+    }
+}
+
+/// The counters of every store, in the order of their places.
+fn stores(server: &Server) -> Vec<StoreStats> {
+    let status = server.status(Duration::from_secs(5));
+    let places = status.into_iter().flat_map(|status| status.places);
+    places.filter_map(|place| place.store).collect()
+}
+
+/// Where devices' files are; removed at the end if it was made here.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    pub(super) fn new(chosen: Option<&Path>) -> anyhow::Result<Self> {
+        let own = std::env::temp_dir().join(format!("ionian-bench-{}", std::process::id()));
+        let path = chosen.map_or(own, Path::to_owned);
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self {
+            path,
+            temporary: chosen.is_none(),
+        })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary {
+            // What cannot be removed stays in the system's folder for such files.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use ionian_client::{ClientConfig, Log};
 use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
 use ionian_node::client::LocalLink;
@@ -39,6 +39,17 @@ pub(crate) struct Shape {
     pub(crate) fifo: bool,
 }
 
+impl Shape {
+    /// Where its threads will run.
+    pub(crate) fn plan(&self) -> anyhow::Result<Cores> {
+        let topology = Topology::read().context("cannot read which cores there are")?;
+        let mut allowed = topology.preferred_order();
+        allowed.truncate(topology.parallelism());
+        let chosen = self.cores.as_deref();
+        Ok(Cores::plan(&allowed, chosen, self.clients, self.fifo))
+    }
+}
+
 /// Where the threads run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Cores {
@@ -68,15 +79,40 @@ impl Cores {
         }
     }
 
+    /// No core in particular: everybody yields.
+    pub(crate) fn yielding() -> Self {
+        Self::plan(&[], None, 1, false)
+    }
+
+    /// These cores for clients of a cluster in other processes, which they must not keep from running.
+    pub(crate) fn for_clients(cores: &[usize], fifo: bool) -> Self {
+        Self {
+            reactor: None,
+            clients: cores.to_vec(),
+            shared: true,
+            fifo,
+        }
+    }
+
     /// Puts the calling client thread where the plan has it, and says whether it may spin there.
     pub(crate) fn enter(&self, client: usize) -> anyhow::Result<bool> {
-        if let Some(core) = self.clients.get(client % self.clients.len().max(1)) {
-            pin_current_thread(*core)?;
+        let core = self.clients.get(client % self.clients.len().max(1));
+        self.settle(core.copied())
+    }
+
+    /// Puts the calling thread where the plan has the reactor, while that does not run.
+    pub(crate) fn enter_reactor(&self) -> anyhow::Result<bool> {
+        self.settle(self.reactor)
+    }
+
+    fn settle(&self, core: Option<usize>) -> anyhow::Result<bool> {
+        if let Some(core) = core {
+            pin_current_thread(core)?;
         }
         if self.fifo {
             let outcome = set_priority(Priority::Fifo { level: FIFO_LEVEL });
             if let PriorityOutcome::Refused { errno } = outcome {
-                anyhow::bail!(
+                bail!(
                     "real-time scheduling is refused (error {errno}): run as root, or without --fifo"
                 );
             }
@@ -114,10 +150,7 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Starts the cluster. It is ready when its first append is acknowledged.
     pub(crate) fn start(shape: &Shape) -> anyhow::Result<Self> {
-        let topology = Topology::read().context("cannot read which cores there are")?;
-        let mut allowed = topology.preferred_order();
-        allowed.truncate(topology.parallelism());
-        let cores = Cores::plan(&allowed, shape.cores.as_deref(), shape.clients, shape.fifo);
+        let cores = shape.plan()?;
         let node = NodeId::new(1);
         let mut options = ServerOptions::in_memory(ClusterSpec {
             nodes: [(node, NodeSpec::default())].into(),

@@ -58,6 +58,10 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-client",
             "ionian-control-core",
             "ionian-node",
+            // What `bench` compares with: bare rings and a bare block queue.
+            "ionian-driver-api",
+            "ionian-shm",
+            "ionian-uring",
         ],
     ),
     (
