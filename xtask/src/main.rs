@@ -1,11 +1,13 @@
-//! Developer commands: `cargo xtask verify | fix | test | fuzz`, one file per command.
+//! Developer commands: `cargo xtask verify | fix | test | fuzz | demo-cluster | chaos`, one file per command.
 //!
 //! A command is a module with `Options` (its flags, for `--help`) and `run`, which answers whether all went well. Everything that is
 //! built or written goes to cargo's target directory.
 #![forbid(unsafe_code)]
 
 mod budget;
+mod chaos;
 mod counts;
+mod demo_cluster;
 mod fix;
 mod fuzz;
 mod process;
@@ -41,6 +43,10 @@ enum Task {
     Test(test::Options),
     /// Runs the fuzz targets for a while each.
     Fuzz(fuzz::Options),
+    /// Runs a cluster of five processes on loopback, to try it out.
+    DemoCluster(demo_cluster::Options),
+    /// Kills processes of a cluster under load; the exit status says whether every promise was kept.
+    Chaos(chaos::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
         Task::Fix(options) => fix::run(options),
         Task::Test(options) => test::run(options),
         Task::Fuzz(options) => fuzz::run(options),
+        Task::DemoCluster(options) => demo_cluster::run(options),
+        Task::Chaos(options) => chaos::run(options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

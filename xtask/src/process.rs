@@ -7,17 +7,21 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// The process group that is running now; 0 when there is none. Commands run one at a time.
 static RUNNING: AtomicU32 = AtomicU32::new(0);
+
+/// Who wants to hear of signals that come while no command is running, instead of ending this program.
+static LISTENER: OnceLock<SyncSender<i32>> = OnceLock::new();
 
 /// How long a killed process may take to be gone.
 const GONE_AFTER_MAX: Duration = Duration::from_secs(10);
@@ -99,15 +103,31 @@ pub(crate) fn kill_children_on_signals() -> Result<()> {
     let mut signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP]).context("installing signal handlers")?;
     thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
+        for signal in signals.forever() {
             let group = RUNNING.load(Ordering::SeqCst);
             if group != 0 {
                 kill_group(group);
+            } else if let Some(listener) = LISTENER.get() {
+                // One that nobody has looked at yet says the same.
+                let _ = listener.try_send(signal);
+                continue;
             }
             std::process::exit(128 + signal);
         }
     });
     Ok(())
+}
+
+/// Signals from now on, for a command that ends its own processes in order. Once in the life of this program.
+///
+/// # Errors
+/// When it is asked for a second time.
+pub(crate) fn signals() -> Result<Receiver<i32>> {
+    let (sender, receiver) = sync_channel(1);
+    match LISTENER.set(sender) {
+        Ok(()) => Ok(receiver),
+        Err(_) => bail!("signals have a listener already"),
+    }
 }
 
 /// The lines of both streams, in the order they come. The channel closes when both streams have.

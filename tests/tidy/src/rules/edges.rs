@@ -92,7 +92,8 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ),
     ("ionian-system-tests", &["ionian-types", "ionian-client"]),
     ("ionian-tidy", &[]),
-    ("xtask", &[]),
+    // It runs clusters of processes and kills them, as the system tests do.
+    ("xtask", &["ionian-system-tests"]),
     (
         "ionian-fuzz",
         &[
