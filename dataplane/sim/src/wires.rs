@@ -175,14 +175,19 @@ impl World {
         }
     }
 
-    /// A link breaks: what it carries is lost, and each end learns of it in its own time.
+    /// A link breaks: each end learns of it in its own time.
     pub(crate) fn break_link(&mut self, link: usize) {
         if !core::mem::replace(&mut self.links[link].works, false) {
             return;
         }
         for side in 0..2 {
-            self.links[link].dirs[side].queue.clear();
-            let after = self.rng_net.below(5_000_000);
+            // Nothing more goes in. What is in flight is lost from some point on; the rest may still arrive, even after its
+            // sender has opened another connection, until the receiver learns of the end.
+            let flying = self.links[link].dirs[side].queue.len() as u64;
+            let kept = self.rng_net.below(2 * flying + 1).min(flying);
+            self.links[link].dirs[side].queue.truncate(kept as usize);
+            let after = self.rng_net.pick(&[100_000, 1_000_000, 20_000_000]);
+            let after = self.rng_net.below(after);
             if self.links[link].sessions.is_none() {
                 self.after(after, Event::Closed(link, side));
             }
