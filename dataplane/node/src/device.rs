@@ -35,6 +35,12 @@ impl StoreIo {
         self.queue.limits().backend
     }
 
+    /// Whether operations are under way or wait for room.
+    #[inline]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.held.is_some() || self.queue.in_flight() > 0
+    }
+
     /// Gives finished operations to the store. Returns their number.
     #[inline]
     pub fn complete(&mut self, store: &mut Store) -> usize {

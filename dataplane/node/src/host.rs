@@ -1,8 +1,11 @@
 //! A host: the places that share one reactor, their connections, and the loop that moves messages between them.
 //!
-//! Each pass takes every place in turn: its messages first (each only while the connection has room for the largest
-//! answer), then its flush, then its outbox is carried. Places are polled in the order in which work flows through them
-//! (replicas, leaf, root), so that one pass carries an append from its primary to the root.
+//! A pass polls places: each takes its messages (only while the connection has room for the largest answer), flushes, and
+//! its outbox is carried. A message between two places of the host marks its connection as fresh, and places with fresh
+//! connections are polled until there are none, so that one pass carries an append from its primary to the root and the
+//! acknowledgement back. Whatever has no such mark (room that came back, time that passed, the controller's own work) is
+//! found by a sweep over all places and connections every few passes; in between, an empty pass looks at clients'
+//! connections and devices only. Between two sweeps room is known too small, never too large.
 
 mod datagrams;
 
@@ -26,6 +29,11 @@ use datagrams::Inbox;
 const MESSAGES_PER_PASS: usize = 64;
 /// Connections of one host.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// Passes between two sweeps over all places. A power of two.
+const SWEEP: u64 = 8;
+/// Rounds over places with fresh connections in one pass: an append and its acknowledgement need five; what goes on for longer waits for
+/// the next pass, so that clients and the clock are looked at.
+const ROUNDS_PER_PASS: usize = 8;
 /// Passes between two looks at the mailbox and at links whose other end may be gone. A power of two.
 const RARELY: u64 = 64;
 
@@ -39,6 +47,12 @@ pub(crate) struct Tenant {
     pub(crate) controller: Option<ConnId>,
     /// The device of its store, for flushed classes.
     pub(crate) io: Option<StoreIo>,
+    /// All its connections are to be looked at, and its room in each.
+    swept: bool,
+    /// Connections that something came by, each once.
+    fresh: Vec<ConnId>,
+    /// It left messages in a ring, for the next pass.
+    more: bool,
 }
 
 /// A connection of one tenant.
@@ -46,6 +60,10 @@ pub(crate) struct Tenant {
 struct Conn {
     tenant: usize,
     link: Link,
+    /// The other end, if it is of this host.
+    peer: Option<ConnId>,
+    /// It is among the fresh ones of its place.
+    fresh: bool,
 }
 
 /// What carries a connection.
@@ -109,6 +127,10 @@ pub(crate) struct Host {
     /// Messages that did not parse or came at a wrong time.
     pub(crate) bad_messages: u64,
     passes: u64,
+    /// Connections whose other end another thread of the process polls.
+    outside: Vec<ConnId>,
+    /// Connections that the controller has just sent to.
+    shown: Vec<ConnId>,
     /// Who asked for the state of this process: connection, request.
     status_wanted: Vec<(ConnId, u64)>,
 }
@@ -127,6 +149,8 @@ impl Host {
             dials: Vec::new(),
             bad_messages: 0,
             passes: 0,
+            outside: Vec::with_capacity(256),
+            shown: Vec::with_capacity(256),
             status_wanted: Vec::new(),
         }
     }
@@ -138,6 +162,9 @@ impl Host {
             conns: Vec::with_capacity(64),
             controller: None,
             io,
+            swept: true,
+            fresh: Vec::with_capacity(64),
+            more: false,
         });
         self.tenants.sort_by_key(|tenant| rank(tenant.place));
     }
@@ -146,14 +173,41 @@ impl Host {
         self.tenants.iter().position(|tenant| tenant.place == place)
     }
 
-    /// Connects a link to a place of this host. `to_controller` marks it as the place's own connection to the controller.
-    pub(crate) fn attach(&mut self, place: Place, link: ShmLink, to_controller: bool) {
+    /// Connects another thread's link to a place of this host.
+    pub(crate) fn attach(&mut self, place: Place, link: ShmLink) {
         if let Some(tenant) = self.tenant_at(place) {
-            self.open(tenant, Link::Shm(Box::new(link)), to_controller);
+            let id = self.open(tenant, Link::Shm(Box::new(link)), None, false);
+            self.outside.extend(id);
         }
     }
 
-    fn open(&mut self, tenant: usize, link: Link, to_controller: bool) -> Option<ConnId> {
+    /// Connects two places of this host, `from` with its end of a pair of rings. `to_controller` marks the connection as
+    /// that place's own to the controller.
+    pub(crate) fn attach_pair(
+        &mut self,
+        from: (Place, ShmLink),
+        to: (Place, ShmLink),
+        to_controller: bool,
+    ) {
+        let (Some(near), Some(far)) = (self.tenant_at(from.0), self.tenant_at(to.0)) else {
+            return;
+        };
+        let far = self.open(far, Link::Shm(Box::new(to.1)), None, false);
+        let near = self.open(near, Link::Shm(Box::new(from.1)), far, to_controller);
+        if let Some(conn) = far.and_then(|far| self.conns[far.index()].as_mut()) {
+            conn.peer = near;
+        }
+        // What the ends said when they were opened had nobody to mark.
+        self.sweep();
+    }
+
+    fn open(
+        &mut self,
+        tenant: usize,
+        link: Link,
+        peer: Option<ConnId>,
+        to_controller: bool,
+    ) -> Option<ConnId> {
         let id = match self.free.pop() {
             Some(id) => id,
             None if self.conns.len() < CONNECTIONS_MAX => {
@@ -162,7 +216,12 @@ impl Host {
             }
             None => return None,
         };
-        self.conns[id.index()] = Some(Conn { tenant, link });
+        self.conns[id.index()] = Some(Conn {
+            tenant,
+            link,
+            peer,
+            fresh: false,
+        });
         let owner = &mut self.tenants[tenant];
         owner.conns.push(id);
         if to_controller {
@@ -196,12 +255,22 @@ impl Host {
         if self.udp.is_some() {
             work += self.poll_udp(now);
         }
-        for tenant in 0..self.tenants.len() {
-            work += self.poll_tenant(tenant, now);
+        // Room in a session comes back without a mark.
+        if self.udp.is_some() || self.passes.is_multiple_of(SWEEP) {
+            self.sweep();
+        } else {
+            self.look_around();
         }
-        for conn in self.conns.iter_mut().flatten() {
-            if let Link::Shm(link) = &mut conn.link {
-                link.publish();
+        for _ in 0..ROUNDS_PER_PASS {
+            let mut any = false;
+            for at in 0..self.tenants.len() {
+                if self.tenants[at].swept || !self.tenants[at].fresh.is_empty() {
+                    work += self.poll_tenant(at, now);
+                    any = true;
+                }
+            }
+            if !any {
+                break;
             }
         }
         if let Some(udp) = &mut self.udp {
@@ -210,13 +279,40 @@ impl Host {
         work
     }
 
+    /// Has every place looked at, with all its connections.
+    fn sweep(&mut self) {
+        self.tenants
+            .iter_mut()
+            .for_each(|tenant| tenant.swept = true);
+    }
+
+    /// Finds the places that something came for from outside this thread: by a ring or by a device.
+    fn look_around(&mut self) {
+        for id in &self.outside {
+            if let Some(conn) = &mut self.conns[id.index()]
+                && let Link::Shm(link) = &mut conn.link
+                && !conn.fresh
+                && link.peek().is_some()
+            {
+                conn.fresh = true;
+                self.tenants[conn.tenant].fresh.push(*id);
+            }
+        }
+        for tenant in &mut self.tenants {
+            tenant.swept |= core::mem::take(&mut tenant.more);
+            if let Some(io) = &tenant.io {
+                tenant.swept |= io.is_busy();
+            }
+        }
+    }
+
     /// What need not be looked at in every pass: the mailbox, and links whose other end is gone.
     fn poll_rarely(&mut self, now: Time) -> usize {
         let mut work = 0;
         while let Some(control) = self.mailbox.receive() {
             work += 1;
             match control {
-                Control::Attach { place, link } => self.attach(place, *link, false),
+                Control::Attach { place, link } => self.attach(place, *link),
                 // Whoever asked may have given up.
                 Control::Status { answer } => drop(answer.try_send(self.status(now))),
                 Control::Drain => {
@@ -261,6 +357,11 @@ impl Host {
             }
             self.bind(session, None);
         }
+        self.outside.retain(|other| *other != id);
+        if let Some(other) = conn.peer.and_then(|peer| self.conns[peer.index()].as_mut()) {
+            other.peer = None;
+        }
+        self.tenants[conn.tenant].fresh.retain(|other| *other != id);
         self.free.push(id);
     }
 
@@ -290,7 +391,8 @@ impl Host {
         }
     }
 
-    /// Hands over what has come by rings, and looks at the room of every connection.
+    /// Hands over what has come by rings, and looks at the room of connections: all of a place that is swept, else of
+    /// those that something came by.
     fn take_messages(&mut self, at: usize, now: Time) -> usize {
         let Self {
             tenants,
@@ -303,13 +405,18 @@ impl Host {
         } = self;
         let tenant = &mut tenants[at];
         let mut work = 0;
+        let all = core::mem::take(&mut tenant.swept);
         let mut index = 0;
-        while index < tenant.conns.len() {
-            let id = tenant.conns[index];
+        loop {
+            let from = if all { &tenant.conns } else { &tenant.fresh };
+            let Some(id) = from.get(index).copied() else {
+                break;
+            };
             index += 1;
             let Some(conn) = &mut conns[id.index()] else {
                 continue;
             };
+            conn.fresh = false;
             let room = conn.link.room(udp.as_ref());
             out.set_room(id, room);
             let Link::Shm(link) = &mut conn.link else {
@@ -321,7 +428,7 @@ impl Host {
             if room < REPLY_BYTES_MAX || early {
                 continue;
             }
-            for _ in 0..MESSAGES_PER_PASS {
+            for count in 1..=MESSAGES_PER_PASS {
                 let Some(bytes) = link.peek() else { break };
                 match Message::new_checked(bytes) {
                     Ok((Message::StatusRequest(request, _), _)) => {
@@ -332,11 +439,13 @@ impl Host {
                 }
                 link.release();
                 work += 1;
-                if out.room(id) == 0 {
+                if count == MESSAGES_PER_PASS || out.room(id) == 0 {
+                    tenant.more = true;
                     break;
                 }
             }
         }
+        tenant.fresh.clear();
         work
     }
 
@@ -366,6 +475,13 @@ impl Host {
                 .map_or(&[][..], |run| machine.body(run));
             // Room was reserved when the machine sent; a link that shrank meanwhile is gone.
             let _ = conn.link.send(udp.as_mut(), out.head(envelope), body);
+        }
+        for at in 0..out.envelopes().len() {
+            let id = out.envelopes()[at].conn;
+            if let Some(conn) = show(conns, tenants, id) {
+                // What a message takes in a link is more than what the outbox counted.
+                out.set_room(id, conn.link.room(udp.as_ref()));
+            }
         }
         out.clear();
     }
@@ -397,10 +513,14 @@ impl Host {
             };
             if let Some(conn) = conns.get_mut(id.index()).and_then(Option::as_mut) {
                 let _ = conn.link.send(udp.as_mut(), &message, &[]);
+                self.shown.push(id);
             }
             work += 1;
         }
         role.message = message;
+        for id in self.shown.drain(..) {
+            let _ = show(&mut self.conns, &mut self.tenants, id);
+        }
         work
     }
 
@@ -431,6 +551,8 @@ impl Host {
                 return false;
             }
         }
+        // The look after this is a sweep.
+        self.passes |= SWEEP - 1;
         let idle = self
             .tenants
             .iter_mut()
@@ -509,6 +631,31 @@ impl Host {
             }
         }
     }
+}
+
+/// Shows what was sent on a connection to its other end; a place of this host has it among the fresh ones from then on.
+#[inline]
+fn show<'a>(
+    conns: &'a mut [Option<Conn>],
+    tenants: &mut [Tenant],
+    id: ConnId,
+) -> Option<&'a mut Conn> {
+    let conn = conns.get_mut(id.index())?.as_mut()?;
+    let peer = conn.peer;
+    if let Link::Shm(link) = &mut conn.link {
+        match peer {
+            Some(_) => link.publish_here(),
+            None => link.publish(),
+        }
+    }
+    if let Some(peer) = peer
+        && let Some(other) = conns[peer.index()].as_mut()
+        && !other.fresh
+    {
+        other.fresh = true;
+        tenants[other.tenant].fresh.push(peer);
+    }
+    conns[id.index()].as_mut()
 }
 
 /// The order in which work flows through the places.

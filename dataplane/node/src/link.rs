@@ -82,15 +82,12 @@ impl ShmLink {
     /// The oldest message not released. Frames with a wrong prefix are dropped on the way.
     #[inline]
     pub fn peek(&mut self) -> Option<&[u8]> {
-        loop {
-            // Two looks, because a borrow that is returned cannot be given up on the other path.
-            let matches = self.end.rx.peek()?.get(..PREFIX_BYTES) == Some(&self.receive[..]);
-            if matches {
-                return self.end.rx.peek().map(|frame| &frame[PREFIX_BYTES..]);
-            }
+        while !self.end.rx.peek()?.starts_with(&self.receive) {
             self.dropped += 1;
             self.end.rx.release();
         }
+        // A second look, because a borrow that is returned cannot be given up in the loop.
+        self.end.rx.peek().map(|frame| &frame[PREFIX_BYTES..])
     }
 
     /// Gives the oldest message back.
@@ -131,6 +128,15 @@ impl ShmLink {
             if self.end.tx.publish() {
                 self.wake.wake();
             }
+        }
+    }
+
+    /// As [`Self::publish`], to an end that this thread polls itself.
+    #[inline]
+    pub(crate) fn publish_here(&mut self) {
+        if self.dirty {
+            self.dirty = false;
+            self.end.tx.publish_awake();
         }
     }
 

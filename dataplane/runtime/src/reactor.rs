@@ -246,7 +246,7 @@ impl Reactor {
                 ladder.found_work();
                 continue;
             }
-            match ladder.step(now, poller.next_deadline()) {
+            match ladder.step(now, || poller.next_deadline()) {
                 Step::Spin => std::hint::spin_loop(),
                 Step::Yield => {
                     self.counters.add(ReactorCounter::Yields as usize, 1);

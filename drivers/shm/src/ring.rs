@@ -212,6 +212,14 @@ impl Producer {
         self.shared.consumer_sleeps.0.must_wake()
     }
 
+    /// Shows all committed messages to a consumer that is known to be awake, such as one that the same thread polls: a
+    /// publish without the fence of the handshake with a sleeper.
+    #[inline]
+    pub fn publish_awake(&mut self) {
+        self.published = self.tail;
+        self.shared.tail.0.store(self.tail, Ordering::Release);
+    }
+
     /// Largest message in bytes for which `reserve` succeeds now.
     #[must_use]
     pub fn room(&mut self) -> usize {

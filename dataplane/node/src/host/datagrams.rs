@@ -142,7 +142,7 @@ impl Host {
             .filter(|_| inbound)
         {
             Some(tenant) => {
-                let id = self.open(tenant, Link::Udp(session), false);
+                let id = self.open(tenant, Link::Udp(session), None, false);
                 self.bind(session, id);
             }
             None => {
@@ -177,7 +177,7 @@ impl Host {
         let mut first = [0u8; 64];
         let len = connect_message(to, &mut first);
         let _ = udp.send(session, &first[..len], &[]);
-        let id = self.open(tenant, Link::Udp(session), to_controller);
+        let id = self.open(tenant, Link::Udp(session), None, to_controller);
         self.bind(session, id);
         self.dials[at].conn = id;
     }

@@ -312,13 +312,10 @@ impl Builder<'_> {
             self.next_link += 1;
             let (a, b) = duplex(bytes);
             let wake = Arc::new(NoWake);
-            self.host.attach(
-                to.place,
-                ShmLink::new(b, ids.reversed(), wake.clone()),
-                false,
-            );
+            let far = ShmLink::new(b, ids.reversed(), wake.clone());
+            let near = ShmLink::new(a, ids, wake);
             self.host
-                .attach(from.place, ShmLink::new(a, ids, wake), to_controller);
+                .attach_pair((from.place, near), (to.place, far), to_controller);
             return Ok(());
         }
         let address: SocketAddr = *self

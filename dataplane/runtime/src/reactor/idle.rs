@@ -86,7 +86,8 @@ impl Ladder {
     }
 
     /// Nothing was found at `now`.
-    pub(super) fn step(&mut self, now: Time, deadline: Option<Time>) -> Step {
+    /// `deadline` is asked only when the spin is over.
+    pub(super) fn step(&mut self, now: Time, deadline: impl FnOnce() -> Option<Time>) -> Step {
         let since = *self.since.get_or_insert(now);
         let idle_ns = now.since(since).0;
         let spin_ns = self.policy.spin_us.saturating_mul(1000).min(self.wait_ns);
@@ -94,7 +95,7 @@ impl Ladder {
             return Step::Spin;
         }
         let deadline_is_near =
-            deadline.is_some_and(|deadline| deadline.since(now).0 < SLEEP_NS_MIN);
+            deadline().is_some_and(|deadline| deadline.since(now).0 < SLEEP_NS_MIN);
         if idle_ns < self.wait_ns || deadline_is_near || !self.policy.block {
             return Step::Yield;
         }
@@ -122,25 +123,25 @@ mod tests {
     #[test]
     fn a_dedicated_reactor_spins_yields_and_blocks() {
         let mut ladder = Ladder::new(IdlePolicy::dedicated(200));
-        assert_eq!(ladder.step(at(1000), None), Step::Spin);
-        assert_eq!(ladder.step(at(1199), None), Step::Spin);
-        assert_eq!(ladder.step(at(1200), None), Step::Yield);
-        assert_eq!(ladder.step(at(1250), None), Step::Block);
+        assert_eq!(ladder.step(at(1000), || None), Step::Spin);
+        assert_eq!(ladder.step(at(1199), || None), Step::Spin);
+        assert_eq!(ladder.step(at(1200), || None), Step::Yield);
+        assert_eq!(ladder.step(at(1250), || None), Step::Block);
         assert_eq!(
-            ladder.step(at(1250), Some(at(1260))),
+            ladder.step(at(1250), || Some(at(1260))),
             Step::Yield,
             "the deadline is near"
         );
         ladder.found_work();
-        assert_eq!(ladder.step(at(1251), None), Step::Spin, "from the start");
+        assert_eq!(ladder.step(at(1251), || None), Step::Spin, "from the start");
     }
 
     #[test]
     fn a_shared_reactor_never_spins() {
         let mut ladder = Ladder::new(IdlePolicy::shared());
-        assert_eq!(ladder.step(at(0), None), Step::Yield);
-        assert_eq!(ladder.step(at(99), None), Step::Yield);
-        assert_eq!(ladder.step(at(100), None), Step::Block);
+        assert_eq!(ladder.step(at(0), || None), Step::Yield);
+        assert_eq!(ladder.step(at(99), || None), Step::Yield);
+        assert_eq!(ladder.step(at(100), || None), Step::Block);
     }
 
     #[test]
@@ -150,8 +151,8 @@ mod tests {
             yield_us: 1,
             block: false,
         });
-        ladder.step(at(0), None);
-        assert_eq!(ladder.step(at(1_000_000), None), Step::Yield);
+        ladder.step(at(0), || None);
+        assert_eq!(ladder.step(at(1_000_000), || None), Step::Yield);
     }
 
     #[test]
@@ -160,7 +161,7 @@ mod tests {
         let mut ladder = Ladder::new(policy);
         let mut now = 0;
         for _ in 0..20 {
-            while ladder.step(at(now), None) != Step::Block {
+            while ladder.step(at(now), || None) != Step::Block {
                 now += 1;
             }
             ladder.slept(true);
@@ -168,7 +169,7 @@ mod tests {
         }
         assert_eq!(ladder.wait_ns, WAIT_NS_MIN);
         for _ in 0..9 {
-            ladder.step(at(now), None);
+            ladder.step(at(now), || None);
             ladder.found_work();
         }
         assert_eq!(ladder.wait_ns, Ladder::wait_ns_max(policy));
