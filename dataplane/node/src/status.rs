@@ -114,6 +114,11 @@ impl PlaceStatus {
         json!({
             "place": kind, "log": log, "shard": shard, "slot": slot,
             "state": self.state.to_json(at),
+            "store": self.store.map(|store| json!({
+                "records": store.records, "flushes": store.flushes, "fetches": store.fetches,
+                "damaged_records": store.damaged, "repaired_records": store.repaired,
+                "memory_bytes": store.memory_bytes, "disk_bytes": store.disk_bytes,
+            })),
         })
     }
 }

@@ -53,6 +53,27 @@ fn a_restart_loses_nothing_and_positions_and_generations_go_on() {
 }
 
 #[test]
+fn the_first_question_to_a_new_life_has_the_right_answer() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    append_all(
+        &mut local_client(&start(dir.path()), LOG, 1),
+        &numbered(0, 100),
+    );
+    for life in 0..5 {
+        let server = start(dir.path());
+        // A root that does not know yet what was committed must not call it unwritten.
+        let mut log = local_client(&server, LOG, 10 + life);
+        assert_eq!(log.tail().expect("a tail"), Gsn::new(100));
+        drop(log);
+        drop(server);
+        let server = start(dir.path());
+        let mut log = local_client(&server, LOG, 20 + life);
+        let outcome = log.read(Gsn::new(99)).expect("an answer");
+        assert_eq!(outcome, ReadOutcome::Record(b"record 99".to_vec()));
+    }
+}
+
+#[test]
 fn records_in_flight_at_the_end_are_there_once_or_not_at_all() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut acked: Vec<(Gsn, Vec<u8>)> = Vec::new();

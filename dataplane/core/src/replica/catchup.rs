@@ -80,12 +80,13 @@ impl Replica {
                 }
             }
         }
-        if self.catchup.copies_wanted {
+        // Damage shows when a chunk is read, for whomever it was read.
+        if self.catchup.copies_wanted || self.is_damaged() {
             self.flush_copies(now, out);
         }
     }
 
-    /// Asks a peer for each segment of which committed records are missing.
+    /// Asks a peer for each segment of which committed records are missing or damaged.
     fn flush_copies(&mut self, now: Time, out: &mut Outbox) {
         let Some(state) = &self.state else { return };
         let epoch = state.epoch;
@@ -93,10 +94,23 @@ impl Replica {
         for slot in 0..usize::from(self.config.replicas) {
             let index = Slot::new(slot as u8);
             let (held, committed) = (self.store.len(index), self.committed(index));
-            if held >= committed {
+            let wanted = if held < committed {
+                Some(CopyRequest {
+                    segment: SegmentId {
+                        shard: self.config.shard,
+                        slot: index,
+                    },
+                    epoch,
+                    from: held,
+                    to: committed,
+                })
+            } else {
+                self.repair_request(index)
+            };
+            let Some(request) = wanted else {
                 self.catchup.copy_asked_at[slot] = None;
                 continue;
-            }
+            };
             missing = true;
             if self.catchup.copy_asked_at[slot]
                 .is_some_and(|at| now < at.after(self.config.timing.retry))
@@ -116,16 +130,6 @@ impl Replica {
                     })
             else {
                 continue;
-            };
-            let segment = SegmentId {
-                shard: self.config.shard,
-                slot: index,
-            };
-            let request = CopyRequest {
-                segment,
-                epoch,
-                from: held,
-                to: committed,
             };
             if out.send(conn, &request, &[]).is_ok() {
                 self.catchup.copy_asked_at[slot] = Some(now);
@@ -200,6 +204,19 @@ impl Replica {
             return;
         }
         let held = self.store.len(slot);
+        if copy.from < held
+            && self
+                .store
+                .damaged(slot)
+                .iter()
+                .any(|range| range.from == copy.from)
+        {
+            if self.repair_run(copy, records) {
+                self.catchup.copy_asked_at[slot.index()] = None;
+            }
+            self.catchup.copies_wanted = true;
+            return;
+        }
         let end = copy.from.get().saturating_add(u64::from(copy.count));
         if copy.from > held || end <= held.get() || end > self.committed(slot).get() {
             return;

@@ -2,14 +2,15 @@
 //! touch its shard, acknowledges, serves reads.
 //!
 //! One file per concern: `append` (clients' records), `replicate` (peers), `apply` (cuts, views, losses), `catchup` (what
-//! was missed: entries, copies), `read`, `subscribe`, `fate`, `restart`. This file holds the state, the dispatch of messages
-//! and the flush that sends everything cumulative.
+//! was missed: entries, copies), `repair` (damaged records), `read`, `subscribe`, `fate`, `restart`. This file holds the
+//! state, the dispatch of messages and the flush that sends everything cumulative.
 
 mod append;
 mod apply;
 mod catchup;
 mod fate;
 mod read;
+mod repair;
 mod replicate;
 mod restart;
 mod retention;

@@ -1,0 +1,184 @@
+//! What a process refuses, and how it says so: frames of strangers, and directories that are not its own.
+
+mod common;
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+
+use common::{Bed, LOG, append_all, local_client, log_spec, numbered, until, whole_cluster};
+use ionian_client::{ClientConfig, Effect, Log};
+use ionian_control_core::ClusterSpec;
+use ionian_node::client::UdpLink;
+use ionian_node::config::{Secret, client_options};
+use ionian_node::{Place, Server, StartError, place_directory};
+use ionian_store::StoreFailure;
+use ionian_types::{ClientId, ClusterId, Durability, Nanos, NodeId, ShardId, Slot};
+use ionian_wire::crc::crc32c;
+
+#[test]
+fn frames_of_strangers_do_nothing_and_are_counted() {
+    let mut bed = Bed::new(vec![log_spec("default", Durability::D0, 1, 1, &[&[1, 1]])]);
+    bed.start(1);
+    bed.settle();
+    let strangers = |bed: &Bed| bed.status(1).port.expect("a socket").strangers;
+    let before = strangers(&bed);
+    // A client with another secret, which does not even learn that somebody is there.
+    let secret = Secret::new([8; 32]);
+    let cluster = secret.cluster_id();
+    let options = client_options(bed.addresses[&bed.controller], secret, LOG, None);
+    let mut config = ClientConfig::new(cluster, LOG, ClientId::new(1));
+    config.append_timeout = Some(Nanos::from_ms(500));
+    config.request_timeout = Some(Nanos::from_ms(500));
+    let link = UdpLink::open(options).expect("a socket");
+    let mut stranger = Log::open(link, config).expect("a legal configuration");
+    let error = stranger.append(b"let me in").expect_err("refused");
+    assert_eq!(error.effect(), Effect::None, "{error}");
+    stranger.tail().expect_err("refused");
+    assert!(strangers(&bed) > before, "it was counted");
+    // Noise of every length.
+    let before = strangers(&bed);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    for len in (0..2_000).step_by(7) {
+        let noise: Vec<u8> = (0..len).map(|at| (at * 31 + len) as u8).collect();
+        socket
+            .send_to(&noise, bed.addresses[&bed.controller])
+            .expect("sent");
+    }
+    until(
+        "the noise is counted",
+        || strangers(&bed) >= before + 200,
+        String::new,
+    );
+    let mut log = bed.client();
+    assert_eq!(log.tail().expect("a tail").get(), 0, "nothing was appended");
+    bed.append_all(&mut log, &numbered(0, 10));
+}
+
+/// Starts one node of one cluster over a directory.
+fn start(dir: &Path, cluster: u128, node: u32) -> Result<Server, StartError> {
+    let id = NodeId::new(node);
+    let mut spec = ClusterSpec::default();
+    spec.nodes
+        .insert(id, ionian_control_core::NodeSpec::default());
+    spec.logs = vec![log_spec(
+        "default",
+        Durability::D1,
+        node,
+        node,
+        &[&[node, node]],
+    )];
+    let mut options = ionian_node::ServerOptions::in_memory(spec);
+    options.cluster = ClusterId::new(cluster);
+    options.data_dir = Some(dir.to_owned());
+    options.shared_core = true;
+    Server::start(options)
+}
+
+/// A directory with the data of cluster 1, node 1.
+fn used() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = start(dir.path(), 1, 1).expect("a new directory is taken");
+    append_all(&mut local_client(&server, LOG, 1), &numbered(0, 10));
+    dir
+}
+
+fn replica_directory(dir: &Path) -> PathBuf {
+    place_directory(dir, Place::Replica(LOG, ShardId::new(0), Slot::new(0)))
+}
+
+#[test]
+fn a_directory_of_another_cluster_is_refused() {
+    let dir = used();
+    let error = start(dir.path(), 2, 1).expect_err("refused").to_string();
+    assert!(error.contains("cluster"), "{error}");
+    // The same for the store alone, without the controller's state.
+    fs::remove_dir_all(place_directory(dir.path(), Place::Directory)).expect("removed");
+    let error = start(dir.path(), 2, 1).expect_err("refused");
+    assert!(
+        matches!(
+            error,
+            StartError::Store {
+                failure: StoreFailure::OtherCluster { .. },
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_directory_of_another_node_is_refused() {
+    let dir = used();
+    fs::remove_dir_all(place_directory(dir.path(), Place::Directory)).expect("removed");
+    let error = start(dir.path(), 1, 2).expect_err("refused");
+    let named = "the files belong to node 1, expected 2";
+    assert!(error.to_string().contains(named), "{error}");
+}
+
+#[test]
+fn a_directory_in_use_is_refused_and_its_user_goes_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = start(dir.path(), 1, 1).expect("a new directory is taken");
+    let error = start(dir.path(), 1, 1).expect_err("refused").to_string();
+    let process = std::process::id().to_string();
+    assert!(
+        error.contains("in use") && error.contains(&process),
+        "{error}"
+    );
+    append_all(&mut local_client(&server, LOG, 1), &numbered(0, 10));
+}
+
+#[test]
+fn a_directory_of_a_newer_version_is_refused() {
+    let dir = used();
+    let mut changed = 0;
+    for entry in fs::read_dir(replica_directory(dir.path())).expect("readable") {
+        let file = entry.expect("readable").path();
+        let mut bytes = fs::read(&file).expect("readable");
+        // Magic and version have a checksum of their own, so that every version can be told by every other.
+        if bytes.starts_with(b"IonSuper") {
+            bytes[8..10].copy_from_slice(&9_999u16.to_le_bytes());
+            let crc = crc32c(&bytes[..12]);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            fs::write(&file, bytes).expect("writable");
+            changed += 1;
+        }
+    }
+    assert_eq!(changed, 4, "a store has four superblocks");
+    let error = start(dir.path(), 1, 1).expect_err("refused");
+    assert!(
+        matches!(
+            error,
+            StartError::Store {
+                failure: StoreFailure::NewerVersion { found: 9_999, .. },
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_and_a_log_without_one_are_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("file");
+    fs::write(&file, b"no directory").expect("writable");
+    let error = start(&file, 1, 1).expect_err("refused").to_string();
+    assert!(error.contains("file"), "{error}");
+    let error = whole_cluster(Durability::D1, 1, None)
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains("needs a data directory"), "{error}");
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let mut bed = Bed::new(vec![log_spec("default", Durability::D0, 1, 1, &[&[1, 1]])]);
+    let address = bed.addresses[&bed.controller];
+    let taken = UdpSocket::bind(address).expect("it was free");
+    let error = bed.try_start(1).expect_err("refused").to_string();
+    assert!(error.contains(&format!("{address} is in use")), "{error}");
+    drop(taken);
+    bed.start(1);
+}
