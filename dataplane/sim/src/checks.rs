@@ -1,5 +1,7 @@
 //! The invariants O1 to O10 of the ordering protocol, checked on the machines themselves and on everything they say.
 
+use std::collections::BTreeMap;
+
 use ionian_store::{Fetch, Store};
 use ionian_types::{ConnId, EntryNo, Lsn, Slot};
 use ionian_wire::Reader;
@@ -13,11 +15,24 @@ use crate::process::{Machine, Place, ProcId};
 use crate::reference::{Content, Fresh};
 use crate::world::{Event, LIVENESS_NS, Phase, World};
 
-/// Whether the record at a position is on its way from the device, or trimmed by now: nothing to look at.
-fn is_away(store: &mut Store, slot: Slot, position: u64) -> bool {
+/// Whether the record at a position is on its way from the device, known to be damaged, or trimmed by now: nothing to look
+/// at yet, or ever.
+fn is_away(store: &mut Store, slot: Slot, position: u64) -> Option<Away> {
     let from = Lsn::new(position);
-    let found = store.run(slot, from, Lsn::new(position + 1), usize::MAX);
-    matches!(found, Fetch::Wait | Fetch::Trimmed)
+    match store.run(slot, from, Lsn::new(position + 1), usize::MAX) {
+        Fetch::Wait | Fetch::Damaged(_) => Some(Away::Soon),
+        Fetch::Trimmed => Some(Away::Never),
+        Fetch::Ready(_) | Fetch::Beyond => None,
+    }
+}
+
+/// Why there is nothing to look at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Away {
+    /// It is read back, or repaired.
+    Soon,
+    /// It is trimmed.
+    Never,
 }
 
 /// The record at a position of a store: its generation and content.
@@ -92,6 +107,10 @@ impl World {
             .iter()
             .map(|segment| segment.writer)
             .collect();
+        // In the order of positions, whichever member says what stands there.
+        let mut found: BTreeMap<u64, Vec<Content>> = (run.from..run.to)
+            .map(|position| (run.gsn + (position - run.from), Vec::new()))
+            .collect();
         for (slot, writer) in writers.into_iter().enumerate() {
             let member = self
                 .procs
@@ -113,7 +132,7 @@ impl World {
                 format!("O3: {run:?} was committed while the member in slot {slot} holds {durable} at the class")
             });
             for position in run.from..run.to {
-                if is_away(replica.store_mut(), run.slot, position) {
+                if is_away(replica.store_mut(), run.slot, position).is_some() {
                     continue;
                 }
                 let gsn = run.gsn + (position - run.from);
@@ -122,7 +141,7 @@ impl World {
                         self.history.check(generation == run.generation, || {
                             format!("O2: position {position} of {run:?} is of generation {generation} in slot {slot}")
                         });
-                        note(&mut self.history, gsn, content);
+                        found.entry(gsn).or_default().push(content);
                     }
                     None => self.history.fail(|| {
                         format!(
@@ -130,6 +149,12 @@ impl World {
                         )
                     }),
                 }
+            }
+        }
+        for (gsn, contents) in found {
+            self.history.unseen |= contents.is_empty();
+            for content in contents {
+                note(&mut self.history, gsn, content);
             }
         }
     }
@@ -256,8 +281,10 @@ impl World {
         }
     }
 
-    /// O4: a member that holds a committed position holds the owning value; `all` looks at every position.
-    fn o4_scrub(&mut self, all: bool) {
+    /// O4: a member that holds a committed position holds the owning value; `all` looks at every position. Where something
+    /// was still to be read back or repaired, if anywhere.
+    fn o4_scrub(&mut self, all: bool) -> Option<Place> {
+        let mut away = None;
         for process in self.procs.iter_mut().filter(|process| process.alive) {
             let Machine::Replica(replica) = &mut process.machine else {
                 continue;
@@ -276,8 +303,13 @@ impl World {
                     first.max(end.saturating_sub(16))
                 };
                 for position in from..end {
-                    if is_away(replica.store_mut(), index, position) {
-                        continue;
+                    match is_away(replica.store_mut(), index, position) {
+                        Some(Away::Soon) => {
+                            away = Some(process.place);
+                            continue;
+                        }
+                        Some(Away::Never) => continue,
+                        None => {}
                     }
                     let key = (
                         shard,
@@ -301,11 +333,36 @@ impl World {
                         )
                     });
                     if !fits {
-                        return;
+                        return away;
                     }
                 }
             }
         }
+        away
+    }
+
+    /// Looks at every record everywhere. What is still to be read back or repaired, if anything: it is on its way then.
+    fn scrubbed(&mut self) -> Option<String> {
+        let away = self.o4_scrub(true)?;
+        for proc in 0..self.procs.len() {
+            if self.procs[proc].alive && matches!(self.procs[proc].machine, Machine::Replica(_)) {
+                self.run_disk(proc);
+                self.flush_soon(proc);
+            }
+        }
+        let damaged = self
+            .live(away)
+            .and_then(|proc| match &self.procs[proc].machine {
+                Machine::Replica(replica) => {
+                    let slots = (0..self.plan.replicas).map(Slot::new);
+                    let ranges = slots.map(|slot| replica.store().damaged(slot).to_vec());
+                    Some(ranges.collect::<Vec<_>>())
+                }
+                _ => None,
+            });
+        Some(format!(
+            "O4: {away:?} does not hold every record: damaged are {damaged:?}"
+        ))
     }
 
     /// Looks at the slow checks, and whether the phase is over.
@@ -316,10 +373,13 @@ impl World {
             return;
         }
         let waited = self.now.as_ns() - self.healed_at.as_ns();
-        match (self.phase, self.unsettled()) {
+        let mut unsettled = self.unsettled();
+        if unsettled.is_none() && self.phase == Phase::Reading {
+            unsettled = self.scrubbed();
+        }
+        match (self.phase, unsettled) {
             (Phase::Resting, None) => self.last_reader(),
             (Phase::Reading, None) => {
-                self.o4_scrub(true);
                 self.o9_drained();
                 self.history.finish();
                 self.phase = Phase::Done;

@@ -1,14 +1,17 @@
 //! A device as bad as a crash allows: what was not flushed is kept, lost or torn, sector by sector, in any order.
 //!
-//! Operations complete after a while and out of order. Nothing here damages what was flushed: that is the store's own test.
+//! Operations complete after a while and out of order. What was flushed is only damaged on request, and only in files of
+//! records: what a journal or superblock bears is the store's own test.
 
 use std::collections::BTreeMap;
 
-use ionian_store::{BlockOp, BlockOpKind, FileNo, Store};
+use ionian_store::{BlockOp, BlockOpKind, FileKind, FileNo, Store};
 
 use crate::rng::Rng;
 
 const SECTOR: usize = 512;
+/// Places looked at for one that was written.
+const TRIES: u32 = 64;
 
 #[derive(Debug, Default)]
 struct File {
@@ -115,6 +118,32 @@ impl Disk {
             }
         }
         Some(read)
+    }
+
+    /// Flips a bit of what was flushed to a file of records. Whether there was anything.
+    pub fn corrupt(&mut self, rng: &mut Rng) -> bool {
+        let files: Vec<FileNo> = self.files.keys().copied().collect();
+        let records: Vec<FileNo> = files
+            .into_iter()
+            .filter(|file| matches!(file.kind(), Some(FileKind::RecordExtent(_))))
+            .collect();
+        if records.is_empty() {
+            return false;
+        }
+        for _ in 0..TRIES {
+            let Some(file) = self.files.get_mut(&rng.pick(&records)) else {
+                continue;
+            };
+            let at = rng.below(file.durable.len() as u64) as usize;
+            // Zeros are most likely room that was never written.
+            if file.durable[at] != 0 {
+                let bit = 1 << rng.below(8);
+                file.durable[at] ^= bit;
+                file.current[at] ^= bit;
+                return true;
+            }
+        }
+        false
     }
 
     /// The process dies: each sector of each write that was not flushed is there or not.

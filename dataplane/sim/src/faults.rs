@@ -31,6 +31,7 @@ impl World {
             Fault::Slow => self.slow(),
             Fault::Lossy => self.plan.network == Network::Datagram,
             Fault::SlowDisk => self.slow_disk(),
+            Fault::Corrupt => self.corrupt(),
         };
         self.faults[fault.index()] += u64::from(done);
     }
@@ -218,6 +219,23 @@ impl World {
         self.slow_disks
             .insert(place, Time::from_ns(self.now.as_ns() + span));
         true
+    }
+
+    /// Records of the same replica of a shard are damaged in every such fault: its peer can repair them. They are read
+    /// back when memory is short, or at the next start, which often comes soon.
+    fn corrupt(&mut self) -> bool {
+        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let slot = ((self.seed >> shard) % u64::from(self.plan.replicas)) as u8;
+        let place = Place::Replica(shard, slot);
+        let Some(disk) = self.disks.get_mut(&place) else {
+            return false;
+        };
+        let flips = self.rng_disk.range(1, 6);
+        let done = (0..flips).fold(false, |done, _| disk.corrupt(&mut self.rng_disk) | done);
+        if done && self.rng_fault.permille(700) {
+            self.crash(place);
+        }
+        done
     }
 
     /// Nothing bad happens from now on.

@@ -74,6 +74,8 @@ pub struct History {
     pub seen: Seen,
     /// The first violation.
     pub failure: Option<String>,
+    /// Some record could not be looked at when it was ordered: nobody was there, or it was damaged or not in memory.
+    pub unseen: bool,
     /// The clients that keep to one server.
     pub sticky: BTreeSet<u32>,
     last_seq: BTreeMap<(u128, u32), (u64, u64)>,
@@ -95,6 +97,7 @@ impl History {
             may_lose,
             seen: Seen::default(),
             failure: None,
+            unseen: false,
             sticky: BTreeSet::new(),
             last_seq: BTreeMap::new(),
             last_sticky: BTreeMap::new(),
@@ -181,15 +184,17 @@ impl History {
             format!("O8: {identity:?} was promised never to be ordered, and stands at {gsn}")
         });
         let key = (content.client, content.session);
+        let unseen = self.unseen;
         if let Some((seq, at)) = self.last_seq.insert(key, (content.seq, gsn)) {
-            self.check(seq + 1 == content.seq && at < gsn, || {
+            let follows = seq + 1 == content.seq || unseen && seq < content.seq;
+            self.check(follows && at < gsn, || {
                 format!(
                     "FIFO: session {key:?} has seq {seq} at {at}, then {} at {gsn}",
                     content.seq
                 )
             });
         } else {
-            self.check(content.seq == 0, || {
+            self.check(content.seq == 0 || unseen, || {
                 format!(
                     "FIFO: session {key:?} begins with seq {} at {gsn}",
                     content.seq

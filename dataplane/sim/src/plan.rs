@@ -43,10 +43,12 @@ pub enum Fault {
     Lossy,
     /// A device is slow for a while. Flushed classes only.
     SlowDisk,
+    /// A device flips bits in records that it had flushed, of one replica per shard. Flushed classes only.
+    Corrupt,
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 13] = [
+pub const FAULTS: [Fault; 14] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -60,6 +62,7 @@ pub const FAULTS: [Fault; 13] = [
     Fault::Slow,
     Fault::Lossy,
     Fault::SlowDisk,
+    Fault::Corrupt,
 ];
 
 impl Fault {
@@ -172,12 +175,12 @@ impl Plan {
         for fault in FAULTS {
             let odds = match fault {
                 Fault::CrashRoot | Fault::CrashShard | Fault::CrashAll => 120,
-                Fault::CrashReplica | Fault::Reset => 450,
+                Fault::CrashReplica | Fault::Reset | Fault::Corrupt => 450,
                 _ => 250,
             };
             let fits = match fault {
                 Fault::Lossy => plan.network == Network::Datagram,
-                Fault::SlowDisk => plan.class.is_flushed(),
+                Fault::SlowDisk | Fault::Corrupt => plan.class.is_flushed(),
                 _ => true,
             };
             if rng.permille(odds) && fits {

@@ -31,6 +31,10 @@ pub struct Totals {
     pub rebinds: u64,
     /// Copies between replicas.
     pub copies: u64,
+    /// Records that devices damaged, found.
+    pub damaged: u64,
+    /// Records repaired from a peer.
+    pub repaired: u64,
     /// Gaps told: trim, loss.
     pub gaps: [u64; 2],
     /// Acknowledged records declared lost, beyond what the class survives.
@@ -56,6 +60,8 @@ impl Totals {
         self.nevers += seen.nevers;
         self.rebinds += report.machines.rebinds;
         self.copies += report.machines.copies;
+        self.damaged += report.machines.damaged;
+        self.repaired += report.machines.repaired;
         self.gaps[0] += seen.gaps[0];
         self.gaps[1] += seen.gaps[1];
         self.lost += seen.lost;
@@ -78,6 +84,8 @@ impl Totals {
         self.nevers += other.nevers;
         self.rebinds += other.rebinds;
         self.copies += other.copies;
+        self.damaged += other.damaged;
+        self.repaired += other.repaired;
         self.gaps[0] += other.gaps[0];
         self.gaps[1] += other.gaps[1];
         self.lost += other.lost;

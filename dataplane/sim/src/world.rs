@@ -97,6 +97,10 @@ pub struct Machines {
     pub edge_starts: u64,
     /// Lanes that moved.
     pub rebinds: u64,
+    /// Records that a device damaged, found.
+    pub damaged: u64,
+    /// Records repaired from a peer.
+    pub repaired: u64,
 }
 
 /// Why a run failed.
@@ -422,6 +426,9 @@ impl World {
                     machines.backfills += counters.backfills;
                     machines.copies += counters.copies;
                     machines.repeats += counters.repeats;
+                    let store = replica.store().stats();
+                    machines.damaged += store.damaged;
+                    machines.repaired += store.repaired;
                 }
                 Machine::Root(root) => machines.edge_starts += root.status().counters.edge_starts,
                 Machine::Client(client, _) => machines.rebinds += client.stats().rebinds,
