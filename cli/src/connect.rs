@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ionian_client::{ClientConfig, Link, Log};
-use ionian_node::client::UdpLink;
+use ionian_node::client::{ClientPortOptions, UdpLink};
 use ionian_node::config::{ClusterConfig, Secret, client_options};
 use ionian_types::{ClientId, LogId, Nanos};
-use ionian_wire::directory::ClusterMap;
+use ionian_wire::directory::{ClusterMap, LogInfo};
 
 use crate::exit::UsageError;
 
@@ -25,12 +25,19 @@ const STEP: Nanos = Nanos::from_ms(5);
 /// Which log of which cluster.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ConnectArgs {
-    /// The cluster: the address of its controller, or its configuration file
-    #[arg(long, value_name = "ADDR|FILE", default_value = DEFAULT_ADDRESS)]
-    pub(crate) cluster: Target,
+    #[command(flatten)]
+    pub(crate) at: ClusterArgs,
     /// The name of the log
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) log: String,
+}
+
+/// Which cluster.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ClusterArgs {
+    /// The cluster: the address of its controller, or its configuration file
+    #[arg(long, value_name = "ADDR|FILE", default_value = DEFAULT_ADDRESS)]
+    pub(crate) cluster: Target,
     /// The cluster's secret file; needed for an address that `ionian dev` on this machine does not listen on
     #[arg(long, value_name = "FILE")]
     pub(crate) secret: Option<PathBuf>,
@@ -72,38 +79,39 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// Where a cluster is, as far as it is known without asking it.
+#[derive(Debug)]
+pub(crate) struct Located {
+    /// The controller's address.
+    pub(crate) directory: SocketAddr,
+    pub(crate) secret: Secret,
+    /// The largest packet, if one is configured.
+    pub(crate) mtu: Option<u32>,
+    /// The configuration, where the cluster was named by it.
+    pub(crate) config: Option<ClusterConfig>,
+    target: String,
+}
+
+impl Located {
+    /// How a client of this cluster opens its socket.
+    pub(crate) fn options(&self) -> ClientPortOptions {
+        client_options(self.directory, self.secret.clone(), LogId::MAX, self.mtu)
+    }
+}
+
 /// A connection to a cluster, before a log is chosen.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     link: UdpLink,
-    secret: Secret,
-    target: String,
-    mtu: Option<u32>,
+    at: Located,
 }
 
 impl Cluster {
     /// Reaches the controller and learns what the cluster has.
-    pub(crate) fn reach(args: &ConnectArgs) -> anyhow::Result<Self> {
-        let (directory, secret, mtu) = locate(args)?;
-        let options = client_options(directory, secret.clone(), LogId::MAX, mtu);
-        let mut link = UdpLink::open(options).context("cannot open a socket")?;
-        let began = Instant::now();
-        while link.map().logs.is_empty() {
-            link.poll(|_| ());
-            let until = link.now().after(STEP);
-            link.sleep(until);
-            if began.elapsed() > ANSWER {
-                bail!(
-                    "no cluster answers at {directory}: start one with `ionian dev` or `ionian node`, or name another with --cluster"
-                );
-            }
-        }
-        Ok(Self {
-            link,
-            secret,
-            target: args.cluster.to_string(),
-            mtu,
-        })
+    pub(crate) fn reach(args: &ClusterArgs) -> anyhow::Result<Self> {
+        let at = locate(args)?;
+        let link = first_map(&at)?;
+        Ok(Self { link, at })
     }
 
     /// What the cluster has.
@@ -113,40 +121,59 @@ impl Cluster {
 
     /// The largest packet, if one is configured.
     pub(crate) const fn mtu(&self) -> Option<u32> {
-        self.mtu
+        self.at.mtu
     }
 
     /// Opens a log by its name.
     pub(crate) fn open(self, name: &str) -> anyhow::Result<Log<UdpLink>> {
-        let Self {
-            mut link,
-            secret,
-            target,
-            ..
-        } = self;
-        let Some(log) = link.map().log_by_name(name).map(|log| log.log) else {
-            let known: Vec<&str> = link
-                .map()
-                .logs
-                .iter()
-                .map(|log| log.name.as_str())
-                .collect();
-            bail!(
-                "the cluster at {target} has no log {name:?}; it has {}",
-                known.join(", ")
-            );
-        };
+        let Self { mut link, at } = self;
+        let log = log_named(link.map(), name, &at)?.log;
         link.set_log(log);
         // The client wants the map for itself.
         link.refresh_map();
-        let config = ClientConfig::new(secret.cluster_id(), log, random_client()?);
+        let config = ClientConfig::new(at.secret.cluster_id(), log, random_client()?);
         Ok(Log::open(link, config)?)
     }
 }
 
+/// The log of this name.
+pub(crate) fn log_named<'a>(
+    map: &'a ClusterMap,
+    name: &str,
+    at: &Located,
+) -> anyhow::Result<&'a LogInfo> {
+    let Some(log) = map.log_by_name(name) else {
+        let known: Vec<&str> = map.logs.iter().map(|log| log.name.as_str()).collect();
+        bail!(
+            "the cluster at {} has no log {name:?}; it has {}",
+            at.target,
+            known.join(", ")
+        );
+    };
+    Ok(log)
+}
+
+/// Asks the controller for the map.
+pub(crate) fn first_map(at: &Located) -> anyhow::Result<UdpLink> {
+    let mut link = UdpLink::open(at.options()).context("cannot open a socket")?;
+    let began = Instant::now();
+    while link.map().logs.is_empty() {
+        link.poll(|_| ());
+        let until = link.now().after(STEP);
+        link.sleep(until);
+        if began.elapsed() > ANSWER {
+            bail!(
+                "no cluster answers at {}: start one with `ionian dev` or `ionian node`, or name another with --cluster",
+                at.directory
+            );
+        }
+    }
+    Ok(link)
+}
+
 /// Opens the log that the command line names.
 pub(crate) fn connect(args: &ConnectArgs) -> anyhow::Result<Log<UdpLink>> {
-    Cluster::reach(args)?.open(&args.log)
+    Cluster::reach(&args.at)?.open(&args.log)
 }
 
 /// A new client life.
@@ -158,8 +185,9 @@ pub(crate) fn random_client() -> anyhow::Result<ClientId> {
     }
 }
 
-/// Where the controller is, the secret, and the largest packet if it is configured.
-fn locate(args: &ConnectArgs) -> anyhow::Result<(SocketAddr, Secret, Option<u32>)> {
+/// Finds out where the cluster is and reads its secret.
+pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
+    let target = args.cluster.to_string();
     match &args.cluster {
         Target::File(file) => {
             let config = ClusterConfig::load(file)?;
@@ -167,7 +195,13 @@ fn locate(args: &ConnectArgs) -> anyhow::Result<(SocketAddr, Secret, Option<u32>
             let controller = config
                 .node_by_id(config.controller)
                 .context("the configuration has no controller")?;
-            Ok((controller.resolve()?, secret, config.network.mtu))
+            Ok(Located {
+                directory: controller.resolve()?,
+                secret,
+                mtu: config.network.mtu,
+                config: Some(config),
+                target,
+            })
         }
         Target::Address(address) => {
             let resolved = address
@@ -187,7 +221,13 @@ fn locate(args: &ConnectArgs) -> anyhow::Result<(SocketAddr, Secret, Option<u32>
                 }
                 other => other?,
             };
-            Ok((resolved, secret, None))
+            Ok(Located {
+                directory: resolved,
+                secret,
+                mtu: None,
+                config: None,
+                target,
+            })
         }
     }
 }

@@ -1,29 +1,10 @@
 //! One row per sentence: what a person did wrong, the exit code, and what the command says about it.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::UdpSocket;
+mod common;
+
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
 
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ionian"));
-    command.current_dir(folder).env("TMPDIR", folder);
-    command
-}
-
-/// Runs the command in `folder` with `input` on standard input.
-fn ionian(folder: &Path, line: &[&str], input: &[u8]) -> Output {
-    let mut child = command(folder)
-        .args(line)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the command starts");
-    // The command may end without reading its input.
-    let _ = child.stdin.take().expect("a pipe").write_all(input);
-    child.wait_with_output().expect("the command ends")
-}
+use common::{Dev, free_address, ionian};
 
 struct Row {
     line: &'static [&'static str],
@@ -295,65 +276,6 @@ fn a_secret_that_others_may_read_is_refused() {
     );
 }
 
-/// A cluster of `ionian dev`, ended when dropped.
-struct Dev {
-    child: Child,
-    address: String,
-}
-
-impl Dev {
-    fn start(folder: &Path, data: &str) -> Self {
-        // A port that was free a moment ago.
-        let address = UdpSocket::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .expect("a port")
-            .to_string();
-        let mut child = command(folder)
-            .args([
-                "dev",
-                "--listen",
-                &address,
-                "--data-dir",
-                data,
-                "--memory-bytes-max",
-                "128MiB",
-            ])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the command starts");
-        let said = BufReader::new(child.stderr.take().expect("a pipe"))
-            .lines()
-            .map_while(Result::ok);
-        let mut said = said.inspect(|line| println!("{line}"));
-        assert!(
-            said.any(|line| line.contains("in another terminal")),
-            "dev ended"
-        );
-        Self { child, address }
-    }
-
-    fn run(&self, folder: &Path, line: &[&str], input: &[u8]) -> (Option<i32>, String, String) {
-        let output = ionian(
-            folder,
-            &[line, &["--cluster", &self.address]].concat(),
-            input,
-        );
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (
-            output.status.code(),
-            text(&output.stdout),
-            text(&output.stderr),
-        )
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn each_position_has_its_own_answer() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -429,10 +351,7 @@ fn a_place_that_is_taken_is_named() {
         code == Some(1) && said.contains("in use") && said.contains(&dev.address),
         "{said}"
     );
-    let port = UdpSocket::bind("127.0.0.1:0")
-        .and_then(|socket| socket.local_addr())
-        .expect("a port")
-        .to_string();
+    let port = free_address();
     let (code, said) = second(&["--listen", &port, "--data-dir", "data"]);
     assert!(
         code == Some(1) && said.contains("in use") && said.contains("data"),

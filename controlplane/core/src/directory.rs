@@ -90,6 +90,9 @@ pub struct LogStatus {
     pub ceiling: Gsn,
     /// Places whose process is not there, for people.
     pub missing: Vec<String>,
+    /// Where the leaf is, which the public map does not say: its node, and the address it registered (empty when that is the
+    /// node's own).
+    pub leaf: (NodeId, String),
 }
 
 /// The single built-in controller.
@@ -392,6 +395,7 @@ impl Directory {
                 floor: log.floor,
                 ceiling: log.ceiling,
                 missing: missing.collect(),
+                leaf: (log.leaf.node, log.leaf.address.clone()),
             }
         })
     }

@@ -93,6 +93,9 @@ pub struct ShardStatusRow {
     pub whole: bool,
     /// The slot that holds the shard back most, with its node.
     pub slowest: (Slot, NodeId),
+    /// Records that another member has reported and the slowest has not, all segments together; 0 when nobody holds the
+    /// shard back.
+    pub held_back: u64,
     /// Per slot: age of the last report, whether it counts.
     pub members: Vec<(NodeId, Nanos, bool)>,
 }

@@ -1,9 +1,12 @@
-//! Links of the client library: over shared memory into a server of this process, and over UDP to a cluster.
+//! Links of the client library: over shared memory into a server of this process, and over UDP to a cluster. Beside them
+//! the probe, which asks processes for their state.
 
 mod local;
+mod probe;
 mod udp;
 
 pub use local::LocalLink;
+pub use probe::{Probe, ProbeAnswer, ProbeTarget};
 pub use udp::{ClientPortOptions, UdpLink};
 
 use ionian_core::client::PeerKind;

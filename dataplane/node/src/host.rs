@@ -21,7 +21,7 @@ use crate::device::StoreIo;
 use crate::dial::Dial;
 use crate::link::ShmLink;
 use crate::role::{Machine, Place, outbox};
-use crate::status::{PlaceState, PlaceStatus, Status};
+use crate::status::{PlaceState, PlaceStatus, Status, StoreStatus};
 use crate::udp::UdpPort;
 use datagrams::Inbox;
 
@@ -586,7 +586,7 @@ impl Host {
     /// Tells those who asked over the wire. Off the hot path: it allocates.
     #[cold]
     fn answer_status(&mut self, now: Time) {
-        let text = self.status(now).to_json().to_string();
+        let text = self.status(now).to_message();
         for (id, request) in core::mem::take(&mut self.status_wanted) {
             self.set_room(id);
             // Without room the answer is lost; whoever asked asks again.
@@ -617,6 +617,7 @@ impl Host {
                     place: tenant.place,
                     state: state(&tenant.machine),
                     store: tenant.machine.store().map(ionian_store::Store::stats),
+                    store_status: tenant.machine.store().map(StoreStatus::of),
                 })
                 .collect(),
             port: self.udp.as_ref().map(|udp| udp.stats),

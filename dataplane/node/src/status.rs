@@ -4,8 +4,8 @@ use ionian_control_core::LogStatus;
 use ionian_core::leaf::{LeafCounters, ShardStatusRow};
 use ionian_core::replica::ReplicaStatus;
 use ionian_core::root::RootStatus;
-use ionian_store::StoreStats;
-use ionian_types::Time;
+use ionian_store::{Store, StoreState, StoreStats};
+use ionian_types::{RECORD_BYTES_MAX, Time};
 use serde_json::{Value, json};
 
 use crate::role::Place;
@@ -33,6 +33,31 @@ pub struct PlaceStatus {
     pub state: PlaceState,
     /// Counters of its store, if it has one.
     pub store: Option<StoreStats>,
+    /// Whether that store serves, and its limits.
+    pub store_status: Option<StoreStatus>,
+}
+
+/// A store at a glance, beside its counters.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreStatus {
+    /// Whether it serves.
+    pub state: StoreState,
+    /// Memory that it may use for records, bytes.
+    pub memory_bytes_max: u64,
+    /// Disk that it may use for records, bytes; the largest number where there is no disk.
+    pub disk_bytes_max: u64,
+}
+
+impl StoreStatus {
+    /// What a store says now.
+    #[must_use]
+    pub fn of(store: &Store) -> Self {
+        Self {
+            state: store.state(),
+            memory_bytes_max: store.config().memory_bytes_max,
+            disk_bytes_max: store.config().disk_bytes_max,
+        }
+    }
 }
 
 /// The state of a place.
@@ -64,6 +89,7 @@ impl Status {
         let port = self.port.map(|port| {
             json!({
                 "strangers": port.strangers, "rejected": port.rejected, "full": port.full, "messages": port.messages,
+                "ended": port.ended,
             })
         });
         json!({
@@ -73,6 +99,31 @@ impl Status {
             "port": port,
             "places": self.places.iter().map(|place| place.to_json(self.at)).collect::<Vec<_>>(),
         })
+    }
+
+    /// As [`Self::to_json`], short enough for one message: what has no room is left out and counted.
+    #[must_use]
+    pub fn to_message(&self) -> String {
+        let mut value = self.to_json();
+        let text = value.to_string();
+        if text.len() <= RECORD_BYTES_MAX {
+            return text;
+        }
+        let places = value["places"].as_array_mut().map(core::mem::take);
+        let mut kept = Vec::new();
+        let mut bytes = value.to_string().len() + 64;
+        let places = places.unwrap_or_default();
+        let all = places.len();
+        for place in places {
+            bytes += place.to_string().len() + 1;
+            if bytes > RECORD_BYTES_MAX {
+                break;
+            }
+            kept.push(place);
+        }
+        value["places_left_out"] = json!(all - kept.len());
+        value["places"] = Value::Array(kept);
+        value.to_string()
     }
 
     /// Records that replicas of this process have taken and no cut covers yet.
@@ -114,11 +165,29 @@ impl PlaceStatus {
         json!({
             "place": kind, "log": log, "shard": shard, "slot": slot,
             "state": self.state.to_json(at),
-            "store": self.store.map(|store| json!({
-                "records": store.records, "flushes": store.flushes, "fetches": store.fetches,
-                "damaged_records": store.damaged, "repaired_records": store.repaired,
-                "memory_bytes": store.memory_bytes, "disk_bytes": store.disk_bytes,
-            })),
+            "store": self.store_status.zip(self.store.as_ref()).map(|(status, stats)| status.to_json(stats)),
+        })
+    }
+}
+
+impl StoreStatus {
+    fn to_json(self, stats: &StoreStats) -> Value {
+        let (state, failure) = match self.state {
+            StoreState::Starting => ("starting", None),
+            StoreState::Ready => ("ready", None),
+            StoreState::Failed(failure) => ("failed", Some(failure.to_string())),
+        };
+        json!({
+            "state": state, "failure": failure,
+            "memory_bytes_max": self.memory_bytes_max,
+            "disk_bytes_max": self.disk_bytes_max,
+            "counters": {
+                "records": stats.records, "batches": stats.batches, "writes": stats.writes,
+                "written_bytes": stats.written_bytes, "flushes": stats.flushes, "fetches": stats.fetches,
+                "evictions": stats.evictions, "damaged": stats.damaged, "repaired": stats.repaired,
+                "checkpoints_refused": stats.checkpoints_refused, "memory_bytes": stats.memory_bytes,
+                "disk_bytes": stats.disk_bytes, "spares": stats.spares,
+            },
         })
     }
 }
@@ -137,6 +206,7 @@ impl PlaceState {
                     "whole": row.whole,
                     "slowest_slot": row.slowest.0.get(),
                     "slowest_node": row.slowest.1.get(),
+                    "held_back": row.held_back,
                     "members": row.members.iter().map(|(node, age, counts)| json!({
                         "node": node.get(),
                         "report_age_us": (age.0 != u64::MAX).then_some(age.0 / 1_000),
@@ -158,6 +228,7 @@ impl PlaceState {
                     "root_epoch": log.root_epoch.get(), "view": log.view.get(),
                     "pending_view": log.pending.map(|view| view.get()),
                     "floor": log.floor.get(), "ceiling": log.ceiling.get(), "missing": log.missing,
+                    "leaf": { "node": log.leaf.0.get(), "address": log.leaf.1 },
                 })).collect::<Vec<_>>(),
             }),
         }

@@ -97,7 +97,7 @@ fn an_orderly_end_under_load_loses_nothing() {
         let status = binary.run(&["status", "--json", "--cluster", &address], b"", LIMIT)?;
         let text = String::from_utf8_lossy(&status.stdout).into_owned();
         let value: serde_json::Value = serde_json::from_str(&text)?;
-        Ok(value["tail"].as_u64() > Some(10))
+        Ok(value["logs"][0]["tail"].as_u64() > Some(10))
     });
     assert!(under_way.expect("it answers"), "nothing was appended");
     dev.process.ask_to_end().expect("it can be asked");

@@ -18,7 +18,7 @@ use super::embedded::{Cores, Embedded, Shape, processor};
 use super::limits::{datagram_chain, pipeline};
 use super::report::{Figures, Limits, Report, Setting};
 use super::usage::Usage;
-use crate::connect::{Cluster, ConnectArgs, DEFAULT_ADDRESS, Target, random_client};
+use crate::connect::{Cluster, ClusterArgs, ConnectArgs, DEFAULT_ADDRESS, Target, random_client};
 use crate::exit::{Exit, UsageError};
 use crate::output::OutArgs;
 use crate::progress::Progress;
@@ -252,11 +252,13 @@ impl Measuring<'_> {
     fn cluster(&mut self, target: &Target) -> anyhow::Result<Report> {
         let args = self.args;
         let connect = ConnectArgs {
-            cluster: target.clone(),
+            at: ClusterArgs {
+                cluster: target.clone(),
+                secret: args.secret.clone(),
+            },
             log: args.log.clone(),
-            secret: args.secret.clone(),
         };
-        let cluster = Cluster::reach(&connect)?;
+        let cluster = Cluster::reach(&connect.at)?;
         let log = cluster.map().log_by_name(&args.log);
         let log =
             log.with_context(|| format!("the cluster at {target} has no log {:?}", args.log))?;
@@ -373,7 +375,9 @@ impl Measuring<'_> {
 fn stores(server: &Server) -> Vec<StoreStats> {
     let status = server.status(Duration::from_secs(5));
     let places = status.into_iter().flat_map(|status| status.places);
-    places.filter_map(|place| place.store).collect()
+    places
+        .filter_map(|place| Some(place.store?.stats))
+        .collect()
 }
 
 /// Where devices' files are; removed at the end if it was made here.

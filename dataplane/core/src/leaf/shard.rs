@@ -314,8 +314,20 @@ impl Shard {
             epoch: self.epoch,
             whole: self.is_held(),
             slowest: self.slowest(),
+            held_back: self.held_back(),
             members: self.members.iter().map(row).collect(),
         }
+    }
+
+    /// Records that another member has reported and the slowest has not.
+    fn held_back(&self) -> u64 {
+        let count = self.members.len();
+        let slowest = &self.members[self.slowest().0.index()];
+        let lack = |segment: usize| {
+            let most = self.members.iter().map(|member| member.lens[segment]).max();
+            most.map_or(0, |most| most.saturating_since(slowest.lens[segment]))
+        };
+        (0..count).map(lack).sum()
     }
 
     /// Whether the quorum holds every committed length.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
+use ionian_control_core::{Directory, DirectoryConfig};
 use ionian_runtime::Priority;
-use ionian_types::{ClusterId, LogId, NodeId};
+use ionian_types::{ClusterId, LogId, NodeId, Slot, Time};
 use ionian_udp::UdpOptions;
 
 use super::{BindError, ClusterConfig, NodeConfig, PlanChoice, Secret};
 use crate::client::ClientPortOptions;
-use crate::role::Tuning;
+use crate::role::{Place, Tuning};
 use crate::server::ServerOptions;
 
 /// The largest IP packet where both ends are on one machine.
@@ -61,6 +62,34 @@ impl ClusterConfig {
         options.data_dir = Some(node.data_dir.clone());
         options.addresses = self.addresses()?;
         Ok(options)
+    }
+
+    /// Every place of the cluster, with the node that fills it.
+    ///
+    /// # Errors
+    /// [`ionian_control_core::SpecError`]; effect none.
+    pub fn seats(&self) -> Result<Vec<(NodeId, Place)>, ionian_control_core::SpecError> {
+        let spec = self.cluster_spec();
+        // The ids of logs and shards follow from the specification alone, whatever the cluster's identity.
+        let plan = Directory::new(
+            ClusterId::default(),
+            &spec,
+            DirectoryConfig::default(),
+            Time::ZERO,
+        )?;
+        let mut seats = vec![(self.controller, Place::Directory)];
+        for (spec, log) in spec.logs.iter().zip(&plan.map().logs) {
+            seats.push((spec.root, Place::Root(log.log)));
+            seats.push((spec.leaf, Place::Leaf(log.log)));
+            for (members, shard) in spec.shards.iter().zip(&log.shards) {
+                let replicas = members.iter().enumerate().map(|(slot, node)| {
+                    let slot = Slot::new(slot as u8);
+                    (*node, Place::Replica(log.log, shard.shard, slot))
+                });
+                seats.extend(replicas);
+            }
+        }
+        Ok(seats)
     }
 
     /// As [`Self::server_options`] for the first node, without socket or directories: the whole cluster in memory.

@@ -95,6 +95,8 @@ impl Host {
                     matches!(tenant.machine, Machine::Waiting(_)) && tenant.controller != Some(id)
                 })
             });
+            // A question for the state is answered by the host.
+            let early = early && !is_status_request(message);
             // The first message of a session says who is to have the others, and may find that one not started.
             if early || conn.is_none() && inbox.fresh.contains(&session) {
                 return Take::Later;
@@ -181,4 +183,12 @@ impl Host {
         self.bind(session, id);
         self.dials[at].conn = id;
     }
+}
+
+/// Whether a message asks for the state of the process. Only looked at while a machine has not started.
+fn is_status_request(bytes: &[u8]) -> bool {
+    matches!(
+        Message::new_checked(bytes),
+        Ok((Message::StatusRequest(..), _))
+    )
 }

@@ -1,0 +1,218 @@
+//! Whether a cluster can append, and if not, why: the missing are named before those who only wait for them.
+
+use ionian_node::Place;
+use ionian_types::{Inc, LogId, NodeId, ShardId, Slot};
+use ionian_wire::directory::{Endpoint, LogInfo, ShardInfo};
+
+use super::picture::{Picture, Seen};
+
+/// What keeps the cluster from appending.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    /// In sentences without a full stop; empty when it can append.
+    pub(super) faults: Vec<String>,
+    /// Shards that take appends, of all shards looked at.
+    pub(super) able: (usize, usize),
+}
+
+impl Verdict {
+    pub(super) fn of(picture: &Picture) -> Self {
+        let mut verdict = Self::default();
+        match picture.process_of(Place::Directory) {
+            Some(process) if !process.answers() => verdict.faults.push(format!(
+                "the controller is missing: node {} ({}) does not answer",
+                picture.process_name(process),
+                process.address
+            )),
+            _ => {}
+        }
+        if picture.map.logs.is_empty() {
+            verdict.without_map(picture);
+        }
+        for log in picture.logs() {
+            let before = verdict.faults.len();
+            verdict.log(picture, log);
+            let whole = verdict.faults.len() == before;
+            for shard in &log.shards {
+                let before = verdict.faults.len();
+                verdict.shard(picture, log, shard, whole);
+                verdict.able.0 += usize::from(whole && verdict.faults.len() == before);
+                verdict.able.1 += 1;
+            }
+        }
+        verdict
+    }
+
+    pub(super) const fn able(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// The last word.
+    pub(super) fn sentence(&self) -> String {
+        match self.able {
+            _ if self.able() => String::from("the cluster can append"),
+            (0, _) => String::from("the cluster cannot append"),
+            (able, all) => {
+                format!("the cluster cannot append everywhere: {able} of {all} shards take appends")
+            }
+        }
+    }
+
+    /// Without the controller: who else is silent.
+    fn without_map(&mut self, picture: &Picture) {
+        let silent = picture
+            .processes
+            .iter()
+            .filter(|process| !process.answers() && !process.places.contains(&Place::Directory));
+        for process in silent {
+            let places: Vec<String> = process.places.iter().map(ToString::to_string).collect();
+            self.faults.push(format!(
+                "node {} ({}) does not answer: {} missing",
+                picture.process_name(process),
+                process.address,
+                match &places[..] {
+                    [] => String::from("nothing is"),
+                    [one] => format!("{one} is"),
+                    many => format!("{} are", many.join(", ")),
+                }
+            ));
+        }
+    }
+
+    /// The root and the leaf.
+    fn log(&mut self, picture: &Picture, log: &LogInfo) {
+        let what = format!("log {}: the root", log.name);
+        let root = Place::Root(log.log);
+        if let Some(seen) = self.place(picture, root, &what, Some(&log.root))
+            && seen.number("running_edges") == Some(0)
+        {
+            self.faults
+                .push(format!("{what} has no connection to a leaf"));
+        }
+        let leaf = Place::Leaf(log.log);
+        if picture.process_of(leaf).is_some() {
+            let what = format!("log {}: the leaf", log.name);
+            self.place(picture, leaf, &what, None);
+        }
+    }
+
+    /// What keeps a shard from taking appends. `whole` says that the log itself has no fault.
+    fn shard(&mut self, picture: &Picture, log: &LogInfo, shard: &ShardInfo, whole: bool) {
+        let before = self.faults.len();
+        let mut waiting = Vec::new();
+        for (slot, replica) in shard.replicas.iter().enumerate() {
+            let slot = Slot::new(slot as u8);
+            let place = Place::Replica(log.log, shard.shard, slot);
+            let what = format!("log {}: replica {}.{slot}", log.name, shard.shard);
+            let Some(seen) = self.place(picture, place, &what, Some(&replica.endpoint)) else {
+                continue;
+            };
+            if seen.value["state"]["appendable"] != true {
+                waiting.push(format!(
+                    "{what} on node {} takes no appends: {}",
+                    picture.node_name(replica.endpoint.node),
+                    why_not(picture, &seen)
+                ));
+            }
+        }
+        if self.faults.len() > before {
+            return;
+        }
+        // A member that waits for one that is missing is no news.
+        self.faults.append(&mut waiting);
+        if self.faults.len() > before || !whole {
+            return;
+        }
+        if !shard.open {
+            self.faults.push(format!(
+                "log {}: shard {} is not open",
+                log.name, shard.shard
+            ));
+        } else if let Some(row) = leaf_row(picture, log.log, shard.shard)
+            && row["whole"] == false
+        {
+            let slot = row["slowest_slot"].as_u64().unwrap_or(0);
+            self.faults.push(format!(
+                "log {}: shard {} waits for replica {0}.{slot}, which does not yet hold all that is ordered",
+                log.name, shard.shard
+            ));
+        }
+    }
+
+    /// What the process of a place says of it, if it runs; a fault if not.
+    fn place<'a>(
+        &mut self,
+        picture: &'a Picture,
+        place: Place,
+        what: &str,
+        endpoint: Option<&Endpoint>,
+    ) -> Option<Seen<'a>> {
+        let process = picture.process_of(place)?;
+        let node = picture.process_name(process);
+        let mut fault = |why: String| {
+            self.faults.push(format!("{what} {why}"));
+            None
+        };
+        if !process.answers() {
+            let address = &process.address;
+            return fault(format!(
+                "is missing: node {node} ({address}) does not answer"
+            ));
+        }
+        let Some((_, seen)) = picture.seen(place) else {
+            if process
+                .last()
+                .is_some_and(|last| last["places_left_out"].is_u64())
+            {
+                return None;
+            }
+            return fault(format!(
+                "is missing: node {node} does not host it; was it started with another configuration?"
+            ));
+        };
+        match seen.value["state"]["life"].as_str() {
+            Some("running") => {}
+            Some("refused") => {
+                let reason = seen.value["state"]["reason"]
+                    .as_str()
+                    .unwrap_or("no reason");
+                return fault(format!(
+                    "on node {node} was refused by the controller: {reason}"
+                ));
+            }
+            _ => return fault(format!("on node {node} is starting")),
+        }
+        if let Some(failure) = seen.value["store"]["failure"].as_str() {
+            return fault(format!("on node {node} has lost its store: {failure}"));
+        }
+        if endpoint.is_some_and(|endpoint| endpoint.inc == Inc::ZERO) {
+            return fault(format!("on node {node} is not connected to the controller"));
+        }
+        Some(seen)
+    }
+}
+
+fn why_not(picture: &Picture, seen: &Seen<'_>) -> String {
+    let state = &seen.value["state"];
+    let missing = state["missing_node"].as_u64();
+    if let Some(missing) = missing.and_then(|node| u32::try_from(node).ok()) {
+        let node = picture.node_name(NodeId::new(missing));
+        return format!("it has no connection to its peer on node {node}");
+    }
+    if state["member"] != true {
+        return String::from("it is not yet a member of its shard");
+    }
+    String::from("it does not yet hold all that is ordered")
+}
+
+/// What the leaf says of a shard.
+pub(super) fn leaf_row(
+    picture: &Picture,
+    log: LogId,
+    shard: ShardId,
+) -> Option<&serde_json::Value> {
+    let (_, leaf) = picture.seen(Place::Leaf(log))?;
+    let rows = leaf.value["state"]["shards"].as_array()?;
+    rows.iter()
+        .find(|row| row["shard"].as_u64() == Some(u64::from(shard.get())))
+}
