@@ -14,6 +14,7 @@ use ionian_types::{ClientId, LogId, Nanos};
 use ionian_wire::directory::{ClusterMap, LogInfo};
 
 use crate::exit::UsageError;
+use crate::history::{History, Subject};
 
 /// Where `dev` listens, and where clients look unless told otherwise.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7410";
@@ -30,6 +31,9 @@ pub(crate) struct ConnectArgs {
     /// The name of the log
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) log: String,
+    /// Write every call, answer and delivery to this file, a line of JSON each
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
 }
 
 /// Which cluster.
@@ -171,9 +175,39 @@ pub(crate) fn first_map(at: &Located) -> anyhow::Result<UdpLink> {
     Ok(link)
 }
 
-/// Opens the log that the command line names.
-pub(crate) fn connect(args: &ConnectArgs) -> anyhow::Result<Log<UdpLink>> {
-    Cluster::reach(&args.at)?.open(&args.log)
+/// Does something with the log that the command line names, and keeps its history if asked to.
+pub(crate) fn with_log<T>(
+    args: &ConnectArgs,
+    work: impl FnOnce(&mut Log<UdpLink>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let history = args.history.as_deref();
+    let history = history.map(|file| History::create(file, 1)).transpose()?;
+    let mut log = open_client(args, history.as_ref(), 0)?;
+    let result = work(&mut log)?;
+    if let Some(history) = &history {
+        history.finish()?;
+    }
+    Ok(result)
+}
+
+/// Opens the log that the command line names, for client number `client` of a history.
+pub(crate) fn open_client(
+    args: &ConnectArgs,
+    history: Option<&History>,
+    client: usize,
+) -> anyhow::Result<Log<UdpLink>> {
+    let cluster = Cluster::reach(&args.at)?;
+    let info = log_named(cluster.map(), &args.log, &cluster.at)?;
+    let subject = Subject {
+        class: info.class,
+        shards: info.shards.len(),
+        replicas: info.shards.first().map_or(0, |shard| shard.replicas.len()),
+    };
+    let mut log = cluster.open(&args.log)?;
+    if let Some(history) = history {
+        log.set_history(history.hook(client, subject)?);
+    }
+    Ok(log)
 }
 
 /// A new client life.

@@ -7,6 +7,7 @@
 mod commands;
 mod connect;
 mod exit;
+mod history;
 mod input;
 mod output;
 mod progress;

@@ -12,7 +12,7 @@ use ionian_client::{
 use ionian_types::Effect;
 use serde_json::json;
 
-use crate::connect::{ConnectArgs, connect};
+use crate::connect::{ConnectArgs, with_log};
 use crate::exit::Exit;
 use crate::input::{Batch, Framing, Input, Next};
 use crate::output::records_out;
@@ -70,29 +70,30 @@ struct Summary {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let stop = Stop::listen()?;
-    let mut log = connect(&args.connect)?;
     let framing = if args.binary {
         Framing::Lengths
     } else {
         Framing::Lines
     };
-    let input = Input::open(&args.files, framing);
-    if args.spread {
-        log.set_shard_policy(Policy::Spread);
-    }
     let choice = args
         .shard
         .map_or(Choice::Policy, |shard| Choice::Shard(ShardId::new(shard)));
     let mut positions = args.gsn.then(records_out);
-    let mut progress = Progress::begin(args.quiet);
-    let summary = append_all(
-        &mut log,
-        &input,
-        choice,
-        positions.as_mut(),
-        &mut progress,
-        &stop,
-    )?;
+    let summary = with_log(&args.connect, |log| {
+        let input = Input::open(&args.files, framing);
+        if args.spread {
+            log.set_shard_policy(Policy::Spread);
+        }
+        let mut progress = Progress::begin(args.quiet);
+        append_all(
+            log,
+            &input,
+            choice,
+            positions.as_mut(),
+            &mut progress,
+            &stop,
+        )
+    })?;
     if args.json {
         println!("{}", summary_json(&summary));
     }

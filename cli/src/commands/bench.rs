@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Append(append::Args),
+    Append(Box<append::Args>),
     Store(store::Args),
 }
 

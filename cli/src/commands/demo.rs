@@ -5,15 +5,10 @@ mod clients;
 mod corpus;
 mod judge;
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use ionian_client::history::{HistoryHook, write_jsonl};
 use ionian_node::status::PlaceState;
 use ionian_types::Durability;
 use serde_json::{Value, json};
@@ -24,6 +19,7 @@ use self::judge::{Damage, StreamHash, Verdict};
 use super::bench::embedded::{Embedded, Shape, processor};
 use super::node::meaning;
 use crate::exit::Exit;
+use crate::history::{History, Subject};
 use crate::output::OutArgs;
 use crate::progress::Progress;
 use crate::table::{Table, duration, number, per_second};
@@ -48,7 +44,7 @@ pub(crate) struct Args {
     /// The seed of generated text
     #[arg(long, value_name = "N", conflicts_with = "input")]
     seed: Option<u64>,
-    /// Write what was called and answered to this file, one line of JSON per event
+    /// Write every call, answer and delivery to this file, a line of JSON each
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
     /// Damage what the second client received before it is checked: the check must fail
@@ -75,7 +71,8 @@ struct Outcome {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let corpus = Corpus::choose(args.input.as_deref(), args.seed)?;
     let input_hash = StreamHash::of(&corpus);
-    let history = args.history.as_deref().map(History::create).transpose()?;
+    let history = args.history.as_deref();
+    let history = history.map(|file| History::create(file, 2)).transpose()?;
     let cluster = Embedded::start(&Shape {
         shards: SHARDS,
         replicas: REPLICAS,
@@ -124,7 +121,14 @@ fn run_clients(
         let spin = cluster.cores.enter(client)?;
         let mut log = cluster.open(spin)?;
         if let Some(history) = history {
-            log.set_history(history.hook());
+            log.set_history(history.hook(
+                client,
+                Subject {
+                    class: Durability::D0,
+                    shards: SHARDS,
+                    replicas: REPLICAS,
+                },
+            )?);
         }
         anyhow::Ok(log)
     };
@@ -201,55 +205,6 @@ impl Rate {
             count,
         };
         rate
-    }
-}
-
-/// A file that both clients write their events to, whole lines at a time.
-struct History(Arc<Mutex<HistoryFile>>);
-
-struct HistoryFile {
-    out: std::io::BufWriter<File>,
-    line: Vec<u8>,
-    failed: Option<std::io::Error>,
-}
-
-impl History {
-    fn create(path: &Path) -> anyhow::Result<Self> {
-        let file =
-            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        let out = std::io::BufWriter::with_capacity(1 << 20, file);
-        Ok(Self(Arc::new(Mutex::new(HistoryFile {
-            out,
-            line: Vec::new(),
-            failed: None,
-        }))))
-    }
-
-    fn hook(&self) -> HistoryHook {
-        let shared = Arc::clone(&self.0);
-        Box::new(move |event| {
-            let Ok(mut file) = shared.lock() else { return };
-            let HistoryFile { out, line, failed } = &mut *file;
-            if failed.is_none() {
-                line.clear();
-                *failed = write_jsonl(line, &event)
-                    .and_then(|()| out.write_all(line))
-                    .err();
-            }
-        })
-    }
-
-    /// Half a history must not pass for a whole one.
-    fn finish(&self) -> anyhow::Result<()> {
-        let mut file = self
-            .0
-            .lock()
-            .map_err(|_| anyhow::anyhow!("a client's thread failed"))?;
-        let ended = match file.failed.take() {
-            Some(error) => Err(error),
-            None => file.out.flush(),
-        };
-        ended.context("the history is not complete")
     }
 }
 

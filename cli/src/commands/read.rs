@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::bail;
 use ionian_client::{GapKind, Gsn, Link, Log, ReadOutcome, ShardId};
 
-use crate::connect::{ConnectArgs, connect};
+use crate::connect::{ConnectArgs, with_log};
 use crate::exit::Exit;
 use crate::output::write_json_record;
 
@@ -29,8 +29,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut log = connect(&args.connect)?;
-    let payload = payload(&mut log, Gsn::new(args.gsn), args.shard.map(ShardId::new))?;
+    let shard = args.shard.map(ShardId::new);
+    let payload = with_log(&args.connect, |log| payload(log, Gsn::new(args.gsn), shard))?;
     let mut out = std::io::stdout().lock();
     if args.json {
         write_json_record(&mut out, args.gsn, args.shard, &payload)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::bail;
 use ionian_client::{DeliveryRef, GapKind, Gsn, Link, Log};
 
-use crate::connect::{ConnectArgs, connect};
+use crate::connect::{ConnectArgs, with_log};
 use crate::exit::Exit;
 use crate::output::{records_out, write_json_record};
 use crate::signals::Stop;
@@ -42,10 +42,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let stop = Stop::listen()?;
-    let mut log = connect(&args.connect)?;
     let mut out = records_out();
     let mut tell = |sentence: &str| eprintln!("ionian: {sentence}");
-    print(&mut log, args, &mut out, &mut tell, &stop)?;
+    with_log(&args.connect, |log| {
+        print(log, args, &mut out, &mut tell, &stop)
+    })?;
     Ok(Exit::Done)
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use ionian_client::{Gsn, Link, Log};
 
-use crate::connect::{ConnectArgs, connect};
+use crate::connect::{ConnectArgs, with_log};
 use crate::exit::Exit;
 
 /// Remove the records below a position, for good
@@ -21,8 +21,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut log = connect(&args.connect)?;
-    let head = trim(&mut log, Gsn::new(args.before))?;
+    let head = with_log(&args.connect, |log| trim(log, Gsn::new(args.before)))?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{{\"head\":{head}}}")?;

@@ -18,8 +18,11 @@ use super::embedded::{Cores, Embedded, Shape, processor};
 use super::limits::{datagram_chain, pipeline};
 use super::report::{Figures, Limits, Report, Setting};
 use super::usage::Usage;
-use crate::connect::{Cluster, ClusterArgs, ConnectArgs, DEFAULT_ADDRESS, Target, random_client};
+use crate::connect::{
+    Cluster, ClusterArgs, ConnectArgs, DEFAULT_ADDRESS, Target, open_client, random_client,
+};
 use crate::exit::{Exit, UsageError};
+use crate::history::{History, Subject};
 use crate::output::OutArgs;
 use crate::progress::Progress;
 use crate::signals::Stop;
@@ -98,6 +101,9 @@ pub(crate) struct Args {
     /// Where the cluster in this process keeps its state at D1; without it, a temporary folder that is removed
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Write every call, answer and delivery to this file, a line of JSON each; it slows what is measured
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -186,18 +192,29 @@ impl Measuring<'_> {
             pipeline: Some(pipeline(args.record_bytes, args.depth, &cores, LIMIT_SPAN)?),
             ..Limits::default()
         };
+        let history = self.history()?;
         let cluster = Embedded::start(&shape)?;
         let setting = self.setting(&cluster, class);
         let before = stores(&cluster.server);
         let open = |client| {
             // The auditor comes after the clients, when they have stopped: it shares their cores, and does not spin.
             let spin = cluster.cores.enter(client)? && client < self.load.clients;
-            cluster.open(spin)
+            let mut log = cluster.open(spin)?;
+            if let Some(history) = &history {
+                let subject = Subject {
+                    class,
+                    shards: shape.shards,
+                    replicas: shape.replicas,
+                };
+                log.set_history(history.hook(client, subject)?);
+            }
+            Ok(log)
         };
         let load = self.load;
         let measured = with_crew(load, open, |crew| {
             self.measure(crew, || Usage::of(&cluster.server))
         })?;
+        history.as_ref().map_or(Ok(()), History::finish)?;
         let after = stores(&cluster.server);
         cluster.server.stop();
         if let Some(dir) = &dir {
@@ -219,6 +236,13 @@ impl Measuring<'_> {
             measured,
             limits,
         })
+    }
+
+    /// The file of events, if one is asked for: of every client, and of the auditor.
+    fn history(&self) -> anyhow::Result<Option<History>> {
+        let file = self.args.history.as_deref();
+        file.map(|file| History::create(file, self.load.clients + 1))
+            .transpose()
     }
 
     fn setting(&self, cluster: &Embedded, class: Durability) -> Setting {
@@ -257,6 +281,7 @@ impl Measuring<'_> {
                 secret: args.secret.clone(),
             },
             log: args.log.clone(),
+            history: args.history.clone(),
         };
         let cluster = Cluster::reach(&connect.at)?;
         let log = cluster.map().log_by_name(&args.log);
@@ -276,6 +301,7 @@ impl Measuring<'_> {
             ..self.base_setting()
         };
         drop(cluster);
+        let history = self.history()?;
         let allowed = args.cores.clone().unwrap_or_default();
         let cores = Cores::for_clients(&allowed, args.fifo);
         let chain = datagram_chain(
@@ -289,12 +315,13 @@ impl Measuring<'_> {
         };
         let open = |client| -> anyhow::Result<Log<_>> {
             cores.enter(client)?;
-            crate::connect::connect(&connect)
+            open_client(&connect, history.as_ref(), client)
         };
         let load = self.load;
         let measured = with_crew(load, open, |crew| {
             self.measure(crew, || Ok(Usage::of_machine()))
         })?;
+        history.as_ref().map_or(Ok(()), History::finish)?;
         Ok(Report {
             setting,
             measured,
