@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use ionian_client::{ClientConfig, Link, Log};
 use ionian_node::client::{ClientPortOptions, UdpLink};
-use ionian_node::config::{ClusterConfig, Secret, client_options};
+use ionian_node::config::{ClusterConfig, NetworkConfig, Secret, client_options};
 use ionian_types::{ClientId, LogId, Nanos};
 use ionian_wire::directory::{ClusterMap, LogInfo};
 
@@ -89,8 +89,6 @@ pub(crate) struct Located {
     /// The controller's address.
     pub(crate) directory: SocketAddr,
     pub(crate) secret: Secret,
-    /// The largest packet, if one is configured.
-    pub(crate) mtu: Option<u32>,
     /// The configuration, where the cluster was named by it.
     pub(crate) config: Option<ClusterConfig>,
     target: String,
@@ -99,7 +97,9 @@ pub(crate) struct Located {
 impl Located {
     /// How a client of this cluster opens its socket.
     pub(crate) fn options(&self) -> ClientPortOptions {
-        client_options(self.directory, self.secret.clone(), LogId::MAX, self.mtu)
+        let config = self.config.as_ref();
+        let network = config.map_or_else(NetworkConfig::default, |config| config.network.clone());
+        client_options(self.directory, self.secret.clone(), LogId::MAX, &network)
     }
 }
 
@@ -124,8 +124,8 @@ impl Cluster {
     }
 
     /// The largest packet, if one is configured.
-    pub(crate) const fn mtu(&self) -> Option<u32> {
-        self.at.mtu
+    pub(crate) fn mtu(&self) -> Option<u32> {
+        self.at.config.as_ref()?.network.mtu
     }
 
     /// Opens a log by its name.
@@ -166,6 +166,12 @@ pub(crate) fn first_map(at: &Located) -> anyhow::Result<UdpLink> {
         let until = link.now().after(STEP);
         link.sleep(until);
         if began.elapsed() > ANSWER {
+            if link.refused() > 0 {
+                bail!(
+                    "the process at {} closes every connection: it has as many as its connections_max allows, or the controller is elsewhere",
+                    at.directory
+                );
+            }
             bail!(
                 "no cluster answers at {}: start one with `ionian dev` or `ionian node`, or name another with --cluster",
                 at.directory
@@ -232,7 +238,6 @@ pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
             Ok(Located {
                 directory: controller.resolve()?,
                 secret,
-                mtu: config.network.mtu,
                 config: Some(config),
                 target,
             })
@@ -258,7 +263,6 @@ pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
             Ok(Located {
                 directory: resolved,
                 secret,
-                mtu: None,
                 config: None,
                 target,
             })

@@ -11,7 +11,7 @@ use ionian_node::config::{
 };
 use ionian_types::{Durability, NodeId, OrderingMode};
 
-use super::node::{banner, serve};
+use super::node::{MiddlewareArgs, banner, serve};
 use crate::connect::{DEFAULT_ADDRESS, dev_secret_file};
 use crate::exit::{Exit, UsageError};
 use crate::signals::Signalled;
@@ -49,6 +49,8 @@ pub(crate) struct Args {
     /// Listen beyond loopback, although frames are neither encrypted nor signed
     #[arg(long)]
     insecure_no_auth: bool,
+    #[command(flatten)]
+    middleware: MiddlewareArgs,
 }
 
 /// The name of the only node.
@@ -74,9 +76,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     std::fs::create_dir_all(&data_dir)
         .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
     let secret = Secret::load_or_create(&config.secret_file)?;
-    let options = config
+    let mut options = config
         .server_options(NODE, secret.clone(), args.insecure_no_auth)
         .map_err(|error| UsageError(error.to_string()))?;
+    args.middleware.apply(&mut options);
     let server = Server::start(options).context("the cluster did not start")?;
     let published = dev_secret_file(args.listen.port());
     secret.publish(&published)?;
@@ -158,12 +161,9 @@ pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
         cores: CoreConfig {
             plan: PlanChoice::Cooperative,
             fifo: false,
-            spin_us: 50,
+            spin_us: None,
         },
-        network: NetworkConfig {
-            nic_profile: String::from("udp"),
-            mtu: None,
-        },
+        network: NetworkConfig::default(),
         timing: Timing {
             cut_interval_us: 0,
             dead_after_ms: 3_000,

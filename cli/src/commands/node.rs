@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ionian_node::config::{ClusterConfig, Secret, format_size};
-use ionian_node::{Effective, Server};
+use ionian_node::{Effective, FaultSpec, Server, ServerOptions, TraceOptions};
 
 use crate::exit::{Exit, UsageError};
 use crate::signals::Signalled;
@@ -30,6 +30,29 @@ pub(crate) struct Args {
     /// Listen beyond loopback, although frames are neither encrypted nor signed
     #[arg(long)]
     insecure_no_auth: bool,
+    #[command(flatten)]
+    middleware: MiddlewareArgs,
+}
+
+/// What stands between a process and its network.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct MiddlewareArgs {
+    /// Write a line per datagram and per message to this file, at most 64 MiB; it costs speed
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Lose, repeat, reorder, delay or damage what is sent: loss=P,dup=P,reorder=P,delay=P,corrupt=P,seed=N
+    #[arg(long, value_name = "FAULTS", hide = true)]
+    faults: Option<FaultSpec>,
+}
+
+impl MiddlewareArgs {
+    /// Puts the middleware into a process that is about to start.
+    pub(crate) fn apply(&self, options: &mut ServerOptions) {
+        if let Some(port) = &mut options.listen {
+            port.faults = self.faults;
+            port.trace = self.trace.as_deref().map(TraceOptions::to_file);
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -46,9 +69,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     let signalled = Signalled::listen()?;
     let secret = Secret::load_or_create(&config.secret_file)?;
-    let options = config
+    let mut options = config
         .server_options(name, secret, args.insecure_no_auth)
         .map_err(|error| UsageError(error.to_string()))?;
+    args.middleware.apply(&mut options);
     let server = Server::start(options).with_context(|| format!("node {name} did not start"))?;
     eprint!("{}", banner(&config, name, server.effective()));
     serve(server, &signalled)

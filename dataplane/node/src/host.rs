@@ -620,7 +620,7 @@ impl Host {
                     store_status: tenant.machine.store().map(StoreStatus::of),
                 })
                 .collect(),
-            port: self.udp.as_ref().map(|udp| udp.stats),
+            port: self.udp.as_ref().map(UdpPort::stats),
             bad_messages: self.bad_messages,
         }
     }

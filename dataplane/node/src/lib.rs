@@ -16,4 +16,4 @@ mod udp;
 pub use link::{LinkIds, ShmLink};
 pub use role::{Place, Tuning};
 pub use server::{Effective, Server, ServerOptions, StartError, place_directory};
-pub use udp::{PortError, PortStats};
+pub use udp::{FaultSpec, FaultSpecError, PortError, PortOptions, PortStats, TraceOptions};

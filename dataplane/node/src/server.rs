@@ -21,14 +21,13 @@ use ionian_runtime::{
 use ionian_shm::duplex;
 use ionian_store::StoreFailure;
 use ionian_types::{ClusterId, GuardEpoch, NodeId, SessionId, Time, Token};
-use ionian_udp::UdpOptions;
 
 use crate::config::Secret;
 use crate::host::{Control, Host};
 use crate::link::{LinkIds, ShmLink};
 use crate::role::{Place, Tuning};
 use crate::status::Status;
-use crate::udp::PortError;
+use crate::udp::{PortError, PortOptions};
 
 pub use build::place_directory;
 
@@ -49,7 +48,7 @@ pub struct ServerOptions {
     /// Where the other nodes are.
     pub addresses: BTreeMap<NodeId, SocketAddr>,
     /// The socket, if the process talks to others.
-    pub listen: Option<UdpOptions>,
+    pub listen: Option<PortOptions>,
     /// The cluster's secret; needed with a socket.
     pub secret: Option<Secret>,
     /// Where state is kept; none keeps all of it in memory.

@@ -89,7 +89,12 @@ impl Status {
         let port = self.port.map(|port| {
             json!({
                 "strangers": port.strangers, "rejected": port.rejected, "full": port.full, "messages": port.messages,
-                "ended": port.ended,
+                "ended": port.ended, "refused": port.refused, "open": port.open, "faults": port.faults,
+                "tx_packets": port.socket.tx_packets, "tx_sends": port.socket.tx_sends,
+                "tx_calls": port.socket.tx_calls, "tx_full": port.socket.tx_full,
+                "tx_refused": port.socket.tx_refused, "rx_packets": port.socket.rx_packets,
+                "rx_receives": port.socket.rx_receives, "rx_calls": port.socket.rx_calls,
+                "rx_oversize": port.socket.rx_oversize, "rx_errors": port.socket.rx_errors,
             })
         });
         json!({

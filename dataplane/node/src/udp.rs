@@ -2,7 +2,11 @@
 //!
 //! A session is opened by sending: its first message names the place that it is for. The other end makes a session only
 //! for a datagram whose token fits the cluster's secret, which it can tell without any state; everything else is dropped
-//! and counted, without an answer.
+//! and counted, without an answer. One session too many is answered by closing it, without state either.
+
+mod device;
+mod options;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,12 +15,19 @@ use ionian_core::session::tokens::peek;
 use ionian_core::session::{Session, SessionConfig, SessionState, Take};
 use ionian_driver_api::{BufPool, Packet, PacketBatch, PacketDevice, PoolLayout, PoolOptions};
 use ionian_types::{GuardEpoch, Nanos, SessionId, Time};
-use ionian_udp::{UdpDevice, UdpOpenError, UdpOptions};
+use ionian_udp::{UdpOpenError, UdpStats};
+use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix};
 
 use crate::config::Secret;
+use device::Device;
+use trace::{Trace, Way};
 
-/// Sessions of one socket.
-const SESSIONS_MAX: usize = 4096;
+pub use device::{FaultSpec, FaultSpecError};
+pub(crate) use options::BACKEND;
+pub use options::PortOptions;
+pub(crate) use options::SESSIONS_MAX;
+pub use trace::TraceOptions;
+
 /// The epoch of sessions in a cluster with a static secret.
 const STATIC_EPOCH: u64 = 1;
 
@@ -30,6 +41,14 @@ pub enum PortError {
     /// Memory for packets.
     #[error("no memory for packet buffers: {0}")]
     Pool(#[from] ionian_driver_api::PoolError),
+    /// The trace's file.
+    #[error("cannot write the trace {path}: {error}")]
+    Trace {
+        /// The file.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
 }
 
 /// Counters of a port.
@@ -45,6 +64,14 @@ pub struct PortStats {
     pub messages: u64,
     /// Sessions that are over: closed by an end, or given up after silence.
     pub ended: u64,
+    /// Sessions that the other end closed before it said anything: it refused them.
+    pub refused: u64,
+    /// Sessions open now.
+    pub open: u64,
+    /// Faults injected into what was sent.
+    pub faults: u64,
+    /// The socket's counters.
+    pub socket: UdpStats,
 }
 
 #[derive(Debug)]
@@ -60,7 +87,7 @@ struct Peer {
 /// A socket and its sessions.
 #[derive(Debug)]
 pub(crate) struct UdpPort {
-    device: UdpDevice,
+    device: Device,
     pool: BufPool,
     rx: PacketBatch,
     tx: PacketBatch,
@@ -69,16 +96,24 @@ pub(crate) struct UdpPort {
     by_id: BTreeMap<SessionId, u32>,
     secret: Secret,
     template: SessionConfig,
-    pub(crate) stats: PortStats,
+    sessions_max: usize,
+    trace: Option<Box<Trace>>,
+    stats: PortStats,
 }
 
 impl UdpPort {
     pub(crate) fn open(
-        options: &UdpOptions,
+        options: &PortOptions,
         secret: Secret,
         dead_after: Nanos,
     ) -> Result<Self, PortError> {
-        let device = UdpDevice::open(options)?;
+        let trace = options.trace.as_ref().map(|trace| {
+            Trace::create(trace).map_err(|error| PortError::Trace {
+                path: trace.path.display().to_string(),
+                error,
+            })
+        });
+        let device = Device::open(&options.udp, options.faults)?;
         let caps = device.caps();
         let slots = if caps.payload_bytes_max > 8192 {
             256
@@ -90,35 +125,30 @@ impl UdpPort {
             slot_bytes: caps.payload_bytes_max as u32,
             layout: PoolLayout::Coloured,
         })?;
-        let mut template = SessionConfig::new(
-            SessionId::new(0),
-            GuardEpoch::new(STATIC_EPOCH),
-            ionian_types::Token::new(0),
-            ionian_types::Token::new(0),
-        );
-        template.dead_after = dead_after;
-        template.ping_interval = Nanos((dead_after.0 / 6).max(1));
-        template.mtu_bytes = caps
-            .payload_bytes_max
-            .min(ionian_wire::packet::PACKET_BYTES_MAX);
-        template.receive_bytes_max = template.receive_bytes_max.max(16 * template.mtu_bytes);
-        if template.mtu_bytes > 8192 {
-            template.window_packets = 64;
-            template.receive_bytes_max = 4 << 20;
-            template.ack_every_packets = 4;
-        }
         Ok(Self {
             device,
             pool,
             rx: PacketBatch::with_capacity(caps.batch_max),
-            tx: PacketBatch::with_capacity(caps.batch_max * 2),
+            tx: PacketBatch::with_capacity(options.tx_queue_packets.max(caps.batch_max)),
             peers: Vec::with_capacity(64),
             free: Vec::new(),
             by_id: BTreeMap::new(),
             secret,
-            template,
+            template: options.session(caps.payload_bytes_max, dead_after),
+            sessions_max: options.sessions_max.min(SESSIONS_MAX),
+            trace: trace.transpose()?.map(Box::new),
             stats: PortStats::default(),
         })
+    }
+
+    /// Its counters.
+    pub(crate) fn stats(&self) -> PortStats {
+        PortStats {
+            open: self.by_id.len() as u64,
+            faults: self.device.faults(),
+            socket: self.device.stats(),
+            ..self.stats
+        }
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -182,6 +212,40 @@ impl UdpPort {
         Some(index)
     }
 
+    /// Answers the first packet of one session too many by closing it. Nothing is kept: the next such packet gets the
+    /// same answer.
+    #[cold]
+    fn refuse(&mut self, now: Time, id: SessionId, address: SocketAddr) {
+        self.stats.full += 1;
+        let (_, other) = self.secret.session_tokens(id, STATIC_EPOCH);
+        let prefix = PacketPrefix {
+            session: id,
+            epoch: GuardEpoch::new(STATIC_EPOCH),
+            token: other,
+        };
+        let close = PacketHeader {
+            kind: PacketKind::Close,
+            ask: false,
+            seq: 0,
+            ack: 0,
+            credit: 0,
+            sack: None,
+        };
+        // Without a buffer or room the answer is lost, as the network might have lost it: the peer asks again.
+        let Some(mut buf) = self.pool.alloc() else {
+            return;
+        };
+        let slot = self.pool.slot_mut(&mut buf);
+        let written = close.emit(&prefix.to_bytes(), [&[], &[]], slot);
+        self.pool.set_len(&mut buf, written.unwrap_or(0));
+        if let Some(trace) = &mut self.trace {
+            trace.datagram(now, Way::Tx, address, self.pool.bytes(&buf));
+        }
+        if let Err(packet) = self.tx.push(Packet { buf, peer: address }) {
+            self.pool.free(packet.buf);
+        }
+    }
+
     /// Whether the other end opened the session.
     pub(crate) fn is_inbound(&self, index: u32) -> bool {
         self.peer(index).is_some_and(|peer| peer.inbound)
@@ -202,9 +266,14 @@ impl UdpPort {
                 continue;
             };
             let room = peer.session.room_bytes();
-            let received = peer
-                .session
-                .resume(now, &mut |message| deliver(at as u32, room, message));
+            let (trace, session, address) = (&mut self.trace, peer.id, peer.address);
+            let received = peer.session.resume(now, &mut |message| {
+                let take = deliver(at as u32, room, message);
+                if let (Some(trace), Take::Taken) = (trace.as_mut(), take) {
+                    trace.received(now, address, session, message);
+                }
+                take
+            });
             self.stats.messages += u64::from(received.messages);
             count += received.messages as usize;
         }
@@ -224,6 +293,9 @@ impl UdpPort {
         deliver: &mut impl FnMut(u32, usize, &[u8]) -> Take,
     ) {
         let bytes = self.pool.bytes(&packet.buf);
+        if let Some(trace) = &mut self.trace {
+            trace.datagram(now, Way::Rx, packet.peer, bytes);
+        }
         let Some(prefix) = peek(bytes) else {
             self.stats.strangers += 1;
             return;
@@ -239,6 +311,10 @@ impl UdpPort {
                     self.stats.strangers += 1;
                     return;
                 }
+                if self.by_id.len() >= self.sessions_max {
+                    self.refuse(now, prefix.session, packet.peer);
+                    return;
+                }
                 let Some(index) = self.admit(now, prefix.session, packet.peer, true) else {
                     return;
                 };
@@ -250,10 +326,15 @@ impl UdpPort {
             return;
         };
         let room = peer.session.room_bytes();
-        match peer
-            .session
-            .receive(now, bytes, &mut |message| deliver(index, room, message))
-        {
+        let (trace, session) = (&mut self.trace, peer.id);
+        let mut deliver = |message: &[u8]| {
+            let take = deliver(index, room, message);
+            if let (Some(trace), Take::Taken) = (trace.as_mut(), take) {
+                trace.received(now, packet.peer, session, message);
+            }
+            take
+        };
+        match peer.session.receive(now, bytes, &mut deliver) {
             Ok(received) => {
                 // A peer may come from another address after a restart of its network; the token says who it is.
                 peer.address = packet.peer;
@@ -266,6 +347,9 @@ impl UdpPort {
     /// Sends what sessions have to send, as far as the socket takes it.
     pub(crate) fn transmit(&mut self, now: Time) -> usize {
         let mut count = 0;
+        if let Some(trace) = &mut self.trace {
+            trace.pass(now);
+        }
         for peer in self.peers.iter_mut().flatten() {
             if peer.session.next_deadline() <= now {
                 peer.session.on_deadline(now);
@@ -288,6 +372,9 @@ impl UdpPort {
                     break;
                 };
                 self.pool.set_len(&mut buf, len);
+                if let Some(trace) = &mut self.trace {
+                    trace.datagram(now, Way::Tx, peer.address, self.pool.bytes(&buf));
+                }
                 // The batch has room: it was looked at above.
                 if let Err(packet) = self.tx.push(Packet {
                     buf,
@@ -307,6 +394,10 @@ impl UdpPort {
                 .is_some_and(|peer| peer.ended || peer.session.state() != SessionState::Open)
         })?;
         if let Some(peer) = self.peers[at].take() {
+            let silent = peer.session.stats().messages_received == 0;
+            if silent && !peer.inbound && peer.session.state() == SessionState::Closed {
+                self.stats.refused += 1;
+            }
             self.by_id.remove(&peer.id);
         }
         self.free.push(at as u32);
@@ -332,7 +423,12 @@ impl UdpPort {
     #[inline]
     pub(crate) fn send(&mut self, index: u32, head: &[u8], body: &[u8]) -> bool {
         let peer = self.peers.get_mut(index as usize).and_then(Option::as_mut);
-        peer.is_some_and(|peer| peer.session.push(&[head, body]).is_ok())
+        let Some(peer) = peer else { return false };
+        let sent = peer.session.push(&[head, body]).is_ok();
+        if let Some(trace) = self.trace.as_mut().filter(|_| sent) {
+            trace.sent(peer.address, peer.id, head, head.len() + body.len());
+        }
+        sent
     }
 
     fn peer(&self, index: u32) -> Option<&Peer> {

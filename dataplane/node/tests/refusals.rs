@@ -10,7 +10,7 @@ use common::{Bed, LOG, append_all, local_client, log_spec, numbered, until, whol
 use ionian_client::{ClientConfig, Effect, Log};
 use ionian_control_core::ClusterSpec;
 use ionian_node::client::UdpLink;
-use ionian_node::config::{Secret, client_options};
+use ionian_node::config::{NetworkConfig, Secret, client_options};
 use ionian_node::{Place, Server, StartError, place_directory};
 use ionian_store::StoreFailure;
 use ionian_types::{ClientId, ClusterId, Durability, Nanos, NodeId, ShardId, Slot};
@@ -26,7 +26,12 @@ fn frames_of_strangers_do_nothing_and_are_counted() {
     // A client with another secret, which does not even learn that somebody is there.
     let secret = Secret::new([8; 32]);
     let cluster = secret.cluster_id();
-    let options = client_options(bed.addresses[&bed.controller], secret, LOG, None);
+    let options = client_options(
+        bed.addresses[&bed.controller],
+        secret,
+        LOG,
+        &NetworkConfig::default(),
+    );
     let mut config = ClientConfig::new(cluster, LOG, ClientId::new(1));
     config.append_timeout = Some(Nanos::from_ms(500));
     config.request_timeout = Some(Nanos::from_ms(500));

@@ -77,18 +77,22 @@ pub struct NicProfile {
 #[non_exhaustive]
 pub enum ProfileError {
     /// The text is not a profile; the message names line and key.
-    #[error("{file}: {message}")]
+    #[error("{file}:{line}: {message}")]
     Syntax {
         /// The file, or a name for the text.
         file: String,
+        /// The line, from 1.
+        line: usize,
         /// What is wrong, and where.
         message: String,
     },
     /// A value is out of its range, or contradicts another.
-    #[error("{file}: {key}: {message}")]
+    #[error("{file}:{line}: {key}: {message}")]
     Value {
         /// The file, or a name for the text.
         file: String,
+        /// The line where the key's table begins, from 1.
+        line: usize,
         /// The key.
         key: &'static str,
         /// What is wrong.
@@ -97,23 +101,46 @@ pub enum ProfileError {
 }
 
 impl NicProfile {
+    /// The profile of this name that comes with the program.
+    #[must_use]
+    pub fn builtin(name: &str) -> Option<Self> {
+        let (name, text) = BUILTIN.iter().find(|(known, _)| *known == name)?;
+        Self::parse(&format!("{name}.toml"), text).ok()
+    }
+
+    /// The names of the profiles that come with the program.
+    pub fn builtin_names() -> impl Iterator<Item = &'static str> {
+        BUILTIN.iter().map(|(name, _)| *name)
+    }
+
     /// Parses and checks a profile. `file` is for messages.
     ///
     /// # Errors
     ///
-    /// [`ProfileError`], naming file and key.
+    /// [`ProfileError`], naming file, line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ProfileError> {
-        let profile: Self = toml::from_str(text).map_err(|error| ProfileError::Syntax {
-            file: file.to_owned(),
-            message: error.to_string(),
-        })?;
-        profile
-            .check()
-            .map_err(|(key, message)| ProfileError::Value {
+        let profile: Self = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            ProfileError::Syntax {
                 file: file.to_owned(),
+                line: line_of(text, at),
+                message: error.message().to_owned(),
+            }
+        })?;
+        profile.check().map_err(|(key, message)| {
+            // A value stands below the head of its own table, a key without a table by itself.
+            let starts = |line: &str| {
+                let line = line.trim_start();
+                line.starts_with(&format!("[{key}]")) || line.starts_with(&format!("{key} "))
+            };
+            let line = text.lines().position(starts).map_or(1, |line| line + 1);
+            ProfileError::Value {
+                file: file.to_owned(),
+                line,
                 key,
                 message,
-            })?;
+            }
+        })?;
         Ok(profile)
     }
 
@@ -180,6 +207,11 @@ const BUILTIN: [(&str, &str); 2] = [
     ("udp", include_str!("../../../nic-profiles/udp.toml")),
 ];
 
+/// The line of a place in a text, from 1.
+fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
 /// The profiles that come with the program.
 ///
 /// # Errors
@@ -241,19 +273,24 @@ mod tests {
                 .expect_err("a mistake")
                 .to_string()
         };
-        assert!(error("[credits]\nvalue", "[credits]\nvlaue").contains("unknown field `vlaue`"));
-        assert!(
-            error("name = \"udp\"", "name = \"udp\"\nspeed = 1").contains("unknown field `speed`")
+        let line = |part: &str| UDP.lines().position(|line| line == part).expect("there") + 1;
+        let typo = error("[credits]\nvalue", "[credits]\nvlaue");
+        let place = format!("x.toml:{}: unknown field `vlaue`", line("[credits]") + 1);
+        assert!(typo.starts_with(&place), "{typo}");
+        let speed = error("name = \"udp\"", "name = \"udp\"\nspeed = 1");
+        assert!(speed.contains("x.toml:3: unknown field `speed`"), "{speed}");
+        let credits = error("value = 512\n", "value = 4096\n");
+        let place = format!(
+            "x.toml:{}: credits: 4096 is not within 1..=2048",
+            line("[credits]")
         );
-        assert!(
-            error("value = 32\n", "value = 4096\n")
-                .contains("x.toml: credits: 4096 is not within 1..=2048")
-        );
-        assert!(error("value = 64\n", "value = -1\n").contains("x.toml"));
+        assert!(credits.contains(&place), "{credits}");
+        assert!(error("value = 64\n", "value = -1\n").contains("x.toml:"));
         assert!(error("state = \"run\"", "state = \"perhaps\"").contains("unknown variant"));
         assert!(error("fallback = []", "fallback = [\"udp\"]").contains("fallback"));
         assert!(error("unit = \"packets per session\"", "unit = \" \"").contains("credits"));
         assert!(error("[spin_us]", "[spins_us]").contains("spin"));
-        assert!(error("value = 2000\n", "value = 200001\n").contains("rto_us_min"));
+        assert!(error("value = 500\n", "value = 200001\n").contains("rto_us_min"));
+        assert!(NicProfile::builtin("udp").is_some() && NicProfile::builtin("tcp").is_none());
     }
 }

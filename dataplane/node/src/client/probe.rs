@@ -63,7 +63,7 @@ impl Probe {
     pub fn open(options: &ClientPortOptions) -> Result<Self, PortError> {
         let dead_after = Nanos::from_ms(options.dead_after_ms);
         Ok(Self {
-            port: UdpPort::open(&options.udp, options.secret.clone(), dead_after)?,
+            port: UdpPort::open(&options.port, options.secret.clone(), dead_after)?,
             clock: MonotonicClock::start(),
             requests: 0,
         })

@@ -13,7 +13,6 @@ use ionian_core::session::Take;
 use ionian_driver_api::Clock;
 use ionian_runtime::MonotonicClock;
 use ionian_types::{ConnId, LogId, Nanos, Time};
-use ionian_udp::UdpOptions;
 use ionian_wire::directory::{ClusterMap, Endpoint};
 use ionian_wire::frame::{DirectoryRequest, Message, encode};
 
@@ -21,7 +20,7 @@ use super::place_of;
 use crate::config::Secret;
 use crate::dial::connect_message;
 use crate::role::Place;
-use crate::udp::{PortError, UdpPort};
+use crate::udp::{PortError, PortOptions, UdpPort};
 
 /// The pause before a peer is dialled again.
 const RETRY: Nanos = Nanos::from_ms(50);
@@ -38,7 +37,7 @@ pub struct ClientPortOptions {
     /// The cluster's secret.
     pub secret: Secret,
     /// The socket.
-    pub udp: UdpOptions,
+    pub port: PortOptions,
     /// The log.
     pub log: LogId,
     /// Keep the thread on its core while it waits.
@@ -83,7 +82,7 @@ impl UdpLink {
     /// [`PortError`]; effect none.
     pub fn open(options: ClientPortOptions) -> Result<Self, PortError> {
         let dead_after = Nanos::from_ms(options.dead_after_ms);
-        let port = UdpPort::open(&options.udp, options.secret.clone(), dead_after)?;
+        let port = UdpPort::open(&options.port, options.secret.clone(), dead_after)?;
         Ok(Self {
             port,
             clock: MonotonicClock::start(),
@@ -107,6 +106,12 @@ impl UdpLink {
     #[must_use]
     pub const fn map(&self) -> &ClusterMap {
         &self.map
+    }
+
+    /// Sessions that a server closed before it said anything: it has no room for more, or not the place that was wanted.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.port.stats().refused
     }
 
     /// Changes the log that peers are wanted for; before the first connection only.
@@ -225,6 +230,18 @@ impl UdpLink {
         self.entries.clear();
         self.inbox.clear();
         count
+    }
+}
+
+impl Drop for UdpLink {
+    /// Tells the servers, best effort: they keep a session that only falls silent for a while.
+    fn drop(&mut self) {
+        let now = self.clock.now();
+        let peers = self.peers.iter().filter_map(|peer| peer.session);
+        let open: Vec<u32> = peers.chain(self.directory).collect();
+        for session in open {
+            self.port.close(now, session);
+        }
     }
 }
 

@@ -92,7 +92,12 @@ fn read(
     let limits = limits(&section(&LIMITS, document, sink), sink);
     let cores = cores(&section(&CORES, document, sink), sink);
     let network = section(&NETWORK, document, sink);
-    let nic_profile = network.text("nic_profile", sink);
+    let profile = network.text("nic_profile", sink).and_then(|found| {
+        let loaded = super::profile::load(&found.value, folder);
+        loaded
+            .map_err(|what| sink.at(&found.span, format!("nic_profile {what}")))
+            .ok()
+    });
     let mtu = network.number("mtu", sink).map(|mtu| mtu.value as u32);
     let timing = timing(&section(&TIMING, document, sink), sink);
 
@@ -107,10 +112,7 @@ fn read(
         logs,
         limits: limits?,
         cores: cores?,
-        network: NetworkConfig {
-            nic_profile: nic_profile?.value,
-            mtu,
-        },
+        network: NetworkConfig { mtu, ..profile? },
         timing: timing?,
     })
 }
@@ -511,7 +513,7 @@ fn limits(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<Limits> {
 fn cores(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<CoreConfig> {
     let plan = table.text("plan", sink);
     let priority = table.text("priority", sink);
-    let spin = table.number("spin_us", sink);
+    let spin = table.number("spin_us", sink).map(|spin| spin.value);
     let plan = match plan?.value.as_str() {
         "dedicated" => PlanChoice::Dedicated,
         "packed" => PlanChoice::Packed,
@@ -521,7 +523,7 @@ fn cores(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<CoreConfig> {
     Some(CoreConfig {
         plan,
         fifo: priority?.value == "fifo",
-        spin_us: spin?.value,
+        spin_us: spin,
     })
 }
 

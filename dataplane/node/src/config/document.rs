@@ -44,6 +44,7 @@ pub fn configuration_markdown() -> String {
 fn kind(key: &Key) -> String {
     match key.kind {
         Kind::Name => String::from("1 to 64 of `a-z 0-9 - _ .`"),
+        Kind::Profile => String::from("a name, or a path that ends with `.toml`"),
         Kind::Path => String::from("a path"),
         Kind::Address => String::from("`host:port`"),
         Kind::Integer { unit, min, max } => {

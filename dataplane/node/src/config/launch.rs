@@ -6,17 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use ionian_control_core::{Directory, DirectoryConfig};
 use ionian_runtime::Priority;
 use ionian_types::{ClusterId, LogId, NodeId, Slot, Time};
-use ionian_udp::UdpOptions;
 
-use super::{BindError, ClusterConfig, NodeConfig, PlanChoice, Secret};
+use super::{BindError, ClusterConfig, NetworkConfig, NodeConfig, PlanChoice, Secret};
 use crate::client::ClientPortOptions;
 use crate::role::{Place, Tuning};
 use crate::server::ServerOptions;
+use crate::udp::PortOptions;
 
-/// The largest IP packet where both ends are on one machine.
-const LOOPBACK_MTU: u32 = 65_535;
-/// The largest IP packet that every network carries.
-const ETHERNET_MTU: u32 = 1_500;
 /// The level asked for by `priority = "fifo"`.
 const FIFO_LEVEL: u8 = 50;
 
@@ -57,7 +53,10 @@ impl ClusterConfig {
         })?;
         let bind = node.bind_address(insecure_no_auth)?;
         let mut options = self.local_options(node, secret.cluster_id());
-        options.listen = Some(udp_options(bind, self.network.mtu));
+        options.listen = Some(PortOptions {
+            sessions_max: self.limits.connections_max as usize,
+            ..self.network.port(bind)
+        });
         options.secret = Some(secret);
         options.data_dir = Some(node.data_dir.clone());
         options.addresses = self.addresses()?;
@@ -124,7 +123,10 @@ impl ClusterConfig {
             .and_then(|cores| cores.first())
             .map(|core| *core as usize);
         options.shared_core = self.cores.plan == PlanChoice::Cooperative;
-        options.spin_us = self.cores.spin_us;
+        options.spin_us = self
+            .cores
+            .spin_us
+            .unwrap_or(self.network.profile.spin_us.value);
         options.priority = if self.cores.fifo {
             Priority::Fifo { level: FIFO_LEVEL }
         } else {
@@ -170,7 +172,7 @@ pub fn client_options(
     directory: SocketAddr,
     secret: Secret,
     log: LogId,
-    mtu: Option<u32>,
+    network: &NetworkConfig,
 ) -> ClientPortOptions {
     let any = match (directory.ip().is_loopback(), directory.is_ipv4()) {
         (true, true) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -181,22 +183,9 @@ pub fn client_options(
     ClientPortOptions {
         directory,
         secret,
-        udp: udp_options(SocketAddr::new(any, 0), mtu),
+        port: network.port(SocketAddr::new(any, 0)),
         log,
         spin: false,
         dead_after_ms: Tuning::default().dead_after_ms,
-    }
-}
-
-fn udp_options(bind: SocketAddr, mtu: Option<u32>) -> UdpOptions {
-    let path = if bind.ip().is_loopback() {
-        LOOPBACK_MTU
-    } else {
-        ETHERNET_MTU
-    };
-    UdpOptions {
-        bind,
-        mtu_bytes: mtu.unwrap_or(path),
-        ..UdpOptions::default()
     }
 }

@@ -10,6 +10,7 @@ mod check;
 mod document;
 mod error;
 mod launch;
+mod profile;
 mod reader;
 mod schema;
 mod secret;
@@ -22,6 +23,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
+use ionian_runtime::NicProfile;
 use ionian_types::{Durability, NodeId, OrderingMode};
 
 pub use document::configuration_markdown;
@@ -128,8 +130,8 @@ pub struct CoreConfig {
     pub plan: PlanChoice,
     /// Whether to ask for real-time priority.
     pub fifo: bool,
-    /// How long an idle thread spins, in microseconds.
-    pub spin_us: u64,
+    /// How long an idle thread spins, in microseconds; none for what the network profile says.
+    pub spin_us: Option<u64>,
 }
 
 /// A plan of cores, as asked for.
@@ -148,8 +150,10 @@ pub enum PlanChoice {
 /// How processes talk to each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetworkConfig {
-    /// The name of the profile in `nic-profiles/`.
-    pub nic_profile: String,
+    /// The profile that selects and tunes the transport.
+    pub profile: NicProfile,
+    /// The profile that was asked for, where its backend is not in this build and it allows the other one.
+    pub fallback_from: Option<String>,
     /// The largest IP packet in bytes; none for what the path allows.
     pub mtu: Option<u32>,
 }

@@ -142,6 +142,10 @@ fn check(key: &Key, value: &Spanned<DeValue<'_>>, sink: &mut Sink<'_>) -> Option
     let span = value.span();
     let checked = match key.kind {
         Kind::Name => text(value).and_then(|text| name(text).map(Value::Text)),
+        Kind::Profile => text(value).and_then(|text| match text {
+            path if path.ends_with(".toml") => Ok(Value::Text(path.to_owned())),
+            text => name(text).map(Value::Text),
+        }),
         Kind::Path => text(value).and_then(|text| match text {
             "" => Err(String::from("is empty: give a path")),
             text => Ok(Value::Text(text.to_owned())),

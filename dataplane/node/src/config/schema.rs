@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Size { min: u64, max: u64 },
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// The name of a network profile, or the path of one, which ends with `.toml`.
+    Profile,
     /// Some of these words.
     Choices(&'static [&'static str]),
     /// The name of a node.
@@ -255,10 +257,10 @@ pub(crate) const LIMITS: Section = Section {
             kind: Kind::Integer {
                 unit: "connections",
                 min: 8,
-                max: 16_384,
+                max: 4_096,
             },
             missing: Value("256"),
-            doc: "Sessions with other processes and clients.",
+            doc: "Sessions with other processes and clients, each of which has memory of its own (up to 8 MiB). One more is closed at once and counted; whoever opened it tries again.",
         },
         Key {
             name: "uncommitted_records_max",
@@ -297,7 +299,7 @@ pub(crate) const CORES: Section = Section {
                 min: 0,
                 max: 1_000_000,
             },
-            missing: Value("50"),
+            missing: Meaning("what the network profile says: 50 with `udp`"),
             doc: "How long an idle thread spins before it yields and then sleeps. Threads that share a core yield at once.",
         },
     ],
@@ -310,9 +312,9 @@ pub(crate) const NETWORK: Section = Section {
     keys: &[
         Key {
             name: "nic_profile",
-            kind: Kind::Name,
+            kind: Kind::Profile,
             missing: Value("\"udp\""),
-            doc: "The profile in `nic-profiles/` that selects and tunes the transport.",
+            doc: "What selects and tunes the transport: a profile that comes with the program (those of `nic-profiles/`), or the path of a file like them. Between processes the backend is `udp`; a profile with another one is an error unless its `fallback` allows `udp`.",
         },
         Key {
             name: "mtu",
@@ -321,7 +323,9 @@ pub(crate) const NETWORK: Section = Section {
                 min: 576,
                 max: 65_535,
             },
-            missing: Meaning("what the path allows: 65,535 on loopback, else 1,500"),
+            missing: Meaning(
+                "what the path allows: 65,535 on loopback, else what the network profile says, 1,500 with `udp`",
+            ),
             doc: "The largest IP packet.",
         },
     ],

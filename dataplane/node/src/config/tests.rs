@@ -280,6 +280,116 @@ fn cores_are_numbers() {
 }
 
 #[test]
+fn network_profiles_are_found_and_their_errors_have_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.toml");
+    let parse = |name: &str| {
+        let text = format!("{GOOD}[network]\nnic_profile = \"{name}\"\n");
+        ClusterConfig::parse(&file, &text)
+    };
+    let error = |name: &str| {
+        let errors = parse(name).unwrap_err();
+        assert_eq!(errors.problems.len(), 1, "{errors}");
+        assert_eq!(
+            (errors.problems[0].line, errors.problems[0].column),
+            (17, 15)
+        );
+        errors.problems[0].what.clone()
+    };
+    let config = parse("udp").unwrap();
+    assert_eq!(
+        (config.network.profile.name.as_str(), config.network.mtu),
+        ("udp", None)
+    );
+    assert_eq!(
+        error("tcp"),
+        "nic_profile is \"tcp\": there is no such profile; use one of shm, udp, or the path of a file that ends with .toml"
+    );
+    let shm = error("shm");
+    assert!(
+        shm.contains("whose backend shm joins no processes in this build: use udp"),
+        "{shm}"
+    );
+    assert!(error("none.toml").contains("none.toml, which cannot be read: "));
+
+    let udp = include_str!("../../../../nic-profiles/udp.toml");
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write("typo.toml", udp.replace("[batch]\nvalue", "[batch]\nvlaue"));
+    let line = udp.lines().position(|line| line == "[batch]").unwrap() + 2;
+    let typo = error("typo.toml");
+    assert!(
+        typo.contains(&format!("typo.toml:{line}: unknown field `vlaue`")),
+        "{typo}"
+    );
+    write(
+        "own.toml",
+        udp.replace("name = \"udp\"", "name = \"own\"")
+            .replace("value = 1500", "value = 9000"),
+    );
+    let own = parse("own.toml").unwrap();
+    let beyond = own.network.port("10.0.0.1:7401".parse().unwrap());
+    assert_eq!(
+        (beyond.profile.as_str(), beyond.udp.mtu_bytes),
+        ("own", 9_000)
+    );
+    let loopback = own.network.port("127.0.0.1:7401".parse().unwrap());
+    assert_eq!(loopback.udp.mtu_bytes, 65_535);
+    let other = udp
+        .replace("backend = \"udp\"", "backend = \"xdp\"")
+        .replace("name = \"udp\"", "name = \"x\"");
+    write("xdp.toml", other.clone());
+    assert!(error("xdp.toml").contains("is x, whose backend xdp joins no processes"));
+    write(
+        "fallback.toml",
+        other.replace("fallback = []", "fallback = [\"udp\"]"),
+    );
+    let fallback = parse("fallback.toml").unwrap();
+    let port = fallback.network.port("127.0.0.1:7401".parse().unwrap());
+    assert_eq!(port.profile, "udp, the fallback of x");
+}
+
+#[test]
+fn what_a_file_says_reaches_the_process() {
+    let text = format!(
+        "{GOOD}retention_bytes_max = \"2MiB\"\n[limits]\nmemory_bytes_max = \"65MiB\"\ndisk_bytes_max = \"257MiB\"\nconnections_max = 9\n\
+         uncommitted_records_max = 65\n[cores]\nplan = \"cooperative\"\npriority = \"fifo\"\nspin_us = 7\n[network]\nmtu = 600\n\
+         [timing]\ncut_interval_us = 8\ndead_after_ms = 90\n"
+    );
+    let text = text.replacen("id = 1\n", "id = 1\ncores = [3, 4]\n", 1);
+    let config = parse(&text).unwrap();
+    let options = config
+        .server_options("n1", Secret::new([1; 32]), false)
+        .unwrap();
+    assert_eq!(options.retention_bytes_max["default"], 2 << 20);
+    assert_eq!(
+        (options.memory_bytes_max, options.disk_bytes_max),
+        (65 << 20, 257 << 20)
+    );
+    let listen = options.listen.unwrap();
+    assert_eq!((listen.sessions_max, listen.udp.mtu_bytes), (9, 600));
+    assert_eq!(options.tuning.uncommitted_records_max, 65);
+    assert_eq!(
+        (options.tuning.cut_interval_ns, options.tuning.dead_after_ms),
+        (8_000, 90)
+    );
+    assert_eq!(
+        options.priority,
+        ionian_runtime::Priority::Fifo { level: 50 }
+    );
+    assert_eq!(
+        (options.core, options.spin_us, options.shared_core),
+        (Some(3), 7, true)
+    );
+    let plain = parse(GOOD).unwrap();
+    let options = plain
+        .server_options("n2", Secret::new([1; 32]), false)
+        .unwrap();
+    assert_eq!((options.spin_us, options.core), (50, None), "the profile's");
+    let port = options.listen.unwrap();
+    assert_eq!((port.sessions_max, port.profile.as_str()), (256, "udp"));
+}
+
+#[test]
 fn only_loopback_is_listened_on_unasked() {
     let mut node = parse(GOOD).unwrap().nodes.remove(0);
     assert_eq!(

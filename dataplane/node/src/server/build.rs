@@ -20,7 +20,7 @@ use crate::host::{Control, Host};
 use crate::link::ShmLink;
 use crate::role::{DirectoryRole, Machine, Place, Tuning, Waiting};
 use crate::start::DIRECTORY_FILE;
-use crate::udp::UdpPort;
+use crate::udp::{PortOptions, UdpPort};
 
 /// Bytes of a ring that carries no records.
 const SMALL_RING_BYTES: usize = 4 << 20;
@@ -54,11 +54,11 @@ pub(super) fn host(
         transport: String::from("shared memory"),
         ..Effective::default()
     };
-    if let (Some(udp), Some(secret)) = (&options.listen, &options.secret) {
+    if let (Some(listen), Some(secret)) = (&options.listen, &options.secret) {
         let dead_after = Nanos::from_ms(options.tuning.dead_after_ms);
-        let port = UdpPort::open(udp, secret.clone(), dead_after)?;
+        let port = UdpPort::open(listen, secret.clone(), dead_after)?;
         effective.listen = Some(port.local_addr());
-        effective.transport = format!("udp, datagrams of up to {} bytes", port.payload_bytes_max());
+        effective.transport = transport(listen, &port);
         host.listen(port);
     }
     // The ids of logs and shards follow from the specification alone: the same in every process.
@@ -83,6 +83,23 @@ pub(super) fn host(
     builder.places()?;
     builder.connections()?;
     Ok((builder.host, builder.effective))
+}
+
+/// What carries messages between processes, in words.
+fn transport(options: &PortOptions, port: &UdpPort) -> String {
+    let mut text = format!(
+        "udp (profile {}), datagrams of up to {} bytes, at most {} sessions",
+        options.profile,
+        port.payload_bytes_max(),
+        options.sessions_max
+    );
+    if let Some(faults) = &options.faults {
+        text += &format!(", WITH FAULTS {faults}");
+    }
+    if let Some(trace) = &options.trace {
+        text += &format!(", traced to {}", trace.path.display());
+    }
+    text
 }
 
 fn directory(options: &ServerOptions) -> Result<Machine, StartError> {

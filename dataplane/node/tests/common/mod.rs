@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use ionian_client::{ClientConfig, Delivery, Gsn, Log};
 use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
 use ionian_node::client::{LocalLink, UdpLink};
-use ionian_node::config::{Secret, client_options};
+use ionian_node::config::{NetworkConfig, Secret, client_options};
 use ionian_node::status::{PlaceState, Status};
 use ionian_node::{Place, Server, ServerOptions, StartError};
 use ionian_types::{ClientId, Durability, LogId, NodeId, OrderingMode};
-use ionian_udp::UdpOptions;
 
 /// How long anything may take before a test gives up. Generous: the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -120,11 +119,7 @@ impl Bed {
         options.node = id;
         options.controller = self.controller;
         options.addresses = self.addresses.clone();
-        options.listen = Some(UdpOptions {
-            bind: self.addresses[&id],
-            mtu_bytes: 65_535,
-            ..UdpOptions::default()
-        });
+        options.listen = Some(NetworkConfig::default().port(self.addresses[&id]));
         options.secret = Some(self.secret.clone());
         options.data_dir = Some(self.data_dir(id.get()));
         options.shared_core = true;
@@ -256,7 +251,12 @@ impl Bed {
     /// A client with settings of its own.
     pub(crate) fn client_with(&mut self, config: ClientConfig) -> Log<UdpLink> {
         let controller = self.addresses[&self.controller];
-        let mut options = client_options(controller, self.secret.clone(), config.log, None);
+        let mut options = client_options(
+            controller,
+            self.secret.clone(),
+            config.log,
+            &NetworkConfig::default(),
+        );
         options.dead_after_ms = DEAD_AFTER_MS;
         let link = UdpLink::open(options).expect("a socket");
         Log::open(link, config).expect("a legal configuration")

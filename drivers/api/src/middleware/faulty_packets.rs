@@ -67,6 +67,11 @@ impl<D: PacketDevice> FaultyPackets<D> {
         self.counts
     }
 
+    /// The wrapped device, to look at.
+    pub fn inner(&self) -> &D {
+        &self.inner
+    }
+
     /// The wrapped device.
     pub fn inner_mut(&mut self) -> &mut D {
         &mut self.inner

@@ -1,0 +1,91 @@
+//! The network profile that a configuration names: one that comes with the program, or a file of one's own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use ionian_runtime::NicProfile;
+
+use super::NetworkConfig;
+use crate::udp::{BACKEND, PortOptions};
+
+/// The largest IP packet where both ends are on one machine.
+const LOOPBACK_MTU: u32 = 65_535;
+/// The profile without which nothing works.
+pub(super) const DEFAULT: &str = "udp";
+
+/// Finds a profile, and what to use in its place where this build does not have its backend.
+///
+/// # Errors
+/// A sentence that says what is wrong, and where in the profile's file.
+pub(super) fn load(name: &str, folder: &Path) -> Result<NetworkConfig, String> {
+    let wanted = if name.ends_with(".toml") {
+        let file = folder.join(name);
+        let shown = file.display().to_string();
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| format!("names {shown}, which cannot be read: {error}"))?;
+        NicProfile::parse(&shown, &text)
+            .map_err(|error| format!("names a profile that is wrong: {error}"))?
+    } else {
+        NicProfile::builtin(name).ok_or_else(|| {
+            let known: Vec<&str> = NicProfile::builtin_names().collect();
+            format!(
+                "is {name:?}: there is no such profile; use one of {}, or the path of a file that ends with .toml",
+                known.join(", ")
+            )
+        })?
+    };
+    if wanted.backend == BACKEND {
+        return Ok(NetworkConfig {
+            profile: wanted,
+            fallback_from: None,
+            mtu: None,
+        });
+    }
+    let fallbacks = wanted
+        .fallback
+        .iter()
+        .filter_map(|name| NicProfile::builtin(name));
+    let usable = fallbacks
+        .into_iter()
+        .find(|profile| profile.backend == BACKEND);
+    let (name, backend) = (&wanted.name, &wanted.backend);
+    match usable {
+        Some(profile) => Ok(NetworkConfig {
+            profile,
+            fallback_from: Some(wanted.name),
+            mtu: None,
+        }),
+        None => Err(format!(
+            "is {name}, whose backend {backend} joins no processes in this build: use {DEFAULT}, or allow it in the profile's `fallback`"
+        )),
+    }
+}
+
+impl Default for NetworkConfig {
+    /// The profile that works everywhere.
+    fn default() -> Self {
+        Self {
+            profile: NicProfile::builtin(DEFAULT).expect("built-in profiles are tested"),
+            fallback_from: None,
+            mtu: None,
+        }
+    }
+}
+
+impl NetworkConfig {
+    /// A port at an address, as the profile has it.
+    #[must_use]
+    pub fn port(&self, bind: SocketAddr) -> PortOptions {
+        let path = if bind.ip().is_loopback() {
+            LOOPBACK_MTU
+        } else {
+            u32::try_from(self.profile.mtu_bytes.value.min(u64::from(LOOPBACK_MTU)))
+                .unwrap_or(LOOPBACK_MTU)
+        };
+        let mut port = PortOptions::new(bind, self.mtu.unwrap_or(path), &self.profile);
+        if let Some(wanted) = &self.fallback_from {
+            port.profile = format!("{}, the fallback of {wanted}", port.profile);
+        }
+        port
+    }
+}
