@@ -94,6 +94,26 @@ impl Session {
         }
     }
 
+    /// Adds a run that was read: it must lie after those before it.
+    fn read_run(&mut self, run: SeqRun) -> Result<(), ionian_wire::WireError> {
+        let (seq, position) = match self.runs.back() {
+            Some(last) => (last.seq + last.count, last.position + last.count),
+            None => (0, 0),
+        };
+        let end = run
+            .seq
+            .checked_add(run.count)
+            .filter(|_| run.position.checked_add(run.count).is_some());
+        match end {
+            Some(end) if run.count > 0 && run.seq >= seq && run.position >= position => {
+                self.next_seq = end;
+                self.runs.push_back(run);
+                Ok(())
+            }
+            _ => Err(out_of_order(run.seq)),
+        }
+    }
+
     fn raise_floor(&mut self, floor: u64) {
         if floor <= self.floor {
             return;
@@ -121,6 +141,13 @@ impl Session {
                 self.next_seq = last.seq + last.count;
             }
         }
+    }
+}
+
+const fn out_of_order(seq: u64) -> ionian_wire::WireError {
+    ionian_wire::WireError::Range {
+        field: "dedup runs",
+        value: seq,
     }
 }
 
@@ -354,11 +381,15 @@ impl Dedup {
                     position: reader.field()?,
                     count: reader.field()?,
                 };
-                if let Some(session) = index.and_then(|index| dedup.get_mut(index)) {
-                    session.runs.push_back(run);
+                let session = index.and_then(|index| dedup.get_mut(index));
+                if let Some(session) = session {
+                    session.read_run(run)?;
                 }
             }
             if let Some(session) = index.and_then(|index| dedup.get_mut(index)) {
+                if next_seq < session.next_seq {
+                    return Err(out_of_order(next_seq));
+                }
                 session.next_seq = next_seq;
                 session.floor = floor;
             }

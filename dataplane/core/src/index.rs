@@ -305,6 +305,46 @@ impl RunIndex {
         Ok(())
     }
 
+    /// Whether what was read follows the rules of what is written: entries and positions rise, counts add up, and nothing
+    /// overflows. What a peer sent is asked before anything else is.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let width = 2 + self.segments;
+        let mut end = None;
+        for slab in &self.slabs {
+            for (index, block) in slab.blocks.iter().enumerate() {
+                let starts = (block.entry, block.gsn, block.lens);
+                let (entry, gsn, lens) = end.unwrap_or(starts);
+                if block.entry < entry || block.gsn < gsn || block.lens != lens {
+                    return false;
+                }
+                let from = index * CUTS_PER_BLOCK * width;
+                let deltas = &slab.deltas[from..from + usize::from(block.cuts) * width];
+                end = deltas
+                    .chunks_exact(width)
+                    .try_fold(starts, |(entry, gsn, mut lens), cut| {
+                        let entry = entry.checked_add(u64::from(cut[0]))?;
+                        let mut gsn = gsn.checked_add(u64::from(cut[1]))?;
+                        for (len, count) in lens.iter_mut().zip(&cut[2..]) {
+                            *len = len.checked_add(u64::from(*count))?;
+                            gsn = gsn.checked_add(u64::from(*count))?;
+                        }
+                        Some((entry, gsn, lens))
+                    });
+                if end.is_none() {
+                    return false;
+                }
+            }
+        }
+        end.is_none_or(|end| end == (self.entry, self.gsn, self.lens))
+    }
+
+    /// The end of what was pushed: the last entry, the position after its last record, and the lengths.
+    #[must_use]
+    pub const fn end(&self) -> (EntryNo, Gsn, &[u64; SEGMENTS_PER_SHARD_MAX]) {
+        (EntryNo::new(self.entry), Gsn::new(self.gsn), &self.lens)
+    }
+
     /// The run that holds `gsn`.
     #[must_use]
     pub fn by_gsn(&self, gsn: Gsn) -> Option<Run> {

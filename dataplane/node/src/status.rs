@@ -248,6 +248,10 @@ fn replica_json(status: &ReplicaStatus) -> Value {
         "member": status.member,
         "appendable": status.appendable,
         "missing_node": status.missing.map(|node| node.get()),
+        "stranded": status.stranded.map(|stranded| json!({
+            "entry": stranded.entry.get(), "received_bytes": stranded.received_bytes,
+            "total_bytes": stranded.total_bytes,
+        })),
         "applied_entry": status.applied.get(),
         "end_gsn": status.end_gsn.get(),
         "head_gsn": status.head.get(),
@@ -264,7 +268,7 @@ fn replica_json(status: &ReplicaStatus) -> Value {
             "checkpoints": counters.checkpoints, "chain_gaps": counters.chain_gaps,
             "unexpected": counters.unexpected, "stale": counters.stale, "foreign": counters.foreign,
             "bad_records": counters.bad_records, "contradictions": counters.contradictions,
-            "stranded": counters.stranded, "journal_full": counters.journal_full,
+            "stranded": counters.stranded, "adoptions": counters.adoptions, "journal_full": counters.journal_full,
         },
     })
 }

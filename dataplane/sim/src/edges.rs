@@ -167,6 +167,7 @@ impl World {
             (Place::Root, Some(store)) => {
                 let config = RootConfig {
                     cut_interval: Nanos::from_us(self.plan.cut_interval_us),
+                    cut_log_chunk_entries: self.plan.cut_log_chunk_entries,
                     ..RootConfig::new(CLUSTER, node, inc, LOG, self.plan.class)
                 };
                 Machine::Root(Box::new(Root::new(config, store, now)))

@@ -31,6 +31,7 @@ impl World {
             Fault::Slow => self.slow(),
             Fault::Lossy => self.plan.network == Network::Datagram,
             Fault::SlowDisk => self.slow_disk(),
+            Fault::LoseDisk => self.lose_disk(),
             Fault::Corrupt => self.corrupt(),
         };
         self.faults[fault.index()] += u64::from(done);
@@ -221,12 +222,23 @@ impl World {
         true
     }
 
+    /// The replica of a shard whose device is a bad one; those of its peers lose nothing.
+    fn victim(&self, shard: u32) -> Place {
+        let slot = (self.seed >> shard) % u64::from(self.plan.replicas);
+        Place::Replica(shard, slot as u8)
+    }
+
+    fn lose_disk(&mut self) -> bool {
+        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let place = self.victim(shard);
+        self.crash(place) && self.disks.remove(&place).is_some()
+    }
+
     /// Records of the same replica of a shard are damaged in every such fault: its peer can repair them. They are read
     /// back when memory is short, or at the next start, which often comes soon.
     fn corrupt(&mut self) -> bool {
         let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
-        let slot = ((self.seed >> shard) % u64::from(self.plan.replicas)) as u8;
-        let place = Place::Replica(shard, slot);
+        let place = self.victim(shard);
         let Some(disk) = self.disks.get_mut(&place) else {
             return false;
         };

@@ -127,12 +127,13 @@ fn many(last: u64, for_at_most: Duration) -> ExitCode {
     );
     let [appends, acked, no_effect, unknown] = totals.appends;
     println!(
-        "{appends} appends: {acked} acked, {no_effect} failed without effect, {unknown} unknown; {} delivered, {} read, {} moves, {} nevers, {} copies, {} of {} damaged records repaired, gaps {:?}, {} lost beyond the class",
+        "{appends} appends: {acked} acked, {no_effect} failed without effect, {unknown} unknown; {} delivered, {} read, {} moves, {} nevers, {} copies, {} adoptions, {} of {} damaged records repaired, gaps {:?}, {} lost beyond the class",
         totals.delivered,
         totals.reads,
         totals.rebinds,
         totals.nevers,
         totals.copies,
+        totals.adoptions,
         totals.repaired,
         totals.damaged,
         totals.gaps,

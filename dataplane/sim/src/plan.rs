@@ -43,12 +43,15 @@ pub enum Fault {
     Lossy,
     /// A device is slow for a while. Flushed classes only.
     SlowDisk,
+    /// A replica's device is lost with all that it held; the process starts again with an empty one. One replica per shard,
+    /// the one that [`Self::Corrupt`] hits. Flushed classes only.
+    LoseDisk,
     /// A device flips bits in records that it had flushed, of one replica per shard. Flushed classes only.
     Corrupt,
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 14] = [
+pub const FAULTS: [Fault; 15] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -62,6 +65,7 @@ pub const FAULTS: [Fault; 14] = [
     Fault::Slow,
     Fault::Lossy,
     Fault::SlowDisk,
+    Fault::LoseDisk,
     Fault::Corrupt,
 ];
 
@@ -107,6 +111,8 @@ pub struct Plan {
     pub trims: bool,
     /// Entries in a replica's journal between two checkpoints (flushed classes).
     pub checkpoint_every: u64,
+    /// Entries that the root drops at a time.
+    pub cut_log_chunk_entries: usize,
     /// The least time between two cuts.
     pub cut_interval_us: u64,
     /// Nanoseconds before the first fault.
@@ -136,6 +142,7 @@ impl Plan {
             outstanding_max: 64,
             trims: false,
             checkpoint_every: 1 << 17,
+            cut_log_chunk_entries: 4096,
             cut_interval_us: 0,
             warm_up_ns: 30_000_000,
             fault_ns: 100_000_000,
@@ -154,6 +161,7 @@ impl Plan {
         } else if rng.permille(400) {
             plan.class = Durability::D1;
             plan.checkpoint_every = rng.pick(&[20, 200, 1 << 17]);
+            plan.cut_log_chunk_entries = rng.pick(&[8, 32, 128, 4096]);
         }
         plan.clients = rng.range(2, 4) as u32;
         plan.buffer_bytes = rng.pick(&[5 << 10, 12 << 10, 64 << 10, 1 << 20]);
@@ -175,12 +183,12 @@ impl Plan {
         for fault in FAULTS {
             let odds = match fault {
                 Fault::CrashRoot | Fault::CrashShard | Fault::CrashAll => 120,
-                Fault::CrashReplica | Fault::Reset | Fault::Corrupt => 450,
+                Fault::CrashReplica | Fault::Reset | Fault::Corrupt | Fault::LoseDisk => 450,
                 _ => 250,
             };
             let fits = match fault {
                 Fault::Lossy => plan.network == Network::Datagram,
-                Fault::SlowDisk | Fault::Corrupt => plan.class.is_flushed(),
+                Fault::SlowDisk | Fault::Corrupt | Fault::LoseDisk => plan.class.is_flushed(),
                 _ => true,
             };
             if rng.permille(odds) && fits {

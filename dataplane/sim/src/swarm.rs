@@ -31,6 +31,8 @@ pub struct Totals {
     pub rebinds: u64,
     /// Copies between replicas.
     pub copies: u64,
+    /// States that replicas took over from a peer.
+    pub adoptions: u64,
     /// Records that devices damaged, found.
     pub damaged: u64,
     /// Records repaired from a peer.
@@ -60,6 +62,7 @@ impl Totals {
         self.nevers += seen.nevers;
         self.rebinds += report.machines.rebinds;
         self.copies += report.machines.copies;
+        self.adoptions += report.machines.adoptions;
         self.damaged += report.machines.damaged;
         self.repaired += report.machines.repaired;
         self.gaps[0] += seen.gaps[0];
@@ -84,6 +87,7 @@ impl Totals {
         self.nevers += other.nevers;
         self.rebinds += other.rebinds;
         self.copies += other.copies;
+        self.adoptions += other.adoptions;
         self.damaged += other.damaged;
         self.repaired += other.repaired;
         self.gaps[0] += other.gaps[0];

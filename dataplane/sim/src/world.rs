@@ -97,6 +97,8 @@ pub struct Machines {
     pub edge_starts: u64,
     /// Lanes that moved.
     pub rebinds: u64,
+    /// States taken over from a peer.
+    pub adoptions: u64,
     /// Records that a device damaged, found.
     pub damaged: u64,
     /// Records repaired from a peer.
@@ -426,6 +428,7 @@ impl World {
                     machines.backfills += counters.backfills;
                     machines.copies += counters.copies;
                     machines.repeats += counters.repeats;
+                    machines.adoptions += counters.adoptions;
                     let store = replica.store().stats();
                     machines.damaged += store.damaged;
                     machines.repaired += store.repaired;

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use ionian_types::{EntryNo, Gsn};
 
 const CHUNK_BYTES: usize = 256 * 1024;
-const CHUNK_ENTRIES: usize = 4096;
+/// Entries of a chunk, unless a log is made with another number.
+pub const CHUNK_ENTRIES: usize = 4096;
 /// Chunks kept for reuse; more are given back to the allocator.
 const SPARE_CHUNKS_MAX: usize = 4;
 
@@ -19,11 +20,11 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new() -> Self {
+    fn new(entries: usize) -> Self {
         Self {
             first: 0,
             bytes: Vec::with_capacity(CHUNK_BYTES),
-            ends: Vec::with_capacity(CHUNK_ENTRIES),
+            ends: Vec::with_capacity(entries),
         }
     }
 
@@ -44,20 +45,24 @@ pub struct EntryLog {
     spare: Vec<Chunk>,
     next: u64,
     bytes: u64,
+    chunk_entries: usize,
 }
 
 impl EntryLog {
-    /// An empty log whose first entry will have the number after `base`.
+    /// An empty log whose first entry will have the number after `base`. Entries are dropped by whole chunks of
+    /// `chunk_entries`, usually [`CHUNK_ENTRIES`]; at least 1.
     #[must_use]
-    pub fn new(base: EntryNo) -> Self {
+    pub fn new(base: EntryNo, chunk_entries: usize) -> Self {
+        let chunk_entries = chunk_entries.max(1);
         let mut spare = Vec::with_capacity(SPARE_CHUNKS_MAX + 1);
-        spare.push(Chunk::new());
-        spare.push(Chunk::new());
+        spare.push(Chunk::new(chunk_entries));
+        spare.push(Chunk::new(chunk_entries));
         Self {
             chunks: VecDeque::with_capacity(1024),
             spare,
             next: base.get() + 1,
             bytes: 0,
+            chunk_entries,
         }
     }
 
@@ -82,12 +87,15 @@ impl EntryLog {
     /// Appends the next entry; `end_gsn` is the end of the order after it.
     pub fn push(&mut self, encoded: &[u8], end_gsn: Gsn) {
         let fits = self.chunks.back().is_some_and(|chunk| {
-            chunk.ends.len() < CHUNK_ENTRIES
+            chunk.ends.len() < self.chunk_entries
                 && chunk.bytes.len() + encoded.len() <= CHUNK_BYTES.max(encoded.len())
                 && (chunk.bytes.is_empty() || chunk.bytes.len() + encoded.len() <= CHUNK_BYTES)
         });
         if !fits {
-            let mut chunk = self.spare.pop().unwrap_or_else(Chunk::new);
+            let mut chunk = match self.spare.pop() {
+                Some(chunk) => chunk,
+                None => Chunk::new(self.chunk_entries),
+            };
             chunk.first = self.next;
             self.chunks.push_back(chunk);
         }
@@ -191,7 +199,7 @@ mod tests {
 
     #[test]
     fn entries_are_found_by_number_and_by_gsn() {
-        let mut log = EntryLog::new(EntryNo::new(10));
+        let mut log = EntryLog::new(EntryNo::new(10), CHUNK_ENTRIES);
         for n in 0..20_000u64 {
             log.push(&n.to_le_bytes(), Gsn::new(n / 2 * 3));
         }

@@ -3,5 +3,5 @@
 mod log;
 mod state;
 
-pub use log::EntryLog;
+pub use log::{CHUNK_ENTRIES, EntryLog};
 pub use state::{ApplyError, GenSpan, LogState, SegmentState, ShardState};

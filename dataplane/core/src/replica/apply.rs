@@ -18,6 +18,7 @@ use crate::cutlog::ShardState;
 pub(super) const JOURNAL_CUT: u8 = 1;
 pub(super) const JOURNAL_ENTRY: u8 = 2;
 pub(super) const JOURNAL_SNAPSHOT: u8 = 3;
+pub(super) const JOURNAL_ADOPTION: u8 = 4;
 
 /// A cut as far as it concerns this shard.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +36,7 @@ impl Replica {
             self.catchup.entries_soon();
             return;
         };
-        if down.shard != self.config.shard || down.entry <= self.applied {
+        if down.shard != self.config.shard || down.entry <= self.applied || self.is_adopting() {
             return;
         }
         if down.prev_entry != self.applied || down.epoch != state.epoch {
@@ -124,6 +125,10 @@ impl Replica {
 
     /// Applies a cut whose lengths were checked. Whether it was taken: a full journal takes nothing.
     pub(super) fn apply_cut(&mut self, now: Time, cut: &ShardCut) -> bool {
+        if cut.base < self.index.end().1 {
+            self.counters.contradictions += 1;
+            return false;
+        }
         if !self.journal_cut(cut) {
             return false;
         }
@@ -412,6 +417,7 @@ impl Replica {
             self.journaled.pop_front();
         }
         if self.store.config().class.is_flushed()
+            && !self.is_adopting()
             && self.store.journal_last() >= self.checkpoint_at + self.config.checkpoint_every
         {
             self.start_checkpoint();

@@ -41,6 +41,12 @@ impl CatchUp {
         self.entries_wanted = true;
     }
 
+    /// The cut log has nothing that helps now.
+    pub(super) fn entries_later(&mut self, now: Time) {
+        self.entries_wanted = true;
+        self.entries_asked_at = Some(now);
+    }
+
     pub(super) fn copy_soon(&mut self) {
         self.copies_wanted = true;
     }
@@ -79,6 +85,9 @@ impl Replica {
                     self.counters.backfills += 1;
                 }
             }
+        }
+        if self.adoption.is_some() {
+            self.flush_adoption(now, out);
         }
         // Damage shows when a chunk is read, for whomever it was read.
         if self.catchup.copies_wanted || self.is_damaged() {
@@ -199,7 +208,8 @@ impl Replica {
         let wanted = copy.segment.shard == self.config.shard
             && slot.index() < usize::from(self.config.replicas)
             && copy.epoch == self.epoch()
-            && copy.count > 0;
+            && copy.count > 0
+            && !self.is_adopting();
         if !wanted {
             return;
         }
@@ -235,9 +245,13 @@ impl Replica {
     /// Every entry that touches the shard in (`after`, `through`], and no other.
     pub(super) fn on_entries(&mut self, now: Time, body: &Entries, tail: &[u8]) {
         self.catchup.entries_asked_at = None;
+        if self.is_adopting() {
+            return;
+        }
         if body.shard != self.config.shard || body.after > self.complete.max(self.applied) {
             return;
         }
+        self.adoption = None;
         let mut reader = Reader::new(tail);
         for _ in 0..body.count {
             let Ok(len) = reader.field::<u32>() else {
@@ -268,10 +282,11 @@ impl Replica {
         self.catchup.entries_asked_at = Some(self.catchup.now);
     }
 
-    /// The cut log dropped what was asked for: everything up to the snapshot is trimmed.
+    /// The cut log dropped what was asked for. If everything up to the snapshot is trimmed, the snapshot takes its place;
+    /// otherwise only a peer's index says where those records stand, and serving without it would deny records that exist.
     pub(super) fn on_snapshot(&mut self, now: Time, body: &ShardSnapshot, tail: &[u8]) {
         self.catchup.entries_asked_at = None;
-        if body.shard != self.config.shard || body.entry <= self.applied {
+        if body.shard != self.config.shard || body.entry <= self.complete || self.is_adopting() {
             return;
         }
         let mut reader = Reader::new(tail);
@@ -282,12 +297,13 @@ impl Replica {
         }) else {
             return self.bad_entries();
         };
-        if body.end_gsn > body.trim {
-            // Not everything before it is trimmed, and only a peer's index could say where those records stand: serving
-            // without it would deny records that exist.
-            self.counters.stranded += 1;
+        if state.last <= self.applied {
             return;
         }
+        if body.end_gsn > body.trim {
+            return self.strand(now, body, state);
+        }
+        self.adoption = None;
         if self.store.config().class.is_flushed() {
             let mut bytes = core::mem::take(&mut self.scratch);
             bytes.clear();
@@ -300,13 +316,13 @@ impl Replica {
                 .and(writer.field(body.trim));
             bytes.extend_from_slice(&head);
             bytes.extend_from_slice(tail);
-            let taken = written.is_ok() && self.journal(&bytes, body.entry);
+            let taken = written.is_ok() && self.journal(&bytes, state.last);
             self.scratch = bytes;
             if !taken {
                 return;
             }
         } else {
-            self.applied_durable = body.entry;
+            self.applied_durable = state.last;
         }
         self.adopt_snapshot(state, body.entry, body.end_gsn, body.trim, now);
         self.catchup.entries_soon();
@@ -328,7 +344,8 @@ impl Replica {
         }
         let replicas = usize::from(self.config.replicas);
         self.index.reset(&lens[..replicas]);
-        self.applied = entry;
+        // The chain goes on at the last entry that touched the shard.
+        self.applied = state.last;
         self.complete = entry;
         self.end_gsn = end_gsn;
         self.trim = self.trim.max(trim);

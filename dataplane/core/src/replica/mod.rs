@@ -2,13 +2,15 @@
 //! touch its shard, acknowledges, serves reads.
 //!
 //! One file per concern: `append` (clients' records), `replicate` (peers), `apply` (cuts, views, losses), `catchup` (what
-//! was missed: entries, copies), `repair` (damaged records), `read`, `subscribe`, `fate`, `restart`. This file holds the
-//! state, the dispatch of messages and the flush that sends everything cumulative.
+//! was missed: entries, copies), `repair` (damaged records), `adopt` and `image` (a peer's whole state), `read`, `subscribe`,
+//! `fate`, `restart`. This file holds the state, the dispatch of messages and the flush that sends everything cumulative.
 
+mod adopt;
 mod append;
 mod apply;
 mod catchup;
 mod fate;
+mod image;
 mod read;
 mod repair;
 mod replicate;
@@ -18,6 +20,7 @@ mod seen;
 mod status;
 mod subscribe;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -27,13 +30,15 @@ use ionian_types::{
     SEGMENTS_PER_SHARD_MAX, SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
-use ionian_wire::frame::{CopyRequest, Hello, Message, Report, Role};
+use ionian_wire::frame::{CopyRequest, Hello, Message, Report, Role, StateRequest};
 
 use crate::cutlog::ShardState;
 use crate::dedup::Dedup;
 use crate::index::{Run, RunIndex};
 use crate::outbox::Outbox;
 
+pub use adopt::Stranded;
+pub use image::Image;
 pub use status::{ReplicaCounters, ReplicaStatus};
 
 /// What a replica is and how much it may hold.
@@ -154,6 +159,7 @@ struct Peer {
     /// What it asked for, per segment. Answered by `flush`: between replicas no message is answered at once, so that two
     /// of them whose connection is full in both directions cannot wait for each other.
     copies: [Option<CopyRequest>; SEGMENTS_PER_SHARD_MAX],
+    state_request: Option<StateRequest>,
     /// When it was last connected.
     seen: Time,
 }
@@ -208,6 +214,9 @@ pub struct Replica {
     checkpoint: Vec<u8>,
     checkpoint_at: u64,
     catchup: catchup::CatchUp,
+    adoption: Option<Box<adopt::Adoption>>,
+    /// Per peer: the state that is being sent to it.
+    handovers: Vec<Option<adopt::Handover>>,
     retention_at: Time,
     draining: bool,
     reads: Vec<read::Waiting>,
@@ -236,6 +245,7 @@ impl Replica {
             sent: Lsn::ZERO,
             have_due: false,
             copies: [None; SEGMENTS_PER_SHARD_MAX],
+            state_request: None,
             seen: now,
         };
         let mut replica = Self {
@@ -272,6 +282,8 @@ impl Replica {
             checkpoint: Vec::new(),
             checkpoint_at: 0,
             catchup: catchup::CatchUp::new(now),
+            adoption: None,
+            handovers: (0..replicas).map(|_| None).collect(),
             retention_at: now,
             draining: false,
             reads: Vec::with_capacity(64),
@@ -347,7 +359,9 @@ impl Replica {
                     peer.conn = None;
                     peer.have = None;
                     peer.stream = None;
+                    peer.state_request = None;
                     peer.seen = now;
+                    self.handovers[slot.index()] = None;
                 }
             }
             Kind::Leaf if self.leaf == Some(conn) => self.leaf = None,
@@ -377,6 +391,10 @@ impl Replica {
             (Message::Entries(body, tail), Kind::Root) => self.on_entries(now, body, tail),
             (Message::ShardSnapshot(body, tail), Kind::Root) => self.on_snapshot(now, body, tail),
             (Message::CopyRequest(body, _), Kind::Peer(slot)) => self.on_copy_request(slot, body),
+            (Message::StateRequest(body, _), Kind::Peer(slot)) => self.on_state_request(slot, body),
+            (Message::StateData(body, part), Kind::Peer(slot)) => {
+                self.on_state_data(now, slot, body, part)
+            }
             (Message::CopyData(body, records), Kind::Peer(_)) => {
                 self.on_copy_data(now, body, records)
             }
@@ -428,9 +446,11 @@ impl Replica {
                     stream: None,
                     have_due: true,
                     copies: [None; SEGMENTS_PER_SHARD_MAX],
+                    state_request: None,
                     seen: now,
                     ..*peer
                 };
+                self.handovers[slot.index()] = None;
                 self.set_kind(conn, Kind::Peer(slot));
                 self.catchup.copy_soon();
             }
@@ -457,6 +477,7 @@ impl Replica {
         self.flush_acks(out);
         self.flush_replication(out);
         self.flush_copy_answers(out);
+        self.flush_state_answers(out);
         self.flush_report(now, out);
         if !self.reads.is_empty() {
             self.flush_reads(now, out);

@@ -148,6 +148,7 @@ impl Replica {
         let from_writer = body.segment.slot == slot
             && body.segment.shard == self.config.shard
             && segment.is_open_in(body.generation)
+            && !self.is_adopting()
             && segment.writer == peer.inc;
         if !from_writer {
             self.counters.stale += 1;

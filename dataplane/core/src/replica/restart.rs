@@ -3,14 +3,14 @@
 
 use alloc::vec::Vec;
 
-use ionian_types::{EntryNo, Gsn, GsnRange, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
+use ionian_types::{EntryNo, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
+use ionian_wire::Reader;
 use ionian_wire::entry::EntryView;
-use ionian_wire::{Reader, WireError, Writer};
 
 use super::Replica;
-use super::apply::{JOURNAL_CUT, JOURNAL_ENTRY, JOURNAL_SNAPSHOT, ShardCut};
+use super::apply::{JOURNAL_ADOPTION, JOURNAL_CUT, JOURNAL_ENTRY, JOURNAL_SNAPSHOT, ShardCut};
+use super::image::Image;
 use crate::cutlog::ShardState;
-use crate::dedup::Dedup;
 
 impl Replica {
     /// Rebuilds the machine from what the store recovered.
@@ -23,11 +23,12 @@ impl Replica {
             .recovered()
             .checkpoint
             .map(|(_, bytes)| Vec::from(bytes));
-        if let Some(bytes) = checkpoint
-            && self.decode_checkpoint(&bytes).is_err()
-        {
-            // The store has checked the bytes; what does not parse was written by another version of this code.
-            self.counters.contradictions += 1;
+        if let Some(bytes) = checkpoint {
+            match Image::read(&bytes, self.config.replicas, self.config.cuts_ready) {
+                Ok(image) => self.take_image(image),
+                // The store has checked the bytes; what does not parse was written by another version of this code.
+                Err(_) => self.counters.contradictions += 1,
+            }
         }
         self.find_tail_generations();
         for number in self.store.journal_first()..=self.store.journal_last() {
@@ -111,76 +112,9 @@ impl Replica {
                 self.adopt_snapshot(state, entry, end_gsn, trim, Time::ZERO);
                 Some(())
             }
+            // What a peer gave is in the checkpoint that covers this record, once that is durable.
+            JOURNAL_ADOPTION => Some(()),
             _ => None,
         }
-    }
-
-    /// Encodes everything that the journal has said so far.
-    pub(super) fn encode_checkpoint(&self, bytes: &mut Vec<u8>) {
-        let mut size = bytes.capacity().max(1 << 16);
-        loop {
-            bytes.resize(size, 0);
-            let mut writer = Writer::new(bytes);
-            if self.write_checkpoint(&mut writer).is_ok() {
-                let len = writer.len();
-                bytes.truncate(len);
-                return;
-            }
-            size *= 2;
-        }
-    }
-
-    fn write_checkpoint(&self, writer: &mut Writer<'_>) -> Result<(), WireError> {
-        writer.field(self.applied)?;
-        writer.field(self.complete)?;
-        writer.field(self.end_gsn)?;
-        writer.field(self.trim)?;
-        writer.field(self.head)?;
-        writer.field(self.state.is_some())?;
-        if let Some(state) = &self.state {
-            state.write(writer)?;
-        }
-        writer.field(self.losses.len() as u32)?;
-        for loss in &self.losses {
-            writer.field(loss.from)?;
-            writer.field(loss.to)?;
-        }
-        self.index.write(writer)?;
-        for slot in 0..usize::from(self.config.replicas) {
-            writer.field(self.dedup_upto[slot])?;
-            writer.field(self.dedup_from[slot])?;
-            self.dedup[slot].write(writer)?;
-        }
-        Ok(())
-    }
-
-    fn decode_checkpoint(&mut self, bytes: &[u8]) -> Result<(), WireError> {
-        let mut reader = Reader::new(bytes);
-        self.applied = reader.field()?;
-        self.complete = reader.field()?;
-        self.end_gsn = reader.field::<Gsn>()?;
-        self.trim = reader.field()?;
-        self.head = reader.field()?;
-        if reader.field::<bool>()? {
-            self.state = Some(ShardState::read(&mut reader)?);
-        }
-        self.losses.clear();
-        for _ in 0..reader.field::<u32>()? {
-            self.losses.push(GsnRange {
-                from: reader.field()?,
-                to: reader.field()?,
-            });
-        }
-        self.index.read(&mut reader)?;
-        for slot in 0..usize::from(self.config.replicas) {
-            self.dedup_upto[slot] = reader
-                .field::<Lsn>()?
-                .min(self.store.len(Slot::new(slot as u8)));
-            self.dedup_from[slot] = reader.field()?;
-            self.dedup[slot] = Dedup::read(&mut reader)?;
-            let upto = self.dedup_upto[slot];
-            self.dedup[slot].truncate(upto);
-        }
-        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use ionian_types::{EntryNo, Gsn, Lsn, NodeId, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
 
-use super::Replica;
+use super::{Replica, Stranded};
 use crate::cutlog::ShardState;
 
 /// Events counted since the start of this life.
@@ -46,8 +46,10 @@ pub struct ReplicaCounters {
     pub bad_records: u64,
     /// Entries that contradict what was applied before.
     pub contradictions: u64,
-    /// Snapshots that could not be used because records before them are not trimmed.
+    /// Times that entries were needed which the cut log has dropped: a peer's state is asked for.
     pub stranded: u64,
+    /// States taken over from a peer.
+    pub adoptions: u64,
     /// Entries that waited for room in the journal.
     pub journal_full: u64,
 }
@@ -63,6 +65,8 @@ pub struct ReplicaStatus {
     pub appendable: bool,
     /// The node of a peer that is missing, if one is.
     pub missing: Option<NodeId>,
+    /// What is missing while entries are that the cut log no longer has.
+    pub stranded: Option<Stranded>,
     /// The last entry applied.
     pub applied: EntryNo,
     /// The end of the order as known here.
@@ -115,6 +119,7 @@ impl Replica {
             member: self.is_member(),
             appendable: open && self.is_member() && missing.is_none(),
             missing,
+            stranded: self.stranded(),
             applied: self.applied,
             end_gsn: self.end_gsn,
             head: self.head,

@@ -26,7 +26,7 @@ use ionian_wire::WIRE_VERSION;
 use ionian_wire::entry::ENTRY_BYTES_MAX;
 use ionian_wire::frame::{CeilingRequest, Hello, Message, Role};
 
-use crate::cutlog::{EntryLog, LogState};
+use crate::cutlog::{CHUNK_ENTRIES, EntryLog, LogState};
 use crate::outbox::Outbox;
 use child::Child;
 use cut::Pending;
@@ -50,6 +50,8 @@ pub struct RootConfig {
     pub inflight_max: usize,
     /// Bytes of entries kept in memory; beyond, ordering pauses until a trim.
     pub cut_log_bytes_max: u64,
+    /// Entries are dropped from memory and the journal by whole chunks of this many, at least 1.
+    pub cut_log_chunk_entries: usize,
     /// How often silence is made explicit to children.
     pub sync: Nanos,
     /// How often the controller is asked again.
@@ -69,6 +71,7 @@ impl RootConfig {
             cut_interval: Nanos(0),
             inflight_max: 8,
             cut_log_bytes_max: 1 << 30,
+            cut_log_chunk_entries: CHUNK_ENTRIES,
             sync: Nanos::from_ms(50),
             retry: Nanos::from_ms(100),
         }
@@ -182,7 +185,7 @@ impl Root {
             begun: EntryNo::ZERO,
             state: LogState::default(),
             base: LogState::default(),
-            log: EntryLog::new(EntryNo::ZERO),
+            log: EntryLog::new(EntryNo::ZERO, config.cut_log_chunk_entries),
             committed: EntryNo::ZERO,
             committed_end: Gsn::ZERO,
             committed_trim: Gsn::ZERO,

@@ -26,7 +26,7 @@ impl Root {
             self.base = state.clone();
             self.state = state;
         }
-        self.log = EntryLog::new(self.base.entry);
+        self.log = EntryLog::new(self.base.entry, self.config.cut_log_chunk_entries);
         for number in self.store.journal_first()..=self.store.journal_last() {
             let Some(bytes) = self.store.journal_read(number) else {
                 continue;
@@ -92,7 +92,7 @@ impl Root {
             self.state.entry = entry;
             self.state.view = grant.view;
             self.base = self.state.clone();
-            self.log = EntryLog::new(entry);
+            self.log = EntryLog::new(entry, self.config.cut_log_chunk_entries);
         }
         self.granted = Some(grant.epoch);
         let members = [(self.config.node, self.config.inc)];

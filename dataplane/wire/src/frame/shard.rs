@@ -139,3 +139,34 @@ body! {
         trim: Gsn,
     }
 }
+
+body! {
+    /// Replica to peer: entries that touch the shard were dropped before I had applied them; send me what they said. No tail.
+    StateRequest = 41 {
+        /// The shard.
+        shard: ShardId,
+        /// The last of the dropped entries that touched the shard: the peer must have applied it.
+        need: EntryNo,
+        /// The entry at which the peer's state, of which a part was received, was taken; 0 before the first part.
+        applied: EntryNo,
+        /// The first byte wanted.
+        from: u64,
+    }
+}
+
+body! {
+    /// Answer to [`StateRequest`]: a part of the sender's state as its checkpoint encodes it (index, generations, lengths,
+    /// losses, dedup sets). Tail: the bytes from `from` on.
+    StateData = 42 {
+        /// The shard.
+        shard: ShardId,
+        /// The last entry applied in this state.
+        applied: EntryNo,
+        /// CRC-32C of the whole.
+        crc: u32,
+        /// Bytes of the whole.
+        total: u64,
+        /// The first byte of this part; 0 begins a new state.
+        from: u64,
+    }
+}
