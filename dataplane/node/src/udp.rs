@@ -344,47 +344,65 @@ impl UdpPort {
         }
     }
 
-    /// Sends what sessions have to send, as far as the socket takes it.
+    /// Sends what sessions have to send, as far as the socket takes it. Messages leave before bare acks: somebody waits for
+    /// them.
     pub(crate) fn transmit(&mut self, now: Time) -> usize {
         let mut count = 0;
         if let Some(trace) = &mut self.trace {
             trace.pass(now);
         }
-        for peer in self.peers.iter_mut().flatten() {
+        for at in 0..self.peers.len() {
+            let Some(peer) = &mut self.peers[at] else {
+                continue;
+            };
             if peer.session.next_deadline() <= now {
                 peer.session.on_deadline(now);
             }
-            loop {
-                if self.tx.is_full() {
-                    count += self.device.tx_burst(&mut self.pool, &mut self.tx);
-                    if self.tx.is_full() {
-                        return count;
-                    }
-                }
-                let Some(mut buf) = self.pool.alloc() else {
-                    break;
-                };
-                let Some(len) = peer
-                    .session
-                    .poll_transmit(now, self.pool.slot_mut(&mut buf))
-                else {
-                    self.pool.free(buf);
-                    break;
-                };
-                self.pool.set_len(&mut buf, len);
-                if let Some(trace) = &mut self.trace {
-                    trace.datagram(now, Way::Tx, peer.address, self.pool.bytes(&buf));
-                }
-                // The batch has room: it was looked at above.
-                if let Err(packet) = self.tx.push(Packet {
-                    buf,
-                    peer: peer.address,
-                }) {
-                    self.pool.free(packet.buf);
-                }
+            if peer.session.has_data() {
+                count += self.transmit_from(now, at);
             }
         }
+        for at in 0..self.peers.len() {
+            count += self.transmit_from(now, at);
+        }
         count + self.device.tx_burst(&mut self.pool, &mut self.tx)
+    }
+
+    fn transmit_from(&mut self, now: Time, at: usize) -> usize {
+        let mut count = 0;
+        let Some(peer) = &mut self.peers[at] else {
+            return 0;
+        };
+        while peer.session.wants_transmit(now) {
+            if self.tx.is_full() {
+                count += self.device.tx_burst(&mut self.pool, &mut self.tx);
+                if self.tx.is_full() {
+                    break;
+                }
+            }
+            let Some(mut buf) = self.pool.alloc() else {
+                break;
+            };
+            let Some(len) = peer
+                .session
+                .poll_transmit(now, self.pool.slot_mut(&mut buf))
+            else {
+                self.pool.free(buf);
+                break;
+            };
+            self.pool.set_len(&mut buf, len);
+            if let Some(trace) = &mut self.trace {
+                trace.datagram(now, Way::Tx, peer.address, self.pool.bytes(&buf));
+            }
+            // The batch has room: it was looked at above.
+            if let Err(packet) = self.tx.push(Packet {
+                buf,
+                peer: peer.address,
+            }) {
+                self.pool.free(packet.buf);
+            }
+        }
+        count
     }
 
     /// The next session that is over; it is forgotten.

@@ -173,7 +173,7 @@ impl Session {
             return self.transmit_close(now, out);
         }
         let ask = self.sender.watch.ask_due;
-        if !self.sender.has_data() && !ask && !self.receiver.ack_due(now) {
+        if !self.wants_transmit(now) {
             return None;
         }
         let sack = self.receiver.sack();
@@ -273,6 +273,23 @@ impl Session {
                 .min(self.ping_at()),
             _ => self.close_at,
         }
+    }
+
+    /// Whether messages wait to be sent for the first time or again, as far as the window is known to allow.
+    #[must_use]
+    #[inline]
+    pub fn has_data(&self) -> bool {
+        self.state == SessionState::Open && self.sender.has_data()
+    }
+
+    /// Whether [`Session::poll_transmit`] is worth calling: `false` means that it has nothing.
+    #[must_use]
+    #[inline]
+    pub fn wants_transmit(&self, now: Time) -> bool {
+        self.state != SessionState::Open
+            || self.sender.has_data()
+            || self.sender.watch.ask_due
+            || self.receiver.ack_due(now)
     }
 
     /// Acts on the passing of time. [`Session::poll_transmit`] then has what is to be sent.

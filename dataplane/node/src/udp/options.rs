@@ -19,6 +19,9 @@ const KERNEL_BYTES_PER_PACKET: u64 = 2048;
 const LARGE_DATAGRAM_BYTES: usize = 8192;
 /// The window of a session with large datagrams, in packets.
 const LARGE_WINDOW_PACKETS: u32 = 64;
+/// How long an ack waits for a message to travel with. A closed loop on a quiet network takes a tenth of it, so that acks
+/// do not double the datagrams of one; a loss at the end of a burst is noticed by that much later.
+const ACK_DELAY: Nanos = Nanos::from_us(400);
 
 /// How a port is opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +82,7 @@ impl PortOptions {
             Token::new(0),
         );
         config.dead_after = dead_after;
+        config.ack_delay = ACK_DELAY;
         config.ping_interval = Nanos((dead_after.0 / 6).max(1));
         config.mtu_bytes = payload_bytes_max.min(ionian_wire::packet::PACKET_BYTES_MAX);
         config.receive_bytes_max = config.receive_bytes_max.max(16 * config.mtu_bytes);
