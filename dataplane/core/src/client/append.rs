@@ -334,6 +334,7 @@ impl Client {
                 ) {
                     self.start_resolving(now, at, Cause::Closed);
                 }
+                self.settle(now, at);
             }
             RefusalReason::Mismatch | RefusalReason::Malformed if first == lane.floor => {
                 // Sending it again cannot help, and nothing of this session lies before it.

@@ -349,7 +349,9 @@ impl Lane {
 
     /// Whether no record that is left can be ordered under this binding.
     pub(super) fn is_settled(&self) -> bool {
-        self.floor >= self.high.min(self.never_from)
+        let sent = self.high.min(self.never_from);
+        // Whatever was refused each time it was sent is as good as never sent.
+        (self.floor..sent).all(|number| self.meta[self.slot(number)].sends == 0)
     }
 
     /// Starts to ask for fates.
