@@ -40,6 +40,8 @@ pub struct Store {
     checkpoint: CheckpointTask,
     start: Option<Box<Start>>,
     journal_torn: Option<u64>,
+    /// Somebody waits for what is in the journal and not handed out.
+    journal_due: bool,
     stats: StoreStats,
 }
 
@@ -163,6 +165,7 @@ impl Store {
             checkpoint: CheckpointTask::default(),
             start: None,
             journal_torn: None,
+            journal_due: false,
             stats: StoreStats::default(),
             config,
         }
@@ -413,6 +416,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; effect none. [`StoreError::Full`] ends with a checkpoint.
     pub fn journal_append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
+        let number = self.journal_append_lazily(bytes)?;
+        self.journal_due = true;
+        Ok(number)
+    }
+
+    /// As [`Self::journal_append`], but nobody waits for the entry: it goes out with the next batch of records, or when
+    /// [`Self::journal_urge`] says so, and causes no flush of its own until then.
+    ///
+    /// # Errors
+    /// As [`Self::journal_append`].
+    pub fn journal_append_lazily(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
         self.check_ready()?;
         let index = self.journal_index();
         let total = journal_encoded_bytes(bytes.len());
@@ -428,6 +442,11 @@ impl Store {
             journal.durable = journal.len;
         }
         Ok(number)
+    }
+
+    /// Entries appended lazily go out now.
+    pub const fn journal_urge(&mut self) {
+        self.journal_due = true;
     }
 
     /// The number of the last entry that is held at the class; 0 if none was ever written.

@@ -87,6 +87,40 @@ fn superblock(copy: u8) -> FileNo {
 }
 
 #[test]
+fn a_lazy_journal_entry_costs_no_flush_of_its_own() {
+    let mut bench = Bench::new(small());
+    let flushes = |bench: &Bench| bench.store.stats().flushes;
+    let began = flushes(&bench);
+    let number = bench.store.journal_append_lazily(b"lazy").unwrap();
+    bench.settle();
+    assert_eq!((flushes(&bench), bench.store.journal_durable()), (began, 0));
+    // It rides with the next record.
+    bench.append().unwrap();
+    assert_eq!(
+        (flushes(&bench), bench.store.journal_durable()),
+        (began + 1, number)
+    );
+    // Or goes when somebody waits, together with all before it.
+    bench.store.journal_append_lazily(b"lazy").unwrap();
+    bench.settle();
+    let last = bench.store.journal_append(b"eager").unwrap();
+    bench.settle();
+    assert_eq!(
+        (flushes(&bench), bench.store.journal_durable()),
+        (began + 2, last)
+    );
+    let last = bench.store.journal_append_lazily(b"lazy").unwrap();
+    bench.store.journal_urge();
+    bench.settle();
+    assert_eq!(
+        (flushes(&bench), bench.store.journal_durable()),
+        (began + 3, last)
+    );
+    assert_eq!(bench.restart(small()), StoreState::Ready);
+    assert_eq!(bench.store.journal_last(), last);
+}
+
+#[test]
 fn files_of_another_owner_are_refused_with_both_names() {
     let mut bench = Bench::new(small());
     let mut other = small();

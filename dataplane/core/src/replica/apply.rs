@@ -391,9 +391,10 @@ impl Replica {
         taken
     }
 
-    /// Journals one applied entry; it counts as durably applied once the journal is.
+    /// Journals one applied entry; it counts as durably applied once the journal is. Nobody waits for that but the root,
+    /// which keeps its log until then: so it costs no flush while there are records to go with.
     pub(super) fn journal(&mut self, bytes: &[u8], entry: EntryNo) -> bool {
-        match self.store.journal_append(bytes) {
+        match self.store.journal_append_lazily(bytes) {
             Ok(number) => {
                 self.journaled.push_back((number, entry));
                 true
@@ -406,8 +407,9 @@ impl Replica {
         }
     }
 
-    /// Learns what the journal has made durable, and starts a checkpoint when the journal has grown.
-    pub(super) fn settle_journal(&mut self) {
+    /// Learns what the journal has made durable, has it written when it has waited long enough, and starts a checkpoint
+    /// when it has grown.
+    pub(super) fn settle_journal(&mut self, now: Time) {
         let durable = self.store.journal_durable();
         while let Some((number, entry)) = self.journaled.front().copied() {
             if number > durable {
@@ -415,6 +417,16 @@ impl Replica {
             }
             self.applied_durable = entry;
             self.journaled.pop_front();
+        }
+        if self.journaled.is_empty() {
+            self.journal_urged_at = None;
+        } else {
+            let since = *self.journal_urged_at.get_or_insert(now);
+            let many = self.journaled.len() >= self.journaled.capacity() / 2;
+            if many || now >= since.after(self.config.timing.journal) {
+                self.store.journal_urge();
+                self.journal_urged_at = Some(now);
+            }
         }
         if self.store.config().class.is_flushed()
             && !self.is_adopting()

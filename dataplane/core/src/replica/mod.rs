@@ -87,6 +87,8 @@ pub struct ReplicaTiming {
     pub gap: Nanos,
     /// A peer gone for this long makes appends refuse, naming it.
     pub missing: Nanos,
+    /// How long an applied entry waits for records to be written with. The root keeps its log for that long.
+    pub journal: Nanos,
 }
 
 impl Default for ReplicaTiming {
@@ -96,6 +98,7 @@ impl Default for ReplicaTiming {
             retry: Nanos::from_ms(20),
             gap: Nanos::from_ms(50),
             missing: Nanos::from_ms(200),
+            journal: Nanos::from_ms(5),
         }
     }
 }
@@ -211,6 +214,8 @@ pub struct Replica {
     report_at: Time,
     applied_durable: EntryNo,
     journaled: VecDeque<(u64, EntryNo)>,
+    /// Since when entries wait for the device, or when it was last asked to take them.
+    journal_urged_at: Option<Time>,
     checkpoint: Vec<u8>,
     checkpoint_at: u64,
     catchup: catchup::CatchUp,
@@ -279,6 +284,7 @@ impl Replica {
             report_at: now,
             applied_durable: EntryNo::ZERO,
             journaled: VecDeque::with_capacity(1 << 12),
+            journal_urged_at: None,
             checkpoint: Vec::new(),
             checkpoint_at: 0,
             catchup: catchup::CatchUp::new(now),
@@ -472,7 +478,7 @@ impl Replica {
     /// Sends everything cumulative for which there is room: acks, replication, reports, deliveries, requests.
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
         self.flushed_at = now;
-        self.settle_journal();
+        self.settle_journal(now);
         self.flush_seen();
         self.flush_acks(out);
         self.flush_replication(out);
@@ -500,6 +506,9 @@ impl Replica {
             deadline = deadline.min(self.progress_at.after(self.config.timing.gap));
         }
         deadline = deadline.min(self.catchup.deadline(self.config.timing.retry));
+        if let Some(at) = self.journal_urged_at {
+            deadline = deadline.min(at.after(self.config.timing.journal));
+        }
         if !self.reads.is_empty() {
             deadline = deadline.min(self.flushed_at.after(self.config.timing.retry));
         }
