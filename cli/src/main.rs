@@ -4,6 +4,7 @@
 //! cannot take appends (`status`). Results go to standard output, everything said to people to standard error.
 #![forbid(unsafe_code)]
 
+mod banner;
 mod commands;
 mod connect;
 mod exit;

@@ -1,7 +1,8 @@
 //! Results: text for people, JSON for programs, to standard output or a file.
 
+use std::fs::File;
 use std::io::{self, BufWriter, StdoutLock, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::Value;
@@ -40,6 +41,15 @@ impl OutArgs {
 /// Standard output for many small records: buffered, to be flushed when there is nothing more at hand.
 pub(crate) fn records_out() -> BufWriter<StdoutLock<'static>> {
     BufWriter::with_capacity(256 << 10, io::stdout().lock())
+}
+
+/// As [`records_out`], to a file if one is named.
+pub(crate) fn records_to(file: Option<&Path>) -> anyhow::Result<Box<dyn Write>> {
+    let Some(path) = file else {
+        return Ok(Box::new(records_out()));
+    };
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Box::new(BufWriter::with_capacity(256 << 10, file)))
 }
 
 /// Writes one record as a JSON line. A payload that is not text is given in hexadecimal digits.

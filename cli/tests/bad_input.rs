@@ -120,6 +120,11 @@ fn wrong_command_lines_are_code_2() {
                 says: &["invalid value 'none'"],
             },
             Row {
+                line: &["dev", "--faults", "gone=1"],
+                code: 2,
+                says: &["\"gone=1\" is not a fault: give loss=P"],
+            },
+            Row {
                 line: &["completions", "cmd"],
                 code: 2,
                 says: &["[possible values: "],
@@ -327,6 +332,8 @@ fn each_position_has_its_own_answer() {
         dev.address
     );
     assert_eq!(run(&["append", "--log", "nope"], b""), no(&unknown));
+    let shard = "log default has no shard 9; it has 0, 1 (no effect)";
+    assert_eq!(run(&["append", "--shard", "9"], b"x\n"), no(shard));
     let (code, out, _) = run(&["status"], b"");
     assert!(
         code == Some(0) && out.ends_with("the cluster can append\n"),
@@ -334,35 +341,197 @@ fn each_position_has_its_own_answer() {
     );
 }
 
+/// Starts a process that must not start: exit code 1 and everything it says.
+fn refused(folder: &Path, line: &[&str]) -> String {
+    let output = ionian(folder, line, b"");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{line:?}: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
 #[test]
-fn a_place_that_is_taken_is_named() {
+fn a_data_directory_in_use_or_of_another_cluster_is_refused_and_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let dev = Dev::start(folder, "data");
-    let second = |line: &[&str]| {
-        let output = ionian(folder, &[&["dev"], line].concat(), b"");
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        )
-    };
-    let (code, said) = second(&["--listen", &dev.address, "--data-dir", "other"]);
-    assert!(
-        code == Some(1) && said.contains("in use") && said.contains(&dev.address),
-        "{said}"
-    );
-    let port = free_address();
-    let (code, said) = second(&["--listen", &port, "--data-dir", "data"]);
-    assert!(
-        code == Some(1) && said.contains("in use") && said.contains("data"),
-        "{said}"
-    );
+    let address = free_address();
+    let start = ["dev", "--listen", &address, "--data-dir", "data"];
+    let said = refused(folder, &start);
+    assert!(said.contains("data is in use by process "), "{said}");
     drop(dev);
     std::fs::remove_file(folder.join("data/cluster.secret")).expect("the secret goes");
-    let (code, said) = second(&["--listen", &port, "--data-dir", "data"]);
+    let said = refused(folder, &start);
+    for part in [
+        "the data directory data cannot be used",
+        "it belongs to node 1 of cluster",
+        "this is node 1 of cluster",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn a_data_directory_of_another_node_is_refused_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let write = |name: &str, one: &str, two: &str| {
+        let node = |id: u32, dir: &str, roles: &str| {
+            let address = free_address();
+            format!(
+                "[[nodes]]\nname = \"n{id}\"\nid = {id}\naddress = \"{address}\"\ndata_dir = \"{dir}\"\nroles = [{roles}]\n"
+            )
+        };
+        let text = format!(
+            "cluster = \"x\"\n{}{}[[logs]]\nname = \"default\"\nreplicas = 1\n",
+            node(1, one, "\"controller\", \"root\", \"leaf\", \"replica\""),
+            node(2, two, "\"replica\"")
+        );
+        std::fs::write(folder.join(name), text).expect("a file");
+    };
+    write("good.toml", "a", "b");
+    write("swapped.toml", "b", "a");
+    let mut node = common::command(folder);
+    node.args(["node", "--config", "good.toml", "--node", "n1"]);
+    drop(common::start(node, "an ack means"));
+    let said = refused(
+        folder,
+        &["node", "--config", "swapped.toml", "--node", "n2"],
+    );
+    for part in [
+        "node n2 did not start",
+        "the data directory a cannot be used: it belongs to node 1 of",
+        "this is node 2 of",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn a_data_directory_of_a_newer_version_is_refused_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    drop(Dev::start(folder, "data"));
+    let mut changed = 0;
+    for entry in std::fs::read_dir(folder.join("data/log1-root")).expect("a place") {
+        let file = entry.expect("readable").path();
+        let mut bytes = std::fs::read(&file).expect("readable");
+        // Magic and version have a checksum of their own, so that every version can be told by every other.
+        if bytes.starts_with(b"IonSuper") {
+            bytes[8..10].copy_from_slice(&77u16.to_le_bytes());
+            let crc = ionian_wire::crc::crc32c(&bytes[..12]);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            std::fs::write(&file, bytes).expect("writable");
+            changed += 1;
+        }
+    }
+    assert_eq!(changed, 4, "a store has four superblocks");
+    let address = free_address();
+    let said = refused(folder, &["dev", "--listen", &address, "--data-dir", "data"]);
+    for part in ["data/log1-root", "version 77"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_definite_error_and_reads_and_trims_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let small = [
+        "--shards",
+        "1",
+        "--replicas",
+        "1",
+        "--disk-bytes-max",
+        "256MiB",
+    ];
+    let dev = Dev::start_with(folder, "data", &small);
+    let run = |line: &[&str], input: &[u8]| dev.run(folder, line, input);
+    let record = [vec![b'x'; 1 << 20], b"\n".to_vec()].concat();
+    let (code, _, said) = run(&["append"], &record.repeat(300));
+    assert_eq!(code, Some(1), "{said}");
+    let full = " was not appended: the append was not taken in time: the store is full; trim the log, or raise memory_bytes_max or disk_bytes_max of its nodes (no effect); ";
+    assert!(said.contains(full), "{said}");
+    let in_the_log: u64 = said
+        .split(full)
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next()?.replace(',', "").parse().ok())
+        .expect("how many are in the log");
+    // What was refused had no effect, and what was not is there.
+    let (code, out, _) = run(&["status", "--json"], b"");
+    let status: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(
+        (code, &status["logs"][0]["tail"]),
+        (Some(3), &in_the_log.into())
+    );
+    let why = "log default: replica 0.0 on node 1 takes no appends: its store is full; trim the log, or raise memory_bytes_max or disk_bytes_max";
+    assert_eq!(status["faults"], serde_json::json!([why]));
+    let last = (in_the_log - 1).to_string();
+    let (code, out, said) = run(&["read", &last], b"");
+    assert!(code == Some(0) && out.as_bytes() == record, "{said}");
+    let before = (in_the_log - 10).to_string();
+    assert_eq!(
+        run(&["trim", "--before", &before], b"").1,
+        format!("the log begins at {before}\n")
+    );
+    // The trim makes room.
+    let (code, out, said) = run(&["append", "--gsn"], b"more\n");
+    assert_eq!((code, out), (Some(0), format!("{in_the_log}\n")), "{said}");
+    assert_eq!(run(&["status"], b"").0, Some(0));
+}
+
+#[test]
+fn a_port_in_use_and_a_place_without_permission_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let dev = Dev::start(folder, "data");
+    let line = ["dev", "--listen", &dev.address, "--data-dir", "other"];
+    let said = refused(folder, &line);
     assert!(
-        code == Some(1) && said.contains("cluster"),
-        "another cluster's data: {said}"
+        said.contains(&format!("{} is in use", dev.address)),
+        "{said}"
+    );
+    let address = free_address();
+    // Nobody makes folders there, root neither.
+    let said = refused(
+        folder,
+        &["dev", "--listen", &address, "--data-dir", "/sys/ionian"],
+    );
+    assert!(
+        said.contains("cannot make the data folder /sys/ionian: "),
+        "{said}"
+    );
+    let line = [
+        "dev",
+        "--listen",
+        "192.0.2.1:7499",
+        "--insecure-no-auth",
+        "--data-dir",
+        "other",
+    ];
+    let said = refused(folder, &line);
+    assert!(
+        said.contains("192.0.2.1:7499 is not an address of this machine"),
+        "{said}"
+    );
+    let trace = [
+        "dev",
+        "--listen",
+        &address,
+        "--data-dir",
+        "third",
+        "--trace",
+        "/sys/trace",
+    ];
+    let said = refused(folder, &trace);
+    assert!(
+        said.contains("cannot write the trace /sys/trace: "),
+        "{said}"
+    );
+    let said = refused(folder, &["append", "no-such-file"]);
+    assert!(
+        said.contains("cannot read no-such-file: No such file"),
+        "{said}"
     );
 }
 

@@ -10,6 +10,7 @@ use ionian_client::{
     AppendFailure, Choice, Completion, Error, Gsn, Link, Log, Outcome, Policy, ShardId, Ticket,
 };
 use ionian_types::Effect;
+use ionian_wire::directory::ClusterMap;
 use serde_json::json;
 
 use crate::connect::{ConnectArgs, with_log};
@@ -51,6 +52,9 @@ pub(crate) struct Args {
     /// Print a summary as JSON at the end
     #[arg(long, conflicts_with = "gsn")]
     json: bool,
+    /// Write a summary as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -69,6 +73,10 @@ struct Summary {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    // A file that is not there is told before anything is appended.
+    for file in args.files.iter().filter(|file| file.as_os_str() != "-") {
+        std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    }
     let stop = Stop::listen()?;
     let framing = if args.binary {
         Framing::Lengths
@@ -80,6 +88,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         .map_or(Choice::Policy, |shard| Choice::Shard(ShardId::new(shard)));
     let mut positions = args.gsn.then(records_out);
     let summary = with_log(&args.connect, |log| {
+        if let Some(shard) = args.shard {
+            known_shard(log.link().map(), &args.connect.log, shard)?;
+        }
         let input = Input::open(&args.files, framing);
         if args.spread {
             log.set_shard_policy(Policy::Spread);
@@ -94,10 +105,33 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             &stop,
         )
     })?;
+    let json = format!("{}\n", summary_json(&summary));
+    if let Some(file) = &args.out {
+        std::fs::write(file, &json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     if args.json {
-        println!("{}", summary_json(&summary));
+        let mut out = std::io::stdout().lock();
+        out.write_all(json.as_bytes())?;
     }
     Ok(Exit::Done)
+}
+
+/// A shard that the log does not have would be waited for in vain.
+fn known_shard(map: &ClusterMap, log: &str, shard: u32) -> anyhow::Result<()> {
+    let shards = map.log_by_name(log).map(|log| &log.shards[..]);
+    let shards: Vec<u32> = shards
+        .unwrap_or(&[])
+        .iter()
+        .map(|info| info.shard.get())
+        .collect();
+    if shards.is_empty() || shards.contains(&shard) {
+        return Ok(());
+    }
+    let known: Vec<String> = shards.iter().map(u32::to_string).collect();
+    bail!(
+        "log {log} has no shard {shard}; it has {} (no effect)",
+        known.join(", ")
+    );
 }
 
 fn summary_json(summary: &Summary) -> serde_json::Value {

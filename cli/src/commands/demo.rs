@@ -17,7 +17,7 @@ use self::clients::{Live, Phase, WINDOW, Written, follow, write};
 use self::corpus::Corpus;
 use self::judge::{Damage, StreamHash, Verdict};
 use super::bench::embedded::{Embedded, Shape, processor};
-use super::node::meaning;
+use crate::banner::meaning;
 use crate::exit::Exit;
 use crate::history::{History, Subject};
 use crate::output::OutArgs;

@@ -7,11 +7,12 @@ use anyhow::{Context, bail};
 use ionian_node::Server;
 use ionian_node::config::{
     ClusterConfig, CoreConfig, Limits, LogConfig, NetworkConfig, NodeConfig, PlanChoice, Roles,
-    Secret, Timing, parse_size,
+    Secret, Timing, format_size, parse_size,
 };
 use ionian_types::{Durability, NodeId, OrderingMode};
 
-use super::node::{MiddlewareArgs, banner, serve};
+use super::node::{MiddlewareArgs, serve};
+use crate::banner::{banner, lines_to_paste};
 use crate::connect::{DEFAULT_ADDRESS, dev_secret_file};
 use crate::exit::{Exit, UsageError};
 use crate::signals::Signalled;
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let server = Server::start(options).context("the cluster did not start")?;
     let published = dev_secret_file(args.listen.port());
     secret.publish(&published)?;
-    eprint!("{}", banner(&config, NODE, server.effective()));
+    eprint!("{}", banner(&config, NODE, &server));
     eprint!("{}", hints(args, &data_dir));
     let result = serve(server, &signalled);
     // The next cluster at this port has another secret; one that is started already has put its own here.
@@ -95,23 +96,51 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// Lines to paste into another terminal.
 fn hints(args: &Args, data_dir: &Path) -> String {
-    let (cluster, listen) = if args.listen.to_string() == DEFAULT_ADDRESS {
-        (String::new(), String::new())
+    let mut arguments = String::new();
+    if args.listen.to_string() != DEFAULT_ADDRESS {
+        arguments += &format!(" --cluster {}", args.listen);
+    }
+    match args.logs.first() {
+        Some(log) if args.logs.iter().all(|log| log != "default") => {
+            arguments += &format!(" --log {log}");
+        }
+        _ => {}
+    }
+    let mut text = lines_to_paste(&arguments);
+    if args.durability == "D0" {
+        text += "its records are in memory only and end with it\n";
     } else {
-        (
-            format!(" --cluster {}", args.listen),
-            format!(" --listen {}", args.listen),
-        )
+        text += &format!("again with the same data:\n  {}\n", again(args, data_dir));
+    }
+    text
+}
+
+/// The command that starts the same cluster once more.
+fn again(args: &Args, data_dir: &Path) -> String {
+    let mut line = format!("ionian dev --data-dir {}", data_dir.display());
+    let mut option = |name: &str, value: String, default: &str| {
+        if value != default {
+            line += &format!(" --{name} {value}");
+        }
     };
-    let log = match args.logs.first() {
-        Some(log) if args.logs.iter().all(|log| log != "default") => format!(" --log {log}"),
-        _ => String::new(),
-    };
-    format!(
-        "\nin another terminal:\n  seq 1 1000 | ionian append{cluster}{log}\n  ionian tail{cluster}{log}\n  \
-         ionian status{cluster}{log}\nagain with the same data:\n  ionian dev{listen} --data-dir {}\n",
-        data_dir.display()
-    )
+    option("listen", args.listen.to_string(), DEFAULT_ADDRESS);
+    if args.logs != ["default"] {
+        for log in &args.logs {
+            option("log", log.clone(), "");
+        }
+    }
+    option("shards", args.shards.to_string(), "2");
+    option("replicas", args.replicas.to_string(), "2");
+    option(
+        "memory-bytes-max",
+        format_size(args.memory_bytes_max),
+        "1GiB",
+    );
+    option("disk-bytes-max", format_size(args.disk_bytes_max), "16GiB");
+    if args.insecure_no_auth {
+        line += " --insecure-no-auth";
+    }
+    line
 }
 
 /// The configuration of a cluster in one process.

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ionian_node::config::{ClusterConfig, Secret, format_size};
-use ionian_node::{Effective, FaultSpec, Server, ServerOptions, TraceOptions};
+use ionian_node::config::{ClusterConfig, Secret};
+use ionian_node::{FaultSpec, Server, ServerOptions, TraceOptions};
 
+use crate::banner::{banner, lines_to_paste};
 use crate::exit::{Exit, UsageError};
 use crate::signals::Signalled;
-use crate::table::Table;
 
 /// How often it is looked whether the reactor still runs.
 const LOOK: Duration = Duration::from_millis(500);
@@ -74,7 +74,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         .map_err(|error| UsageError(error.to_string()))?;
     args.middleware.apply(&mut options);
     let server = Server::start(options).with_context(|| format!("node {name} did not start"))?;
-    eprint!("{}", banner(&config, name, server.effective()));
+    eprint!("{}", banner(&config, name, &server));
+    let mut arguments = format!(" --cluster {}", args.config.display());
+    if let Some(log) = config.logs.first().filter(|log| log.name != "default") {
+        arguments += &format!(" --log {}", log.name);
+    }
+    eprint!("{}", lines_to_paste(&arguments));
     serve(server, &signalled)
 }
 
@@ -93,77 +98,4 @@ pub(crate) fn serve(server: Server, signalled: &Signalled) -> anyhow::Result<Exi
     }
     server.stop();
     Ok(Exit::Done)
-}
-
-/// What is where, and what is really in force.
-pub(crate) fn banner(config: &ClusterConfig, name: &str, effective: &Effective) -> String {
-    let mut table = Table::new();
-    let mut row = |what: &str, value: String| table.row(&[what.to_owned(), value]);
-    row("node", format!("{name} of cluster {}", config.name));
-    if !config.file.as_os_str().is_empty() {
-        row(
-            "configuration",
-            format!(
-                "{} (checksum {:08x})",
-                config.file.display(),
-                config.checksum
-            ),
-        );
-    }
-    if let Some(node) = config.node(name) {
-        row("data", node.data_dir.display().to_string());
-    }
-    row("secret", config.secret_file.display().to_string());
-    if let Some(address) = effective.listen {
-        row("listening", address.to_string());
-    }
-    row("transport", effective.transport.clone());
-    for (place, device) in &effective.devices {
-        row("device", format!("{device} for {place}"));
-    }
-    for place in &effective.places {
-        row("place", place.to_string());
-    }
-    row("cores", format!("{:?}", config.cores.plan).to_lowercase());
-    let limits = &config.limits;
-    row(
-        "memory",
-        format!(
-            "at most {} for records",
-            format_size(limits.memory_bytes_max)
-        ),
-    );
-    row(
-        "disk",
-        format!("at most {} for records", format_size(limits.disk_bytes_max)),
-    );
-    for log in &config.logs {
-        row(
-            "an ack means",
-            format!(
-                "log {}: {}",
-                log.name,
-                meaning(log.class, log.shards.first().map_or(0, Vec::len))
-            ),
-        );
-    }
-    table.render()
-}
-
-/// What an acknowledgement promises, in words.
-pub(crate) fn meaning(class: ionian_types::Durability, replicas: usize) -> String {
-    let copies = if replicas == 1 {
-        String::from("1 replica")
-    } else {
-        format!("{replicas} replicas")
-    };
-    match class {
-        ionian_types::Durability::D0 => {
-            format!("D0, in the memory of {copies}; a power failure of all of them loses it")
-        }
-        ionian_types::Durability::D1 => {
-            format!("D1, flushed to the device of {copies}; it survives a power failure")
-        }
-        ionian_types::Durability::D2 => format!("D2, flushed on {copies} in two failure domains"),
-    }
 }

@@ -1,13 +1,14 @@
 //! `ionian read`: the record at one position.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::bail;
 use ionian_client::{GapKind, Gsn, Link, Log, ReadOutcome, ShardId};
 
 use crate::connect::{ConnectArgs, with_log};
 use crate::exit::Exit;
-use crate::output::write_json_record;
+use crate::output::{records_to, write_json_record};
 
 /// Print the record at a position
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,9 @@ pub(crate) struct Args {
     /// Print a JSON line instead of the payload
     #[arg(long)]
     json: bool,
+    /// Write to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -31,7 +35,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let shard = args.shard.map(ShardId::new);
     let payload = with_log(&args.connect, |log| payload(log, Gsn::new(args.gsn), shard))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = records_to(args.out.as_deref())?;
     if args.json {
         write_json_record(&mut out, args.gsn, args.shard, &payload)?;
     } else {

@@ -1,6 +1,7 @@
 //! `ionian tail`: the records of a log in order, payloads only, as fast as they come.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -8,7 +9,7 @@ use ionian_client::{DeliveryRef, GapKind, Gsn, Link, Log};
 
 use crate::connect::{ConnectArgs, with_log};
 use crate::exit::Exit;
-use crate::output::{records_out, write_json_record};
+use crate::output::{records_to, write_json_record};
 use crate::signals::Stop;
 
 /// How long a wait lasts before the signals are looked at.
@@ -36,13 +37,16 @@ pub(crate) struct Args {
     /// Print each record after its length, a little-endian 32-bit number, instead of on a line
     #[arg(long, conflicts_with = "json")]
     binary: bool,
+    /// Write to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let stop = Stop::listen()?;
-    let mut out = records_out();
+    let mut out = records_to(args.out.as_deref())?;
     let mut tell = |sentence: &str| eprintln!("ionian: {sentence}");
     with_log(&args.connect, |log| {
         print(log, args, &mut out, &mut tell, &stop)

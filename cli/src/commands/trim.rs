@@ -1,11 +1,10 @@
 //! `ionian trim`: give up old records.
 
-use std::io::Write;
-
 use ionian_client::{Gsn, Link, Log};
 
 use crate::connect::{ConnectArgs, with_log};
 use crate::exit::Exit;
+use crate::output::OutArgs;
 
 /// Remove the records below a position, for good
 #[derive(Debug, clap::Args)]
@@ -13,21 +12,17 @@ pub(crate) struct Args {
     /// The first position that is kept
     #[arg(long, value_name = "GSN")]
     before: u64,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     connect: ConnectArgs,
+    #[command(flatten)]
+    out: OutArgs,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let head = with_log(&args.connect, |log| trim(log, Gsn::new(args.before)))?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{{\"head\":{head}}}")?;
-    } else {
-        writeln!(out, "the log begins at {head}")?;
-    }
+    let json = serde_json::json!({ "head": head.get() });
+    args.out
+        .emit(&format!("the log begins at {head}\n"), &json)?;
     Ok(Exit::Done)
 }
 

@@ -38,7 +38,7 @@ pub enum Error {
     },
     /// The time allowed passed, and the append may or may not be in the log. Effect: unknown; or none, if no server can have
     /// taken it.
-    #[error("the append got no answer in time{}; {} ({effect})", refused(.refusal), advice(.effect))]
+    #[error("{} ({effect})", timed_out(.refusal, .effect))]
     AppendTimedOut {
         /// The last refusal, and the node that it names (0 when none).
         refusal: Option<(RefusalReason, NodeId)>,
@@ -47,7 +47,8 @@ pub enum Error {
     },
     /// A server refused the append for good. Effect: none.
     #[error(
-        "the server refused the append: {reason:?}; this client or the server has a fault, report it (no effect)"
+        "the server refused the append: {}; this client or the server has a fault, report it (no effect)",
+        cause(*.reason, NodeId::ZERO)
     )]
     Refused {
         /// Why.
@@ -138,19 +139,51 @@ impl From<RequestError> for Error {
     }
 }
 
-fn refused(refusal: &Option<(RefusalReason, NodeId)>) -> String {
-    match refusal {
-        None => String::new(),
-        Some((reason, NodeId::ZERO)) => format!(" (last refusal: {reason:?})"),
-        Some((RefusalReason::ReplicaMissing, node)) => format!(" (node {node} is missing)"),
-        Some((reason, node)) => format!(" (last refusal: {reason:?}, node {node})"),
+/// What became of an append for which the time ran out, and what to do.
+fn timed_out(refusal: &Option<(RefusalReason, NodeId)>, effect: &Effect) -> String {
+    let why = refusal.map(|(reason, node)| (reason, cause(reason, node)));
+    match (why, effect) {
+        (Some((reason, why)), Effect::None) => {
+            let remedy = remedy(reason);
+            format!("the append was not taken in time: {why}; {remedy}")
+        }
+        (None, Effect::None) => {
+            String::from("the append was not taken in time: no server answered; try again")
+        }
+        (why, _) => {
+            let why = why.map_or(String::new(), |(_, why)| format!(" (last refusal: {why})"));
+            format!(
+                "the append got no answer in time{why}; it may be in the log: read the log before you try again"
+            )
+        }
     }
 }
 
-fn advice(effect: &Effect) -> &'static str {
-    match effect {
-        Effect::None => "try again",
-        _ => "it may be in the log: read the log before you try again",
+/// Why a server refused, in words.
+fn cause(reason: RefusalReason, node: NodeId) -> String {
+    let words = match reason {
+        RefusalReason::StoreFull => "the store is full",
+        RefusalReason::ReplicaMissing => return format!("node {node} is missing"),
+        RefusalReason::Busy => "too many records wait to be ordered",
+        RefusalReason::NotReady => "the replica is still starting, or about to end",
+        RefusalReason::Device => "the device of the replica failed",
+        RefusalReason::Closed => "the replica began a new life",
+        RefusalReason::SessionClosed => "the session is closed",
+        RefusalReason::Stale | RefusalReason::Window => "it lies outside the client's window",
+        RefusalReason::Mismatch => "its number was used for another record",
+        RefusalReason::Malformed => "it does not parse",
+    };
+    words.to_owned()
+}
+
+const fn remedy(reason: RefusalReason) -> &'static str {
+    match reason {
+        RefusalReason::StoreFull => {
+            "trim the log, or raise memory_bytes_max or disk_bytes_max of its nodes"
+        }
+        RefusalReason::ReplicaMissing => "start it, or append to another shard",
+        RefusalReason::Device => "see what the node says, and `ionian status`",
+        _ => "try again",
     }
 }
 
@@ -166,7 +199,23 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "the append got no answer in time (node 4 is missing); try again (no effect)"
+            "the append was not taken in time: node 4 is missing; start it, or append to another shard (no effect)"
+        );
+        let error = Error::AppendTimedOut {
+            refusal: Some((RefusalReason::StoreFull, NodeId::ZERO)),
+            effect: Effect::None,
+        };
+        assert_eq!(
+            error.to_string(),
+            "the append was not taken in time: the store is full; trim the log, or raise memory_bytes_max or disk_bytes_max of its nodes (no effect)"
+        );
+        let error = Error::AppendTimedOut {
+            refusal: Some((RefusalReason::Busy, NodeId::ZERO)),
+            effect: Effect::Unknown,
+        };
+        assert!(
+            error.to_string().contains("no answer in time (last refusal: too many records wait to be ordered); it may be in the log"),
+            "{error}"
         );
         let error = Error::AppendTimedOut {
             refusal: None,

@@ -5,6 +5,7 @@
 //! leaf to the root, everyone to the controller.
 
 mod build;
+mod identity;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use ionian_runtime::{
 use ionian_shm::duplex;
 use ionian_store::StoreFailure;
 use ionian_types::{ClusterId, GuardEpoch, NodeId, SessionId, Time, Token};
+use ionian_uring::DataDir;
 
 use crate::config::Secret;
 use crate::host::{Control, Host};
@@ -126,6 +128,14 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// The data directory is another node's or another cluster's.
+    #[error("the data directory {path} cannot be used: {reason}; give each node its own")]
+    OtherOwner {
+        /// The directory.
+        path: String,
+        /// Whose it is.
+        reason: String,
+    },
     /// The cluster's specification.
     #[error(transparent)]
     Spec(#[from] ionian_control_core::SpecError),
@@ -167,6 +177,8 @@ pub struct Server {
     shared: Arc<Shared>,
     handle: Option<ReactorHandle>,
     effective: Effective,
+    /// The lock of the data directory, held as long as the server.
+    _data_dir: Option<DataDir>,
 }
 
 /// What clients in the same process need.
@@ -185,6 +197,9 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn start(options: ServerOptions) -> Result<Self, StartError> {
+        let data_dir = options.data_dir.as_deref();
+        let data_dir = data_dir.map(|path| identity::claim(path, options.cluster, options.node));
+        let data_dir = data_dir.transpose()?;
         let clock = MonotonicClock::start();
         let idle = if options.shared_core {
             IdlePolicy::shared()
@@ -226,6 +241,7 @@ impl Server {
                 shared,
                 handle: Some(handle),
                 effective,
+                _data_dir: data_dir,
             }),
             Ok(Err(error)) => {
                 let _ = handle.stop_and_join();

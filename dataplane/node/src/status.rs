@@ -247,6 +247,7 @@ fn replica_json(status: &ReplicaStatus) -> Value {
         "epoch": status.epoch.get(),
         "member": status.member,
         "appendable": status.appendable,
+        "full": status.full,
         "missing_node": status.missing.map(|node| node.get()),
         "stranded": status.stranded.map(|stranded| json!({
             "entry": stranded.entry.get(), "received_bytes": stranded.received_bytes,

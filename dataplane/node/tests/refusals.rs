@@ -99,6 +99,7 @@ fn a_directory_of_another_cluster_is_refused() {
     assert!(error.contains("cluster"), "{error}");
     // The same for the store alone, without the controller's state.
     fs::remove_dir_all(place_directory(dir.path(), Place::Directory)).expect("removed");
+    fs::remove_file(dir.path().join("node")).expect("removed");
     let error = start(dir.path(), 2, 1).expect_err("refused");
     assert!(
         matches!(
@@ -115,6 +116,11 @@ fn a_directory_of_another_cluster_is_refused() {
 #[test]
 fn a_directory_of_another_node_is_refused() {
     let dir = used();
+    let error = start(dir.path(), 1, 2).expect_err("refused");
+    let named = "it belongs to node 1 of cluster";
+    assert!(error.to_string().contains(named), "{error}");
+    // The same for the store alone, without the node's own file and the controller's state.
+    fs::remove_file(dir.path().join("node")).expect("removed");
     fs::remove_dir_all(place_directory(dir.path(), Place::Directory)).expect("removed");
     let error = start(dir.path(), 1, 2).expect_err("refused");
     let named = "the files belong to node 1, expected 2";

@@ -6,6 +6,7 @@ use ionian_wire::record::{RecordHeader, parse_header};
 use crate::chunk::Pool;
 use crate::config::StoreConfig;
 use crate::error::{DamagedRange, StoreError, StoreFailure, StoreState};
+use crate::extents::NoExtent;
 use crate::format::{Framing, journal_body, journal_emit, journal_encoded_bytes};
 use crate::stream::{Found, Room, Run, Stream};
 
@@ -175,6 +176,17 @@ impl Store {
     #[must_use]
     pub const fn state(&self) -> StoreState {
         self.state
+    }
+
+    /// Whether no chunk can be opened for records until something is trimmed: the memory bound of a store without a
+    /// device, or the disk's.
+    #[must_use]
+    pub fn has_no_room(&self) -> bool {
+        if self.on_device() {
+            self.device.extents[0].check() == Err(NoExtent::DiskFull)
+        } else {
+            self.pool.available() == 0
+        }
     }
 
     /// What the store was made with.

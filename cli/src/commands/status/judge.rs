@@ -65,7 +65,8 @@ impl Verdict {
             .iter()
             .filter(|process| !process.answers() && !process.places.contains(&Place::Directory));
         for process in silent {
-            let places: Vec<String> = process.places.iter().map(ToString::to_string).collect();
+            let places = process.places.iter();
+            let places: Vec<String> = places.map(|place| picture.place_name(*place)).collect();
             self.faults.push(format!(
                 "node {} ({}) does not answer: {} missing",
                 picture.process_name(process),
@@ -198,6 +199,11 @@ fn why_not(picture: &Picture, seen: &Seen<'_>) -> String {
     if let Some(missing) = missing.and_then(|node| u32::try_from(node).ok()) {
         let node = picture.node_name(NodeId::new(missing));
         return format!("it has no connection to its peer on node {node}");
+    }
+    if state["full"] == true {
+        return String::from(
+            "its store is full; trim the log, or raise memory_bytes_max or disk_bytes_max",
+        );
     }
     if state["member"] != true {
         return String::from("it is not yet a member of its shard");

@@ -21,6 +21,8 @@ pub(super) struct Picture {
     /// The log that is shown; none for all.
     only: Option<String>,
     names: BTreeMap<NodeId, String>,
+    /// Names of logs by the configuration.
+    log_names: BTreeMap<LogId, String>,
 }
 
 /// A process of the cluster.
@@ -114,8 +116,10 @@ impl Picture {
             processes: Vec::new(),
             only: only.map(str::to_owned),
             names: BTreeMap::new(),
+            log_names: BTreeMap::new(),
         };
         if let Some(config) = &at.config {
+            picture.log_names = config.log_names()?;
             for node in &config.nodes {
                 picture.names.insert(node.node, node.name.clone());
                 picture.process(node.node, &node.address);
@@ -258,6 +262,23 @@ impl Picture {
             .get(&node)
             .cloned()
             .unwrap_or_else(|| node.to_string())
+    }
+
+    /// A place with the name of its log.
+    pub(super) fn place_name(&self, place: Place) -> String {
+        let log = |id: LogId| {
+            let known = self.map.logs.iter().find(|info| info.log == id);
+            let known = known.map(|info| info.name.clone());
+            known
+                .or_else(|| self.log_names.get(&id).cloned())
+                .unwrap_or_else(|| id.to_string())
+        };
+        match place {
+            Place::Directory => place.to_string(),
+            Place::Root(id) => format!("root of {}", log(id)),
+            Place::Leaf(id) => format!("leaf of {}", log(id)),
+            Place::Replica(id, shard, slot) => format!("{shard}.{slot} of {}", log(id)),
+        }
     }
 
     /// A process as people call it.

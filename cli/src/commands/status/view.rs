@@ -197,7 +197,7 @@ fn processes(picture: &Picture) -> String {
         let places: Vec<String> = process
             .places
             .iter()
-            .map(|place| place_name(picture, *place))
+            .map(|place| picture.place_name(*place))
             .collect();
         table.row(&[
             process
@@ -213,21 +213,6 @@ fn processes(picture: &Picture) -> String {
         ]);
     }
     table.render()
-}
-
-/// A place with the name of its log.
-fn place_name(picture: &Picture, place: Place) -> String {
-    let log = |log| {
-        let mut logs = picture.map.logs.iter();
-        let found = logs.find(|info| info.log == log);
-        found.map_or_else(|| log.to_string(), |info| info.name.clone())
-    };
-    match place {
-        Place::Directory => place.to_string(),
-        Place::Root(id) => format!("root of {}", log(id)),
-        Place::Leaf(id) => format!("leaf of {}", log(id)),
-        Place::Replica(id, shard, slot) => format!("{shard}.{slot} of {}", log(id)),
-    }
 }
 
 /// Every counter of every process: whatever number an answer has below `counters`, and those of the socket.

@@ -324,7 +324,10 @@ impl Client {
         let first = first.max(lane.floor);
         self.stats.refusals += 1;
         lane.mark_refused(first, end);
-        lane.refusal = Some((refused.reason, refused.node));
+        // What follows a refused run is refused as busy: the reason of the first is the one to tell.
+        if refused.reason != RefusalReason::Busy || lane.refusal.is_none() {
+            lane.refusal = Some((refused.reason, refused.node));
+        }
         match refused.reason {
             RefusalReason::Closed | RefusalReason::SessionClosed => {
                 self.wants_map |= refused.reason == RefusalReason::Closed;

@@ -37,7 +37,10 @@ impl Replica {
         out: &mut Outbox,
     ) {
         self.counters.append_frames += 1;
-        if let Err(refused) = self.take(now, conn, append, records) {
+        let taken = self.take(now, conn, append, records);
+        self.full = matches!(&taken, Err(refused) if refused.reason == RefusalReason::StoreFull)
+            || self.full && taken.is_err();
+        if let Err(refused) = taken {
             self.counters.refused += 1;
             let taken = refused.from - append.first_seq.get();
             let answer = AppendRefused {

@@ -204,6 +204,8 @@ pub struct Replica {
     progress_at: Time,
     flushed_at: Time,
     peers: [Peer; SEGMENTS_PER_SHARD_MAX],
+    /// The store had no room for the last append.
+    full: bool,
     leaf: Option<ConnId>,
     root: Option<ConnId>,
     conns: Vec<Kind>,
@@ -274,6 +276,7 @@ impl Replica {
             progress_at: now,
             flushed_at: now,
             peers: [peer; SEGMENTS_PER_SHARD_MAX],
+            full: false,
             leaf: None,
             root: None,
             conns: Vec::with_capacity(1024),

@@ -61,8 +61,10 @@ pub struct ReplicaStatus {
     pub epoch: ViewId,
     /// Whether this life is a member of it.
     pub member: bool,
-    /// Whether appends are taken: a member, with an open generation, its committed prefix held, and no peer missing.
+    /// Whether appends are taken: a member, with an open generation, its committed prefix held, no peer missing, and room.
     pub appendable: bool,
+    /// The store refused the last append for want of room, and still has none.
+    pub full: bool,
     /// The node of a peer that is missing, if one is.
     pub missing: Option<NodeId>,
     /// What is missing while entries are that the cut log no longer has.
@@ -114,10 +116,12 @@ impl Replica {
             segment.writer == self.config.inc && self.store.len(own) >= segment.len
         });
         let missing = self.missing_peer(now);
+        let full = self.full && self.store.has_no_room();
         ReplicaStatus {
             epoch: self.epoch(),
             member: self.is_member(),
-            appendable: open && self.is_member() && missing.is_none(),
+            appendable: open && self.is_member() && missing.is_none() && !full,
+            full,
             missing,
             stranded: self.stranded(),
             applied: self.applied,

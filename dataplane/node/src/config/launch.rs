@@ -91,6 +91,20 @@ impl ClusterConfig {
         Ok(seats)
     }
 
+    /// The name of each log by its id.
+    ///
+    /// # Errors
+    /// As [`Self::seats`].
+    pub fn log_names(&self) -> Result<BTreeMap<LogId, String>, ionian_control_core::SpecError> {
+        let seats = self.seats()?;
+        let roots = seats.iter().filter_map(|(_, place)| match place {
+            Place::Root(log) => Some(*log),
+            _ => None,
+        });
+        let names = self.logs.iter().map(|log| log.name.clone());
+        Ok(roots.zip(names).collect())
+    }
+
     /// As [`Self::server_options`] for the first node, without socket or directories: the whole cluster in memory.
     #[must_use]
     pub fn in_memory_options(&self, cluster: ClusterId) -> ServerOptions {
