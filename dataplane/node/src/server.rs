@@ -147,6 +147,20 @@ pub enum StartError {
         /// Its class.
         class: ionian_types::Durability,
     },
+    /// A limit that the copies of shards in this process cannot share.
+    #[error(
+        "{limit} is {bytes} bytes, too little for the {copies} copies of shards here: give at least {least} bytes"
+    )]
+    TooLittle {
+        /// The limit.
+        limit: &'static str,
+        /// Its value, bytes.
+        bytes: u64,
+        /// Copies that share it.
+        copies: u64,
+        /// The least that would do, bytes.
+        least: u64,
+    },
     /// A place's node has no address.
     #[error("node {node} has no address")]
     NoAddress {

@@ -113,6 +113,40 @@ fn a_directory_of_another_cluster_is_refused() {
     );
 }
 
+/// With less than a file for each segment and one more, a cluster started, and then no append was ever acknowledged: the
+/// segment of one replica had taken the file in which the other's copy was to be kept.
+#[test]
+fn limits_too_small_for_the_copies_are_refused_with_what_would_do() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let start = |disk_mib: u64, memory_mib: u64| {
+        let spec = ClusterSpec {
+            nodes: [(NodeId::new(1), ionian_control_core::NodeSpec::default())].into(),
+            logs: vec![log_spec("default", Durability::D1, 1, 1, &[&[1, 1]])],
+        };
+        let mut options = ionian_node::ServerOptions::in_memory(spec);
+        options.data_dir = Some(dir.path().to_owned());
+        options.shared_core = true;
+        options.disk_bytes_max = disk_mib << 20;
+        options.memory_bytes_max = memory_mib << 20;
+        Server::start(options)
+    };
+    let said = |disk_mib, memory_mib| {
+        start(disk_mib, memory_mib)
+            .expect_err("refused")
+            .to_string()
+    };
+    assert_eq!(
+        said(383, 64),
+        "disk_bytes_max is 401604608 bytes, too little for the 2 copies of shards here: give at least 402653184 bytes"
+    );
+    assert_eq!(
+        said(384, 31),
+        "memory_bytes_max is 32505856 bytes, too little for the 2 copies of shards here: give at least 33554432 bytes"
+    );
+    let server = start(384, 64).expect("what was said to do does");
+    append_all(&mut local_client(&server, LOG, 1), &numbered(0, 10));
+}
+
 #[test]
 fn a_directory_of_another_node_is_refused() {
     let dir = used();

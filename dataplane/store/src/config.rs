@@ -92,6 +92,19 @@ impl StoreConfig {
         }
     }
 
+    /// The least `memory_bytes_max`, in bytes: two chunks for each segment, and one for each fetch.
+    #[must_use]
+    pub const fn memory_bytes_min(&self) -> u64 {
+        (self.segments as u64 * 2 + self.fetches_max as u64) * self.chunk_bytes as u64
+    }
+
+    /// The least `disk_bytes_max` with which a trim makes room, in bytes: a file for each segment, and one to go on to.
+    /// With less, a segment that fills its file waits for ever.
+    #[must_use]
+    pub const fn disk_bytes_min(&self) -> u64 {
+        (self.segments as u64 + 1) * self.extent_bytes
+    }
+
     /// Checks every relation between the fields.
     ///
     /// # Errors
@@ -101,7 +114,6 @@ impl StoreConfig {
         let chunk = u64::from(self.chunk_bytes);
         let journal = u64::from(self.journal_chunk_bytes);
         let write = u64::from(self.write_bytes_max);
-        let buffers = u64::from(self.segments) * 2 + u64::from(self.fetches_max);
         let rules: [(&'static str, u64, bool, &'static str); 12] = [
             (
                 "segments",
@@ -161,7 +173,7 @@ impl StoreConfig {
             (
                 "memory_bytes_max",
                 self.memory_bytes_max,
-                self.memory_bytes_max / chunk.max(1) >= buffers,
+                self.memory_bytes_max >= self.memory_bytes_min(),
                 "at least two chunks per segment and one per fetch",
             ),
             (

@@ -4,7 +4,9 @@
 //! needed, since making a file takes longer than an append may wait; a freed extent becomes the spare if there is none,
 //! as overwriting old space is cheaper than making new space (42 us against 102 us per durable write on the test
 //! machine). One spare for each stream and one more are kept, so that a log which is trimmed as fast as it grows makes
-//! and deletes nothing; everything beyond is deleted, so that a trim gives space back.
+//! and deletes nothing; everything beyond is deleted, so that a trim gives space back. A stream that has an extent never
+//! takes the last ones that streams without any will need: a segment that is busy must not keep its replica from holding
+//! a copy of another.
 
 use std::collections::VecDeque;
 
@@ -78,9 +80,9 @@ impl Extents {
         self.next_number = self.next_number.max(number + 1);
     }
 
-    /// Whether [`Self::take`] would give one.
-    pub(crate) fn check(&self) -> Result<(), NoExtent> {
-        if !self.spares.is_empty() {
+    /// Whether [`Self::take`] would give one and leave `reserved` others.
+    pub(crate) fn check(&self, reserved: usize) -> Result<(), NoExtent> {
+        if self.spares.len() > reserved {
             Ok(())
         } else if self.creating > 0 || self.may_create() {
             Err(NoExtent::Soon)
@@ -162,18 +164,19 @@ mod tests {
     #[test]
     fn spares_are_made_up_to_the_limit_and_recycled_first() {
         let mut extents = Extents::new(false, 1024, 4096, 3 * 4096);
-        assert_eq!(extents.check(), Err(NoExtent::Soon));
+        assert_eq!(extents.check(0), Err(NoExtent::Soon));
         let first = extents.create(1).unwrap();
         assert_eq!(extents.create(1), None);
         extents.created(first);
-        assert_eq!(extents.check(), Ok(()));
+        assert_eq!(extents.check(0), Ok(()));
+        assert_eq!(extents.check(1), Err(NoExtent::Soon));
         assert_eq!(extents.take(), Some(first));
         let second = extents.create(2).unwrap();
         let third = extents.create(2).unwrap();
         extents.created(second);
         extents.not_created();
         assert_eq!(extents.take(), Some(second));
-        assert_eq!(extents.check(), Err(NoExtent::DiskFull));
+        assert_eq!(extents.check(0), Err(NoExtent::DiskFull));
         assert_ne!(third, second);
         extents.free(first, 1);
         extents.free(second, 1);

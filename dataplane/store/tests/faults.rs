@@ -261,6 +261,37 @@ fn a_full_disk_refuses_before_any_effect_and_a_trim_ends_it() {
     }
 }
 
+/// A busy segment took every file, and the replica could never keep a copy of the other one.
+#[test]
+fn a_busy_segment_leaves_room_for_one_that_is_still_empty() {
+    for limit_of_config in [false, true] {
+        let mut config = config(Durability::D1, 2, 4096, 8);
+        if limit_of_config {
+            config.disk_bytes_max = config.disk_bytes_min();
+        }
+        let mut bench = Bench::new(config);
+        if !limit_of_config {
+            bench.disk.space_bytes = Some(bench.disk.used_bytes() + config.extent_bytes);
+        }
+        let mut bound = 1000;
+        while bench.append().is_ok() {
+            bound -= 1;
+            assert!(bound > 0, "the disk is bounded");
+        }
+        assert_eq!(bench.append(), Err(StoreError::DiskFull));
+        let other = Slot::new(1);
+        append(&mut bench.store, other, &[record(other, 0, 1, &[1; 300])])
+            .expect("a file was left for it");
+        bench.settle();
+        assert_eq!(bench.store.durable_len(other).get(), 1);
+        // And the busy one goes on once it is trimmed.
+        let len = bench.store.len(SLOT);
+        bench.store.trim(SLOT, len);
+        bench.settle();
+        assert_eq!(bench.append(), Ok(()), "limit of config: {limit_of_config}");
+    }
+}
+
 #[test]
 fn a_failed_flush_ends_the_store_and_is_not_tried_again() {
     let mut bench = Bench::new(small());

@@ -188,10 +188,40 @@ impl Builder<'_> {
                     let mut config = self.store_config(log.log, shard.shard, count, spec.class);
                     config.memory_bytes_max = self.options.memory_bytes_max / here;
                     config.disk_bytes_max = self.options.disk_bytes_max / here;
+                    self.check_shares(&config, here)?;
                     let place = Place::Replica(log.log, shard.shard, Slot::new(slot as u8));
                     self.place(&spec.name, place, spec.class, count, Some(config))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses limits with which a copy of a shard could start, and then not go on.
+    fn check_shares(&self, config: &StoreConfig, copies: u64) -> Result<(), StartError> {
+        let enough = |limit, bytes: u64, least: u64| {
+            let least = least * copies;
+            if bytes >= least {
+                return Ok(());
+            }
+            Err(StartError::TooLittle {
+                limit,
+                bytes,
+                copies,
+                least,
+            })
+        };
+        enough(
+            "memory_bytes_max",
+            self.options.memory_bytes_max,
+            config.memory_bytes_min(),
+        )?;
+        if config.class.is_flushed() {
+            enough(
+                "disk_bytes_max",
+                self.options.disk_bytes_max,
+                config.disk_bytes_min(),
+            )?;
         }
         Ok(())
     }

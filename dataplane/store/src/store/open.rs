@@ -55,6 +55,7 @@ impl Store {
     /// Where a chunk lies: in the extent of its predecessor, or in a fresh one.
     pub(super) fn place_chunk(&mut self, stream: usize, number: u64) -> Result<Home, StoreError> {
         let journal = stream == self.journal_index();
+        let reserved = self.reserved_for_others(stream);
         let extents = &mut self.device.extents[usize::from(journal)];
         let extent = extents.extent_of(number);
         let at = extents.offset_of(number);
@@ -63,7 +64,7 @@ impl Store {
         let file = match used.get(index) {
             Some((known, file)) if *known == extent => *file,
             _ => {
-                extents.check().map_err(|none| match none {
+                extents.check(reserved).map_err(|none| match none {
                     NoExtent::Soon => StoreError::Full,
                     NoExtent::DiskFull => StoreError::DiskFull,
                 })?;
@@ -77,6 +78,17 @@ impl Store {
         let stamp =
             mix(self.config.entropy ^ mix(life.wrapping_mul(2).wrapping_add(1)) ^ self.inc().get());
         Ok(Home { file, at, stamp })
+    }
+
+    /// Extents that a stream must leave to other segments: one for each that has none, once it has one itself.
+    fn reserved_for_others(&self, stream: usize) -> usize {
+        if stream == self.journal_index() || self.streams[stream].extents.is_empty() {
+            return 0;
+        }
+        self.streams[..self.journal_index()]
+            .iter()
+            .filter(|other| other.extents.is_empty())
+            .count()
     }
 
     pub(super) fn chunk_header(
