@@ -178,12 +178,14 @@ impl Store {
         self.state
     }
 
-    /// Whether no chunk can be opened for records until something is trimmed: the memory bound of a store without a
-    /// device, or the disk's.
+    /// Whether some segment gets no more files, or no more memory in a store without a device, until something is trimmed.
     #[must_use]
     pub fn has_no_room(&self) -> bool {
         if self.on_device() {
-            self.device.extents[0].check() == Err(NoExtent::DiskFull)
+            (0..self.journal_index()).any(|segment| {
+                let reserved = self.reserved_for_others(segment);
+                self.device.extents[0].check(reserved) == Err(NoExtent::DiskFull)
+            })
         } else {
             self.pool.available() == 0
         }

@@ -279,6 +279,7 @@ fn a_busy_segment_leaves_room_for_one_that_is_still_empty() {
             assert!(bound > 0, "the disk is bounded");
         }
         assert_eq!(bench.append(), Err(StoreError::DiskFull));
+        assert!(bench.store.has_no_room(), "for the busy one");
         let other = Slot::new(1);
         append(&mut bench.store, other, &[record(other, 0, 1, &[1; 300])])
             .expect("a file was left for it");

@@ -81,7 +81,7 @@ impl Store {
     }
 
     /// Extents that a stream must leave to other segments: one for each that has none, once it has one itself.
-    fn reserved_for_others(&self, stream: usize) -> usize {
+    pub(super) fn reserved_for_others(&self, stream: usize) -> usize {
         if stream == self.journal_index() || self.streams[stream].extents.is_empty() {
             return 0;
         }
