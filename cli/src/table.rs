@@ -82,6 +82,11 @@ pub(crate) fn number(value: u64) -> String {
     out
 }
 
+/// So many of a thing: `1 cut`, `1,234 cuts`, `2 entries`.
+pub(crate) fn count(value: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(value), if value == 1 { one } else { many })
+}
+
 /// A duration in a unit that fits: `812 ns`, `4.2 µs`, `17 ms`, `3.1 s`.
 pub(crate) fn duration(span: Duration) -> String {
     let ns = span.as_nanos() as f64;
@@ -149,6 +154,13 @@ mod tests {
         assert_eq!(
             [0, 999, 1000, 1_234_567].map(number),
             ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [
+                count(1, "entry", "entries"),
+                count(2_000, "entry", "entries")
+            ],
+            ["1 entry", "2,000 entries"]
         );
         let nanos = |ns| duration(Duration::from_nanos(ns));
         assert_eq!(

@@ -38,6 +38,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let result: Value = json!({"folder": args.folder, "damaged": damaged, "places": places});
     text += &match damaged {
         0 => String::from("nothing is damaged\n"),
+        1 => String::from("1 thing is damaged\n"),
         count => format!("{count} things are damaged\n"),
     };
     args.out.emit(&text, &result)?;

@@ -191,7 +191,7 @@ impl StoreStatus {
                 "written_bytes": stats.written_bytes, "flushes": stats.flushes, "fetches": stats.fetches,
                 "evictions": stats.evictions, "damaged": stats.damaged, "repaired": stats.repaired,
                 "checkpoints_refused": stats.checkpoints_refused, "memory_bytes": stats.memory_bytes,
-                "disk_bytes": stats.disk_bytes, "spares": stats.spares,
+                "disk_bytes": stats.disk_bytes, "record_bytes": stats.record_bytes, "spares": stats.spares,
             },
         })
     }

@@ -107,6 +107,8 @@ pub struct StoreStats {
     pub memory_bytes: u64,
     /// Files of records and of the journal, bytes.
     pub disk_bytes: u64,
+    /// Records kept, headers included, bytes; chunks before the last one of a segment count as full.
+    pub record_bytes: u64,
     /// Spare files at hand.
     pub spares: u64,
 }
@@ -570,6 +572,9 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         StoreStats {
+            record_bytes: (0..usize::from(self.config.segments))
+                .map(|segment| self.streams[segment].kept_bytes())
+                .sum(),
             memory_bytes: self.pool.resident_bytes() + self.journal_pool.resident_bytes(),
             disk_bytes: self.device.disk_bytes(),
             spares: self.device.spares(),

@@ -112,6 +112,21 @@ impl Stream {
         })
     }
 
+    /// Bytes of the entries kept, by chunks: those before the last count as full, and one that a trim has cut by its share
+    /// of entries.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        let from = self.chunks.partition_point(|chunk| chunk.end <= self.first);
+        let (Some(first), Some(last)) = (self.chunks.get(from), self.chunks.back()) else {
+            return 0;
+        };
+        let used = |chunk: &Chunk| u64::from(chunk.used.saturating_sub(self.room.from));
+        let full = (self.chunks.len() - from - 1) as u64 * u64::from(self.room.to - self.room.from);
+        let cut = self.first.saturating_sub(first.first);
+        let entries = (first.end - first.first).max(1);
+        let gone = u128::from(used(first)) * u128::from(cut) / u128::from(entries);
+        (full + used(last)).saturating_sub(gone as u64)
+    }
+
     /// Opens a chunk at the end.
     pub(crate) fn push(&mut self, home: Option<crate::chunk::Home>, buf: ChunkBuf) {
         if let Some(last) = self.chunks.back_mut() {

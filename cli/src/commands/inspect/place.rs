@@ -14,7 +14,7 @@ use ionian_wire::entry::{EntryBody, EntryView};
 use serde_json::{Value, json};
 
 use super::files::{self, StoreFile};
-use crate::table::{Table, number, size};
+use crate::table::{Table, count, size};
 
 /// What a folder holds.
 #[derive(Debug)]
@@ -307,8 +307,10 @@ impl Place {
             row(
                 "place",
                 format!(
-                    "node {}, log {}, {shard}, {} segments",
-                    newest.node, newest.log, newest.segments
+                    "node {}, log {}, {shard}, {}",
+                    newest.node,
+                    newest.log,
+                    count(newest.segments.into(), "segment", "segments")
                 ),
             );
             row("durability", newest.class.to_string());
@@ -329,15 +331,16 @@ impl Place {
         for (id, stream) in &self.streams {
             let first = stream.first.unwrap_or(0);
             let mut state = format!(
-                "{} entries, from {first} up to {}, in {} chunks",
-                number(stream.entries),
+                "{}, from {first} up to {}, in {}",
+                count(stream.entries, "entry", "entries"),
                 stream.end,
-                stream.chunks
+                count(stream.chunks, "chunk", "chunks")
             );
             if stream.damaged + stream.half_headers > 0 {
                 state += &format!(
-                    "; DAMAGED: {} entries, {} headers",
-                    stream.damaged, stream.half_headers
+                    "; DAMAGED: {}, {}",
+                    count(stream.damaged, "entry", "entries"),
+                    count(stream.half_headers, "header", "headers")
                 );
             }
             row(&stream_name(*id), state);
@@ -345,19 +348,19 @@ impl Place {
         let log = &self.cut_log;
         if log.entries > 0 {
             let broken = if log.broken > 0 {
-                format!("; DAMAGED: {} entries", log.broken)
+                format!("; DAMAGED: {}", count(log.broken, "entry", "entries"))
             } else {
                 String::new()
             };
             row(
                 "cut log",
                 format!(
-                    "{} entries to number {}: {} cuts, {} views, {} losses; positions up to {}{broken}",
-                    number(log.entries),
+                    "{} to number {}: {}, {}, {}; positions up to {}{broken}",
+                    count(log.entries, "entry", "entries"),
                     log.last,
-                    number(log.cuts),
-                    log.views,
-                    log.losses,
+                    count(log.cuts, "cut", "cuts"),
+                    count(log.views, "view", "views"),
+                    count(log.losses, "loss", "losses"),
                     log.end_gsn
                 ),
             );

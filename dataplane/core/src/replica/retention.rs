@@ -21,12 +21,8 @@ impl Replica {
             return;
         }
         self.retention_at = now.after(EVERY);
-        let stats = self.store.stats();
-        let held = if self.store.config().class.is_flushed() {
-            stats.disk_bytes
-        } else {
-            stats.memory_bytes
-        };
+        // Of records: what their files and the memory for chunks take beside is the same for an empty log.
+        let held = self.store.stats().record_bytes;
         let Some(root) = self.root.filter(|root| held > max && out.room(*root) > 0) else {
             return;
         };

@@ -206,7 +206,7 @@ pub(crate) const LOGS: Section = Section {
                 max: ANY,
             },
             missing: Meaning("nothing is trimmed unless asked"),
-            doc: "The oldest records are trimmed when a replica holds more than this.",
+            doc: "The oldest records are trimmed when a replica holds more than this, headers included. A disk keeps them in files of 64 MiB per replica of a shard, which are freed as a whole.",
         },
         Key {
             name: "root",
