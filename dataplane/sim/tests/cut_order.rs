@@ -22,8 +22,8 @@ use ionian_wire::Writer;
 use ionian_wire::codec::Field;
 use ionian_wire::entry::{Change, encode_members, write_change};
 use ionian_wire::frame::{
-    Append, Intent, Locate, LocateStatus, Member, Message, Read, ReadStatus, Report, Role,
-    RootGrant,
+    Append, DownShard, Intent, Locate, LocateStatus, Member, Message, Read, ReadStatus, Report,
+    Role, RootGrant,
 };
 use ionian_wire::record::{emit_unplaced, encoded_bytes};
 
@@ -516,4 +516,52 @@ fn every_answer_is_the_function_of_the_entries() {
         checks > 20 * CASES && cuts > CASES as usize,
         "{checks} answers, {cuts} cuts"
     );
+}
+
+/// Lengths whose sum is beyond any position made the root encode a cut that it then could not read, and ended it; the
+/// same in a leaf's word to a replica made its positions run over.
+#[test]
+fn lengths_beyond_every_position_stop_the_order_and_nothing_else() {
+    for seed in 0..20 {
+        let mut desk = Desk::new(seed);
+        let before = desk.reference.last;
+        let cut = DownShard {
+            log: LOG,
+            shard: ShardId::new(0),
+            epoch: ViewId::new(desk.epochs[0]),
+            entry: EntryNo::new(before + 1),
+            prev_entry: desk.replicas[0].status(desk.now).applied,
+            base: Gsn::new(u64::MAX - 1),
+            end_gsn: Gsn::MAX,
+            segments: desk.slots,
+        };
+        let tail: Vec<u8> = (0..desk.slots)
+            .flat_map(|_| [1, u64::MAX / 2])
+            .flat_map(u64::to_le_bytes)
+            .collect();
+        desk.hand_over(To::Replica(0, 1), &bytes(&cut, &tail));
+        assert_eq!(desk.replicas[0].status(desk.now).counters.contradictions, 1);
+        for shard in 0..desk.own.len() {
+            desk.lens[shard].fill(u64::MAX - 1);
+            desk.report(shard);
+        }
+        while let Some((to, bytes)) = desk.queue.pop_front() {
+            desk.hand_over(to, &bytes);
+        }
+        for _ in 0..3 {
+            desk.now = desk.now.after(Nanos::from_ms(25));
+            desk.leaf.flush(desk.now, &mut desk.out);
+            desk.collect(Some(usize::MAX), 0);
+            while let Some((to, bytes)) = desk.queue.pop_front() {
+                desk.hand_over(to, &bytes);
+            }
+            desk.root.flush(desk.now, &mut desk.out);
+            desk.collect(None, 0);
+        }
+        assert!(
+            desk.root.status().counters.held_back > 0,
+            "the root saw them"
+        );
+        assert_eq!(desk.root.status().commit.get(), before);
+    }
 }

@@ -51,6 +51,7 @@ impl Replica {
             lens: self.lens(),
         };
         let mut reader = Reader::new(tail);
+        let mut end = Some(down.base);
         for (slot, segment) in state.segments.iter().enumerate() {
             let (Ok(generation), Ok(len)) = (reader.field::<ViewId>(), reader.field::<Lsn>())
             else {
@@ -65,7 +66,14 @@ impl Replica {
                 self.catchup.entries_soon();
                 return;
             }
+            end = end.and_then(|end| end.checked_add(len.get() - segment.len.get()));
             cut.lens[slot] = len;
+        }
+        // What the shard got lies within the whole cut.
+        if end.is_none_or(|end| end > down.end_gsn) {
+            self.counters.contradictions += 1;
+            self.catchup.entries_soon();
+            return;
         }
         self.apply_cut(now, &cut);
     }

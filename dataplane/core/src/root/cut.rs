@@ -52,7 +52,7 @@ impl Root {
             return;
         }
         self.items.clear();
-        let mut total = 0u64;
+        let mut total = Some(0u64);
         for child in self
             .children
             .iter()
@@ -74,15 +74,16 @@ impl Root {
                         prev_len: state.len,
                         new_len: *new_len,
                     };
-                    total += item.count();
+                    // Lengths are what a leaf says: nonsense stops the order, not the process.
+                    total = total.and_then(|total| total.checked_add(item.count()));
                     self.items.push(item);
                 }
             }
         }
         let start_gsn = self.state.end_gsn;
-        let Some(end_gsn) = start_gsn
-            .checked_add(total)
-            .filter(|end| *end <= self.state.ceiling)
+        let Some((total, end_gsn)) = total
+            .and_then(|total| Some((total, start_gsn.checked_add(total)?)))
+            .filter(|(_, end)| *end <= self.state.ceiling)
         else {
             self.counters.held_back += 1;
             return;
