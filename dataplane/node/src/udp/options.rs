@@ -47,7 +47,7 @@ pub struct PortOptions {
 }
 
 impl PortOptions {
-    /// A port for a profile whose backend is [`BACKEND`], at an address; `mtu_bytes` is the largest IP packet.
+    /// A port at an address, for a profile whose backend is `udp`; `mtu_bytes` is the largest IP packet.
     #[must_use]
     pub fn new(bind: SocketAddr, mtu_bytes: u32, profile: &NicProfile) -> Self {
         let batch = profile.batch.value as usize;
