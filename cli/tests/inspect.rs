@@ -95,4 +95,17 @@ fn a_data_folder_is_read_and_not_changed_and_damage_is_found() {
         code == Some(0) && text.ends_with("nothing is damaged\n"),
         "{text}"
     );
+
+    // A file that was cut off shows no damaged entry, since it shows none at all.
+    let file = folder.join("data/log1-shard0-slot0/0004000000000000.blk");
+    std::fs::File::options()
+        .write(true)
+        .open(&file)
+        .and_then(|file| file.set_len(0))
+        .expect("writable");
+    let (code, text) = inspect(folder, &["data/log1-shard0-slot0"]);
+    assert!(
+        code == Some(1) && text.contains("0004000000000000.blk  DAMAGED: only 0 B long"),
+        "{text}"
+    );
 }

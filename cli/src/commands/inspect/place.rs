@@ -25,6 +25,8 @@ pub(super) struct Place {
     streams: BTreeMap<u8, Stream>,
     checkpoints: Vec<Checkpoint>,
     spare_bytes: u64,
+    /// Files that are shorter than they were made: their names and lengths in bytes.
+    short: Vec<(String, u64)>,
     cut_log: CutLog,
 }
 
@@ -75,6 +77,7 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Place> {
         streams: BTreeMap::new(),
         checkpoints: Vec::new(),
         spare_bytes: 0,
+        short: Vec::new(),
         cut_log: CutLog::default(),
     };
     for file in &listed {
@@ -91,9 +94,12 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Place> {
     };
     let mut chunks: BTreeMap<(u8, u64), ChunkPlace<'_>> = BTreeMap::new();
     for file in &listed {
-        let chunk_bytes = match file.kind {
-            FileKind::RecordExtent(_) => superblock.chunk_bytes,
-            FileKind::JournalExtent(_) => superblock.journal_chunk_bytes,
+        let (chunk_bytes, whole) = match file.kind {
+            FileKind::RecordExtent(_) => (superblock.chunk_bytes, superblock.extent_bytes),
+            FileKind::JournalExtent(_) => (
+                superblock.journal_chunk_bytes,
+                superblock.journal_extent_bytes,
+            ),
             FileKind::Checkpoint(number) => {
                 place
                     .checkpoints
@@ -102,6 +108,12 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Place> {
             }
             FileKind::Superblock(_) => continue,
         };
+        // A file gets its name once it has its length.
+        if file.bytes < whole {
+            let name = file.path.file_name().unwrap_or_default();
+            let name = name.to_string_lossy().into_owned();
+            place.short.push((name, file.bytes));
+        }
         for offset in (0..file.bytes).step_by(chunk_bytes.max(1) as usize) {
             let found = place.chunk_header(&superblock, file, offset, chunk_bytes)?;
             let Some(header) = found else {
@@ -290,7 +302,7 @@ impl Place {
             .iter()
             .filter(|checkpoint| !checkpoint.whole)
             .count() as u64;
-        superblocks + streams + checkpoints + self.cut_log.broken
+        superblocks + streams + checkpoints + self.short.len() as u64 + self.cut_log.broken
     }
 
     pub(super) fn text(&self) -> String {
@@ -373,6 +385,9 @@ impl Place {
                 format!("{state}, covers entry {}, {bytes}", checkpoint.upto),
             );
         }
+        for (name, bytes) in &self.short {
+            row(name, format!("DAMAGED: only {} long", size(*bytes)));
+        }
         row("free", size(self.spare_bytes));
         out += &table.render();
         out.push('\n');
@@ -393,6 +408,10 @@ impl Place {
         let checkpoints = self.checkpoints.iter().map(|checkpoint| {
             json!({"number": checkpoint.number, "upto": checkpoint.upto, "bytes": checkpoint.bytes, "whole": checkpoint.whole})
         });
+        let short = self
+            .short
+            .iter()
+            .map(|(name, bytes)| json!({"file": name, "bytes": bytes}));
         let newest = self.newest();
         let log = &self.cut_log;
         json!({
@@ -400,7 +419,7 @@ impl Place {
             "node": newest.map(|found| found.node.get()), "log": newest.map(|found| found.log.get()),
             "inc": newest.map(|found| found.inc.get()),
             "superblocks": superblocks.collect::<Vec<_>>(), "streams": streams.collect::<Vec<_>>(),
-            "checkpoints": checkpoints.collect::<Vec<_>>(), "free_bytes": self.spare_bytes, "damaged": self.damage(),
+            "checkpoints": checkpoints.collect::<Vec<_>>(), "short_files": short.collect::<Vec<_>>(), "free_bytes": self.spare_bytes, "damaged": self.damage(),
             "cut_log": {
                 "entries": log.entries, "last": log.last, "cuts": log.cuts, "views": log.views, "losses": log.losses,
                 "end_gsn": log.end_gsn, "broken": log.broken,
