@@ -41,6 +41,9 @@ pub enum PortError {
     /// Memory for packets.
     #[error("no memory for packet buffers: {0}")]
     Pool(#[from] ionian_driver_api::PoolError),
+    /// What a thread sleeps with.
+    #[error("no descriptors for sleeping: {0}")]
+    Sleep(std::io::Error),
     /// The trace's file.
     #[error("cannot write the trace {path}: {error}")]
     Trace {

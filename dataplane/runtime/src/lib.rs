@@ -31,7 +31,7 @@ pub use profile::{NicProfile, ProfileError, RunState, Setting, Status, builtin_p
 pub use quiet::{ForbidError, exit_now, forbid_system_calls};
 pub use reactor::{
     IdlePolicy, JoinError, Poller, Reactor, ReactorCounter, ReactorHandle, ReactorOptions,
-    ReactorStart, StopHandle, WakeHandle,
+    ReactorStart, Sleeper, StopHandle, WakeHandle, Woken,
 };
 pub use timers::{TimerId, Timers};
 #[cfg(feature = "hwloc")]

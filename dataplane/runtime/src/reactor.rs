@@ -30,7 +30,7 @@ use thiserror::Error;
 
 pub use idle::IdlePolicy;
 pub use poller::Poller;
-pub use sleep::WakeHandle;
+pub use sleep::{Sleeper, WakeHandle, Woken};
 
 use crate::clock::MonotonicClock;
 use crate::counters::{CounterReader, Counters, counters};
@@ -38,7 +38,6 @@ use crate::pin::{
     PinError, Priority, PriorityOutcome, pin_current_thread, set_precise_timeouts, set_priority,
 };
 use idle::{Ladder, Step};
-use sleep::{Sleeper, Woken};
 
 /// A loop longer than this counts as a stall, in nanoseconds: others on the reactor have waited that long.
 const STALL_NS: u64 = 1_000_000;

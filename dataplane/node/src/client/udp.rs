@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::Thread;
-use std::time::Duration;
 
 use ionian_client::{Link, LinkEvent, LinkWaker};
 use ionian_core::client::PeerKind;
 use ionian_core::session::Take;
-use ionian_driver_api::Clock;
-use ionian_runtime::MonotonicClock;
+use ionian_driver_api::{Clock, Wake};
+use ionian_runtime::{MonotonicClock, Sleeper};
 use ionian_types::{ConnId, LogId, Nanos, Time};
 use ionian_wire::directory::{ClusterMap, Endpoint};
 use ionian_wire::frame::{DirectoryRequest, Message, encode};
@@ -24,10 +22,10 @@ use crate::udp::{PortError, PortOptions, UdpPort};
 
 /// The pause before a peer is dialled again.
 const RETRY: Nanos = Nanos::from_ms(50);
-/// The longest block of a sleep: how late a datagram may be noticed after the link has given up spinning.
-const BLOCK_MAX: Duration = Duration::from_micros(200);
-/// Empty sleeps that only yield; after that the thread blocks for a short while.
-const YIELDS: u32 = 2_000;
+/// Empty sleeps that only yield: about two round trips of a quiet network. After that the thread blocks until a datagram.
+const YIELDS: u32 = 100;
+/// The longest block of a sleep, however far away the next deadline is.
+const BLOCK_NS_MAX: u64 = 100_000_000;
 
 /// How a client reaches its cluster.
 #[derive(Clone, Debug)]
@@ -67,7 +65,7 @@ pub struct UdpLink {
     ask: bool,
     map: ClusterMap,
     empty: u32,
-    thread: Thread,
+    sleeper: Sleeper,
     woken: Arc<AtomicBool>,
     ended: Vec<u32>,
     /// Messages taken and not handed over: (session, end) over bytes.
@@ -83,6 +81,10 @@ impl UdpLink {
     pub fn open(options: ClientPortOptions) -> Result<Self, PortError> {
         let dead_after = Nanos::from_ms(options.dead_after_ms);
         let port = UdpPort::open(&options.port, options.secret.clone(), dead_after)?;
+        let sleeper = Sleeper::new().map_err(PortError::Sleep)?;
+        if let Some(fd) = port.wake_fd() {
+            sleeper.watch(fd).map_err(PortError::Sleep)?;
+        }
         Ok(Self {
             port,
             clock: MonotonicClock::start(),
@@ -94,7 +96,7 @@ impl UdpLink {
             ask: true,
             map: ClusterMap::default(),
             empty: 0,
-            thread: std::thread::current(),
+            sleeper,
             woken: Arc::new(AtomicBool::new(false)),
             ended: Vec::new(),
             inbox: Vec::with_capacity(4 << 20),
@@ -182,6 +184,17 @@ impl UdpLink {
                 self.by_session.insert(session, at);
             }
         }
+    }
+
+    /// When a connection is to be opened again.
+    fn dial_at(&self) -> Time {
+        let closed = self.peers.iter().filter(|peer| peer.session.is_none());
+        let directory = self.directory.is_none().then_some(self.directory_retry_at);
+        closed
+            .map(|peer| peer.retry_at)
+            .chain(directory)
+            .min()
+            .unwrap_or(Time::FAR)
     }
 
     fn receive(&mut self, now: Time) {
@@ -328,19 +341,29 @@ impl Link for UdpLink {
         }
         if self.options.spin {
             std::hint::spin_loop();
-        } else if self.empty < YIELDS {
-            std::thread::yield_now();
-        } else {
-            let wait = Duration::from_nanos(until.since(self.clock.now()).0).min(BLOCK_MAX);
-            std::thread::park_timeout(wait);
+            return;
         }
+        if self.empty < YIELDS {
+            std::thread::yield_now();
+            return;
+        }
+        self.sleeper.prepare();
+        let now = self.clock.now();
+        let until = until.min(self.port.next_deadline()).min(self.dial_at());
+        // Whoever woke the link before it was prepared has left the mark.
+        if self.woken.swap(false, Ordering::AcqRel) || until <= now || !self.port.arm() {
+            self.sleeper.cancel();
+            return;
+        }
+        self.sleeper
+            .block(Some(until.since(now).0.min(BLOCK_NS_MAX)));
     }
 
     fn waker(&self) -> LinkWaker {
-        let (woken, thread) = (self.woken.clone(), self.thread.clone());
+        let (woken, handle) = (self.woken.clone(), self.sleeper.handle());
         Arc::new(move || {
             woken.store(true, Ordering::Release);
-            thread.unpark();
+            handle.wake();
         })
     }
 }

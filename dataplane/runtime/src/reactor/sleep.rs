@@ -37,14 +37,19 @@ impl Wake for WakeHandle {
 
 /// Why a sleep ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Woken {
+pub enum Woken {
+    /// By a handle, or by a descriptor that has become readable.
     Event,
+    /// By time, or by a signal.
     Deadline,
 }
 
-/// The reactor's side.
+/// The sleeping side of a [`WakeHandle`]: of a reactor, or of a thread that polls by itself.
+///
+/// The order is: [`Self::prepare`], a last look at everything that handles may announce, then [`Self::block`], or
+/// [`Self::cancel`] if there was something.
 #[derive(Debug)]
-pub(super) struct Sleeper {
+pub struct Sleeper {
     doorbell: Arc<Doorbell>,
     epoll: OwnedFd,
     /// The kernel lacks `epoll_pwait2` (before 5.11): deadlines are kept to the millisecond.
@@ -52,7 +57,11 @@ pub(super) struct Sleeper {
 }
 
 impl Sleeper {
-    pub(super) fn new() -> io::Result<Self> {
+    /// A sleeper that nothing but time wakes yet.
+    ///
+    /// # Errors
+    /// The system's, if there are no descriptors left. Effect: none.
+    pub fn new() -> io::Result<Self> {
         // SAFETY: takes two integers.
         let event = checked(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         // SAFETY: the descriptor was just made and nobody else owns it.
@@ -74,12 +83,17 @@ impl Sleeper {
         Ok(sleeper)
     }
 
-    pub(super) fn handle(&self) -> WakeHandle {
+    /// What others wake it with.
+    #[must_use]
+    pub fn handle(&self) -> WakeHandle {
         WakeHandle(self.doorbell.clone())
     }
 
     /// Makes sleeps end when `fd` is readable.
-    pub(super) fn watch(&self, fd: RawFd) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The system's, if it cannot be watched. Effect: none.
+    pub fn watch(&self, fd: RawFd) -> io::Result<()> {
         self.add(fd, 0)
     }
 
@@ -101,20 +115,20 @@ impl Sleeper {
     }
 
     /// Says that a sleep is near. From here on wake-ups ring.
-    pub(super) fn prepare(&self) {
+    pub fn prepare(&self) {
         self.doorbell.sleeping.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
     }
 
     /// No sleep after all.
-    pub(super) fn cancel(&self) {
+    pub fn cancel(&self) {
         if !self.doorbell.sleeping.swap(false, Ordering::AcqRel) {
             self.drain();
         }
     }
 
     /// Blocks until a wake-up, a watched descriptor or the timeout in nanoseconds.
-    pub(super) fn block(&mut self, timeout_ns: Option<u64>) -> Woken {
+    pub fn block(&mut self, timeout_ns: Option<u64>) -> Woken {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 8];
         let count = self.wait(&mut events, timeout_ns);
         // Whoever cleared the flag has rung, or is about to: then the next sleep ends at once, which is harmless.
