@@ -40,6 +40,9 @@ pub struct LeafConfig {
     pub status: Nanos,
     /// How often an unanswered request to the parent is repeated.
     pub retry: Nanos,
+    /// A member that is silent for longer keeps no entry of the cut log from being dropped: it takes over a peer's state
+    /// when it returns.
+    pub gone: Nanos,
 }
 
 impl LeafConfig {
@@ -55,6 +58,7 @@ impl LeafConfig {
             sync: Nanos::from_ms(50),
             status: Nanos::from_ms(1000),
             retry: Nanos::from_ms(20),
+            gone: Nanos::from_ms(30_000),
         }
     }
 }
@@ -133,6 +137,7 @@ pub struct Leaf {
     edge_wanted_at: Option<Time>,
     sync_at: Time,
     flushed_at: Time,
+    started_at: Time,
     conns: Vec<Kind>,
     close: Vec<ConnId>,
     items: Vec<UpItem>,
@@ -162,6 +167,7 @@ impl Leaf {
             edge_wanted_at: None,
             sync_at: now,
             flushed_at: now,
+            started_at: now,
             conns: Vec::with_capacity(1024),
             close: Vec::new(),
             items: Vec::with_capacity(1024),
@@ -438,7 +444,7 @@ impl Leaf {
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
         self.flushed_at = now;
         self.flush_cuts(out);
-        self.flush_round(out);
+        self.flush_round(now, out);
         if now >= self.sync_at {
             self.flush_sync(now, out);
         }
@@ -492,7 +498,7 @@ impl Leaf {
         }
     }
 
-    fn flush_round(&mut self, out: &mut Outbox) {
+    fn flush_round(&mut self, now: Time, out: &mut Outbox) {
         let (Some(root), Some(edge)) = (self.root, self.edge) else {
             return;
         };
@@ -546,7 +552,7 @@ impl Leaf {
             inc: self.config.inc,
             round,
             total: self.rounds.total(),
-            applied: self.applied_by_all(),
+            applied: self.applied_by_all(now),
             full: self.full_due,
             items: self.items.len() as u32,
         };
@@ -559,11 +565,15 @@ impl Leaf {
         self.counters.rounds += 1;
     }
 
-    /// The entry up to which every member has applied what touches its shard.
-    fn applied_by_all(&self) -> EntryNo {
+    /// The entry up to which every live member has applied what touches its shard.
+    fn applied_by_all(&self, now: Time) -> EntryNo {
+        // Silence from before this life is not known.
+        let silent = |at: Option<Time>| {
+            now.since(at.unwrap_or(self.started_at).max(self.started_at)) >= self.config.gone
+        };
         self.shards
             .iter()
-            .map(|shard| shard.applied_by_all(self.complete))
+            .map(|shard| shard.applied_by_live(self.complete, silent))
             .min()
             .unwrap_or(EntryNo::ZERO)
     }

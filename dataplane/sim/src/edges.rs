@@ -182,7 +182,10 @@ impl World {
                 Machine::Replica(Box::new(Replica::new(config, store, now)))
             }
             _ => Machine::Leaf(Box::new(Leaf::new(
-                LeafConfig::new(CLUSTER, node, inc, LOG),
+                LeafConfig {
+                    gone: self.plan.gone,
+                    ..LeafConfig::new(CLUSTER, node, inc, LOG)
+                },
                 now,
             ))),
         };

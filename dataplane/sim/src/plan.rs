@@ -1,7 +1,7 @@
 //! What one run does: its network, its load and which kinds of faults happen. Drawn from the seed (swarm testing: each
 //! seed first draws which faults exist, then how often), or made by hand in a test.
 
-use ionian_types::Durability;
+use ionian_types::{Durability, Nanos};
 
 use crate::rng::Rng;
 
@@ -111,6 +111,8 @@ pub struct Plan {
     pub trims: bool,
     /// Entries in a replica's journal between two checkpoints (flushed classes).
     pub checkpoint_every: u64,
+    /// How long a silent member keeps entries of the cut log from being dropped.
+    pub gone: Nanos,
     /// Entries that the root drops at a time.
     pub cut_log_chunk_entries: usize,
     /// The least time between two cuts.
@@ -142,6 +144,7 @@ impl Plan {
             outstanding_max: 64,
             trims: false,
             checkpoint_every: 1 << 17,
+            gone: Nanos::from_ms(30_000),
             cut_log_chunk_entries: 4096,
             cut_interval_us: 0,
             warm_up_ns: 30_000_000,
@@ -161,6 +164,8 @@ impl Plan {
         } else if rng.permille(400) {
             plan.class = Durability::D1;
             plan.checkpoint_every = rng.pick(&[20, 200, 1 << 17]);
+            // Long and short beside how long a replica stays away.
+            plan.gone = Nanos::from_ms(rng.pick(&[30, 200, 30_000]));
             plan.cut_log_chunk_entries = rng.pick(&[8, 32, 128, 4096]);
         }
         plan.clients = rng.range(2, 4) as u32;

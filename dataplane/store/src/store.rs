@@ -460,6 +460,13 @@ impl Store {
         Ok(number)
     }
 
+    /// Whether the journal has used half of what it may take: it is time for a checkpoint. Every batch with an entry takes a
+    /// block at least, so the number of entries does not tell.
+    #[must_use]
+    pub fn journal_is_long(&self) -> bool {
+        self.on_device() && self.journal_pool.available() < self.journal_pool.made_max() / 2
+    }
+
     /// Entries appended lazily go out now.
     pub const fn journal_urge(&mut self) {
         self.journal_due = true;
@@ -506,7 +513,10 @@ impl Store {
             return Err(StoreError::TooLarge);
         }
         if self.on_device() {
-            return self.checkpoint.begin(&self.config, upto, snapshot);
+            self.checkpoint.begin(&self.config, upto, snapshot)?;
+            // It begins when all that it covers is durable.
+            self.journal_due = true;
+            return Ok(());
         }
         self.checkpoint.durable = upto;
         self.free_journal();

@@ -86,6 +86,28 @@ fn superblock(copy: u8) -> FileNo {
     FileNo::of(FileKind::Superblock(copy))
 }
 
+/// Small entries, each in a batch of its own, filled the journal's memory long before there were many of them: appends
+/// stopped for ever, since only the number of entries brought a checkpoint about.
+#[test]
+fn small_entries_in_many_batches_make_the_journal_long() {
+    let mut bench = Bench::new(small());
+    for life in 0..3 {
+        let mut count = 0;
+        while !bench.store.journal_is_long() {
+            bench.store.journal_append(b"small").unwrap();
+            bench.settle();
+            count += 1;
+            assert!(count < 100_000, "{count} blocks and not long");
+        }
+        // There is room until the checkpoint is durable.
+        let upto = bench.store.journal_last();
+        bench.store.journal_checkpoint(upto, b"snapshot").unwrap();
+        bench.store.journal_append(b"small").unwrap();
+        bench.settle();
+        assert!(!bench.store.journal_is_long(), "after checkpoint {life}");
+    }
+}
+
 #[test]
 fn a_lazy_journal_entry_costs_no_flush_of_its_own() {
     let mut bench = Bench::new(small());

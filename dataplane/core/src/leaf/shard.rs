@@ -235,11 +235,18 @@ impl Shard {
         writer.len()
     }
 
-    /// The entry up to which every member has applied what touches the shard; `complete` when nothing is left to apply.
-    pub(super) fn applied_by_all(&self, complete: EntryNo) -> EntryNo {
+    /// The entry up to which every live member has applied what touches the shard; `complete` when nothing is left to
+    /// apply. A member is not live when it has no connection and `silent` holds of its last report; without a live member
+    /// nothing counts as applied.
+    pub(super) fn applied_by_live(
+        &self,
+        complete: EntryNo,
+        silent: impl Fn(Option<Time>) -> bool,
+    ) -> EntryNo {
         let applied = self
             .members
             .iter()
+            .filter(|member| member.conn.is_some() || !silent(member.reported_at))
             .map(|member| member.applied)
             .min()
             .unwrap_or(EntryNo::ZERO);
@@ -346,5 +353,59 @@ impl Shard {
         };
         let slowest = (0..count).min_by_key(held).unwrap_or(0);
         (Slot::new(slowest as u8), self.members[slowest].node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(applied: u64, conn: Option<u32>, reported_at: Option<Time>) -> MemberSlot {
+        MemberSlot {
+            conn: conn.map(ConnId::new),
+            node: NodeId::new(1),
+            inc: Inc::new(1),
+            domain: 0,
+            seq: 1,
+            lens: [NONE; SEGMENTS_PER_SHARD_MAX],
+            regressed: false,
+            applied: EntryNo::new(applied),
+            reported_at,
+        }
+    }
+
+    fn shard(members: Vec<MemberSlot>) -> Shard {
+        Shard {
+            shard: ShardId::new(0),
+            epoch: ViewId::new(1),
+            last: EntryNo::new(50),
+            first_segment: 0,
+            members,
+            dirty: false,
+            class: Durability::D1,
+            quorum: 2,
+            generations: [ViewId::ZERO; SEGMENTS_PER_SHARD_MAX],
+            start_lens: [NONE; SEGMENTS_PER_SHARD_MAX],
+            cuts: VecDeque::new(),
+            told: None,
+        }
+    }
+
+    /// A replica that stayed away kept the whole cut log, and at last every shard stood still.
+    #[test]
+    fn a_member_that_is_gone_for_long_keeps_no_entries() {
+        let (complete, at) = (EntryNo::new(90), Some(Time::from_ns(7)));
+        let applied = |members, silent: bool| {
+            let found = shard(members).applied_by_live(complete, |reported| {
+                assert_eq!(reported, at);
+                silent
+            });
+            found.get()
+        };
+        let here = member(50, Some(1), at);
+        assert_eq!(applied(vec![here, member(20, Some(2), at)], true), 20);
+        assert_eq!(applied(vec![here, member(20, None, at)], false), 20);
+        assert_eq!(applied(vec![here, member(20, None, at)], true), 90);
+        assert_eq!(applied(vec![member(20, None, at); 2], true), 0, "nobody");
     }
 }

@@ -436,10 +436,10 @@ impl Replica {
                 self.journal_urged_at = Some(now);
             }
         }
-        if self.store.config().class.is_flushed()
-            && !self.is_adopting()
-            && self.store.journal_last() >= self.checkpoint_at + self.config.checkpoint_every
-        {
+        let grown = self.store.journal_last().saturating_sub(self.checkpoint_at);
+        let long = grown >= self.config.checkpoint_every
+            || grown > 0 && self.store.journal_is_long() && !self.store.checkpoint_pending();
+        if self.store.config().class.is_flushed() && !self.is_adopting() && long {
             self.start_checkpoint();
         }
     }
