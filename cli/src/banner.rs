@@ -84,11 +84,15 @@ fn place_name(logs: &BTreeMap<LogId, String>, place: Place) -> String {
 
 /// Where the process's thread runs, and how.
 fn cores(config: &ClusterConfig, start: Option<ReactorStart>) -> String {
-    let mut text = String::from(match config.cores.plan {
-        PlanChoice::Cooperative => "cooperative: every place on one thread, which yields",
-        PlanChoice::Auto | PlanChoice::Dedicated | PlanChoice::Packed => {
-            "every place on one thread"
-        }
+    let own_core = match config.cores.plan {
+        PlanChoice::Auto => start.is_some_and(|start| !matches!(start.pinned, Ok(None))),
+        PlanChoice::Packed => true,
+        PlanChoice::Cooperative => false,
+    };
+    let mut text = String::from(if own_core {
+        "packed: every place on one thread, which spins"
+    } else {
+        "cooperative: every place on one thread, which yields"
     });
     let Some(start) = start else { return text };
     match start.pinned {

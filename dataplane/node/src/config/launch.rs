@@ -136,7 +136,11 @@ impl ClusterConfig {
             .as_ref()
             .and_then(|cores| cores.first())
             .map(|core| *core as usize);
-        options.shared_core = self.cores.plan == PlanChoice::Cooperative;
+        options.shared_core = match self.cores.plan {
+            PlanChoice::Auto => node.cores.is_none(),
+            PlanChoice::Packed => false,
+            PlanChoice::Cooperative => true,
+        };
         options.spin_us = self
             .cores
             .spin_us

@@ -137,13 +137,11 @@ pub struct CoreConfig {
 /// A plan of cores, as asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PlanChoice {
-    /// What the cores allow.
+    /// Packed on a node that names its cores, else cooperative.
     Auto,
-    /// A core per role.
-    Dedicated,
-    /// Several roles per core.
+    /// A core that nobody else needs: the thread spins.
     Packed,
-    /// Everything on one core.
+    /// A core that others need: the thread yields at once.
     Cooperative,
 }
 
