@@ -437,8 +437,8 @@ impl Store {
         Ok(number)
     }
 
-    /// As [`Self::journal_append`], but nobody waits for the entry: it goes out with the next batch of records, or when
-    /// [`Self::journal_urge`] says so, and causes no flush of its own until then.
+    /// As [`Self::journal_append`], but nobody waits for the entry: it goes out when [`Self::journal_urge`] says so, or with
+    /// an entry that somebody waits for, and costs no write and no flush until then.
     ///
     /// # Errors
     /// As [`Self::journal_append`].

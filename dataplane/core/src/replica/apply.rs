@@ -400,7 +400,7 @@ impl Replica {
     }
 
     /// Journals one applied entry; it counts as durably applied once the journal is. Nobody waits for that but the root,
-    /// which keeps its log until then: so it costs no flush while there are records to go with.
+    /// which keeps its log until then: so many entries go out together.
     pub(super) fn journal(&mut self, bytes: &[u8], entry: EntryNo) -> bool {
         match self.store.journal_append_lazily(bytes) {
             Ok(number) => {

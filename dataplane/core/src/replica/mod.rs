@@ -87,7 +87,7 @@ pub struct ReplicaTiming {
     pub gap: Nanos,
     /// A peer gone for this long makes appends refuse, naming it.
     pub missing: Nanos,
-    /// How long an applied entry waits for records to be written with. The root keeps its log for that long.
+    /// How long an applied entry waits for others to be written with. The root keeps its log for that long.
     pub journal: Nanos,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A batch starts at a block in every chunk it touches and is padded with zeros to the next block, so no block is ever
 //! written twice. Two batches may be in flight; they are counted in order, each after its own flush, since a flush that
-//! follows a failed one may falsely succeed. Journal entries for which nobody waits make no batch, but ride in the next one
-//! of records. The journal is in one batch at a time, and never in one that another batch with a truncation it depends on
-//! runs beside: see [`mod@crate::format`].
+//! follows a failed one may falsely succeed. Journal entries for which nobody waits stay out of batches until somebody
+//! does: the journal is another file to flush. The journal is in one batch at a time, and never in one that another batch
+//! with a truncation it depends on runs beside: see [`mod@crate::format`].
 
 use ionian_types::SEGMENTS_PER_SHARD_MAX;
 
@@ -89,8 +89,8 @@ impl Store {
         batch.chunks.clear();
         batch.writes_left = 0;
         for stream in 0..self.streams.len() {
-            let waits = || barrier || journal_busy || !(self.journal_due || batch.writes_left > 0);
-            if stream == self.journal_index() && waits() {
+            let waits = barrier || journal_busy || !self.journal_due;
+            if stream == self.journal_index() && waits {
                 batch.targets[stream] = 0;
                 batch.caps[stream] = self.streams[stream].cap;
             } else {
