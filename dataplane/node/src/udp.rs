@@ -361,26 +361,29 @@ impl UdpPort {
             if peer.session.next_deadline() <= now {
                 peer.session.on_deadline(now);
             }
-            if peer.session.has_data() {
-                count += self.transmit_from(now, at);
+            if peer.session.has_data() && !self.transmit_from(now, at, &mut count) {
+                return count;
             }
         }
         for at in 0..self.peers.len() {
-            count += self.transmit_from(now, at);
+            if !self.transmit_from(now, at, &mut count) {
+                return count;
+            }
         }
         count + self.device.tx_burst(&mut self.pool, &mut self.tx)
     }
 
-    fn transmit_from(&mut self, now: Time, at: usize) -> usize {
-        let mut count = 0;
+    /// Queues what one session has to send. `false` when the socket takes no more: to ask for another session is a system
+    /// call for nothing.
+    fn transmit_from(&mut self, now: Time, at: usize, count: &mut usize) -> bool {
         let Some(peer) = &mut self.peers[at] else {
-            return 0;
+            return true;
         };
         while peer.session.wants_transmit(now) {
             if self.tx.is_full() {
-                count += self.device.tx_burst(&mut self.pool, &mut self.tx);
+                *count += self.device.tx_burst(&mut self.pool, &mut self.tx);
                 if self.tx.is_full() {
-                    break;
+                    return false;
                 }
             }
             let Some(mut buf) = self.pool.alloc() else {
@@ -405,7 +408,7 @@ impl UdpPort {
                 self.pool.free(packet.buf);
             }
         }
-        count
+        true
     }
 
     /// The next session that is over; it is forgotten.

@@ -88,6 +88,13 @@ struct Summary {
     elapsed: Duration,
 }
 
+impl Measured {
+    /// Of the pipelined repetitions, and of those one at a time.
+    fn summaries(&self) -> (Summary, Summary) {
+        (Summary::of(&self.pipelined), Summary::of(&self.single))
+    }
+}
+
 impl Summary {
     fn of(repetitions: &[Figures]) -> Self {
         let mut summary = Self {
@@ -260,10 +267,7 @@ impl Report {
             measured,
             limits,
         } = self;
-        let (pipelined, single) = (
-            Summary::of(&measured.pipelined),
-            Summary::of(&measured.single),
-        );
+        let (pipelined, single) = measured.summaries();
         let goals = self.goals(&pipelined, &single);
         let goals = goals.iter().map(|goal| json!({"name": goal.name, "goal": goal.goal, "value": goal.value, "met": goal.met()}));
         let pipeline = limits.pipeline;
@@ -293,10 +297,7 @@ impl Report {
             measured,
             limits,
         } = self;
-        let (pipelined, single) = (
-            Summary::of(&measured.pipelined),
-            Summary::of(&measured.single),
-        );
+        let (pipelined, single) = measured.summaries();
         let mut about = Table::new();
         let mut row = |what: &str, value: String| about.row(&[what, &value]);
         row("machine", setting.machine.clone());

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ionian_client::{ClientConfig, Delivery, Gsn, Log};
+use ionian_client::{ClientConfig, Delivery, GapKind, Gsn, Log, ReadOutcome};
 use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
 use ionian_node::client::{LocalLink, UdpLink};
 use ionian_node::config::{NetworkConfig, Secret, client_options};
@@ -344,6 +344,25 @@ pub(crate) fn follow<L: ionian_client::Link>(
         }
     }
     seen
+}
+
+/// The log begins with a declared loss up to the first of `new`, and then has `payloads` there and nothing else.
+pub(crate) fn assert_lost_before<L: ionian_client::Link>(
+    log: &mut Log<L>,
+    lost: Gsn,
+    new: &[Gsn],
+    payloads: &[Vec<u8>],
+) {
+    let seen = follow(log, Gsn::ZERO, 1 + new.len());
+    let gap = Delivery::Gap {
+        from: Gsn::ZERO,
+        to: new[0],
+        kind: GapKind::Loss,
+    };
+    assert_eq!(seen[0], gap);
+    assert_eq!(seen[1..], deliveries(new, payloads));
+    let outcome = log.read(lost).expect("an answer");
+    assert_eq!(outcome, ReadOutcome::Gap(GapKind::Loss));
 }
 
 /// Records with their positions as deliveries.
