@@ -131,6 +131,8 @@ pub(crate) struct Host {
     outside: Vec<ConnId>,
     /// Connections that the controller has just sent to.
     shown: Vec<ConnId>,
+    /// Connections of this pass to be ended after a message that did not parse.
+    broken: Vec<ConnId>,
     /// Who asked for the state of this process: connection, request.
     status_wanted: Vec<(ConnId, u64)>,
 }
@@ -151,6 +153,7 @@ impl Host {
             passes: 0,
             outside: Vec::with_capacity(256),
             shown: Vec::with_capacity(256),
+            broken: Vec::new(),
             status_wanted: Vec::new(),
         }
     }
@@ -358,6 +361,7 @@ impl Host {
             self.bind(session, None);
         }
         self.outside.retain(|other| *other != id);
+        self.status_wanted.retain(|(asker, _)| *asker != id);
         if let Some(other) = conn.peer.and_then(|peer| self.conns[peer.index()].as_mut()) {
             other.peer = None;
         }
@@ -401,6 +405,7 @@ impl Host {
             bad_messages,
             udp,
             status_wanted,
+            broken,
             ..
         } = self;
         let tenant = &mut tenants[at];
@@ -435,7 +440,16 @@ impl Host {
                         status_wanted.push((id, request.request))
                     }
                     Ok((message, _)) => crate::start::deliver(tenant, now, id, &message, out),
-                    Err(_) => *bad_messages += 1,
+                    // What follows would come as if nothing were missing.
+                    Err(_) => {
+                        *bad_messages += 1;
+                        // Rings between places of this host are never opened again.
+                        debug_assert!(conn.peer.is_none(), "a place sent what does not parse");
+                        if conn.peer.is_none() {
+                            broken.push(id);
+                            break;
+                        }
+                    }
                 }
                 link.release();
                 work += 1;
@@ -446,6 +460,9 @@ impl Host {
             }
         }
         tenant.fresh.clear();
+        while let Some(id) = self.broken.pop() {
+            self.detach(now, id);
+        }
         work
     }
 

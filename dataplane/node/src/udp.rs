@@ -249,9 +249,10 @@ impl UdpPort {
         }
     }
 
-    /// Whether the other end opened the session.
-    pub(crate) fn is_inbound(&self, index: u32) -> bool {
-        self.peer(index).is_some_and(|peer| peer.inbound)
+    /// Whether the other end opened the session, and no end has closed it.
+    pub(crate) fn is_new(&self, index: u32) -> bool {
+        self.peer(index)
+            .is_some_and(|peer| peer.inbound && peer.session.state() == SessionState::Open)
     }
 
     /// Receives what has come and hands each message to `deliver`. Returns the number of datagrams.

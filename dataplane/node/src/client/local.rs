@@ -137,15 +137,19 @@ impl Link for LocalLink {
         for (at, (_, slot)) in self.peers.iter_mut().enumerate() {
             let Some(link) = slot else { continue };
             let conn = ConnId::new(at as u32);
+            let mut broken = false;
             for _ in 0..MESSAGES_PER_POLL {
                 let Some(bytes) = link.peek() else { break };
-                if let Ok((message, _)) = Message::new_checked(bytes) {
-                    event(LinkEvent::Message { conn, message });
-                }
+                let Ok((message, _)) = Message::new_checked(bytes) else {
+                    // What follows would come as if nothing were missing.
+                    broken = true;
+                    break;
+                };
+                event(LinkEvent::Message { conn, message });
                 link.release();
                 count += 1;
             }
-            if self.polls.is_multiple_of(RARELY) && link.is_closed() {
+            if broken || self.polls.is_multiple_of(RARELY) && link.is_closed() {
                 *slot = None;
                 event(LinkEvent::Disconnected { conn });
                 count += 1;

@@ -68,6 +68,8 @@ pub struct UdpLink {
     sleeper: Sleeper,
     woken: Arc<AtomicBool>,
     ended: Vec<u32>,
+    /// Sessions closed in this poll after a message that did not parse.
+    broken: Vec<u32>,
     /// Messages taken and not handed over: (session, end) over bytes.
     inbox: Vec<u8>,
     entries: Vec<(u32, usize)>,
@@ -99,6 +101,7 @@ impl UdpLink {
             sleeper,
             woken: Arc::new(AtomicBool::new(false)),
             ended: Vec::new(),
+            broken: Vec::new(),
             inbox: Vec::with_capacity(4 << 20),
             entries: Vec::with_capacity(4096),
         })
@@ -217,14 +220,20 @@ impl UdpLink {
         }
     }
 
-    fn hand_over(&mut self, event: &mut impl FnMut(LinkEvent<'_>)) -> usize {
+    fn hand_over(&mut self, now: Time, event: &mut impl FnMut(LinkEvent<'_>)) -> usize {
         let mut start = 0;
         for (session, end) in &self.entries {
             let bytes = &self.inbox[start..*end];
             start = *end;
             let Ok((message, _)) = Message::new_checked(bytes) else {
+                // What follows would come as if nothing were missing.
+                self.port.close(now, *session);
+                self.broken.push(*session);
                 continue;
             };
+            if self.broken.contains(session) {
+                continue;
+            }
             if Some(*session) == self.directory {
                 if let Message::DirectoryAnswer(_, map) = message
                     && let Ok(map) = ClusterMap::read(map)
@@ -240,6 +249,7 @@ impl UdpLink {
             }
         }
         let count = self.entries.len();
+        self.broken.clear();
         self.entries.clear();
         self.inbox.clear();
         count
@@ -266,7 +276,7 @@ impl Link for UdpLink {
     fn poll<F: FnMut(LinkEvent<'_>)>(&mut self, mut event: F) -> usize {
         let now = self.clock.now();
         self.receive(now);
-        let mut count = self.hand_over(&mut event);
+        let mut count = self.hand_over(now, &mut event);
         for session in core::mem::take(&mut self.ended) {
             if self.directory == Some(session) {
                 self.directory = None;

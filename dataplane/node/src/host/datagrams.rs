@@ -1,5 +1,8 @@
 //! The host's socket: messages in, sessions opened by others, sessions that this host keeps open to others.
 
+#[cfg(test)]
+mod tests;
+
 use ionian_core::outbox::REPLY_BYTES_MAX;
 use ionian_core::session::Take;
 use ionian_types::{ConnId, Time};
@@ -112,7 +115,7 @@ impl Host {
 
     fn take_message(&mut self, now: Time, session: u32, bytes: &[u8]) {
         let Ok((message, _)) = Message::new_checked(bytes) else {
-            self.bad_messages += 1;
+            self.end_session(now, session);
             return;
         };
         let Some(id) = self.udp_conns.get(session as usize).copied().flatten() else {
@@ -138,7 +141,7 @@ impl Host {
             Message::Connect(connect, _) => place_of(connect),
             _ => None,
         };
-        let inbound = self.udp.as_ref().is_some_and(|udp| udp.is_inbound(session));
+        let inbound = self.udp.as_ref().is_some_and(|udp| udp.is_new(session));
         match wanted
             .and_then(|place| self.tenant_at(place))
             .filter(|_| inbound)
@@ -147,8 +150,17 @@ impl Host {
                 let id = self.open(tenant, Link::Udp(session), None, false);
                 self.bind(session, id);
             }
+            None => self.end_session(now, session),
+        }
+    }
+
+    /// Ends a session after a message that cannot be taken: what follows it would come as if nothing were missing.
+    #[cold]
+    fn end_session(&mut self, now: Time, session: u32) {
+        self.bad_messages += 1;
+        match self.udp_conns.get(session as usize).copied().flatten() {
+            Some(id) => self.detach(now, id),
             None => {
-                self.bad_messages += 1;
                 if let Some(udp) = &mut self.udp {
                     udp.close(now, session);
                 }
