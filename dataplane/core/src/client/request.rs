@@ -380,6 +380,8 @@ impl Client {
             let answered = match status {
                 TrimStatus::Done => Answer::TrimDone { head, tail },
                 TrimStatus::BeyondTail => Answer::TrimBeyondTail { tail },
+                // Asked again when its time has come.
+                TrimStatus::Busy => return,
             };
             self.answer(answer.request, answered, 0);
         }

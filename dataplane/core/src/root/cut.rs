@@ -262,7 +262,7 @@ impl Root {
                         .end_gsn(pending.entry)
                         .unwrap_or(self.state.end_gsn);
                     self.committed_end = self.committed_end.max(end);
-                    self.answer_trims(now, out);
+                    self.commit_trim(now);
                 }
             }
         }

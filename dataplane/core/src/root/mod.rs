@@ -11,6 +11,8 @@ mod child;
 mod cut;
 mod serve;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -165,6 +167,7 @@ pub struct Root {
     controller: Option<ConnId>,
     ceiling_asked_at: Option<Time>,
     intents_done: bool,
+    /// Trims to be answered once an entry is committed: who asked, the request, the entry.
     trims: Vec<(ConnId, u64, EntryNo)>,
     conns: Vec<Kind>,
     close: Vec<ConnId>,
@@ -198,7 +201,7 @@ impl Root {
             controller: None,
             ceiling_asked_at: None,
             intents_done: false,
-            trims: Vec::new(),
+            trims: Vec::with_capacity(64),
             conns: Vec::with_capacity(1024),
             close: Vec::new(),
             buffer: vec![0; ENTRY_BYTES_MAX].into_boxed_slice(),
@@ -323,6 +326,7 @@ impl Root {
         self.flushed_at = now;
         self.cut(now);
         self.commit(now, out);
+        self.answer_trims(out);
         self.flush_edges(out);
         self.flush_controller(now, out);
         if now >= self.sync_at {

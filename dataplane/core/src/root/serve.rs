@@ -15,6 +15,8 @@ use crate::outbox::Outbox;
 const BACKFILL_ENTRIES_MAX: u64 = 8192;
 /// Bytes of entries in one answer, at most.
 const BACKFILL_BYTES_MAX: usize = 256 * 1024;
+/// Trims that wait for a commit, at most: what is more is refused, and asked again.
+pub(super) const TRIMS_MAX: usize = 1024;
 
 impl Root {
     /// ORDERING.md: only entries up to the commit index are ever served.
@@ -200,35 +202,52 @@ impl Root {
 
     /// ORDERING.md: trim is an entry of the cut log, monotone, never beyond the committed tail.
     pub(super) fn on_trim(&mut self, conn: ConnId, body: &TrimRequest, out: &mut Outbox) {
-        if body.log != self.config.log || !self.serves() {
-            return;
-        }
         let mut answer = TrimAnswer {
             request: body.request,
-            status: TrimStatus::Done,
-            head: self.committed_trim,
-            tail: self.committed_end,
+            status: TrimStatus::Busy,
+            head: Gsn::ZERO,
+            tail: Gsn::ZERO,
         };
-        if body.upto > self.committed_end {
-            answer.status = TrimStatus::BeyondTail;
-        } else if body.upto > self.state.trim {
-            let start = self.entry_start();
-            if let Ok(len) = EntryWriter::trim(&mut self.buffer, &start, body.upto)
-                && self.append_plain(len)
-            {
-                self.trims.push((conn, body.request, self.state.entry));
+        if body.log == self.config.log && self.serves() {
+            if body.upto > self.committed_trim && body.upto <= self.committed_end {
+                let asked = |(other, request, _): &(ConnId, u64, EntryNo)| {
+                    (*other, *request) == (conn, body.request)
+                };
+                if self.trims.iter().any(asked) {
+                    return;
+                }
+                if self.log_trim(body.upto) {
+                    self.trims.push((conn, body.request, self.state.entry));
+                    return;
+                }
+            } else {
+                (answer.head, answer.tail) = (self.committed_trim, self.committed_end);
+                answer.status = if body.upto > self.committed_end {
+                    TrimStatus::BeyondTail
+                } else {
+                    TrimStatus::Done
+                };
             }
-            return;
-        } else if body.upto > self.committed_trim {
-            // A trim that covers this one is under way.
-            self.trims.push((conn, body.request, self.state.entry));
-            return;
         }
         let _ = out.send(conn, &answer, &[]);
     }
 
-    /// Answers the trims whose entry is committed.
-    pub(super) fn answer_trims(&mut self, now: Time, out: &mut Outbox) {
+    /// Whether a trim can be answered once the log's last entry is committed: one that covers it is under way, or the
+    /// journal takes it now.
+    fn log_trim(&mut self, upto: Gsn) -> bool {
+        if self.trims.len() >= TRIMS_MAX {
+            self.counters.held_back += 1;
+            return false;
+        }
+        if upto <= self.state.trim {
+            return true;
+        }
+        let start = self.entry_start();
+        EntryWriter::trim(&mut self.buffer, &start, upto).is_ok_and(|len| self.append_plain(len))
+    }
+
+    /// Takes note of a trim whose entry is committed.
+    pub(super) fn commit_trim(&mut self, now: Time) {
         if self.committed >= self.state.entry || self.pending.is_empty() {
             self.committed_trim = self.state.trim;
         } else if let Some(EntryBody::Trim { upto }) = self
@@ -239,8 +258,13 @@ impl Root {
         {
             self.committed_trim = self.committed_trim.max(upto);
         }
+        // Replicas learn of a trim by silence made explicit: soon.
+        self.sync_at = now;
+    }
+
+    /// Answers the trims whose entry is committed, as far as their connections have room.
+    pub(super) fn answer_trims(&mut self, out: &mut Outbox) {
         let (committed, head, tail) = (self.committed, self.committed_trim, self.committed_end);
-        let mut told = false;
         self.trims.retain(|(conn, request, entry)| {
             if *entry > committed {
                 return true;
@@ -251,11 +275,8 @@ impl Root {
                 head,
                 tail,
             };
-            told = true;
             out.send(*conn, &answer, &[]).is_err()
         });
-        // Replicas learn of a trim by silence made explicit: soon.
-        self.sync_at = now;
     }
 
     /// Drops entries, a chunk at a time, with a snapshot in their place: those that are trimmed whole, and at a flushed

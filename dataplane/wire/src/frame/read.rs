@@ -231,6 +231,9 @@ code_enum! {
         Done = 1,
         /// Refused: `upto` lies beyond the committed tail. No effect.
         BeyondTail = 2,
+        /// Refused for now: too many trims wait, the journal takes no more, or the root has not begun. No effect; ask again.
+        /// `head` and `tail` are zero.
+        Busy = 3,
     }
 }
 

@@ -259,6 +259,14 @@ fn tail_and_trim_go_to_the_root_and_wait_for_it() {
     assert!(bench.answers().is_empty(), "only the root may tell");
     bench.receive(PeerKind::Root, &answer, &[]);
     bench.receive(PeerKind::Root, &answer, &[]);
+    let busy = TrimAnswer {
+        request: trim.get(),
+        status: TrimStatus::Busy,
+        head: Gsn::ZERO,
+        tail: Gsn::ZERO,
+    };
+    // A trim that is refused for now goes on.
+    bench.receive(PeerKind::Root, &busy, &[]);
     let status = TrimStatus::BeyondTail;
     let trimmed = TrimAnswer {
         request: trim.get(),

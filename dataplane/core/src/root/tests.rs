@@ -1,0 +1,160 @@
+//! Trims while a commit is held up: each is answered, and few wait.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use ionian_store::{BlockError, Store, StoreConfig, StoreState};
+use ionian_types::{
+    ClusterId, ConnId, Durability, Gsn, Inc, LogId, NodeId, RootEpoch, ShardId, Time, ViewId,
+};
+use ionian_wire::frame::{Message, RootGrant, TrimAnswer, TrimRequest, TrimStatus, encode};
+
+use super::serve::TRIMS_MAX;
+use super::{Kind, Root, RootConfig};
+use crate::outbox::{Outbox, OutboxLimits};
+
+const CLUSTER: ClusterId = ClusterId::new(7);
+const LOG: LogId = LogId::new(1);
+const CLIENT: ConnId = ConnId::new(3);
+const NOW: Time = Time::from_ns(1_000_000);
+
+struct Desk {
+    root: Root,
+    out: Outbox,
+}
+
+impl Desk {
+    /// A root of a flushed log of 1000 records, with its store on a device that does all it is asked.
+    fn new() -> Self {
+        let node = NodeId::new(1);
+        let config = StoreConfig::new(CLUSTER, node, LOG, ShardId::MAX, 0, Durability::D1);
+        let store = Store::format(config, Inc::ZERO, &[]);
+        let config = RootConfig::new(CLUSTER, node, Inc::new(1), LOG, Durability::D1);
+        let out = Outbox::new(OutboxLimits {
+            connections: 8,
+            ..OutboxLimits::default()
+        });
+        let mut desk = Self {
+            root: Root::new(config, store, NOW),
+            out,
+        };
+        desk.work(Ok(()));
+        assert_eq!(desk.root.store.state(), StoreState::Ready);
+        desk.root.on_grant(&RootGrant {
+            log: LOG,
+            inc: Inc::new(1),
+            epoch: RootEpoch::new(1),
+            floor: Gsn::new(1000),
+            ceiling: Gsn::new(1 << 40),
+            view: ViewId::new(1),
+        });
+        desk.work(Ok(()));
+        desk.answers();
+        assert_eq!(desk.root.status().tail, Gsn::new(1000));
+        desk.root.set_kind(CLIENT, Kind::Client);
+        desk
+    }
+
+    /// The device does what it is asked.
+    fn work(&mut self, result: Result<(), BlockError>) {
+        while let Some(op) = self.root.store.next_op() {
+            self.root.store.complete(op.token, result.map(|()| &[][..]));
+        }
+    }
+
+    fn trim(&mut self, request: u64, upto: u64) {
+        let (log, upto) = (LOG, Gsn::new(upto));
+        let mut bytes = vec![0; 64];
+        let body = TrimRequest { log, request, upto };
+        let len = encode(&mut bytes, &body, &[]).unwrap();
+        let (message, _) = Message::new_checked(&bytes[..len]).unwrap();
+        self.out.set_room(CLIENT, 4 << 20);
+        self.root.handle(NOW, CLIENT, &message, &mut self.out);
+    }
+
+    /// What is answered from here on.
+    fn answers(&mut self) -> Vec<TrimAnswer> {
+        self.out.set_room(CLIENT, 4 << 20);
+        self.root.flush(NOW, &mut self.out);
+        self.taken()
+    }
+
+    fn taken(&mut self) -> Vec<TrimAnswer> {
+        let heads = self.out.envelopes().iter();
+        let answers = heads.filter_map(|envelope| {
+            match Message::new_checked(self.out.head(envelope)).unwrap().0 {
+                Message::TrimAnswer(answer, _) => Some(answer),
+                _ => None,
+            }
+        });
+        let answers = answers.collect();
+        self.out.clear();
+        answers
+    }
+}
+
+#[test]
+fn trims_beyond_the_limit_are_refused_while_the_device_is_slow() {
+    let mut desk = Desk::new();
+    let max = TRIMS_MAX as u64;
+    for request in 0..max {
+        // Half of them are covered by an entry that is under way.
+        desk.trim(request, 1 + request / 2);
+        // The same again waits once.
+        desk.trim(request, 1 + request / 2);
+    }
+    assert_eq!(desk.answers(), [], "none is committed");
+    for request in max..max + 100 {
+        desk.trim(request, 900);
+        desk.trim(request, 1);
+    }
+    let refused = desk.taken();
+    assert_eq!(refused.len(), 200);
+    assert!(
+        refused
+            .iter()
+            .all(|answer| answer.status == TrimStatus::Busy)
+    );
+    assert_eq!(desk.root.trims.len(), TRIMS_MAX);
+    desk.work(Ok(()));
+    // Little room: the others are answered when it is back.
+    let len = desk.root.trims.len();
+    desk.out.set_room(CLIENT, 4096);
+    desk.root.flush(NOW, &mut desk.out);
+    let mut done = desk.taken();
+    assert!((1..len).contains(&done.len()), "{}", done.len());
+    done.extend(desk.answers());
+    assert_eq!(done.len(), len);
+    let all = done.iter().all(|answer| {
+        answer.status == TrimStatus::Done && answer.head == Gsn::new(1 + (max - 1) / 2)
+    });
+    assert!(all, "{done:?}");
+    desk.trim(5000, 900);
+    desk.work(Ok(()));
+    assert_eq!(
+        desk.answers()[0].head,
+        Gsn::new(900),
+        "and there is room again"
+    );
+}
+
+#[test]
+fn a_trim_that_the_journal_does_not_take_is_refused() {
+    let mut desk = Desk::new();
+    desk.trim(1, 10);
+    desk.work(Err(BlockError::Io));
+    desk.trim(2, 20);
+    let answers = desk.taken();
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].request, 2);
+    assert_eq!(answers[0].status, TrimStatus::Busy);
+    assert_eq!(answers[0].head, Gsn::ZERO, "nothing is said of the log");
+}
+
+#[test]
+fn a_trim_before_the_root_has_begun_is_refused() {
+    let mut desk = Desk::new();
+    desk.root.granted = None;
+    desk.trim(1, 10);
+    assert_eq!(desk.taken()[0].status, TrimStatus::Busy);
+}
