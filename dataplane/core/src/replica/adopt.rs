@@ -8,7 +8,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use ionian_types::{ConnId, EntryNo, Gsn, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
+use ionian_types::{ConnId, EntryNo, Gsn, Lsn, Nanos, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
 use ionian_wire::crc::crc32c;
 use ionian_wire::frame::{ShardSnapshot, StateData, StateRequest};
 
@@ -18,8 +18,14 @@ use super::image::Image;
 use crate::cutlog::ShardState;
 use crate::outbox::Outbox;
 
+#[cfg(test)]
+mod tests;
+
 /// Below this much room a part is not worth sending.
 const PART_ROOM_MIN: usize = 4096;
+/// The pause after a peer's state was too large: only a trim makes it smaller, and to be told costs the peer a whole
+/// encoding.
+const TOO_LARGE_PAUSE: Nanos = Nanos::from_ms(5_000);
 
 /// What is missing of a stranded replica: the entries up to one that the cut log has dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +36,8 @@ pub struct Stranded {
     pub received_bytes: u64,
     /// Bytes of it in all; 0 while no peer has begun to send.
     pub total_bytes: u64,
+    /// Bytes of the largest state that is taken over. A peer does not send a larger one; a trim makes it smaller.
+    pub bytes_max: u64,
 }
 
 /// The way to a peer's state.
@@ -43,6 +51,8 @@ pub(super) struct Adoption {
     /// The state under way, as its first part described it.
     under_way: Option<StateData>,
     bytes: Vec<u8>,
+    /// Bytes of the last state offered, if it was too large.
+    too_large: Option<u64>,
     asked_at: Option<Time>,
 }
 
@@ -81,6 +91,7 @@ impl Replica {
             peer: None,
             under_way: None,
             bytes: Vec::new(),
+            too_large: None,
             asked_at: None,
         }));
     }
@@ -97,7 +108,11 @@ impl Replica {
         Some(Stranded {
             entry: adoption.then.last,
             received_bytes: adoption.bytes.len() as u64,
-            total_bytes: adoption.under_way.map_or(0, |body| body.total),
+            total_bytes: match (adoption.under_way, adoption.too_large) {
+                (Some(body), _) => body.total,
+                (None, offered) => offered.unwrap_or(0),
+            },
+            bytes_max: self.store.config().checkpoint_bytes_max,
         })
     }
 
@@ -191,6 +206,19 @@ impl Replica {
         if !goes_on {
             let mut bytes = Vec::new();
             self.encode_checkpoint(&mut bytes);
+            if bytes.len() as u64 > self.store.config().checkpoint_bytes_max {
+                // Its length says why there is nothing else.
+                let answer = StateData {
+                    shard: self.config.shard,
+                    applied: self.applied,
+                    crc: 0,
+                    total: bytes.len() as u64,
+                    from: 0,
+                };
+                self.counters.states_too_large += 1;
+                let _ = out.send(conn, &answer, &[]);
+                return;
+            }
             self.handovers[slot] = Some(Handover {
                 applied: self.applied,
                 crc: crc32c(&bytes),
@@ -230,12 +258,20 @@ impl Replica {
             matches!(adoption.stage, Stage::Asking)
                 && adoption.peer == Some(slot)
                 && body.shard == adoption.then.shard
-                && (1..=bytes_max).contains(&body.total)
+                && body.total > 0
         }) else {
             return;
         };
+        if body.total > bytes_max {
+            adoption.under_way = None;
+            adoption.bytes.clear();
+            adoption.too_large = Some(body.total);
+            adoption.asked_at = Some(now.after(TOO_LARGE_PAUSE));
+            return;
+        }
         if body.from == 0 {
             adoption.under_way = Some(*body);
+            adoption.too_large = None;
             adoption.bytes.clear();
         }
         let follows = adoption.under_way.is_some_and(|first| {

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use ionian_store::Store;
+use ionian_store::{Store, StoreError};
 use ionian_types::{EntryNo, Gsn, GsnRange, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
 use ionian_wire::entry::{Change, EntryBody, EntryView};
 use ionian_wire::frame::{DownShard, SyncShard};
@@ -449,9 +449,17 @@ impl Replica {
         let upto = self.store.journal_last();
         let mut bytes: Vec<u8> = core::mem::take(&mut self.checkpoint);
         self.encode_checkpoint(&mut bytes);
-        if self.store.journal_checkpoint(upto, &bytes).is_ok() {
-            self.checkpoint_at = upto;
-            self.counters.checkpoints += 1;
+        match self.store.journal_checkpoint(upto, &bytes) {
+            Ok(()) => {
+                self.checkpoint_at = upto;
+                self.counters.checkpoints += 1;
+            }
+            // It will not be smaller soon: not again before the journal has grown.
+            Err(StoreError::TooLarge) => {
+                self.checkpoint_at = upto;
+                self.counters.states_too_large += 1;
+            }
+            Err(_) => {}
         }
         self.checkpoint = bytes;
     }

@@ -52,6 +52,8 @@ pub struct ReplicaCounters {
     pub adoptions: u64,
     /// Entries that waited for room in the journal.
     pub journal_full: u64,
+    /// Times the applied state was too large for a checkpoint, or to be handed over to a peer.
+    pub states_too_large: u64,
 }
 
 /// A replica at a glance.

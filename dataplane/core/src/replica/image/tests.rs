@@ -13,13 +13,13 @@ use crate::cutlog::{GenSpan, SegmentState, ShardState};
 use crate::dedup::Dedup;
 use crate::index::RunIndex;
 
-const LOG: LogId = LogId::new(1);
-const SHARD: ShardId = ShardId::new(2);
-const REPLICAS: u8 = 2;
+pub(in crate::replica) const LOG: LogId = LogId::new(1);
+pub(in crate::replica) const SHARD: ShardId = ShardId::new(2);
+pub(in crate::replica) const REPLICAS: u8 = 2;
 
 /// A shard after `cuts` cuts of 3 records in the first segment and 2 in the second, every tenth entry; the writer of the
 /// first was replaced after the fourth.
-fn state(cuts: u64) -> ShardState {
+pub(in crate::replica) fn state(cuts: u64) -> ShardState {
     let segment = |per_cut: u64, closed: Vec<GenSpan>| SegmentState {
         generation: ViewId::new(1 + closed.len() as u64),
         opened_at: closed.last().map_or(Lsn::ZERO, |span| span.close),
@@ -51,7 +51,7 @@ fn state(cuts: u64) -> ShardState {
     }
 }
 
-fn encoded(cuts: u64) -> Vec<u8> {
+pub(in crate::replica) fn encoded(cuts: u64) -> Vec<u8> {
     let mut index = RunIndex::new(usize::from(REPLICAS), 1);
     for cut in 1..=cuts {
         let lens = [Lsn::new(3 * cut), Lsn::new(2 * cut)];
