@@ -92,6 +92,8 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ),
     ("ionian-system-tests", &["ionian-types", "ionian-client"]),
     ("ionian-tidy", &[]),
+    // The judge shares no code with what it judges.
+    ("ionian-histcheck", &[]),
     // It runs clusters of processes and kills them, as the system tests do.
     ("xtask", &["ionian-system-tests"]),
     (

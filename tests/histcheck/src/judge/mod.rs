@@ -1,0 +1,781 @@
+//! The judge: takes events one by one, keeps what the invariants need, and says at the end what they came to.
+//!
+//! What can be judged at once is (well-formedness, the order of each subscription); the rest is judged at the end, because
+//! evidence may come from several files in any order. Memory is proportional to the events, with no text kept: a witness is
+//! a list of line numbers.
+
+mod bounds;
+mod epochs;
+mod floors;
+mod live;
+mod ops;
+mod places;
+mod records;
+mod segments;
+mod streams;
+mod trims;
+
+pub use floors::{Counts, Floor};
+
+use crate::event::{Event, FaultState, Header, Kind, Order, Phase, White};
+use crate::report::Report;
+use crate::table::FastMap;
+use crate::witness::{Findings, Id, Pos};
+
+use bounds::Bounds;
+use epochs::{Epochs, Ordered};
+use live::{Client, Slow};
+use ops::FileOps;
+use places::{Hole, Place, Places, Seen};
+use records::Records;
+use segments::{Cut, Segments};
+use streams::{Delivered, Hint, Stream};
+use trims::Trims;
+
+/// No time, no position.
+const NEVER: u64 = u64::MAX;
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// What the header says that the checks need.
+#[derive(Clone, Copy, Debug)]
+struct Context {
+    clock_err: u64,
+    order: Order,
+    dense: bool,
+    beyond_f: bool,
+    live_ns: u64,
+}
+
+impl Context {
+    /// `a` came after `b`, whatever the clocks.
+    const fn after(&self, a: u64, b: u64) -> bool {
+        a > b.saturating_add(self.clock_err)
+    }
+
+    /// What came strictly before this, came before `t`, whatever the clocks.
+    const fn certainly_before(&self, t: u64) -> u64 {
+        t.saturating_sub(self.clock_err)
+    }
+
+    fn real_time(&self) -> bool {
+        self.order == Order::Linearizable
+    }
+
+    fn fifo(&self) -> bool {
+        self.order != Order::Total
+    }
+}
+
+/// The final phase of a log.
+#[derive(Clone, Copy, Debug)]
+struct FinalPhase {
+    t: u64,
+    head: u64,
+    tail: u64,
+    line: Pos,
+}
+
+/// How a log ended.
+#[derive(Clone, Default, Debug)]
+struct LogEnd {
+    log: u64,
+    acks: u64,
+    heal: Option<(u64, Pos)>,
+    last: Option<FinalPhase>,
+    /// Runs of records of each final reader, and its line.
+    final_runs: Vec<(Vec<(u64, u64)>, Pos)>,
+}
+
+/// Ranges, merged, to be asked whether they hold a position.
+#[derive(Clone, Default, Debug)]
+struct Gaps(Vec<(u64, u64)>);
+
+impl Gaps {
+    fn of<'a>(holes: impl Iterator<Item = &'a Hole>) -> Self {
+        Self::of_ranges(holes.map(|hole| (hole.lo, hole.hi)).collect())
+    }
+
+    fn of_ranges(mut ranges: Vec<(u64, u64)>) -> Self {
+        ranges.sort_unstable();
+        let mut merged: Vec<(u64, u64)> = Vec::new();
+        for (lo, hi) in ranges {
+            match merged.last_mut() {
+                Some(last) if last.1 >= lo => last.1 = last.1.max(hi),
+                _ => merged.push((lo, hi)),
+            }
+        }
+        Self(merged)
+    }
+
+    fn cover(&self, gsn: u64) -> bool {
+        self.cover_all(gsn, gsn.saturating_add(1))
+    }
+
+    fn cover_all(&self, lo: u64, hi: u64) -> bool {
+        let at = self.0.partition_point(|range| range.0 <= lo);
+        at > 0 && self.0[at - 1].1 >= hi
+    }
+}
+
+/// What is kept of one log.
+#[derive(Default, Debug)]
+struct Log {
+    places: Places,
+    bounds: Bounds,
+    trims: Trims,
+    epochs: Epochs,
+    segments: Segments,
+    end: LogEnd,
+}
+
+/// A sighting whose session the history leaves out.
+#[derive(Clone, Copy, Debug)]
+struct Deferred {
+    log: u32,
+    sight: crate::event::Sight,
+    /// Position and how it was learned, unless it is a hint.
+    place: Option<(u64, u8)>,
+    t: u64,
+    line: Pos,
+}
+
+/// The judge. Feed it [`Judge::begin_file`], then the events of the file, for each file; then [`Judge::finish`].
+#[derive(Debug)]
+pub struct Judge {
+    header: Option<Header>,
+    file_headed: bool,
+    file_starts: Vec<Pos>,
+    line: Pos,
+    findings: Findings,
+    counts: Counts,
+    floors: Vec<Floor>,
+    live_ns: Option<u64>,
+    records: Records,
+    logs: Vec<Log>,
+    log_numbers: FastMap<u64, u32>,
+    ops: FileOps,
+    subs: FastMap<u64, u32>,
+    streams: Vec<Stream>,
+    clients: Vec<Client>,
+    slow: Vec<Slow>,
+    deferred: Vec<Deferred>,
+    facts: Vec<Hint>,
+    faulty: u64,
+    now: u64,
+}
+
+impl Default for Judge {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Judge {
+    /// A judge that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            header: None,
+            file_headed: false,
+            file_starts: Vec::new(),
+            line: 0,
+            findings: Findings::default(),
+            counts: Counts::default(),
+            floors: Vec::new(),
+            live_ns: None,
+            records: Records::default(),
+            logs: Vec::new(),
+            log_numbers: FastMap::default(),
+            ops: FileOps::default(),
+            subs: FastMap::default(),
+            streams: Vec::new(),
+            clients: Vec::new(),
+            slow: Vec::new(),
+            deferred: Vec::new(),
+            facts: Vec::new(),
+            faulty: 0,
+            now: 0,
+        }
+    }
+
+    /// Asks for more coverage than every history needs.
+    pub fn floor(&mut self, floor: Floor) {
+        self.floors.push(floor);
+    }
+
+    /// Takes this bound on liveness and not the header's, in nanoseconds.
+    pub fn live_within(&mut self, live_ns: u64) {
+        self.live_ns = Some(live_ns);
+    }
+
+    /// A new file begins: its operations, processes and subscriptions are numbered anew.
+    pub fn begin_file(&mut self) {
+        self.end_file();
+        self.file_starts.push(self.line);
+        self.file_headed = false;
+    }
+
+    fn end_file(&mut self) {
+        self.ops.end(&mut self.findings, &mut self.slow);
+        self.subs.clear();
+    }
+
+    /// A line with nothing on it.
+    pub fn blank_line(&mut self) {
+        self.line += 1;
+    }
+
+    /// A line that is no event.
+    pub fn bad_line(&mut self, why: &str) {
+        self.line += 1;
+        self.findings.fail(Id::S0, &[self.line], || why.to_owned());
+    }
+
+    /// The next event.
+    pub fn event(&mut self, event: &Event) {
+        if self.file_starts.is_empty() {
+            self.begin_file();
+        }
+        self.line += 1;
+        self.counts.events += 1;
+        if !self.file_headed {
+            self.file_headed = true;
+            if !matches!(event, Event::Header(_)) {
+                self.malformed(&[], "the file does not begin with a header (`hdr`)");
+            }
+        }
+        match event {
+            Event::Dlv {
+                t,
+                sub,
+                gsn,
+                rec,
+                spec,
+                epoch,
+            } => self.delivered(*t, *sub, *gsn, rec, *spec, *epoch),
+            Event::Inv {
+                t,
+                p,
+                op,
+                log,
+                call,
+            } => self.called(*t, *p, *op, *log, call),
+            Event::Ok { t, op, answer } => self.answered(*t, *op, answer),
+            Event::Failed { t, op, no_effect } => self.failed(*t, *op, *no_effect),
+            Event::Gap {
+                t,
+                sub,
+                lo,
+                hi,
+                kind,
+                spec,
+            } => self.gap(*t, *sub, (*lo, *hi), *kind, *spec),
+            Event::Conf { t, sub, upto } => self.confirmed(*t, *sub, *upto),
+            Event::Void { t, sub, start } => self.voided(*t, *sub, *start),
+            Event::End { t, sub } => {
+                self.passes(*t);
+                if let Some(at) = self.stream(*sub) {
+                    self.streams[at].ended = true;
+                }
+            }
+            Event::Sub {
+                t,
+                sub,
+                log,
+                start,
+                last,
+                only,
+            } => self.subscribed(
+                *t,
+                *sub,
+                *log,
+                Stream::new(0, *t, *start, *last, *only, self.line),
+            ),
+            Event::Epoch {
+                t,
+                log,
+                epoch,
+                start,
+            } => {
+                self.passes(*t);
+                self.counts.epochs += 1;
+                let (log, line) = (self.log(*log), self.line);
+                let epochs = &mut self.logs[log as usize].epochs;
+                epochs.begun.push((*epoch, *start, line));
+                epochs.seen.learn(*t, *epoch, line);
+            }
+            Event::Nem {
+                t, state, beyond_f, ..
+            } => self.fault(*t, *state, *beyond_f),
+            Event::Phase {
+                t,
+                log,
+                phase,
+                head,
+                tail,
+            } => self.phase(*t, *log, *phase, (*head, *tail)),
+            Event::White(white) => self.white(white),
+            Event::WhiteOther => self.counts.white += 1,
+            Event::Header(header) => self.headed(header),
+        }
+    }
+
+    #[cold]
+    fn malformed(&mut self, lines: &[Pos], why: &str) {
+        let mut lines = lines.to_vec();
+        lines.push(self.line);
+        self.findings.fail(Id::S0, &lines, || why.to_owned());
+    }
+
+    #[inline]
+    fn passes(&mut self, t: u64) {
+        self.now = self.now.max(t);
+    }
+
+    fn log(&mut self, number: u64) -> u32 {
+        if let Some(at) = self.log_numbers.get(&number) {
+            return *at;
+        }
+        let at = self.logs.len() as u32;
+        self.logs.push(Log::default());
+        self.logs[at as usize].end.log = number;
+        self.log_numbers.insert(number, at);
+        at
+    }
+
+    fn headed(&mut self, header: &Header) {
+        let Some(known) = &mut self.header else {
+            self.header = Some(header.clone());
+            return;
+        };
+        let same = |h: &Header| (h.order, h.dedupe, h.dense, h.durability.clone());
+        if same(known) != same(header) {
+            self.malformed(
+                &[1],
+                "headers disagree on order, dedupe, dense or durability",
+            );
+            return;
+        }
+        known.clock_err_ns = known.clock_err_ns.max(header.clock_err_ns);
+        known.beyond_f |= header.beyond_f;
+        known.spec |= header.spec;
+        known.faults = known.faults.max(header.faults);
+        known.live_ns = known.live_ns.max(header.live_ns);
+    }
+
+    fn live_bound(&self) -> u64 {
+        let of_header = self.header.as_ref().map(|header| header.live_ns);
+        self.live_ns.or(of_header).unwrap_or(crate::event::LIVE_NS)
+    }
+
+    fn dedupe(&self) -> bool {
+        self.header.as_ref().is_none_or(|header| header.dedupe)
+    }
+
+    fn fault(&mut self, t: u64, state: FaultState, beyond_f: bool) {
+        self.passes(t);
+        match state {
+            FaultState::Installed => {
+                self.counts.faults += 1;
+                self.faulty += 1;
+                if let Some(header) = &mut self.header {
+                    header.beyond_f |= beyond_f;
+                }
+            }
+            FaultState::Skipped | FaultState::Unknown => self.counts.faults_skipped += 1,
+            FaultState::Healed => self.faulty = self.faulty.saturating_sub(1),
+        }
+    }
+
+    fn phase(&mut self, t: u64, log: u64, phase: Phase, (head, tail): (u64, u64)) {
+        self.passes(t);
+        let (log, line) = (self.log(log), self.line);
+        let end = &mut self.logs[log as usize].end;
+        match phase {
+            Phase::Heal => {
+                self.counts.heals += 1;
+                end.heal = Some((t, line));
+            }
+            Phase::Final => {
+                self.counts.finals += 1;
+                let before = end.last.replace(FinalPhase {
+                    t,
+                    head,
+                    tail,
+                    line,
+                });
+                if let Some(before) = before {
+                    self.malformed(&[before.line], "a log has one final phase");
+                } else if head > tail {
+                    self.malformed(&[], "the final head is beyond the final tail");
+                }
+            }
+        }
+    }
+
+    fn white(&mut self, white: &White) {
+        self.counts.white += 1;
+        let line = self.line;
+        match white {
+            White::Cut {
+                log,
+                n,
+                gsn,
+                end,
+                deltas,
+            } => {
+                self.counts.cuts += 1;
+                let cut = Cut {
+                    gsn: *gsn,
+                    end: *end,
+                    deltas: deltas.clone(),
+                    line,
+                };
+                let log = self.log(*log) as usize;
+                self.logs[log].segments.cut(*n, cut, &mut self.findings);
+            }
+            White::Sum {
+                log,
+                shard,
+                rep,
+                len,
+                h,
+            } => {
+                let log = self.log(*log) as usize;
+                let segments = &mut self.logs[log].segments;
+                segments.sum((*shard, *rep), (*len, *h, line), &mut self.findings);
+            }
+        }
+    }
+
+    fn stream(&mut self, sub: u64) -> Option<usize> {
+        let at = self.subs.get(&sub).map(|at| *at as usize);
+        if at.is_none() {
+            self.malformed(&[], "the subscription was never begun in this file");
+        }
+        at
+    }
+
+    fn subscribed(&mut self, t: u64, sub: u64, log: u64, mut stream: Stream) {
+        self.passes(t);
+        self.counts.streams += 1;
+        self.counts.selective += u64::from(stream.only.is_some());
+        stream.log = self.log(log);
+        let at = self.streams.len() as u32;
+        self.streams.push(stream);
+        if let Some(before) = self.subs.insert(sub, at) {
+            let line = self.streams[before as usize].line;
+            self.malformed(&[line], "the subscription's number is taken");
+        }
+    }
+
+    fn delivered(
+        &mut self,
+        t: u64,
+        sub: u64,
+        gsn: u64,
+        sight: &crate::event::Sight,
+        spec: bool,
+        epoch: Option<u64>,
+    ) {
+        self.passes(t);
+        self.counts.delivered += 1;
+        let Some(at) = self.stream(sub) else {
+            return;
+        };
+        let line = self.line;
+        let stream = &mut self.streams[at];
+        stream.advance((gsn, gsn.saturating_add(1)), line, &mut self.findings);
+        let log = stream.log;
+        if spec {
+            self.counts.hints += 1;
+            stream.hint(Hint {
+                lo: gsn,
+                hi: gsn.saturating_add(1),
+                what: Delivered::Record(*sight),
+                line,
+            });
+            self.sighted(log, sight, None, t, line);
+            return;
+        }
+        stream.firm(gsn, line);
+        stream.fact(gsn, line);
+        let how = stream.how();
+        self.counts.final_records += u64::from(stream.last);
+        if let Some(epoch) = epoch {
+            self.ordered_by(log, gsn, epoch, None, t);
+        }
+        self.sighted(log, sight, Some((gsn, how)), t, line);
+    }
+
+    fn ordered_by(&mut self, log: u32, gsn: u64, epoch: u64, inv: Option<(u64, Pos)>, t: u64) {
+        let (line, epochs) = (self.line, &mut self.logs[log as usize].epochs);
+        epochs.seen.learn(t, epoch, line);
+        epochs.ordered.push(Ordered {
+            gsn,
+            epoch,
+            inv,
+            line,
+        });
+    }
+
+    /// A record was seen: at a position, or only as a hint.
+    fn sighted(
+        &mut self,
+        log: u32,
+        sight: &crate::event::Sight,
+        place: Option<(u64, u8)>,
+        t: u64,
+        line: Pos,
+    ) {
+        let Some(ses) = sight.ses else {
+            self.deferred.push(Deferred {
+                log,
+                sight: *sight,
+                place,
+                t,
+                line,
+            });
+            return;
+        };
+        let session = self.records.session(log, sight.cid, ses);
+        let rec = self.records.named(session, sight.csn);
+        self.sighted_record(log, rec, sight.h, place, t, line);
+    }
+
+    fn sighted_record(
+        &mut self,
+        log: u32,
+        rec: u32,
+        h: u64,
+        place: Option<(u64, u8)>,
+        t: u64,
+        line: Pos,
+    ) {
+        self.records.sighted(rec, h, t, line, &mut self.findings);
+        if let Some((gsn, how)) = place {
+            self.stands(
+                log,
+                Seen {
+                    gsn,
+                    rec,
+                    how,
+                    t,
+                    line,
+                },
+            );
+        }
+    }
+
+    fn stands(&mut self, log: u32, seen: Seen) {
+        let dedupe = self.dedupe();
+        let log = &mut self.logs[log as usize];
+        let bound = seen.gsn.saturating_add(1);
+        log.bounds.exists.learn(seen.t, bound, seen.line);
+        log.places
+            .observe(seen, &mut self.records, dedupe, &mut self.findings);
+    }
+
+    fn gap(&mut self, t: u64, sub: u64, range: (u64, u64), kind: Kind, spec: bool) {
+        self.passes(t);
+        *match kind {
+            Kind::Junk => &mut self.counts.gaps_junk,
+            Kind::Plug => &mut self.counts.gaps_plug,
+            Kind::Noop => &mut self.counts.gaps_noop,
+            Kind::Bridge => &mut self.counts.gaps_bridge,
+            Kind::Trim => &mut self.counts.gaps_trim,
+            Kind::Loss => &mut self.counts.gaps_loss,
+        } += 1;
+        let Some(at) = self.stream(sub) else {
+            return;
+        };
+        let ((lo, hi), line) = (range, self.line);
+        if lo >= hi {
+            self.findings
+                .fail(Id::S9, &[line], || format!("the gap {lo}..{hi} is empty"));
+            return;
+        }
+        self.streams[at].advance(range, line, &mut self.findings);
+        self.findings.checked(Id::S9, 1);
+        if spec {
+            self.streams[at].hint(Hint {
+                lo,
+                hi,
+                what: Delivered::Hole(kind),
+                line,
+            });
+        } else {
+            self.streams[at].told(lo, hi);
+            let log = self.streams[at].log;
+            self.hole(
+                log,
+                Hole {
+                    lo,
+                    hi,
+                    kind,
+                    t,
+                    line,
+                    declared: true,
+                    confirmed: false,
+                },
+            );
+        }
+    }
+
+    fn hole(&mut self, log: u32, hole: Hole) {
+        let log = &mut self.logs[log as usize];
+        log.bounds.exists.learn(hole.t, hole.hi, hole.line);
+        log.places.holes.push(hole);
+    }
+
+    fn confirmed(&mut self, t: u64, sub: u64, upto: u64) {
+        self.passes(t);
+        self.counts.confirms += 1;
+        let Some(at) = self.stream(sub) else {
+            return;
+        };
+        let mut facts = std::mem::take(&mut self.facts);
+        self.streams[at].confirm(upto, self.line, &mut self.findings, &mut facts);
+        let (log, how) = (self.streams[at].log, self.streams[at].how());
+        for fact in &facts {
+            match fact.what {
+                Delivered::Record(sight) => {
+                    self.streams[at].fact(fact.lo, fact.line);
+                    self.counts.final_records += u64::from(self.streams[at].last);
+                    let how = how | places::how::CONFIRMED;
+                    self.sighted(log, &sight, Some((fact.lo, how)), t, fact.line);
+                }
+                Delivered::Hole(kind) => {
+                    self.streams[at].told(fact.lo, fact.hi);
+                    let Hint { lo, hi, line, .. } = *fact;
+                    self.hole(
+                        log,
+                        Hole {
+                            lo,
+                            hi,
+                            kind,
+                            t,
+                            line,
+                            declared: true,
+                            confirmed: true,
+                        },
+                    );
+                }
+            }
+        }
+        self.facts = facts;
+    }
+
+    fn voided(&mut self, t: u64, sub: u64, start: u64) {
+        self.passes(t);
+        self.counts.voids += 1;
+        self.counts.voids_without_fault += u64::from(self.faulty == 0);
+        let (Some(at), line) = (self.stream(sub), self.line) else {
+            return;
+        };
+        self.streams[at].void(start, line, &mut self.findings);
+    }
+
+    /// Judges what can only be judged at the end.
+    #[must_use]
+    pub fn finish(mut self) -> Report {
+        if self.line == 0 {
+            self.findings
+                .fail(Id::S0, &[], || "the history is empty".to_owned());
+        }
+        self.end_file();
+        self.resolve_deferred();
+        let header = self.header.clone().unwrap_or_default();
+        let context = Context {
+            clock_err: header.clock_err_ns,
+            order: header.order,
+            dense: header.dense,
+            beyond_f: header.beyond_f,
+            live_ns: self.live_bound(),
+        };
+        self.findings.checked(Id::S0, self.counts.events);
+        self.counts.logs = self.logs.len() as u64;
+        self.counts.clients = self.clients.len() as u64;
+        self.counts.sessions = self.records.sessions.len() as u64;
+        self.records.judge(&context, &mut self.findings);
+        let mut ends = Vec::new();
+        for (at, mut log) in std::mem::take(&mut self.logs).into_iter().enumerate() {
+            self.counts.duplicates += log.places.duplicates();
+            self.judge_log(at as u32, &mut log, &context);
+            ends.push(log.end);
+        }
+        floors::judge(
+            &self.counts,
+            header.faults,
+            &self.floors,
+            &ends,
+            &mut self.findings,
+        );
+        Report::new(header, self.findings, self.counts, self.file_starts)
+    }
+
+    fn judge_log(&mut self, at: u32, log: &mut Log, context: &Context) {
+        let findings = &mut self.findings;
+        let of_log = |stream: &&Stream| stream.log == at;
+        for stream in self.streams.iter().filter(of_log) {
+            if stream.last && stream.only.is_none() && !stream.ended {
+                log.end.final_runs.push(stream.final_runs());
+            }
+        }
+        let places: Vec<(u64, Place)> =
+            log.places.judge(&self.records, &log.end, context, findings);
+        let holes = &log.places.holes;
+        log.bounds
+            .judge(&places, holes, &self.records, &log.end, context, findings);
+        log.trims.judge(holes, &log.end, context, findings);
+        log.epochs.judge(context, findings);
+        log.segments.judge(&Gaps::of(holes.iter()), findings);
+        if let Some(last) = &log.end.last {
+            for stream in self.streams.iter().filter(of_log) {
+                stream.judge_end(last, context, findings);
+            }
+        }
+        let selections = streams::select(at, &self.streams, &places, &self.records);
+        for stream in self.streams.iter().filter(of_log) {
+            if let Some(only) = stream.only {
+                stream.judge_selection(only, &selections, &places, &self.records, findings);
+            }
+        }
+        live::judge(
+            at,
+            &self.slow,
+            &self.clients,
+            &self.streams,
+            &log.end,
+            (context, self.now),
+            findings,
+        );
+    }
+
+    /// Sightings without a session, now that every session is known.
+    fn resolve_deferred(&mut self) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        let candidates = self.records.sessions_of_clients();
+        for deferred in std::mem::take(&mut self.deferred) {
+            let Deferred {
+                log,
+                sight,
+                place,
+                t,
+                line,
+            } = deferred;
+            match self.records.without_session(&candidates, log, &sight) {
+                Ok(rec) => self.sighted_record(log, rec, sight.h, place, t, line),
+                Err(count) => self.findings.fail(Id::S0, &[line], || {
+                    format!(
+                        "client {} has number {} in {count} sessions: the sighting needs `ses`",
+                        sight.cid, sight.csn
+                    )
+                }),
+            }
+        }
+    }
+}
