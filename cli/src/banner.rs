@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ionian_node::config::{ClusterConfig, PlanChoice, format_size};
-use ionian_node::{Place, Server};
+use ionian_node::config::{ClusterConfig, format_size};
+use ionian_node::{Place, ReactorUse, Server};
 use ionian_runtime::{PriorityOutcome, ReactorStart};
 use ionian_types::{Durability, LogId};
 
@@ -46,7 +46,23 @@ pub(crate) fn banner(config: &ClusterConfig, name: &str, server: &Server) -> Str
     let places = effective.places.iter();
     let places: Vec<String> = places.map(|place| place_name(&logs, *place)).collect();
     row("places", places.join(", "));
-    row("core plan", cores(config, server.reactor_start()));
+    let starts = server.reactor_starts();
+    let plan = &effective.cores;
+    match (&plan.reactors[..], &starts[..]) {
+        ([reactor], [start]) => row("core plan", one_thread(reactor, *start)),
+        _ => row("core plan", plan.to_string()),
+    }
+    if starts.len() > 1 {
+        for (at, (reactor, start)) in plan.reactors.iter().zip(&starts).enumerate() {
+            let places = reactor.places.iter();
+            let places: Vec<String> = places.map(|place| place_name(&logs, *place)).collect();
+            let how = thread(*start);
+            row(
+                &format!("reactor {at}"),
+                format!("{}{how}", places.join(", ")),
+            );
+        }
+    }
     let limits = &config.limits;
     row(
         "memory",
@@ -82,24 +98,23 @@ fn place_name(logs: &BTreeMap<LogId, String>, place: Place) -> String {
     }
 }
 
-/// Where the process's thread runs, and how.
-fn cores(config: &ClusterConfig, start: Option<ReactorStart>) -> String {
-    let own_core = match config.cores.plan {
-        PlanChoice::Auto => start.is_some_and(|start| !matches!(start.pinned, Ok(None))),
-        PlanChoice::Packed => true,
-        PlanChoice::Cooperative => false,
-    };
-    let mut text = String::from(if own_core {
-        "packed: every place on one thread, which spins"
-    } else {
+/// How a process with a single thread runs.
+fn one_thread(reactor: &ReactorUse, start: ReactorStart) -> String {
+    let text = if reactor.shared {
         "cooperative: every place on one thread, which yields"
-    });
-    let Some(start) = start else { return text };
-    match start.pinned {
-        Ok(Some(core)) => text += &format!(", pinned to core {core}"),
-        Ok(None) => text += ", on any core",
-        Err(error) => text += &format!(", NOT PINNED: {error}"),
-    }
+    } else {
+        "packed: every place on one thread, which spins"
+    };
+    format!("{text}{}", thread(start))
+}
+
+/// Where a thread runs, and how.
+fn thread(start: ReactorStart) -> String {
+    let mut text = match start.pinned {
+        Ok(Some(core)) => format!(", pinned to core {core}"),
+        Ok(None) => String::from(", on any core"),
+        Err(error) => format!(", NOT PINNED: {error}"),
+    };
     match start.priority {
         PriorityOutcome::Normal => {}
         PriorityOutcome::Fifo { level } => text += &format!(", SCHED_FIFO {level}"),

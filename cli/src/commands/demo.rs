@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use self::clients::{Live, Phase, WINDOW, Written, follow, write};
 use self::corpus::Corpus;
 use self::judge::{Damage, StreamHash, Verdict};
-use super::bench::embedded::{Embedded, Shape, processor};
+use super::bench::embedded::{Embedded, PlanArgs, Shape, processor};
 use crate::banner::meaning;
 use crate::exit::Exit;
 use crate::history::{History, Subject};
@@ -50,6 +50,8 @@ pub(crate) struct Args {
     /// Damage what the second client received before it is checked: the check must fail
     #[arg(long = "break", value_name = "HOW", hide = true, value_enum)]
     damage: Option<Damage>,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -82,6 +84,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         clients: 2,
         cores: None,
         fifo: false,
+        plan: args.plan,
     })?;
     eprint!("{}", banner(&cluster, &corpus));
     let mut progress = Progress::begin(args.quiet);

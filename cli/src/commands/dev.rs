@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Space for records in the data folder
     #[arg(long, value_name = "SIZE", default_value = "16GiB", value_parser = parse_size)]
     disk_bytes_max: u64,
+    /// How roles share threads, and threads cores: one thread for all, a thread per core, or a thread and a core per role
+    #[arg(long, value_name = "PLAN", default_value = "cooperative", value_parser = ["cooperative", "packed", "dedicated"])]
+    core_plan: String,
     /// Listen beyond loopback, although frames are neither encrypted nor signed
     #[arg(long)]
     insecure_no_auth: bool,
@@ -137,6 +140,7 @@ fn again(args: &Args, data_dir: &Path) -> String {
         "1GiB",
     );
     option("disk-bytes-max", format_size(args.disk_bytes_max), "16GiB");
+    option("core-plan", args.core_plan.clone(), "cooperative");
     if args.insecure_no_auth {
         line += " --insecure-no-auth";
     }
@@ -188,7 +192,11 @@ pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
             uncommitted_records_max: 1 << 18,
         },
         cores: CoreConfig {
-            plan: PlanChoice::Cooperative,
+            plan: match args.core_plan.as_str() {
+                "packed" => PlanChoice::Packed,
+                "dedicated" => PlanChoice::Dedicated,
+                _ => PlanChoice::Cooperative,
+            },
             fifo: false,
             spin_us: None,
         },

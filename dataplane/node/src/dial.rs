@@ -1,8 +1,8 @@
-//! Connections that a place keeps open to places on other hosts, and the first message of each.
+//! Connections that a place keeps open to places in other processes, and the first message of each.
 
 use std::net::SocketAddr;
 
-use ionian_types::{ClusterId, ConnId, LogId, Nanos, ShardId, Slot, Time};
+use ionian_types::{ClusterId, LogId, Nanos, ShardId, Slot, Time};
 use ionian_wire::frame::{Connect, Role, encode};
 
 use crate::role::Place;
@@ -17,7 +17,8 @@ pub(crate) struct Dial {
     pub(crate) to: Place,
     pub(crate) to_controller: bool,
     pub(crate) address: SocketAddr,
-    pub(crate) conn: Option<ConnId>,
+    /// The session, while there is one.
+    pub(crate) session: Option<u32>,
     retry_at: Time,
 }
 
@@ -29,17 +30,17 @@ impl Dial {
             to,
             to_controller,
             address,
-            conn: None,
+            session: None,
             retry_at: Time::ZERO,
         }
     }
 
     pub(crate) fn is_due(&self, now: Time) -> bool {
-        self.conn.is_none() && now >= self.retry_at
+        self.session.is_none() && now >= self.retry_at
     }
 
     pub(crate) const fn due_at(&self) -> Time {
-        if self.conn.is_none() {
+        if self.session.is_none() {
             self.retry_at
         } else {
             Time::FAR

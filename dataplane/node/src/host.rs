@@ -4,26 +4,33 @@
 //! its outbox is carried. A message between two places of the host marks its connection as fresh, and places with fresh
 //! connections are polled until there are none, so that one pass carries an append from its primary to the root and the
 //! acknowledgement back. Whatever has no such mark (room that came back, time that passed, the controller's own work) is
-//! found by a sweep over all places and connections every few passes; in between, an empty pass looks at clients'
-//! connections and devices only. Between two sweeps room is known too small, never too large.
+//! found by a sweep over all places and connections every few passes; in between, an empty pass looks at the connections of
+//! clients and of other hosts, and at devices only. Between two sweeps room is known too small, never too large.
+//!
+//! A process has a host per reactor. Their places are connected by rings whose ends wake each other's reactor; the host
+//! with the socket relays sessions to places of the others.
 
+mod conns;
+mod control;
 mod datagrams;
-
-use std::sync::mpsc::SyncSender;
+mod relay;
+mod sleep;
+mod status;
 
 use ionian_core::Outbox;
 use ionian_core::outbox::REPLY_BYTES_MAX;
-use ionian_runtime::MailboxReceiver;
 use ionian_types::{ConnId, Time};
-use ionian_wire::frame::{Message, StatusAnswer};
+use ionian_wire::frame::Message;
 
 use crate::device::StoreIo;
 use crate::dial::Dial;
-use crate::link::ShmLink;
-use crate::role::{Machine, Place, outbox};
-use crate::status::{PlaceState, PlaceStatus, Status, StoreStatus};
+use crate::role::{Machine, Place, outbox, rank};
 use crate::udp::UdpPort;
+use conns::{Conn, Link, show};
+pub(crate) use control::{Control, Own};
 use datagrams::Inbox;
+use relay::Route;
+use status::{Asker, Gathering};
 
 /// Messages taken from one connection in one pass.
 const MESSAGES_PER_PASS: usize = 64;
@@ -55,62 +62,6 @@ pub(crate) struct Tenant {
     more: bool,
 }
 
-/// A connection of one tenant.
-#[derive(Debug)]
-struct Conn {
-    tenant: usize,
-    link: Link,
-    /// The other end, if it is of this host.
-    peer: Option<ConnId>,
-    /// It is among the fresh ones of its place.
-    fresh: bool,
-}
-
-/// What carries a connection.
-#[derive(Debug)]
-enum Link {
-    Shm(Box<ShmLink>),
-    /// A session of the host's socket.
-    Udp(u32),
-}
-
-impl Link {
-    #[inline]
-    fn room(&mut self, udp: Option<&UdpPort>) -> usize {
-        match self {
-            Self::Shm(link) => link.room(),
-            Self::Udp(session) => udp.map_or(0, |udp| udp.room(*session)),
-        }
-    }
-
-    #[inline]
-    fn send(&mut self, udp: Option<&mut UdpPort>, head: &[u8], body: &[u8]) -> bool {
-        match self {
-            Self::Shm(link) => link.send(head, body),
-            Self::Udp(session) => udp.is_some_and(|udp| udp.send(*session, head, body)),
-        }
-    }
-}
-
-/// What is asked of a host from outside its reactor.
-#[derive(Debug)]
-pub(crate) enum Control {
-    /// A connection to a place opened.
-    Attach {
-        /// The place.
-        place: Place,
-        /// Its end.
-        link: Box<ShmLink>,
-    },
-    /// Somebody wants to know the state of every place.
-    Status {
-        /// Where to.
-        answer: SyncSender<Status>,
-    },
-    /// The process is about to end: take no more appends.
-    Drain,
-}
-
 /// The host.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -118,10 +69,10 @@ pub(crate) struct Host {
     conns: Vec<Option<Conn>>,
     free: Vec<ConnId>,
     out: Outbox,
-    mailbox: MailboxReceiver<Control>,
+    own: Own,
     udp: Option<UdpPort>,
-    /// Connection of each session of the socket.
-    udp_conns: Vec<Option<ConnId>>,
+    /// Where the messages of each session of the socket go.
+    routes: Vec<Option<Route>>,
     inbox: Inbox,
     dials: Vec<Dial>,
     /// Messages that did not parse or came at a wrong time.
@@ -133,20 +84,23 @@ pub(crate) struct Host {
     shown: Vec<ConnId>,
     /// Connections of this pass to be ended after a message that did not parse.
     broken: Vec<ConnId>,
-    /// Who asked for the state of this process: connection, request.
-    status_wanted: Vec<(ConnId, u64)>,
+    /// Who asked for the state of this process, and the number of the request.
+    status_wanted: Vec<(Asker, u64)>,
+    /// The state of the process as far as the other hosts have told it.
+    gathering: Option<Gathering>,
+    gatherings: u64,
 }
 
 impl Host {
-    pub(crate) fn new(mailbox: MailboxReceiver<Control>) -> Self {
+    pub(crate) fn new(own: Own) -> Self {
         Self {
             tenants: Vec::new(),
             conns: Vec::with_capacity(256),
             free: Vec::new(),
             out: outbox(CONNECTIONS_MAX),
-            mailbox,
+            own,
             udp: None,
-            udp_conns: Vec::new(),
+            routes: Vec::new(),
             inbox: Inbox::default(),
             dials: Vec::new(),
             bad_messages: 0,
@@ -155,6 +109,8 @@ impl Host {
             shown: Vec::with_capacity(256),
             broken: Vec::new(),
             status_wanted: Vec::new(),
+            gathering: None,
+            gatherings: 0,
         }
     }
 
@@ -176,81 +132,12 @@ impl Host {
         self.tenants.iter().position(|tenant| tenant.place == place)
     }
 
-    /// Connects another thread's link to a place of this host.
-    pub(crate) fn attach(&mut self, place: Place, link: ShmLink) {
-        if let Some(tenant) = self.tenant_at(place) {
-            let id = self.open(tenant, Link::Shm(Box::new(link)), None, false);
-            self.outside.extend(id);
-        }
-    }
-
-    /// Connects two places of this host, `from` with its end of a pair of rings. `to_controller` marks the connection as
-    /// that place's own to the controller.
-    pub(crate) fn attach_pair(
-        &mut self,
-        from: (Place, ShmLink),
-        to: (Place, ShmLink),
-        to_controller: bool,
-    ) {
-        let (Some(near), Some(far)) = (self.tenant_at(from.0), self.tenant_at(to.0)) else {
-            return;
-        };
-        let far = self.open(far, Link::Shm(Box::new(to.1)), None, false);
-        let near = self.open(near, Link::Shm(Box::new(from.1)), far, to_controller);
-        if let Some(conn) = far.and_then(|far| self.conns[far.index()].as_mut()) {
-            conn.peer = near;
-        }
-        // What the ends said when they were opened had nobody to mark.
-        self.sweep();
-    }
-
-    fn open(
-        &mut self,
-        tenant: usize,
-        link: Link,
-        peer: Option<ConnId>,
-        to_controller: bool,
-    ) -> Option<ConnId> {
-        let id = match self.free.pop() {
-            Some(id) => id,
-            None if self.conns.len() < CONNECTIONS_MAX => {
-                self.conns.push(None);
-                ConnId::new(self.conns.len() as u32 - 1)
-            }
-            None => return None,
-        };
-        self.conns[id.index()] = Some(Conn {
-            tenant,
-            link,
-            peer,
-            fresh: false,
-        });
-        let owner = &mut self.tenants[tenant];
-        owner.conns.push(id);
-        if to_controller {
-            owner.controller = Some(id);
-            if matches!(owner.machine, Machine::Waiting(_)) {
-                return Some(id);
-            }
-        }
-        self.set_room(id);
-        self.tenants[tenant].machine.opened(id, &mut self.out);
-        self.carry();
-        Some(id)
-    }
-
-    fn set_room(&mut self, id: ConnId) {
-        if let Some(conn) = &mut self.conns[id.index()] {
-            self.out.set_room(id, conn.link.room(self.udp.as_ref()));
-        }
-    }
-
     /// One pass. Returns how much was done: 0 when there was nothing to do.
     pub(crate) fn poll(&mut self, now: Time) -> usize {
         self.passes += 1;
         let mut work = 0;
         if !self.status_wanted.is_empty() {
-            self.answer_status(now);
+            self.ask_status(now);
         }
         if self.passes.is_multiple_of(RARELY) {
             work += self.poll_rarely(now);
@@ -307,66 +194,6 @@ impl Host {
                 tenant.swept |= io.is_busy();
             }
         }
-    }
-
-    /// What need not be looked at in every pass: the mailbox, and links whose other end is gone.
-    fn poll_rarely(&mut self, now: Time) -> usize {
-        let mut work = 0;
-        while let Some(control) = self.mailbox.receive() {
-            work += 1;
-            match control {
-                Control::Attach { place, link } => self.attach(place, *link),
-                // Whoever asked may have given up.
-                Control::Status { answer } => drop(answer.try_send(self.status(now))),
-                Control::Drain => {
-                    for tenant in &mut self.tenants {
-                        if let Machine::Replica(machine) = &mut tenant.machine {
-                            machine.drain();
-                        }
-                    }
-                }
-            }
-        }
-        for at in 0..self.conns.len() {
-            let closed = match self.conns[at].as_mut().map(|conn| &mut conn.link) {
-                Some(Link::Shm(link)) => link.is_closed(),
-                Some(Link::Udp(_)) | None => false,
-            };
-            if closed {
-                self.detach(now, ConnId::new(at as u32));
-                work += 1;
-            }
-        }
-        work
-    }
-
-    fn detach(&mut self, now: Time, id: ConnId) {
-        let Some(conn) = self.conns[id.index()].take() else {
-            return;
-        };
-        let tenant = &mut self.tenants[conn.tenant];
-        tenant.conns.retain(|other| *other != id);
-        if tenant.controller == Some(id) {
-            tenant.controller = None;
-            crate::start::forget_request(tenant);
-        }
-        tenant.machine.closed(now, id);
-        for dial in self.dials.iter_mut().filter(|dial| dial.conn == Some(id)) {
-            dial.conn = None;
-        }
-        if let Link::Udp(session) = conn.link {
-            if let Some(udp) = &mut self.udp {
-                udp.close(now, session);
-            }
-            self.bind(session, None);
-        }
-        self.outside.retain(|other| *other != id);
-        self.status_wanted.retain(|(asker, _)| *asker != id);
-        if let Some(other) = conn.peer.and_then(|peer| self.conns[peer.index()].as_mut()) {
-            other.peer = None;
-        }
-        self.tenants[conn.tenant].fresh.retain(|other| *other != id);
-        self.free.push(id);
     }
 
     fn poll_tenant(&mut self, at: usize, now: Time) -> usize {
@@ -433,19 +260,20 @@ impl Host {
             if room < REPLY_BYTES_MAX || early {
                 continue;
             }
+            let mut taken = false;
             for count in 1..=MESSAGES_PER_PASS {
                 let Some(bytes) = link.peek() else { break };
                 match Message::new_checked(bytes) {
                     Ok((Message::StatusRequest(request, _), _)) => {
-                        status_wanted.push((id, request.request))
+                        status_wanted.push((Asker::Conn(id), request.request))
                     }
                     Ok((message, _)) => crate::start::deliver(tenant, now, id, &message, out),
                     // What follows would come as if nothing were missing.
                     Err(_) => {
                         *bad_messages += 1;
-                        // Rings between places of this host are never opened again.
-                        debug_assert!(conn.peer.is_none(), "a place sent what does not parse");
-                        if conn.peer.is_none() {
+                        // Rings between places of this process are never opened again.
+                        debug_assert!(!conn.lasting, "a place sent what does not parse");
+                        if !conn.lasting {
                             broken.push(id);
                             break;
                         }
@@ -453,10 +281,14 @@ impl Host {
                 }
                 link.release();
                 work += 1;
+                taken = true;
                 if count == MESSAGES_PER_PASS || out.room(id) == 0 {
                     tenant.more = true;
                     break;
                 }
+            }
+            if taken {
+                link.give_back();
             }
         }
         tenant.fresh.clear();
@@ -539,149 +371,5 @@ impl Host {
             let _ = show(&mut self.conns, &mut self.tenants, id);
         }
         work
-    }
-
-    /// When the host must run again even if nothing comes.
-    pub(crate) fn next_deadline(&self) -> Time {
-        let machines = self
-            .tenants
-            .iter()
-            .map(|tenant| tenant.machine.next_deadline());
-        let sessions = self.udp.iter().map(UdpPort::next_deadline);
-        let dials = self.dials.iter().map(Dial::due_at);
-        machines
-            .chain(sessions)
-            .chain(dials)
-            .min()
-            .unwrap_or(Time::FAR)
-    }
-
-    /// Announces a sleep on every link; `false` (and nothing announced) when there is something to do.
-    pub(crate) fn arm(&mut self) -> bool {
-        for at in 0..self.conns.len() {
-            let armed = match self.conns[at].as_mut().map(|conn| &mut conn.link) {
-                Some(Link::Shm(link)) => link.arm(),
-                Some(Link::Udp(_)) | None => true,
-            };
-            if !armed {
-                self.disarm_first(at);
-                return false;
-            }
-        }
-        // The look after this is a sweep.
-        self.passes |= SWEEP - 1;
-        let idle = self
-            .tenants
-            .iter_mut()
-            .filter_map(|tenant| tenant.io.as_mut())
-            .all(StoreIo::arm);
-        if !idle || !self.mailbox.is_empty() || self.udp.as_mut().is_some_and(|udp| !udp.arm()) {
-            self.disarm();
-            return false;
-        }
-        true
-    }
-
-    /// Takes the announcement back.
-    pub(crate) fn disarm(&mut self) {
-        self.disarm_first(self.conns.len());
-        // Whatever woke the host may be in the mailbox: look there in the next pass.
-        self.passes |= RARELY - 1;
-    }
-
-    /// Names the descriptors that become readable when there is work.
-    pub(crate) fn wake_fds(&self, add: &mut dyn FnMut(std::os::fd::RawFd)) {
-        let devices = self
-            .tenants
-            .iter()
-            .filter_map(|tenant| tenant.io.as_ref()?.wake_fd());
-        for fd in devices.chain(self.udp.as_ref().and_then(UdpPort::wake_fd)) {
-            add(fd);
-        }
-    }
-
-    /// Tells those who asked over the wire. Off the hot path: it allocates.
-    #[cold]
-    fn answer_status(&mut self, now: Time) {
-        let text = self.status(now).to_message();
-        for (id, request) in core::mem::take(&mut self.status_wanted) {
-            self.set_room(id);
-            // Without room the answer is lost; whoever asked asks again.
-            let _ = self
-                .out
-                .send(id, &StatusAnswer { request }, text.as_bytes());
-            self.carry();
-        }
-    }
-
-    fn status(&self, now: Time) -> Status {
-        let state = |machine: &Machine| match machine {
-            Machine::Waiting(_) => PlaceState::Starting,
-            Machine::Refused(reason) => PlaceState::Refused(reason.clone()),
-            Machine::Replica(machine) => PlaceState::Replica(Box::new(machine.status(now))),
-            Machine::Leaf(machine) => PlaceState::Leaf {
-                shards: machine.status(now),
-                counters: *machine.counters(),
-            },
-            Machine::Root(machine) => PlaceState::Root(Box::new(machine.status())),
-            Machine::Directory(role) => PlaceState::Controller(role.machine.logs().collect()),
-        };
-        let places = self.tenants.iter();
-        Status {
-            at: now,
-            places: places
-                .map(|tenant| PlaceStatus {
-                    place: tenant.place,
-                    state: state(&tenant.machine),
-                    store: tenant.machine.store().map(ionian_store::Store::stats),
-                    store_status: tenant.machine.store().map(StoreStatus::of),
-                })
-                .collect(),
-            port: self.udp.as_ref().map(UdpPort::stats),
-            bad_messages: self.bad_messages,
-        }
-    }
-
-    fn disarm_first(&mut self, count: usize) {
-        for conn in self.conns[..count].iter_mut().flatten() {
-            if let Link::Shm(link) = &mut conn.link {
-                link.disarm();
-            }
-        }
-    }
-}
-
-/// Shows what was sent on a connection to its other end; a place of this host has it among the fresh ones from then on.
-#[inline]
-fn show<'a>(
-    conns: &'a mut [Option<Conn>],
-    tenants: &mut [Tenant],
-    id: ConnId,
-) -> Option<&'a mut Conn> {
-    let conn = conns.get_mut(id.index())?.as_mut()?;
-    let peer = conn.peer;
-    if let Link::Shm(link) = &mut conn.link {
-        match peer {
-            Some(_) => link.publish_here(),
-            None => link.publish(),
-        }
-    }
-    if let Some(peer) = peer
-        && let Some(other) = conns[peer.index()].as_mut()
-        && !other.fresh
-    {
-        other.fresh = true;
-        tenants[other.tenant].fresh.push(peer);
-    }
-    conns[id.index()].as_mut()
-}
-
-/// The order in which work flows through the places.
-const fn rank(place: Place) -> u8 {
-    match place {
-        Place::Replica(..) => 0,
-        Place::Leaf(_) => 1,
-        Place::Root(_) => 2,
-        Place::Directory => 3,
     }
 }

@@ -15,5 +15,7 @@ mod udp;
 
 pub use link::{LinkIds, ShmLink};
 pub use role::{Place, Tuning};
-pub use server::{Effective, Server, ServerOptions, StartError, place_directory};
+pub use server::{
+    CoreUse, Effective, ReactorUse, Server, ServerOptions, StartError, place_directory,
+};
 pub use udp::{FaultSpec, FaultSpecError, PortError, PortOptions, PortStats, TraceOptions};

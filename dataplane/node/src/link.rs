@@ -6,12 +6,16 @@
 
 use std::sync::Arc;
 
+use ionian_core::outbox::REPLY_BYTES_MAX;
 use ionian_driver_api::Wake;
 use ionian_shm::Endpoint;
 use ionian_types::{GuardEpoch, SessionId, Token};
 
 /// Session, epoch and token: the first bytes of every frame.
 pub(crate) const PREFIX_BYTES: usize = 24;
+
+/// A link that takes no message of this size has little room: whoever sleeps then also waits for more.
+const ROOM_LOW: usize = 2 * REPLY_BYTES_MAX;
 
 /// What both ends of a connection agreed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +57,9 @@ pub struct ShmLink {
     receive: [u8; PREFIX_BYTES],
     wake: Arc<dyn Wake + Send + Sync>,
     dirty: bool,
+    /// Both ends say when they give room back, so that one that waits for it may sleep.
+    tells_room: bool,
+    waits_for_room: bool,
     /// Frames with a wrong prefix.
     pub dropped: u64,
 }
@@ -75,7 +82,21 @@ impl ShmLink {
             receive: ids.prefix(ids.receive),
             wake,
             dirty: false,
+            tells_room: false,
+            waits_for_room: false,
             dropped: 0,
+        }
+    }
+
+    /// As [`Self::new`], between two hosts: each sleeps also while it waits for the other to read.
+    pub(crate) fn between_hosts(
+        end: Endpoint,
+        ids: LinkIds,
+        wake: Arc<dyn Wake + Send + Sync>,
+    ) -> Self {
+        Self {
+            tells_room: true,
+            ..Self::new(end, ids, wake)
         }
     }
 
@@ -140,20 +161,53 @@ impl ShmLink {
         }
     }
 
-    /// Announces a sleep; `false` when there is something to do.
-    pub fn arm(&mut self) -> bool {
+    /// After a batch of releases: gives room back to an end that may sleep until it has some.
+    #[inline]
+    pub(crate) fn give_back(&mut self) {
+        if self.tells_room && self.end.rx.publish() {
+            self.wake.wake();
+        }
+    }
+
+    /// Announces a sleep; `false` when there is something to do. `listens` says whether a message that waits is something
+    /// to do.
+    pub fn arm(&mut self, listens: bool) -> bool {
         if self.end.rx.publish() {
             self.wake.wake();
         }
-        self.end.rx.arm()
+        let low = ROOM_LOW.min(self.end.tx.message_bytes_max());
+        let short = self.tells_room && self.end.tx.room() < low;
+        self.waits_for_room = short && self.end.tx.arm(low);
+        if short && !self.waits_for_room {
+            return false;
+        }
+        // Without room for an answer no message is taken: then room is what is waited for.
+        let full = self.waits_for_room && self.room() < REPLY_BYTES_MAX;
+        self.end.rx.arm() || !listens || full
     }
 
     /// Takes the announcement back.
     pub fn disarm(&mut self) {
         self.end.rx.disarm();
+        if core::mem::take(&mut self.waits_for_room) {
+            self.end.tx.disarm();
+        }
     }
 
-    /// Whether the other end is gone and everything it sent was read.
+    /// Closes the connection, and wakes the other end to see it.
+    pub(crate) fn close(self) {
+        let Self { end, wake, .. } = self;
+        drop(end);
+        wake.wake();
+    }
+
+    /// Whether the other end is gone and everything that it sent was read.
+    #[must_use]
+    pub(crate) fn is_finished(&mut self) -> bool {
+        self.end.rx.is_finished()
+    }
+
+    /// Whether the other end is gone: nothing sent from now on is read.
     #[must_use]
     pub fn is_closed(&mut self) -> bool {
         self.end.rx.is_finished() || self.end.tx.is_closed()

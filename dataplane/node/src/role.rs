@@ -275,3 +275,13 @@ pub(crate) fn outbox(connections: usize) -> Outbox {
         ..OutboxLimits::default()
     })
 }
+
+/// The order in which work flows through the places.
+pub(crate) const fn rank(place: Place) -> u8 {
+    match place {
+        Place::Replica(..) => 0,
+        Place::Leaf(_) => 1,
+        Place::Root(_) => 2,
+        Place::Directory => 3,
+    }
+}

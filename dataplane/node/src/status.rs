@@ -83,6 +83,25 @@ pub enum PlaceState {
 }
 
 impl Status {
+    /// The state of a process from those of its hosts; `None` without any.
+    #[must_use]
+    pub(crate) fn merged(parts: Vec<Self>) -> Option<Self> {
+        let several = parts.len() > 1;
+        let mut parts = parts.into_iter();
+        let mut all = parts.next()?;
+        for part in parts {
+            all.places.extend(part.places);
+            all.port = all.port.or(part.port);
+            all.bad_messages += part.bad_messages;
+        }
+        if several {
+            // Whichever answered first.
+            all.places
+                .sort_by_key(|status| (crate::role::rank(status.place), status.place));
+        }
+        Some(all)
+    }
+
     /// The state as JSON: what a status answer carries. Numbers are in the units that their names end with.
     #[must_use]
     pub fn to_json(&self) -> Value {

@@ -13,7 +13,7 @@ use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
 use ionian_driver_api::CountingAllocator;
 use ionian_node::client::LocalLink;
 use ionian_node::{Server, ServerOptions};
-use ionian_runtime::{ForbidError, exit_now, forbid_system_calls};
+use ionian_runtime::{CorePlan, ForbidError, exit_now, forbid_system_calls};
 use ionian_types::{ClientId, Durability, LogId, NodeId, OrderingMode};
 
 #[global_allocator]
@@ -36,8 +36,8 @@ const CHILD: &str = "IONIAN_TEST_NO_SYSTEM_CALLS";
 const QUIET: i32 = 42;
 const REFUSED: i32 = 43;
 
-/// 2 shards with 2 replicas each on one reactor. `spin` keeps the reactor from ever giving its core away.
-fn start(class: Durability, dir: Option<&std::path::Path>, spin: bool) -> Server {
+/// 2 shards with 2 replicas each. `spin` keeps the reactor from ever giving its core away.
+fn start(class: Durability, dir: Option<&std::path::Path>, reactors: usize, spin: bool) -> Server {
     let node = NodeId::new(1);
     let mut options = ServerOptions::in_memory(ClusterSpec {
         nodes: [(node, NodeSpec::default())].into(),
@@ -52,9 +52,15 @@ fn start(class: Durability, dir: Option<&std::path::Path>, spin: bool) -> Server
     });
     options.memory_bytes_max = 256 << 20;
     options.data_dir = dir.map(ToOwned::to_owned);
+    if reactors > 1 {
+        options.plan = CorePlan::Packed;
+        options.reactors = Some(reactors);
+    }
     options.shared_core = !spin;
     options.spin_us = 3_600_000_000;
-    Server::start(options).expect("the cluster starts")
+    let server = Server::start(options).expect("the cluster starts");
+    assert_eq!(server.effective().cores.reactors.len(), reactors);
+    server
 }
 
 fn open(server: &Server, client: u128, spin: bool) -> Log<LocalLink> {
@@ -136,8 +142,13 @@ fn count() -> u64 {
 const STRETCHES: usize = 3;
 
 /// Allocations of the client, the subscriber and the cluster during the quietest stretch of rounds after the warm-up.
-fn allocations(class: Durability, dir: Option<&std::path::Path>, records: u64) -> u64 {
-    let server = start(class, dir, false);
+fn allocations(
+    class: Durability,
+    dir: Option<&std::path::Path>,
+    reactors: usize,
+    records: u64,
+) -> u64 {
+    let server = start(class, dir, reactors, false);
     let (at, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let follower = scope.spawn(|| follow(&server, &at, &stop));
@@ -176,14 +187,22 @@ fn allocations(class: Durability, dir: Option<&std::path::Path>, records: u64) -
 #[test]
 fn memory_class_allocates_nothing_once_warm() {
     let _alone = ALONE.lock();
-    assert_eq!(allocations(Durability::D0, None, 100_000), 0);
+    assert_eq!(allocations(Durability::D0, None, 1, 100_000), 0);
 }
 
 #[test]
 fn flushed_class_allocates_nothing_once_warm() {
     let _alone = ALONE.lock();
     let dir = tempfile::tempdir().expect("a folder");
-    assert_eq!(allocations(Durability::D1, Some(dir.path()), 20_000), 0);
+    assert_eq!(allocations(Durability::D1, Some(dir.path()), 1, 20_000), 0);
+}
+
+#[test]
+fn two_reactors_allocate_nothing_once_warm() {
+    let _alone = ALONE.lock();
+    assert_eq!(allocations(Durability::D0, None, 2, 50_000), 0);
+    let dir = tempfile::tempdir().expect("a folder");
+    assert_eq!(allocations(Durability::D1, Some(dir.path()), 2, 20_000), 0);
 }
 
 #[test]
@@ -211,7 +230,7 @@ fn spinning_makes_no_system_call() {
 
 /// Warms up, forbids system calls to every thread of the process, and goes on.
 fn run_without_system_calls() -> ! {
-    let server = start(Durability::D0, None, true);
+    let server = start(Durability::D0, None, 1, true);
     let mut log = open(&server, 1, true);
     for _ in 0..5 {
         round(&mut log, 50_000, RETAINED_WARM);

@@ -93,10 +93,10 @@ fn a_core_and_a_priority_are_asked_for_and_the_answer_is_told() {
     let topology = Topology::read().expect("the machine has cores");
     let core = topology.preferred_order()[0];
     let mut pinned = options(Durability::D0, None);
-    pinned.core = Some(core);
+    pinned.cores = vec![core];
     pinned.priority = Priority::Fifo { level: 1 };
     let server = Server::start(pinned).expect("it starts");
-    let start = server.reactor_start().expect("it runs");
+    let start = server.reactor_starts()[0];
     assert_eq!(start.pinned.expect("the core may be used"), Some(core));
     assert!(
         matches!(
@@ -109,9 +109,9 @@ fn a_core_and_a_priority_are_asked_for_and_the_answer_is_told() {
     common::append_all(&mut log, &[b"x".to_vec()]);
     drop(server);
     let mut nowhere = options(Durability::D0, None);
-    nowhere.core = Some(100_000);
+    nowhere.cores = vec![100_000];
     let server = Server::start(nowhere).expect("it starts all the same");
-    let start = server.reactor_start().expect("it runs");
+    let start = server.reactor_starts()[0];
     let error = start.pinned.expect_err("there is no such core").to_string();
     assert!(error.contains("cannot pin to core 100000"), "{error}");
     assert_eq!(start.priority, PriorityOutcome::Normal);

@@ -20,8 +20,9 @@ pub enum CorePlan {
 pub struct PlanOptions {
     /// Busy threads of this process besides the reactors, such as a client's; they need cores too.
     pub other_busy_threads: usize,
-    /// Most reactors of a packed plan; 0 for as many as there are cores.
-    pub reactors_max: usize,
+    /// Reactors of a packed plan, as far as there are roles for them, whatever the cores; none for as many as there are
+    /// cores to give.
+    pub reactors: Option<usize>,
 }
 
 /// One reactor of an assignment.
@@ -58,6 +59,16 @@ pub struct Assignment {
     pub oversubscribed: bool,
 }
 
+impl std::fmt::Display for CorePlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dedicated => "dedicated",
+            Self::Packed => "packed",
+            Self::Cooperative => "cooperative",
+        })
+    }
+}
+
 impl Assignment {
     /// The reactor that a role runs on.
     #[must_use]
@@ -83,14 +94,7 @@ pub fn assign(
         .max(1);
     let count = match plan {
         CorePlan::Dedicated => roles,
-        CorePlan::Packed => {
-            let limit = if options.reactors_max == 0 {
-                usize::MAX
-            } else {
-                options.reactors_max
-            };
-            roles.min(for_reactors).min(limit)
-        }
+        CorePlan::Packed => roles.min(options.reactors.unwrap_or(for_reactors).max(1)),
         CorePlan::Cooperative => roles.min(1),
     };
     let oversubscribed = count + options.other_busy_threads > parallelism;
@@ -193,14 +197,18 @@ mod tests {
         };
         let assignment = assign(CorePlan::Packed, 5, &machine(2), others);
         assert_eq!(shape(&assignment), [(Some(1), vec![0, 1, 2, 3, 4], false)]);
-        let few = PlanOptions {
-            reactors_max: 1,
-            ..Default::default()
+        let given = |reactors, cpus| {
+            let options = PlanOptions {
+                reactors: Some(reactors),
+                ..Default::default()
+            };
+            let assignment = assign(CorePlan::Packed, 5, &machine(cpus), options);
+            (assignment.reactors.len(), assignment.oversubscribed)
         };
-        assert_eq!(
-            assign(CorePlan::Packed, 5, &machine(2), few).reactors.len(),
-            1
-        );
+        assert_eq!(given(1, 2), (1, false));
+        assert_eq!(given(3, 2), (3, true), "more than there are cores");
+        assert_eq!(given(9, 8), (5, false), "no more than there are roles");
+        assert_eq!(given(0, 8), (1, false));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use ionian_wire::record::encoded_bytes;
 use super::audit::{NAME_BYTES, Payload};
 use super::clients::{Crew, Load, Manner, histogram, with_crew};
 use super::device::{Pattern, chain_p50_ns, loop_bytes_per_second};
-use super::embedded::{Cores, Embedded, Shape, processor};
+use super::embedded::{Cores, Embedded, PlanArgs, Shape, processor};
 use super::limits::{datagram_chain, pipeline};
 use super::report::{Figures, Limits, Report, Setting};
 use super::usage::Usage;
@@ -92,9 +92,11 @@ pub(crate) struct Args {
     /// Replicas of each shard of the cluster in this process
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=7))]
     replicas: u16,
-    /// Cores to use: the first for the cluster in this process, the others for clients
+    /// Cores to use: the first for the cluster in this process, or as many as the core plan takes, the others for clients
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     cores: Option<Vec<usize>>,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// Real-time scheduling for all threads that are measured: they starve everything else on their cores
     #[arg(long)]
     fifo: bool,
@@ -186,6 +188,7 @@ impl Measuring<'_> {
             clients: self.load.clients,
             cores: args.cores.clone(),
             fifo: args.fifo,
+            plan: args.plan,
         };
         let cores = shape.plan()?;
         let mut limits = Limits {

@@ -1,5 +1,5 @@
-//! A cluster in this process for `demo` and `bench`: every role on one reactor, clients on threads of their own, and what
-//! is really in force said beside every figure.
+//! A cluster in this process for `demo` and `bench`: its roles on one reactor unless a core plan is asked for, clients on
+//! threads of their own, and what is really in force said beside every figure.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,10 @@ use anyhow::{Context, bail};
 use ionian_client::{ClientConfig, Log};
 use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
 use ionian_node::client::LocalLink;
-use ionian_node::{Place, Server, ServerOptions};
-use ionian_runtime::{Priority, PriorityOutcome, Topology, pin_current_thread, set_priority};
+use ionian_node::{CoreUse, Place, Server, ServerOptions};
+use ionian_runtime::{
+    CorePlan, Priority, PriorityOutcome, Topology, pin_current_thread, set_priority,
+};
 use ionian_types::{Durability, LogId, NodeId, OrderingMode};
 
 use crate::connect::random_client;
@@ -35,8 +37,30 @@ pub(crate) struct Shape {
     pub(crate) clients: usize,
     /// Cores to use: the first for the reactor, the others for clients. Without it, what the machine has.
     pub(crate) cores: Option<Vec<usize>>,
-    /// Run the reactor and the clients under real-time scheduling.
+    /// Run the reactors and the clients under real-time scheduling.
     pub(crate) fifo: bool,
+    /// How roles share reactors.
+    pub(crate) plan: PlanArgs,
+}
+
+/// How the roles of a cluster in this process share threads.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct PlanArgs {
+    /// How roles share threads, and threads cores: one thread for all, a thread per core that clients leave, or a thread
+    /// and a core per role
+    #[arg(long, value_name = "PLAN", value_enum)]
+    pub(crate) core_plan: Option<PlanName>,
+    /// Threads of a packed plan, whatever the cores; without it, as many as clients leave cores
+    #[arg(long, value_name = "N", requires = "core_plan", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) reactors: Option<u16>,
+}
+
+/// A core plan by its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum PlanName {
+    Cooperative,
+    Packed,
+    Dedicated,
 }
 
 impl Shape {
@@ -46,20 +70,66 @@ impl Shape {
         let mut allowed = topology.preferred_order();
         allowed.truncate(topology.parallelism());
         let chosen = self.cores.as_deref();
-        Ok(Cores::plan(&allowed, chosen, self.clients, self.fifo))
+        let one = Cores::plan(&allowed, chosen, self.clients, self.fifo);
+        let plan = match self.plan.core_plan {
+            None | Some(PlanName::Cooperative) => return Ok(one),
+            Some(PlanName::Packed) => CorePlan::Packed,
+            Some(PlanName::Dedicated) => CorePlan::Dedicated,
+        };
+        let mut options = self.options();
+        options.plan = plan;
+        options.cores = self.cores.clone().unwrap_or_default();
+        options.reactors = self.plan.reactors.map(usize::from);
+        options.other_busy_threads = self.clients;
+        let used = options.core_use()?;
+        let reactors: Vec<usize> = used.cores().collect();
+        let mut rest = chosen.unwrap_or(&allowed).to_vec();
+        rest.retain(|core| !reactors.contains(core));
+        Ok(Cores {
+            reactor: reactors.first().copied(),
+            clients: if used.oversubscribed {
+                Vec::new()
+            } else {
+                rest
+            },
+            shared: used.oversubscribed,
+            fifo: self.fifo,
+            plan: Some((options, used)),
+        })
+    }
+
+    /// The cluster, cores apart.
+    fn options(&self) -> ServerOptions {
+        let node = NodeId::new(1);
+        let mut options = ServerOptions::in_memory(ClusterSpec {
+            nodes: [(node, NodeSpec::default())].into(),
+            logs: vec![LogSpec {
+                name: String::from("default"),
+                mode: OrderingMode::Scalog,
+                class: self.class,
+                root: node,
+                leaf: node,
+                shards: vec![vec![node; self.replicas]; self.shards],
+            }],
+        });
+        options.memory_bytes_max = self.memory_bytes_max;
+        options.data_dir.clone_from(&self.data_dir);
+        options
     }
 }
 
 /// Where the threads run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cores {
-    /// The reactor's core; none leaves it to the scheduler.
+    /// The first reactor's core; none leaves it to the scheduler.
     reactor: Option<usize>,
     /// Clients' cores, by turns; empty leaves them to the scheduler.
     clients: Vec<usize>,
     /// Fewer cores than busy threads: everybody yields instead of spinning.
     shared: bool,
     fifo: bool,
+    /// The plan of several reactors that was asked for: what the cluster is started with, and what comes of it.
+    plan: Option<(ServerOptions, CoreUse)>,
 }
 
 impl Cores {
@@ -76,6 +146,7 @@ impl Cores {
             clients: rest,
             shared,
             fifo,
+            plan: None,
         }
     }
 
@@ -91,6 +162,7 @@ impl Cores {
             clients: cores.to_vec(),
             shared: true,
             fifo,
+            plan: None,
         }
     }
 
@@ -123,9 +195,16 @@ impl Cores {
 
 impl std::fmt::Display for Cores {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let clients: Vec<String> = self.clients.iter().map(ToString::to_string).collect();
+        if let Some((_, used)) = &self.plan {
+            write!(f, "{used}")?;
+            if !clients.is_empty() {
+                write!(f, ", clients on {}", clients.join(", "))?;
+            }
+            return f.write_str(if self.fifo { ", SCHED_FIFO" } else { "" });
+        }
         match self.reactor {
             Some(core) => {
-                let clients: Vec<String> = self.clients.iter().map(ToString::to_string).collect();
                 write!(
                     f,
                     "packed: all roles on core {core}, clients on {}",
@@ -151,22 +230,14 @@ impl Embedded {
     /// Starts the cluster. It is ready when its first append is acknowledged.
     pub(crate) fn start(shape: &Shape) -> anyhow::Result<Self> {
         let cores = shape.plan()?;
-        let node = NodeId::new(1);
-        let mut options = ServerOptions::in_memory(ClusterSpec {
-            nodes: [(node, NodeSpec::default())].into(),
-            logs: vec![LogSpec {
-                name: String::from("default"),
-                mode: OrderingMode::Scalog,
-                class: shape.class,
-                root: node,
-                leaf: node,
-                shards: vec![vec![node; shape.replicas]; shape.shards],
-            }],
-        });
-        options.memory_bytes_max = shape.memory_bytes_max;
-        options.data_dir.clone_from(&shape.data_dir);
-        options.core = cores.reactor;
-        options.shared_core = cores.shared;
+        let mut options = match &cores.plan {
+            Some((options, _)) => options.clone(),
+            None => ServerOptions {
+                cores: cores.reactor.into_iter().collect(),
+                shared_core: cores.shared,
+                ..shape.options()
+            },
+        };
         if shape.fifo {
             options.priority = Priority::Fifo { level: FIFO_LEVEL };
         }
@@ -217,6 +288,46 @@ pub(crate) fn processor() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_that_is_asked_for_is_said_and_leaves_cores_to_clients() {
+        let shape = |plan: PlanName, cores: Vec<usize>, reactors| Shape {
+            shards: 2,
+            replicas: 2,
+            class: Durability::D0,
+            memory_bytes_max: 1 << 30,
+            data_dir: None,
+            clients: 1,
+            cores: Some(cores),
+            fifo: false,
+            plan: PlanArgs {
+                core_plan: Some(plan),
+                reactors,
+            },
+        };
+        let two = shape(PlanName::Packed, vec![1, 0], Some(2));
+        let two = two.plan().unwrap();
+        assert!(two.shared && two.clients.is_empty() && two.reactor.is_none());
+        let text = two.to_string();
+        assert!(
+            text.starts_with("packed: 2 reactors on any core, OVERSUBSCRIBED"),
+            "{text}"
+        );
+        let one = shape(PlanName::Packed, vec![1, 0], Some(1));
+        let one = one.plan().unwrap();
+        // A quota of less than two processors takes the pinning away.
+        if !one.shared {
+            assert_eq!(one.to_string(), "packed: 1 reactor on core 1, clients on 0");
+        }
+        let few = shape(PlanName::Dedicated, vec![1, 0], None);
+        let text = few.plan().unwrap().to_string();
+        assert!(
+            text.starts_with("packed (dedicated needs more cores than there are): "),
+            "{text}"
+        );
+        let all = shape(PlanName::Cooperative, vec![1, 0], None);
+        assert!(all.plan().unwrap().plan.is_none());
+    }
 
     #[test]
     fn cores_are_given_while_there_are_enough() {

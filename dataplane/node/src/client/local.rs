@@ -229,7 +229,7 @@ impl Link for LocalLink {
             .chain(self.directory.as_mut());
         let mut armed = true;
         for link in links {
-            armed &= link.arm();
+            armed &= link.arm(true);
         }
         let wait = until.since(self.shared.now()).0;
         if armed && wait > 0 && self.sleeper.sleeping.load(Ordering::SeqCst) {

@@ -515,6 +515,7 @@ fn cores(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<CoreConfig> {
     let priority = table.text("priority", sink);
     let spin = table.number("spin_us", sink).map(|spin| spin.value);
     let plan = match plan?.value.as_str() {
+        "dedicated" => PlanChoice::Dedicated,
         "packed" => PlanChoice::Packed,
         "cooperative" => PlanChoice::Cooperative,
         _ => PlanChoice::Auto,

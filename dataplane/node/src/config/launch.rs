@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use ionian_control_core::{Directory, DirectoryConfig};
-use ionian_runtime::Priority;
+use ionian_runtime::{CorePlan, Priority};
 use ionian_types::{ClusterId, LogId, NodeId, Slot, Time};
 
 use super::{BindError, ClusterConfig, NetworkConfig, NodeConfig, PlanChoice, Secret};
@@ -131,16 +131,15 @@ impl ClusterConfig {
             .iter()
             .filter_map(|log| Some((log.name.clone(), log.retention_bytes_max?)));
         options.retention_bytes_max = retained.collect();
-        options.core = node
-            .cores
-            .as_ref()
-            .and_then(|cores| cores.first())
-            .map(|core| *core as usize);
-        options.shared_core = match self.cores.plan {
-            PlanChoice::Auto => node.cores.is_none(),
-            PlanChoice::Packed => false,
-            PlanChoice::Cooperative => true,
+        let cores = node.cores.iter().flatten();
+        options.cores = cores.map(|core| *core as usize).collect();
+        options.plan = match self.cores.plan {
+            PlanChoice::Auto if node.cores.is_some() => CorePlan::Packed,
+            PlanChoice::Auto | PlanChoice::Cooperative => CorePlan::Cooperative,
+            PlanChoice::Dedicated => CorePlan::Dedicated,
+            PlanChoice::Packed => CorePlan::Packed,
         };
+        options.shared_core = options.plan == CorePlan::Cooperative;
         options.spin_us = self
             .cores
             .spin_us

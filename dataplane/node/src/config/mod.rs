@@ -139,9 +139,11 @@ pub struct CoreConfig {
 pub enum PlanChoice {
     /// Packed on a node that names its cores, else cooperative.
     Auto,
-    /// A core that nobody else needs: the thread spins.
+    /// A thread and a core per role.
+    Dedicated,
+    /// A thread per core that the node has; roles share them.
     Packed,
-    /// A core that others need: the thread yields at once.
+    /// One thread for all roles, whose core others need: it yields at once.
     Cooperative,
 }
 

@@ -70,7 +70,7 @@ use Missing::{Meaning, Required, Value};
 pub(crate) const ROLES: &[&str] = &["controller", "root", "leaf", "replica"];
 pub(crate) const DURABILITIES: &[&str] = &["D0", "D1", "D2"];
 pub(crate) const MODES: &[&str] = &["scalog"];
-pub(crate) const PLANS: &[&str] = &["auto", "packed", "cooperative"];
+pub(crate) const PLANS: &[&str] = &["auto", "dedicated", "packed", "cooperative"];
 pub(crate) const PRIORITIES: &[&str] = &["normal", "fifo"];
 
 const ANY: u64 = u64::MAX;
@@ -151,7 +151,7 @@ pub(crate) const NODES: Section = Section {
             name: "cores",
             kind: Kind::Cores,
             missing: Meaning("every core that the process may use"),
-            doc: "Its thread is pinned to the first of them.",
+            doc: "Its threads are pinned to them, in this order, by the plan in `[cores]`; a cooperative one uses the first.",
         },
     ],
 };
@@ -284,7 +284,7 @@ pub(crate) const CORES: Section = Section {
             name: "plan",
             kind: Kind::Choice(PLANS),
             missing: Value("\"auto\""),
-            doc: "How the process uses its core; all its roles are on one thread, and a role that needs a core of its own gets a process of its own. packed: the core is nobody else's, so the thread spins. cooperative: others need it, so the thread yields at once. auto: packed on a node with `cores`, else cooperative.",
+            doc: "How roles share threads, and threads cores. dedicated: a thread and a core for each replica, and one for the leaf and root of each log; with fewer cores than that it becomes packed, and the process says so. packed: a thread per core of the node's `cores`, else per core that the process may use; roles share them, and the replicas of a shard stay together while there are enough shards. cooperative: one thread for everything, which yields at once, since others need its core. auto: packed on a node with `cores`, else cooperative.",
         },
         Key {
             name: "priority",

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ionian_runtime::CorePlan;
 use ionian_types::{Durability, NodeId, OrderingMode};
 
 use super::*;
@@ -377,16 +378,46 @@ fn what_a_file_says_reaches_the_process() {
         ionian_runtime::Priority::Fifo { level: 50 }
     );
     assert_eq!(
-        (options.core, options.spin_us, options.shared_core),
-        (Some(3), 7, true)
+        (&options.cores[..], options.spin_us, options.shared_core),
+        (&[3, 4][..], 7, true)
     );
     let plain = parse(GOOD).unwrap();
     let options = plain
         .server_options("n2", Secret::new([1; 32]), false)
         .unwrap();
-    assert_eq!((options.spin_us, options.core), (50, None), "the profile's");
+    assert_eq!(
+        (options.spin_us, options.cores.len()),
+        (50, 0),
+        "the profile's"
+    );
     let port = options.listen.unwrap();
     assert_eq!((port.sessions_max, port.profile.as_str()), (256, "udp"));
+}
+
+#[test]
+fn a_plan_of_cores_is_what_the_file_says() {
+    let options = |plan: &str, cores: &str| {
+        let text = GOOD.replacen("id = 1\n", &format!("id = 1\n{cores}\n"), 1);
+        let config = parse(&format!("{text}[cores]\nplan = \"{plan}\"\n")).unwrap();
+        let options = config.server_options("n1", Secret::new([1; 32]), false);
+        let options = options.unwrap();
+        (options.plan, options.cores, options.shared_core)
+    };
+    let given = "cores = [2, 1]";
+    assert_eq!(
+        options("auto", given),
+        (CorePlan::Packed, vec![2, 1], false)
+    );
+    assert_eq!(options("auto", ""), (CorePlan::Cooperative, vec![], true));
+    assert_eq!(
+        options("cooperative", given),
+        (CorePlan::Cooperative, vec![2, 1], true)
+    );
+    assert_eq!(options("packed", ""), (CorePlan::Packed, vec![], false));
+    assert_eq!(
+        options("dedicated", given),
+        (CorePlan::Dedicated, vec![2, 1], false)
+    );
 }
 
 #[test]

@@ -5,12 +5,15 @@ mod tests;
 
 use ionian_core::outbox::REPLY_BYTES_MAX;
 use ionian_core::session::Take;
-use ionian_types::{ConnId, Time};
-use ionian_wire::frame::Message;
+use ionian_types::Time;
+use ionian_wire::frame::{Body, MESSAGE_BYTES_MAX, Message, StatusRequest};
 
-use super::{Host, Link};
+use super::conns::Link;
+use super::relay::{Relay, Route};
+use super::status::Asker;
+use super::{Host, Own};
 use crate::dial::{Dial, connect_message, place_of};
-use crate::role::Machine;
+use crate::role::{Machine, Place};
 use crate::udp::UdpPort;
 
 /// Bytes of messages taken from datagrams in one pass, but for the last message.
@@ -36,7 +39,7 @@ impl Host {
         self.udp = Some(port);
     }
 
-    /// Keeps a connection open from a place of this host to one elsewhere.
+    /// Keeps a connection open from a place of this process to one elsewhere.
     pub(crate) fn keep_dialled(&mut self, dial: Dial) {
         self.dials.push(dial);
     }
@@ -55,13 +58,10 @@ impl Host {
         self.inbox.bytes.clear();
         self.inbox.entries.clear();
         self.inbox.fresh.clear();
+        work += self.poll_relays();
         while let Some(session) = self.udp.as_mut().and_then(UdpPort::take_ended) {
             work += 1;
-            if let Some(id) = self
-                .udp_conns
-                .get_mut(session as usize)
-                .and_then(Option::take)
-            {
+            if let Some(id) = self.forget_session(session) {
                 self.detach(now, id);
             }
         }
@@ -78,33 +78,45 @@ impl Host {
         let Self {
             udp,
             inbox,
-            udp_conns,
+            routes,
             conns,
             tenants,
             ..
         } = self;
         let Some(udp) = udp else { return 0 };
         udp.receive(now, &mut |session, room, message| {
+            // A question for the state is answered by the host.
+            let is_question = message.first() == Some(&StatusRequest::KIND);
+            let route = routes.get_mut(session as usize).and_then(Option::as_mut);
+            if let Some(Route::Relay(relay)) = route
+                && !is_question
+                && message.len() <= MESSAGE_BYTES_MAX
+            {
+                let forwarded = relay.forward(message);
+                return if forwarded { Take::Taken } else { Take::Later };
+            }
+            let route = routes.get(session as usize).and_then(Option::as_ref);
             let full = inbox.bytes.len() + message.len() > INBOX_BYTES_MAX + REPLY_BYTES_MAX
                 || inbox.entries.len() == INBOX_MESSAGES_MAX;
             if room < REPLY_BYTES_MAX || full {
                 return Take::Later;
             }
             // What others say to a machine that has not started waits in its session.
-            let conn = udp_conns.get(session as usize).copied().flatten();
-            let early = conn.is_some_and(|id| {
-                let tenant = conns[id.index()].as_ref().map(|conn| &tenants[conn.tenant]);
-                tenant.is_some_and(|tenant| {
-                    matches!(tenant.machine, Machine::Waiting(_)) && tenant.controller != Some(id)
-                })
-            });
-            // A question for the state is answered by the host.
-            let early = early && !is_status_request(message);
+            let early = match route {
+                Some(Route::Conn(id)) => {
+                    let tenant = conns[id.index()].as_ref().map(|conn| &tenants[conn.tenant]);
+                    tenant.is_some_and(|tenant| {
+                        let waits = matches!(tenant.machine, Machine::Waiting(_));
+                        waits && tenant.controller != Some(*id)
+                    })
+                }
+                Some(Route::Relay(_)) | None => false,
+            };
             // The first message of a session says who is to have the others, and may find that one not started.
-            if early || conn.is_none() && inbox.fresh.contains(&session) {
+            if early && !is_question || route.is_none() && inbox.fresh.contains(&session) {
                 return Take::Later;
             }
-            if conn.is_none() {
+            if route.is_none() {
                 inbox.fresh.push(session);
             }
             inbox.bytes.extend_from_slice(message);
@@ -115,17 +127,27 @@ impl Host {
 
     fn take_message(&mut self, now: Time, session: u32, bytes: &[u8]) {
         let Ok((message, _)) = Message::new_checked(bytes) else {
-            self.end_session(now, session);
+            self.break_session(now, session);
             return;
         };
-        let Some(id) = self.udp_conns.get(session as usize).copied().flatten() else {
-            self.accept(now, session, &message);
-            return;
+        let route = self.routes.get(session as usize).and_then(Option::as_ref);
+        let (id, asker) = match route {
+            None => {
+                self.accept(now, session, &message);
+                return;
+            }
+            Some(Route::Relay(_)) => (None, Asker::Session(session)),
+            Some(Route::Conn(id)) => (Some(*id), Asker::Conn(*id)),
         };
         if let Message::StatusRequest(request, _) = &message {
-            self.status_wanted.push((id, request.request));
+            self.status_wanted.push((asker, request.request));
             return;
         }
+        let Some(id) = id else {
+            // A relay hands on everything else at once, if it is of a legal length.
+            self.break_session(now, session);
+            return;
+        };
         self.set_room(id);
         let Some(tenant) = self.conns[id.index()].as_ref().map(|conn| conn.tenant) else {
             return;
@@ -142,38 +164,46 @@ impl Host {
             _ => None,
         };
         let inbound = self.udp.as_ref().is_some_and(|udp| udp.is_new(session));
-        match wanted
-            .and_then(|place| self.tenant_at(place))
+        let route = wanted
             .filter(|_| inbound)
-        {
+            .and_then(|place| self.route(session, place, false));
+        match route {
+            Some(route) => self.bind(session, route),
+            None => self.break_session(now, session),
+        }
+    }
+
+    /// The way from a session to a place of this process, here or on another host.
+    fn route(&mut self, session: u32, place: Place, to_controller: bool) -> Option<Route> {
+        match self.tenant_at(place) {
             Some(tenant) => {
-                let id = self.open(tenant, Link::Udp(session), None, false);
-                self.bind(session, id);
+                let id = self.open(tenant, Link::Udp(session), None, to_controller)?;
+                Some(Route::Conn(id))
             }
-            None => self.end_session(now, session),
+            None => {
+                let Own { at, shared, .. } = &self.own;
+                let link = shared.relay(*at, place, to_controller)?;
+                Some(Route::Relay(Box::new(Relay::new(link))))
+            }
         }
     }
 
     /// Ends a session after a message that cannot be taken: what follows it would come as if nothing were missing.
     #[cold]
-    fn end_session(&mut self, now: Time, session: u32) {
+    fn break_session(&mut self, now: Time, session: u32) {
         self.bad_messages += 1;
-        match self.udp_conns.get(session as usize).copied().flatten() {
-            Some(id) => self.detach(now, id),
-            None => {
-                if let Some(udp) = &mut self.udp {
-                    udp.close(now, session);
-                }
-            }
+        match self.routes.get(session as usize) {
+            Some(Some(Route::Conn(id))) => self.detach(now, *id),
+            _ => self.end_session(now, session),
         }
     }
 
-    pub(super) fn bind(&mut self, session: u32, id: Option<ConnId>) {
+    fn bind(&mut self, session: u32, route: Route) {
         let index = session as usize;
-        if self.udp_conns.len() <= index {
-            self.udp_conns.resize(index + 1, None);
+        if self.routes.len() <= index {
+            self.routes.resize_with(index + 1, || None);
         }
-        self.udp_conns[index] = id;
+        self.routes[index] = Some(route);
     }
 
     fn dial(&mut self, now: Time, at: usize) {
@@ -181,9 +211,6 @@ impl Host {
         dial.tried(now);
         let (from, to, to_controller, address) =
             (dial.from, dial.to, dial.to_controller, dial.address);
-        let Some(tenant) = self.tenant_at(from) else {
-            return;
-        };
         let Some(udp) = &mut self.udp else { return };
         let Some(session) = udp.dial(now, address) else {
             return;
@@ -191,16 +218,13 @@ impl Host {
         let mut first = [0u8; 64];
         let len = connect_message(to, &mut first);
         let _ = udp.send(session, &first[..len], &[]);
-        let id = self.open(tenant, Link::Udp(session), None, to_controller);
-        self.bind(session, id);
-        self.dials[at].conn = id;
+        match self.route(session, from, to_controller) {
+            Some(route) => {
+                self.bind(session, route);
+                self.dials[at].session = Some(session);
+            }
+            // Its host takes nothing now: the next try is due soon.
+            None => self.end_session(now, session),
+        }
     }
-}
-
-/// Whether a message asks for the state of the process. Only looked at while a machine has not started.
-fn is_status_request(bytes: &[u8]) -> bool {
-    matches!(
-        Message::new_checked(bytes),
-        Ok((Message::StatusRequest(..), _))
-    )
 }

@@ -1,4 +1,4 @@
-//! Building a host from its options: the controller, the places with their stores, and the connections between them.
+//! Building a host from its plan: the controller, the places with their stores, and the connections between them.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,24 +6,21 @@ use std::sync::Arc;
 
 use ionian_control_core::{Directory, DirectoryConfig};
 use ionian_driver_api::NoWake;
-use ionian_runtime::MailboxReceiver;
 use ionian_shm::duplex;
 use ionian_store::{Store, StoreConfig};
-use ionian_types::{Durability, Inc, LogId, Nanos, NodeId, ShardId, Slot, Time};
+use ionian_types::{Durability, Inc, LogId, Nanos, ShardId, Slot, Time};
 use ionian_uring::DataDir;
 use ionian_wire::directory::ClusterMap;
 
-use super::{Effective, RING_BYTES, ServerOptions, StartError, link_ids};
+use super::layout::HostPlan;
+use super::{Effective, ServerOptions, StartError};
 use crate::device::{self, StoreIo};
-use crate::dial::Dial;
-use crate::host::{Control, Host};
+use crate::host::{Host, Own};
 use crate::link::ShmLink;
 use crate::role::{DirectoryRole, Machine, Place, Tuning, Waiting};
 use crate::start::DIRECTORY_FILE;
 use crate::udp::{PortOptions, UdpPort};
 
-/// Bytes of a ring that carries no records.
-const SMALL_RING_BYTES: usize = 4 << 20;
 /// Largest state of the controller that is read back, in bytes.
 const DIRECTORY_BYTES_MAX: u64 = 256 << 20;
 
@@ -38,38 +35,28 @@ pub fn place_directory(data_dir: &Path, place: Place) -> PathBuf {
     })
 }
 
-/// A place, and who its node is.
-#[derive(Clone, Copy)]
-struct Seat {
-    place: Place,
-    node: NodeId,
-}
-
+/// Makes a host on its reactor's thread. `listen` is where the socket of the process is, if another host has it.
 pub(super) fn host(
     options: &ServerOptions,
-    controls: MailboxReceiver<Control>,
+    plan: HostPlan,
+    own: Own,
+    listen: Option<SocketAddr>,
 ) -> Result<(Host, Effective), StartError> {
-    let mut host = Host::new(controls);
+    let mut host = Host::new(own);
     let mut effective = Effective {
         transport: String::from("shared memory"),
+        listen,
         ..Effective::default()
     };
-    if let (Some(listen), Some(secret)) = (&options.listen, &options.secret) {
+    if let (true, Some(listen), Some(secret)) = (plan.socket, &options.listen, &options.secret) {
         let dead_after = Nanos::from_ms(options.tuning.dead_after_ms);
         let port = UdpPort::open(listen, secret.clone(), dead_after)?;
         effective.listen = Some(port.local_addr());
         effective.transport = transport(listen, &port);
         host.listen(port);
     }
-    // The ids of logs and shards follow from the specification alone: the same in every process.
-    let plan = Directory::new(
-        options.cluster,
-        &options.spec,
-        DirectoryConfig::default(),
-        Time::ZERO,
-    )?;
-    let map = plan.map();
-    if options.controller == options.node {
+    let map = directory_of(options)?.map();
+    if plan.places.contains(&Place::Directory) {
         host.add(Place::Directory, directory(options)?, None);
         effective.places.push(Place::Directory);
     }
@@ -78,11 +65,20 @@ pub(super) fn host(
         map: &map,
         host,
         effective,
-        next_link: 1,
     };
-    builder.places()?;
-    builder.connections()?;
+    builder.places(&plan.places)?;
+    builder.connections(plan);
     Ok((builder.host, builder.effective))
+}
+
+/// The directory as the specification alone makes it: the ids of logs and shards are the same in every process.
+pub(super) fn directory_of(options: &ServerOptions) -> Result<Directory, StartError> {
+    Ok(Directory::new(
+        options.cluster,
+        &options.spec,
+        DirectoryConfig::default(),
+        Time::ZERO,
+    )?)
 }
 
 /// What carries messages between processes, in words.
@@ -152,12 +148,11 @@ struct Builder<'a> {
     map: &'a ClusterMap,
     host: Host,
     effective: Effective,
-    next_link: u64,
 }
 
 impl Builder<'_> {
-    /// Adds every place of this node.
-    fn places(&mut self) -> Result<(), StartError> {
+    /// Adds the places of this host.
+    fn places(&mut self, wanted: &[Place]) -> Result<(), StartError> {
         let node = self.options.node;
         let here = self
             .options
@@ -170,26 +165,26 @@ impl Builder<'_> {
             .count()
             .max(1) as u64;
         for (spec, log) in self.options.spec.logs.iter().zip(&self.map.logs) {
-            if spec.root == node {
-                let place = Place::Root(log.log);
+            let place = Place::Root(log.log);
+            if wanted.contains(&place) {
                 let config = self.store_config(log.log, ShardId::MAX, 0, spec.class);
                 self.place(&spec.name, place, spec.class, 0, Some(config))?;
             }
-            if spec.leaf == node {
-                self.place(&spec.name, Place::Leaf(log.log), spec.class, 0, None)?;
+            let place = Place::Leaf(log.log);
+            if wanted.contains(&place) {
+                self.place(&spec.name, place, spec.class, 0, None)?;
             }
             for (members, shard) in spec.shards.iter().zip(&log.shards) {
-                for (slot, _) in members
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, member)| **member == node)
-                {
+                for slot in 0..members.len() {
+                    let place = Place::Replica(log.log, shard.shard, Slot::new(slot as u8));
+                    if !wanted.contains(&place) {
+                        continue;
+                    }
                     let count = members.len() as u8;
                     let mut config = self.store_config(log.log, shard.shard, count, spec.class);
                     config.memory_bytes_max = self.options.memory_bytes_max / here;
                     config.disk_bytes_max = self.options.disk_bytes_max / here;
                     self.check_shares(&config, here)?;
-                    let place = Place::Replica(log.log, shard.shard, Slot::new(slot as u8));
                     self.place(&spec.name, place, spec.class, count, Some(config))?;
                 }
             }
@@ -310,68 +305,23 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Connects every place of this node to those it talks to.
-    fn connections(&mut self) -> Result<(), StartError> {
-        let options = self.options;
-        let controller = Seat {
-            place: Place::Directory,
-            node: options.controller,
-        };
-        for (spec, log) in options.spec.logs.iter().zip(&self.map.logs) {
-            let root = Seat {
-                place: Place::Root(log.log),
-                node: spec.root,
-            };
-            let leaf = Seat {
-                place: Place::Leaf(log.log),
-                node: spec.leaf,
-            };
-            self.connect(root, controller, SMALL_RING_BYTES)?;
-            self.connect(leaf, controller, SMALL_RING_BYTES)?;
-            self.connect(leaf, root, SMALL_RING_BYTES)?;
-            for (members, shard) in spec.shards.iter().zip(&log.shards) {
-                let seat = |slot: usize| Seat {
-                    place: Place::Replica(log.log, shard.shard, Slot::new(slot as u8)),
-                    node: members[slot],
-                };
-                for slot in 0..members.len() {
-                    self.connect(seat(slot), controller, SMALL_RING_BYTES)?;
-                    self.connect(seat(slot), leaf, SMALL_RING_BYTES)?;
-                    self.connect(seat(slot), root, SMALL_RING_BYTES)?;
-                    for peer in 0..slot {
-                        self.connect(seat(slot), seat(peer), RING_BYTES)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Connects two places, if the first is here: by rings when both are, else by a session that is kept dialled.
-    fn connect(&mut self, from: Seat, to: Seat, bytes: usize) -> Result<(), StartError> {
-        let here = self.options.node;
-        if from.node != here {
-            return Ok(());
-        }
-        let to_controller = matches!(to.place, Place::Directory);
-        if to.node == here {
-            let ids = link_ids(self.next_link);
-            self.next_link += 1;
-            let (a, b) = duplex(bytes);
-            let wake = Arc::new(NoWake);
-            let far = ShmLink::new(b, ids.reversed(), wake.clone());
-            let near = ShmLink::new(a, ids, wake);
+    /// Connects the places of this host to each other, to those of other hosts, and to other processes.
+    fn connections(&mut self, plan: HostPlan) {
+        let wake = Arc::new(NoWake);
+        for pair in plan.pairs {
+            let (a, b) = duplex(pair.bytes);
+            let far = ShmLink::new(b, pair.ids.reversed(), wake.clone());
+            let near = ShmLink::new(a, pair.ids, wake.clone());
+            let to_controller = matches!(pair.to, Place::Directory);
             self.host
-                .attach_pair((from.place, near), (to.place, far), to_controller);
-            return Ok(());
+                .attach_pair((pair.from, near), (pair.to, far), to_controller);
         }
-        let address: SocketAddr = *self
-            .options
-            .addresses
-            .get(&to.node)
-            .ok_or(StartError::NoAddress { node: to.node })?;
-        self.host
-            .keep_dialled(Dial::new(from.place, to.place, address));
-        Ok(())
+        for end in plan.ends {
+            self.host
+                .attach_end(end.place, *end.link, end.to_controller);
+        }
+        for dial in plan.dials {
+            self.host.keep_dialled(dial);
+        }
     }
 }

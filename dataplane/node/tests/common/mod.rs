@@ -57,6 +57,8 @@ pub(crate) struct Bed {
     pub(crate) addresses: BTreeMap<NodeId, SocketAddr>,
     pub(crate) controller: NodeId,
     pub(crate) servers: BTreeMap<NodeId, Server>,
+    /// Changes what every node's process is started with.
+    pub(crate) adjust: fn(&mut ServerOptions),
     clients: u128,
 }
 
@@ -97,6 +99,7 @@ impl Bed {
             addresses,
             controller: node(1),
             servers: BTreeMap::new(),
+            adjust: |_| {},
             clients: u128::from(std::process::id()) << 64,
         }
     }
@@ -124,6 +127,7 @@ impl Bed {
         options.data_dir = Some(self.data_dir(id.get()));
         options.shared_core = true;
         options.tuning.dead_after_ms = DEAD_AFTER_MS;
+        (self.adjust)(&mut options);
         options
     }
 

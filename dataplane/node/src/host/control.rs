@@ -1,0 +1,103 @@
+//! What a host is asked from outside its reactor, by its process and by the other hosts, and who it is among them.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use ionian_runtime::MailboxReceiver;
+use ionian_types::{ConnId, Time};
+
+use super::Host;
+use super::conns::Link;
+use crate::link::ShmLink;
+use crate::role::{Machine, Place};
+use crate::server::Shared;
+use crate::status::Status;
+
+/// What is asked of a host from outside its reactor.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// A connection to a place opened.
+    Attach {
+        /// The place.
+        place: Place,
+        /// Its end.
+        link: Box<ShmLink>,
+        /// It is the place's own to the controller.
+        to_controller: bool,
+    },
+    /// Somebody wants to know the state of every place of the host.
+    Status {
+        /// Where to.
+        answer: SyncSender<Status>,
+    },
+    /// Another host wants to know it.
+    StatusPart {
+        /// Which host.
+        to: usize,
+        /// The number of its question.
+        number: u64,
+    },
+    /// Another host's answer.
+    StatusOf {
+        /// The number of the question.
+        number: u64,
+        /// Its part.
+        part: Box<Status>,
+    },
+    /// The process is about to end: take no more appends.
+    Drain,
+}
+
+/// Who a host is among the hosts of its process.
+#[derive(Debug)]
+pub(crate) struct Own {
+    /// Its number.
+    pub(crate) at: usize,
+    /// What it is asked.
+    pub(crate) inbox: MailboxReceiver<Control>,
+    /// Who the others are.
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Host {
+    /// What need not be looked at in every pass: the mailbox, and links whose other end is gone.
+    pub(super) fn poll_rarely(&mut self, now: Time) -> usize {
+        let mut work = 0;
+        while let Some(control) = self.own.inbox.receive() {
+            work += 1;
+            match control {
+                Control::Attach {
+                    place,
+                    link,
+                    to_controller,
+                } => drop(self.attach(now, place, *link, to_controller)),
+                // Whoever asked may have given up.
+                Control::Status { answer } => drop(answer.try_send(self.status(now))),
+                Control::StatusPart { to, number } => {
+                    let part = Box::new(self.status(now));
+                    // A host that takes nothing now gives up and asks again.
+                    self.own.shared.send(to, Control::StatusOf { number, part });
+                }
+                Control::StatusOf { number, part } => self.gather(now, number, *part),
+                Control::Drain => {
+                    for tenant in &mut self.tenants {
+                        if let Machine::Replica(machine) = &mut tenant.machine {
+                            machine.drain();
+                        }
+                    }
+                }
+            }
+        }
+        for at in 0..self.conns.len() {
+            let closed = match self.conns[at].as_mut().map(|conn| &mut conn.link) {
+                Some(Link::Shm(link)) => link.is_closed(),
+                Some(Link::Udp(_)) | None => false,
+            };
+            if closed {
+                self.detach(now, ConnId::new(at as u32));
+                work += 1;
+            }
+        }
+        work + self.end_relays(now)
+    }
+}

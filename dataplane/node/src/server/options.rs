@@ -1,0 +1,173 @@
+//! What a process is to be, and why it cannot be that.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ionian_control_core::ClusterSpec;
+use ionian_runtime::{CorePlan, Priority};
+use ionian_store::StoreFailure;
+use ionian_types::{ClusterId, NodeId};
+
+use super::{CoreUse, build, layout};
+use crate::config::Secret;
+use crate::role::Tuning;
+use crate::udp::{PortError, PortOptions};
+
+/// What a process of the cluster is.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its nodes and logs.
+    pub spec: ClusterSpec,
+    /// This node.
+    pub node: NodeId,
+    /// The node of the built-in controller.
+    pub controller: NodeId,
+    /// Where the other nodes are.
+    pub addresses: BTreeMap<NodeId, SocketAddr>,
+    /// The socket, if the process talks to others.
+    pub listen: Option<PortOptions>,
+    /// The cluster's secret; needed with a socket.
+    pub secret: Option<Secret>,
+    /// Where state is kept; none keeps all of it in memory.
+    pub data_dir: Option<PathBuf>,
+    /// Memory for records, of all replicas of the process together, in bytes.
+    pub memory_bytes_max: u64,
+    /// Disk for records, of all replicas of the process together, in bytes.
+    pub disk_bytes_max: u64,
+    /// Settings of the machines.
+    pub tuning: Tuning,
+    /// Per log by name: bytes of each replica beyond which the oldest records are trimmed.
+    pub retention_bytes_max: BTreeMap<String, u64>,
+    /// How places share reactors, and reactors cores.
+    pub plan: CorePlan,
+    /// The cores to use, in the order in which reactors take them; empty for those that the machine has, and for none in
+    /// particular in a cooperative plan.
+    pub cores: Vec<usize>,
+    /// Reactors of a packed plan; none for as many as there are cores to give.
+    pub reactors: Option<usize>,
+    /// Busy threads of the process besides the reactors, such as clients', which a plan leaves cores for.
+    pub other_busy_threads: usize,
+    /// Keep a dedicated plan that has more reactors than there are cores; otherwise it becomes a packed one.
+    pub oversubscribe: bool,
+    /// Whether other busy threads need the same cores, whatever the plan says.
+    pub shared_core: bool,
+    /// How long an idle reactor spins, in microseconds.
+    pub spin_us: u64,
+    /// How the scheduler treats the reactors.
+    pub priority: Priority,
+}
+
+impl ServerOptions {
+    /// A whole cluster in one process, without socket or directory.
+    #[must_use]
+    pub fn in_memory(spec: ClusterSpec) -> Self {
+        let node = spec.nodes.keys().next().copied().unwrap_or(NodeId::new(1));
+        Self {
+            cluster: ClusterId::new(1),
+            spec,
+            node,
+            controller: node,
+            addresses: BTreeMap::new(),
+            listen: None,
+            secret: None,
+            data_dir: None,
+            memory_bytes_max: 1 << 30,
+            disk_bytes_max: 1 << 40,
+            tuning: Tuning::default(),
+            retention_bytes_max: BTreeMap::new(),
+            plan: CorePlan::Cooperative,
+            cores: Vec::new(),
+            reactors: None,
+            other_busy_threads: 0,
+            oversubscribe: false,
+            shared_core: false,
+            spin_us: 200,
+            priority: Priority::Normal,
+        }
+    }
+
+    /// The core plan that [`Server::start`] would put in force.
+    ///
+    /// # Errors
+    /// [`StartError::Spec`]; effect none.
+    pub fn core_use(&self) -> Result<CoreUse, StartError> {
+        let map = build::directory_of(self)?.map();
+        Ok(CoreUse::new(self, &layout::places(self, &map)))
+    }
+}
+
+/// Why a process did not start. Effect: none, but for directories made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The socket.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A directory or its block queue.
+    #[error(transparent)]
+    Open(#[from] ionian_driver_api::OpenError),
+    /// Memory for device buffers.
+    #[error("no memory for device buffers: {0}")]
+    Pool(#[from] ionian_driver_api::PoolError),
+    /// A store.
+    #[error("{path}: {failure}")]
+    Store {
+        /// Its directory.
+        path: String,
+        /// Why.
+        failure: StoreFailure,
+    },
+    /// The controller's state.
+    #[error("the controller's state in {path} cannot be used: {reason}")]
+    Controller {
+        /// Its directory.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The data directory is another node's or another cluster's.
+    #[error("the data directory {path} cannot be used: {reason}; give each node its own")]
+    OtherOwner {
+        /// The directory.
+        path: String,
+        /// Whose it is.
+        reason: String,
+    },
+    /// The cluster's specification.
+    #[error(transparent)]
+    Spec(#[from] ionian_control_core::SpecError),
+    /// A log needs a device and there is no directory for it.
+    #[error("log {log} has durability {class}, which needs a data directory")]
+    NoDirectory {
+        /// The log's name.
+        log: String,
+        /// Its class.
+        class: ionian_types::Durability,
+    },
+    /// A limit that the copies of shards in this process cannot share.
+    #[error(
+        "{limit} is {bytes} bytes, too little for the {copies} copies of shards here: give at least {least} bytes"
+    )]
+    TooLittle {
+        /// The limit.
+        limit: &'static str,
+        /// Its value, bytes.
+        bytes: u64,
+        /// Copies that share it.
+        copies: u64,
+        /// The least that would do, bytes.
+        least: u64,
+    },
+    /// A place's node has no address.
+    #[error("node {node} has no address")]
+    NoAddress {
+        /// The node.
+        node: NodeId,
+    },
+    /// A reactor's thread.
+    #[error("the reactor did not start: {0}")]
+    Thread(#[from] std::io::Error),
+}
