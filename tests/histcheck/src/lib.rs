@@ -21,13 +21,17 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod event;
 mod frontier;
+pub mod generate;
 mod judge;
+pub mod mutate;
 mod parse;
 mod read;
 mod report;
 mod scan;
+pub mod selftest;
 mod table;
 mod witness;
 mod write;

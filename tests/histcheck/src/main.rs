@@ -5,11 +5,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-use ionian_histcheck::{Floor, Judge, Report, Verdict, attach_lines, read_lines};
+use ionian_histcheck::{Floor, Judge, Report, Verdict, attach_lines, bench, read_lines, selftest};
 
 const USAGE: &str = "\
 histcheck FILE... [--json] [--floor NAME=N]... [--live-seconds S]
     judges the files, which together are one history (hist/1); `-` is standard input
+histcheck selftest [--histories N] [--seed S]
+    shows that valid histories pass, and that every mutator is caught by its own invariant
+histcheck bench [--events N]
+    measures events per second on one core
 
 The exit code is the verdict: 0 pass, 1 fail, 2 unknown, 3 harness-error.";
 
@@ -31,8 +35,48 @@ fn run(arguments: Vec<String>) -> Result<u8, String> {
             println!("{USAGE}");
             Ok(0)
         }
+        Some("selftest") => {
+            let mut options = selftest::Options::default();
+            numbers(arguments.skip(1), |name, value| {
+                match name {
+                    "--histories" => options.histories = value,
+                    "--seed" => options.seed = value,
+                    _ => return false,
+                }
+                true
+            })?;
+            let outcome = selftest::run(&options);
+            print!("{}", outcome.text());
+            Ok(u8::from(!outcome.passed()))
+        }
+        Some("bench") => {
+            let mut events = bench::EVENTS;
+            numbers(arguments.skip(1), |name, value| {
+                events = value;
+                name == "--events"
+            })?;
+            print!("{}", bench::run(events).text());
+            Ok(0)
+        }
         Some(_) => judge(arguments),
     }
+}
+
+/// Flags whose values are numbers.
+fn numbers(
+    mut arguments: impl Iterator<Item = String>,
+    mut set: impl FnMut(&str, u64) -> bool,
+) -> Result<(), String> {
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().unwrap_or_default();
+        let number = value
+            .parse()
+            .map_err(|_| format!("{name} needs a number, not `{value}`\n{USAGE}"))?;
+        if !set(&name, number) {
+            return Err(format!("there is no flag {name} here\n{USAGE}"));
+        }
+    }
+    Ok(())
 }
 
 fn judge(mut arguments: impl Iterator<Item = String>) -> Result<u8, String> {

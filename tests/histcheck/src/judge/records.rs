@@ -17,6 +17,8 @@ pub(super) struct Rec {
     /// The earliest call among the tries that did not end in `fail`.
     pub(super) inv: u64,
     pub(super) inv_line: Pos,
+    /// The earliest call of all: what a hint may show.
+    first_call: u64,
     hash: u64,
     seen_hash: u64,
     first_seen: u64,
@@ -41,6 +43,7 @@ impl Rec {
             gsn: NEVER,
             inv: NEVER,
             inv_line: 0,
+            first_call: NEVER,
             hash: 0,
             seen_hash: 0,
             first_seen: NEVER,
@@ -144,6 +147,7 @@ impl Records {
         }
         (known.invoked, known.hash, known.last_try) = (true, call.h, attempt);
         known.live += 1;
+        known.first_call = known.first_call.min(call.t);
         if call.t < known.inv || known.live == 1 {
             (known.inv, known.inv_line) = (call.t, call.line);
         }
@@ -175,6 +179,7 @@ impl Records {
         if old.inv < new.inv {
             (new.inv, new.inv_line) = (old.inv, old.inv_line);
         }
+        new.first_call = new.first_call.min(old.first_call);
         new.colour = old.colour;
     }
 
@@ -293,6 +298,7 @@ impl Records {
                 let known = &mut self.all[at];
                 (known.invoked, known.hash, known.live) = (true, call.hash, call.live);
                 (known.inv, known.inv_line) = (call.inv, call.inv_line);
+                known.first_call = call.first_call;
                 known.colour = call.colour;
             }
         }
@@ -327,7 +333,8 @@ impl Records {
                 findings.fail(Id::S2, &lines, || {
                     format!("a record that nobody appended, {}", self.name(rec))
                 });
-            } else if rec.live == 0 {
+            } else if rec.live == 0 && rec.gsn != NEVER {
+                // A hint may show a record that is refused later, as long as it is taken back.
                 findings.fail(Id::S2, &lines, || {
                     format!(
                         "{} stands there, though its append had no effect",
@@ -343,7 +350,7 @@ impl Records {
                         rec.seen_hash
                     )
                 });
-            } else if rec.seen && context.after(rec.inv, rec.first_seen) {
+            } else if rec.seen && context.after(rec.first_call, rec.first_seen) {
                 findings.fail(Id::S2, &lines, || {
                     format!("{} was seen before it was appended", self.name(rec))
                 });
