@@ -207,6 +207,22 @@ fn logs_are_judged_apart_and_files_together() {
 }
 
 #[test]
+fn evidence_counts_from_when_it_was_known_whatever_file_comes_first() {
+    // The readers' file is read first: what it shows at 1000 was acked at 15, before the question at 16.
+    let mut reader = finale(1000, 0, &[0, 1, 2]);
+    reader.insert(0, HEADER.to_owned());
+    let question = vec![
+        call(16, 9, r#""f":"read","gsn":1"#),
+        ok(17, 9, r#","r":"unwritten""#),
+    ];
+    let mut judge = Judge::new();
+    for lines in [reader, [three(), question].concat()] {
+        read_lines(&mut judge, lines.join("\n").as_bytes()).unwrap();
+    }
+    assert_eq!(judge.finish().violated(), [Id::S7]);
+}
+
+#[test]
 fn the_exit_code_is_the_verdict() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     let run = |name: &str, lines: &[String], flags: &[&str]| {
