@@ -2,10 +2,13 @@
 //!
 //! A session is opened by sending: its first message names the place that it is for. The other end makes a session only
 //! for a datagram whose token fits the cluster's secret, which it can tell without any state; everything else is dropped
-//! and counted, without an answer. One session too many is answered by closing it, without state either.
+//! and counted, without an answer. One session too many is answered by closing it, without state either; so is a packet of
+//! a session that an earlier life of this process had, so that the other end need not wait for a silence to tell it.
 
 mod device;
 mod options;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -14,9 +17,9 @@ use std::net::SocketAddr;
 use ionian_core::session::tokens::peek;
 use ionian_core::session::{Session, SessionConfig, SessionState, Take};
 use ionian_driver_api::{BufPool, Packet, PacketBatch, PacketDevice, PoolLayout, PoolOptions};
-use ionian_types::{GuardEpoch, Nanos, SessionId, Time};
+use ionian_types::{GuardEpoch, Nanos, SessionId, Time, Token};
 use ionian_udp::{UdpOpenError, UdpStats};
-use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix};
+use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix, PacketView};
 
 use crate::config::Secret;
 use device::Device;
@@ -63,6 +66,8 @@ pub struct PortStats {
     pub rejected: u64,
     /// Sessions refused because there are too many.
     pub full: u64,
+    /// Packets of sessions that an earlier life of this process had, or that are over: answered by closing them.
+    pub forgotten: u64,
     /// Messages delivered.
     pub messages: u64,
     /// Sessions that are over: closed by an end, or given up after silence.
@@ -221,10 +226,16 @@ impl UdpPort {
     fn refuse(&mut self, now: Time, id: SessionId, address: SocketAddr) {
         self.stats.full += 1;
         let (_, other) = self.secret.session_tokens(id, STATIC_EPOCH);
+        self.answer_close(now, id, other, address);
+    }
+
+    /// Closes a session that this end does not have: without it the other end would wait for the silence of a dead one.
+    #[cold]
+    fn answer_close(&mut self, now: Time, id: SessionId, token: Token, address: SocketAddr) {
         let prefix = PacketPrefix {
             session: id,
             epoch: GuardEpoch::new(STATIC_EPOCH),
-            token: other,
+            token,
         };
         let close = PacketHeader {
             kind: PacketKind::Close,
@@ -307,11 +318,28 @@ impl UdpPort {
         let index = match self.by_id.get(&prefix.session) {
             Some(index) => *index,
             None => {
-                let (opener, _) = self.secret.session_tokens(prefix.session, STATIC_EPOCH);
+                let (opener, other) = self.secret.session_tokens(prefix.session, STATIC_EPOCH);
                 // Only a whole packet of a granted session, and its first, makes state.
-                let first = ionian_wire::packet::PacketView::new_checked(bytes)
-                    .is_ok_and(|view| view.header().seq == 1);
-                if prefix.token != opener || prefix.epoch.get() != STATIC_EPOCH || !first {
+                let view = PacketView::new_checked(bytes).ok();
+                let header = view
+                    .filter(|_| prefix.epoch.get() == STATIC_EPOCH)
+                    .map(|view| *view.header());
+                let first = header.is_some_and(|header| header.seq == 1);
+                // Whoever has an ack of this end had a session with an earlier life of it; a packet that overtook the
+                // first one has none.
+                let forgotten =
+                    header.is_some_and(|header| header.ack > 0 && header.kind != PacketKind::Close);
+                if forgotten && (prefix.token == opener || prefix.token == other) {
+                    let token = if prefix.token == opener {
+                        other
+                    } else {
+                        opener
+                    };
+                    self.stats.forgotten += 1;
+                    self.answer_close(now, prefix.session, token, packet.peer);
+                    return;
+                }
+                if prefix.token != opener || !first {
                     self.stats.strangers += 1;
                     return;
                 }
