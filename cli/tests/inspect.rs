@@ -105,7 +105,8 @@ fn a_data_folder_is_read_and_not_changed_and_damage_is_found() {
         .expect("writable");
     let (code, text) = inspect(folder, &["data/log1-shard0-slot0"]);
     assert!(
-        code == Some(1) && text.contains("0004000000000000.blk  DAMAGED: only 0 B long"),
+        code == Some(1)
+            && text.contains("0004000000000000.blk  DAMAGED: cut off at 0 bytes of 67108864"),
         "{text}"
     );
 }

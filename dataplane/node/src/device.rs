@@ -10,10 +10,11 @@ use ionian_driver_api::{
     PoolOptions,
 };
 use ionian_store::{
-    BlockError, BlockOp, BlockOpKind, FileNo, Store, StoreConfig, StoreFailure, StoreState,
+    BlockError, BlockOp, BlockOpKind, FileKind, FileNo, Store, StoreConfig, StoreFailure,
+    StoreState,
 };
 use ionian_types::Inc;
-use ionian_uring::{FileOptions, FileQueue};
+use ionian_uring::{FileOptions, FileQueue, file_name};
 
 use crate::server::StartError;
 
@@ -159,16 +160,58 @@ pub struct Opened {
     pub fallback: Option<String>,
 }
 
+/// The first file that is shorter than it was made. Of what it held something is gone, and of a journal nobody can tell how
+/// much: nothing is served from such a store.
+fn check_lengths(path: &Path, queue: &FileQueue, config: &StoreConfig) -> Result<(), StartError> {
+    for (id, bytes) in queue.files() {
+        let kind = FileNo::new(id.0).kind();
+        let expected = match kind {
+            Some(FileKind::Superblock(_)) => u64::from(config.block_bytes),
+            Some(FileKind::JournalExtent(_)) => config.journal_extent_bytes,
+            Some(FileKind::RecordExtent(_)) => config.extent_bytes,
+            // The length of a checkpoint is its own, and it has checksums over all of it.
+            Some(FileKind::Checkpoint(_)) | None => continue,
+        };
+        if bytes >= expected {
+            continue;
+        }
+        let folder = path.display();
+        let remedy = match (kind, config.segments) {
+            (Some(FileKind::Superblock(_)), _) => {
+                String::from("move it away, and it is made anew from its other copies")
+            }
+            (_, 0) => format!(
+                "put the whole file back: nothing else holds the order of the log (with {folder} moved away, all that the log holds is declared lost)"
+            ),
+            (_, 1) => format!(
+                "put the whole file back: the shard has no other replica (with {folder} moved away, its records are lost)"
+            ),
+            _ => format!(
+                "put the whole file back, or, while another replica of the shard runs, move {folder} away: all of it comes from there again"
+            ),
+        };
+        return Err(StartError::CutOff {
+            file: path.join(file_name(id)).display().to_string(),
+            bytes,
+            expected,
+            remedy,
+        });
+    }
+    Ok(())
+}
+
 /// Opens the store of a place: makes it in an empty directory, recovers it from a full one.
 ///
 /// # Errors
-/// [`StartError::Open`], [`StartError::Pool`] or [`StartError::Store`]; effect none, but for files made.
+/// [`StartError::Open`], [`StartError::Pool`], [`StartError::CutOff`] or [`StartError::Store`]; effect none, but for files
+/// made.
 pub fn open(path: &Path, config: StoreConfig) -> Result<Opened, StartError> {
     let options = FileOptions {
         transfer_bytes_max: config.write_bytes_max,
         ..FileOptions::default()
     };
     let mut queue = FileQueue::open(path, options)?;
+    check_lengths(path, &queue, &config)?;
     let slot_bytes = config.write_bytes_max;
     let pool = BufPool::new(PoolOptions {
         slots: BUFFERS,

@@ -9,6 +9,7 @@ mod host;
 mod link;
 mod role;
 mod server;
+mod shares;
 mod start;
 pub mod status;
 mod udp;

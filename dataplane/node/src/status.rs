@@ -107,7 +107,7 @@ impl Status {
     pub fn to_json(&self) -> Value {
         let port = self.port.map(|port| {
             json!({
-                "strangers": port.strangers, "rejected": port.rejected, "full": port.full, "messages": port.messages,
+                "strangers": port.strangers, "forgotten": port.forgotten, "rejected": port.rejected, "full": port.full, "messages": port.messages,
                 "ended": port.ended, "refused": port.refused, "open": port.open, "faults": port.faults,
                 "tx_packets": port.socket.tx_packets, "tx_sends": port.socket.tx_sends,
                 "tx_calls": port.socket.tx_calls, "tx_full": port.socket.tx_full,
@@ -270,7 +270,7 @@ fn replica_json(status: &ReplicaStatus) -> Value {
         "missing_node": status.missing.map(|node| node.get()),
         "stranded": status.stranded.map(|stranded| json!({
             "entry": stranded.entry.get(), "received_bytes": stranded.received_bytes,
-            "total_bytes": stranded.total_bytes,
+            "total_bytes": stranded.total_bytes, "bytes_max": stranded.bytes_max,
         })),
         "applied_entry": status.applied.get(),
         "end_gsn": status.end_gsn.get(),
@@ -289,6 +289,7 @@ fn replica_json(status: &ReplicaStatus) -> Value {
             "unexpected": counters.unexpected, "stale": counters.stale, "foreign": counters.foreign,
             "bad_records": counters.bad_records, "contradictions": counters.contradictions,
             "stranded": counters.stranded, "adoptions": counters.adoptions, "journal_full": counters.journal_full,
+            "states_too_large": counters.states_too_large,
         },
     })
 }

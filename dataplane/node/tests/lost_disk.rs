@@ -136,7 +136,10 @@ fn without_its_peer_it_says_what_is_missing_and_denies_nothing() {
         || format!("{last:?} {}", bed.explain()),
     );
     let json = bed.status(2).to_json().to_string();
-    assert!(json.contains("\"stranded\":{\"entry\":"), "{json}");
+    assert!(
+        json.contains("\"stranded\":{\"bytes_max\":67108864,\"entry\":"),
+        "{json}"
+    );
     assert!(!bed.status(2).can_append());
     let mut config = ClientConfig::new(bed.secret.cluster_id(), LOG, ClientId::new(77));
     config.request_timeout = Some(Nanos::from_ms(1_500));

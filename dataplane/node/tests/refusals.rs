@@ -137,11 +137,11 @@ fn limits_too_small_for_the_copies_are_refused_with_what_would_do() {
     };
     assert_eq!(
         said(383, 64),
-        "disk_bytes_max is 401604608 bytes, too little for the 2 copies of shards here: give at least 402653184 bytes"
+        "disk_bytes_max is 383MiB, too little for the 2 copies of shards here: give at least 384MiB"
     );
     assert_eq!(
         said(384, 31),
-        "memory_bytes_max is 32505856 bytes, too little for the 2 copies of shards here: give at least 33554432 bytes"
+        "memory_bytes_max is 31MiB, too little for the 2 copies of shards here: give at least 32MiB"
     );
     let server = start(384, 64).expect("what was said to do does");
     append_all(&mut local_client(&server, LOG, 1), &numbered(0, 10));

@@ -123,7 +123,7 @@ impl Files {
     }
 
     fn path(&self, id: FileId) -> PathBuf {
-        self.dir.path().join(format!("{:016x}{FINISHED}", id.0))
+        self.dir.path().join(file_name(id))
     }
 
     fn options(&self) -> OpenOptions {
@@ -139,6 +139,12 @@ impl Files {
 /// The error's number, 0 if it has none.
 pub(crate) fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(0)
+}
+
+/// The name of a finished file in its directory.
+#[must_use]
+pub fn file_name(id: FileId) -> String {
+    format!("{:016x}{FINISHED}", id.0)
 }
 
 fn parse_name(name: &str) -> Option<FileId> {

@@ -30,6 +30,7 @@ mod worker;
 
 pub use any::FileQueue;
 pub use dir::{DataDir, SmallFileError};
+pub use files::file_name;
 pub use memory::MemoryQueue;
 pub use options::{BackendChoice, FileOptions};
 

@@ -25,8 +25,8 @@ pub(super) struct Place {
     streams: BTreeMap<u8, Stream>,
     checkpoints: Vec<Checkpoint>,
     spare_bytes: u64,
-    /// Files that are shorter than they were made: their names and lengths in bytes.
-    short: Vec<(String, u64)>,
+    /// Files that are shorter than they were made: their names, lengths and right lengths in bytes.
+    short: Vec<(String, u64, u64)>,
     cut_log: CutLog,
 }
 
@@ -106,14 +106,12 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Place> {
                     .push(checkpoint(file, number, superblock.block_bytes)?);
                 continue;
             }
-            FileKind::Superblock(_) => continue,
+            FileKind::Superblock(_) => {
+                place.check_length(file, u64::from(superblock.block_bytes));
+                continue;
+            }
         };
-        // A file gets its name once it has its length.
-        if file.bytes < whole {
-            let name = file.path.file_name().unwrap_or_default();
-            let name = name.to_string_lossy().into_owned();
-            place.short.push((name, file.bytes));
-        }
+        place.check_length(file, whole);
         for offset in (0..file.bytes).step_by(chunk_bytes.max(1) as usize) {
             let found = place.chunk_header(&superblock, file, offset, chunk_bytes)?;
             let Some(header) = found else {
@@ -177,6 +175,15 @@ fn checkpoint(file: &StoreFile, number: u64, block_bytes: u32) -> anyhow::Result
 }
 
 impl Place {
+    /// Takes note of a file that was cut off: a file gets its name once it has its length.
+    fn check_length(&mut self, file: &StoreFile, whole: u64) {
+        if file.bytes < whole {
+            let name = file.path.file_name().unwrap_or_default();
+            let name = name.to_string_lossy().into_owned();
+            self.short.push((name, file.bytes, whole));
+        }
+    }
+
     /// The valid superblock with the greatest sequence.
     fn newest(&self) -> Option<Superblock> {
         let valid = self
@@ -385,8 +392,13 @@ impl Place {
                 format!("{state}, covers entry {}, {bytes}", checkpoint.upto),
             );
         }
-        for (name, bytes) in &self.short {
-            row(name, format!("DAMAGED: only {} long", size(*bytes)));
+        for (name, bytes, whole) in &self.short {
+            row(
+                name,
+                format!(
+                    "DAMAGED: cut off at {bytes} bytes of {whole}; a node does not start with it"
+                ),
+            );
         }
         row("free", size(self.spare_bytes));
         out += &table.render();
@@ -408,10 +420,9 @@ impl Place {
         let checkpoints = self.checkpoints.iter().map(|checkpoint| {
             json!({"number": checkpoint.number, "upto": checkpoint.upto, "bytes": checkpoint.bytes, "whole": checkpoint.whole})
         });
-        let short = self
-            .short
-            .iter()
-            .map(|(name, bytes)| json!({"file": name, "bytes": bytes}));
+        let short = self.short.iter().map(
+            |(name, bytes, whole)| json!({"file": name, "bytes": bytes, "whole_bytes": whole}),
+        );
         let newest = self.newest();
         let log = &self.cut_log;
         json!({

@@ -11,10 +11,12 @@ use toml::de::{DeTable, DeValue};
 use super::error::Sink;
 use super::reader::{Found, Table, Value, nearest};
 use super::schema::{CLUSTER, CORES, LIMITS, LOGS, NETWORK, NODES, SECTIONS, Section, TIMING};
+use super::size::format_size;
 use super::{
     ClusterConfig, ConfigErrors, CoreConfig, Limits, LogConfig, NetworkConfig, NodeConfig,
     PlanChoice, Roles, Timing,
 };
+use crate::shares::shortfalls;
 
 /// The nodes that could be read.
 struct Nodes {
@@ -89,7 +91,7 @@ fn read(
         );
     }
 
-    let limits = limits(&section(&LIMITS, document, sink), sink);
+    let limits = limits(&section(&LIMITS, document, sink), &nodes, &logs, sink);
     let cores = cores(&section(&CORES, document, sink), sink);
     let network = section(&NETWORK, document, sink);
     let profile = network.text("nic_profile", sink).and_then(|found| {
@@ -497,14 +499,41 @@ fn check_domains(placed: &[Vec<NodeId>], span: &Range<usize>, nodes: &Nodes, sin
     }
 }
 
-fn limits(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<Limits> {
+fn limits(
+    table: &Table<'_>,
+    nodes: &Nodes,
+    logs: &[LogConfig],
+    sink: &mut Sink<'_>,
+) -> Option<Limits> {
     let memory = table.number("memory_bytes_max", sink);
     let disk = table.number("disk_bytes_max", sink);
     let connections = table.number("connections_max", sink);
     let uncommitted = table.number("uncommitted_records_max", sink);
+    let (memory, disk) = (memory?, disk?);
+    for node in nodes.list.iter().filter(|_| nodes.whole) {
+        let classes = logs.iter().map(|log| (log.class, &log.shards[..]));
+        for short in shortfalls(node.config.node, memory.value, disk.value, classes) {
+            let at = if short.limit == "memory_bytes_max" {
+                &memory.span
+            } else {
+                &disk.span
+            };
+            sink.at(
+                at,
+                format!(
+                    "{} is {}, too little for the {} copies of shards on node {}: give at least {}",
+                    short.limit,
+                    format_size(short.bytes),
+                    short.copies,
+                    node.config.name,
+                    format_size(short.least)
+                ),
+            );
+        }
+    }
     Some(Limits {
-        memory_bytes_max: memory?.value,
-        disk_bytes_max: disk?.value,
+        memory_bytes_max: memory.value,
+        disk_bytes_max: disk.value,
         connections_max: connections?.value as u32,
         uncommitted_records_max: uncommitted?.value,
     })

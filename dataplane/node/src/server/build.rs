@@ -18,6 +18,7 @@ use crate::device::{self, StoreIo};
 use crate::host::{Host, Own};
 use crate::link::ShmLink;
 use crate::role::{DirectoryRole, Machine, Place, Tuning, Waiting};
+use crate::shares::{copies_on, shortfalls};
 use crate::start::DIRECTORY_FILE;
 use crate::udp::{PortOptions, UdpPort};
 
@@ -154,16 +155,18 @@ impl Builder<'_> {
     /// Adds the places of this host.
     fn places(&mut self, wanted: &[Place]) -> Result<(), StartError> {
         let node = self.options.node;
-        let here = self
-            .options
-            .spec
-            .logs
-            .iter()
-            .flat_map(|log| &log.shards)
-            .flatten()
-            .filter(|member| **member == node)
-            .count()
-            .max(1) as u64;
+        let logs = &self.options.spec.logs;
+        let (memory, disk) = (self.options.memory_bytes_max, self.options.disk_bytes_max);
+        let classes = logs.iter().map(|log| (log.class, &log.shards[..]));
+        if let Some(short) = shortfalls(node, memory, disk, classes).next() {
+            return Err(StartError::TooLittle {
+                limit: short.limit,
+                bytes: short.bytes,
+                copies: short.copies,
+                least: short.least,
+            });
+        }
+        let here = copies_on(node, logs.iter().flat_map(|log| &log.shards)).max(1);
         for (spec, log) in self.options.spec.logs.iter().zip(&self.map.logs) {
             let place = Place::Root(log.log);
             if wanted.contains(&place) {
@@ -184,39 +187,9 @@ impl Builder<'_> {
                     let mut config = self.store_config(log.log, shard.shard, count, spec.class);
                     config.memory_bytes_max = self.options.memory_bytes_max / here;
                     config.disk_bytes_max = self.options.disk_bytes_max / here;
-                    self.check_shares(&config, here)?;
                     self.place(&spec.name, place, spec.class, count, Some(config))?;
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Refuses limits with which a copy of a shard could start, and then not go on.
-    fn check_shares(&self, config: &StoreConfig, copies: u64) -> Result<(), StartError> {
-        let enough = |limit, bytes: u64, least: u64| {
-            let least = least * copies;
-            if bytes >= least {
-                return Ok(());
-            }
-            Err(StartError::TooLittle {
-                limit,
-                bytes,
-                copies,
-                least,
-            })
-        };
-        enough(
-            "memory_bytes_max",
-            self.options.memory_bytes_max,
-            config.memory_bytes_min(),
-        )?;
-        if config.class.is_flushed() {
-            enough(
-                "disk_bytes_max",
-                self.options.disk_bytes_max,
-                config.disk_bytes_min(),
-            )?;
         }
         Ok(())
     }

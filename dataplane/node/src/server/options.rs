@@ -10,7 +10,7 @@ use ionian_store::StoreFailure;
 use ionian_types::{ClusterId, NodeId};
 
 use super::{CoreUse, build, layout};
-use crate::config::Secret;
+use crate::config::{Secret, format_size};
 use crate::role::Tuning;
 use crate::udp::{PortError, PortOptions};
 
@@ -120,6 +120,19 @@ pub enum StartError {
         /// Why.
         failure: StoreFailure,
     },
+    /// A file of a store is shorter than it was made. A file gets its name once it has its length, so this is no trace of a
+    /// crash: it was cut off.
+    #[error("{file} was cut off: it has {bytes} bytes and was made with {expected}; {remedy}")]
+    CutOff {
+        /// The file.
+        file: String,
+        /// Its length, bytes.
+        bytes: u64,
+        /// The length with which it was made, bytes.
+        expected: u64,
+        /// What to do.
+        remedy: String,
+    },
     /// The controller's state.
     #[error("the controller's state in {path} cannot be used: {reason}")]
     Controller {
@@ -149,7 +162,9 @@ pub enum StartError {
     },
     /// A limit that the copies of shards in this process cannot share.
     #[error(
-        "{limit} is {bytes} bytes, too little for the {copies} copies of shards here: give at least {least} bytes"
+        "{limit} is {}, too little for the {copies} copies of shards here: give at least {}",
+        format_size(*.bytes),
+        format_size(*.least)
     )]
     TooLittle {
         /// The limit.
