@@ -16,6 +16,7 @@ pub(crate) fn banner(config: &ClusterConfig, name: &str, server: &Server) -> Str
     let mut table = Table::new();
     let mut row = |what: &str, value: String| table.row(&[what.to_owned(), value]);
     row("node", format!("{name} of cluster {}", config.name));
+    row("cluster id", server.cluster().to_string());
     if !config.file.as_os_str().is_empty() {
         let file = config.file.display();
         row(

@@ -1,6 +1,7 @@
 //! Where the cluster is, and how a command reaches a log of it.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use anyhow::{Context, bail};
 use ionian_client::{ClientConfig, Link, Log};
 use ionian_node::client::{ClientPortOptions, UdpLink};
 use ionian_node::config::{ClusterConfig, NetworkConfig, Secret, client_options};
-use ionian_types::{ClientId, LogId, Nanos};
+use ionian_types::{ClientId, Inc, LogId, Nanos};
 use ionian_wire::directory::{ClusterMap, LogInfo};
 
 use crate::exit::UsageError;
@@ -91,6 +92,7 @@ pub(crate) struct Located {
     pub(crate) secret: Secret,
     /// The configuration, where the cluster was named by it.
     pub(crate) config: Option<ClusterConfig>,
+    secret_file: PathBuf,
     target: String,
 }
 
@@ -172,13 +174,83 @@ pub(crate) fn first_map(at: &Located) -> anyhow::Result<UdpLink> {
                     at.directory
                 );
             }
-            bail!(
-                "no cluster answers at {}: start one with `ionian dev` or `ionian node`, or name another with --cluster",
-                at.directory
-            );
+            bail!(no_answer(at));
         }
     }
     Ok(link)
+}
+
+/// What can be said of a silent cluster. A node tells nothing to those without its secret, so that a wrong secret looks
+/// like no cluster but for what the system itself says of the port.
+fn no_answer(at: &Located) -> String {
+    let (address, secret) = (at.directory, at.secret_file.display());
+    let id = at.secret.cluster_id();
+    match listens(address) {
+        Some(false) => format!(
+            "no cluster answers at {address}: nothing listens there; start one with `ionian dev` or `ionian node`, or name another with --cluster"
+        ),
+        Some(true) => format!(
+            "no cluster answers at {address} to the secret in {secret}, though something listens there: the secret is another cluster's, or the process is busy or no controller; a node prints its cluster's id when it starts, and this secret is of cluster {id}"
+        ),
+        None => format!(
+            "no cluster answers at {address} to the secret in {secret}: none listens there, the way is blocked, or the secret is another cluster's, which looks the same from here; a node prints its cluster's id when it starts, and this secret is of cluster {id}"
+        ),
+    }
+}
+
+/// Whether a process listens at an address, as far as the system tells: it refuses a datagram to a port that is free, and is
+/// silent about any other. Silence says something on this machine only; elsewhere a firewall may be silent too.
+fn listens(address: SocketAddr) -> Option<bool> {
+    let any = if address.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(address).ok()?;
+    socket
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .ok()?;
+    // A node drops and counts it.
+    socket.send(&[0]).ok()?;
+    match socket.recv(&mut [0; 16]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Some(false),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            address.ip().is_loopback().then_some(true)
+        }
+        _ => None,
+    }
+}
+
+/// The places of a log that the cluster misses, by the newest map that has come; another one is asked for.
+pub(crate) fn missing(link: &mut UdpLink, args: &ConnectArgs) -> Option<String> {
+    link.refresh_map();
+    let log = link.map().log_by_name(&args.log)?;
+    let replicas = log.shards.iter().flat_map(|shard| {
+        let replicas = shard.replicas.iter().enumerate();
+        replicas.map(|(slot, replica)| {
+            let what = format!("replica {}.{slot}", shard.shard);
+            (what, &replica.endpoint)
+        })
+    });
+    let places = core::iter::once((String::from("the root"), &log.root)).chain(replicas);
+    let mut gone = places.filter(|(_, endpoint)| endpoint.inc == Inc::ZERO);
+    let (what, endpoint) = gone.next()?;
+    let config = match &args.at.cluster {
+        Target::File(file) => ClusterConfig::load(file).ok(),
+        Target::Address(_) => None,
+    };
+    let name = config
+        .and_then(|config| Some(config.node_by_id(endpoint.node)?.name.clone()))
+        .unwrap_or_else(|| endpoint.node.to_string());
+    let more = match gone.count() {
+        0 => String::new(),
+        count => format!(", and so are {count} more"),
+    };
+    Some(format!(
+        "{what} on node {name} ({}) is missing{more}",
+        endpoint.address
+    ))
 }
 
 /// Does something with the log that the command line names, and keeps its history if asked to.
@@ -231,7 +303,8 @@ pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
     match &args.cluster {
         Target::File(file) => {
             let config = ClusterConfig::load(file)?;
-            let secret = Secret::load(args.secret.as_ref().unwrap_or(&config.secret_file))?;
+            let secret_file = args.secret.as_ref().unwrap_or(&config.secret_file).clone();
+            let secret = Secret::load(&secret_file)?;
             let controller = config
                 .node_by_id(config.controller)
                 .context("the configuration has no controller")?;
@@ -239,6 +312,7 @@ pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
                 directory: controller.resolve()?,
                 secret,
                 config: Some(config),
+                secret_file,
                 target,
             })
         }
@@ -264,6 +338,7 @@ pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
                 directory: resolved,
                 secret,
                 config: None,
+                secret_file: file,
                 target,
             })
         }

@@ -143,6 +143,13 @@ fn wrong_configurations_are_code_2_with_every_line() {
         "clutser = \"x\"\n[[nodes]]\nname = \"n1\"\nid = 1\naddress = \"127.0.0.1:0\"\n[[logs]]\nname = \"a\"\nshards = 0\n",
     );
     write("half.toml", "cluster = \"x\n");
+    let one = "[[nodes]]\nname = \"n1\"\nid = 1\naddress = \"127.0.0.1:7498\"\nroles = [\"controller\", \"root\", \"leaf\", \"replica\"]\n";
+    write(
+        "small.toml",
+        &format!(
+            "cluster = \"x\"\n{one}[[logs]]\nname = \"default\"\nshards = 8\nreplicas = 1\n[limits]\nmemory_bytes_max = \"64MiB\"\ndisk_bytes_max = \"256MiB\"\n"
+        ),
+    );
     let nodes = "[[nodes]]\nname = \"n1\"\nid = 1\naddress = \"127.0.0.1:7498\"\nroles = [\"controller\", \"root\", \"leaf\", \"replica\"]\n";
     let second = "[[nodes]]\nname = \"n2\"\nid = 2\naddress = \"127.0.0.1:7499\"\n";
     write(
@@ -166,6 +173,19 @@ fn wrong_configurations_are_code_2_with_every_line() {
                     "bad.toml:5:11: address is \"127.0.0.1:0\": port 0",
                     "bad.toml:8:10: shards is 0: give 1 to 16384 shards",
                 ],
+            },
+            Row {
+                line: &["config", "check", "small.toml"],
+                code: 2,
+                says: &[
+                    "small.toml:12:20: memory_bytes_max is 64MiB, too little for the 8 copies of shards on node n1: give at least 96MiB",
+                    "small.toml:13:18: disk_bytes_max is 256MiB, too little for the 8 copies of shards on node n1: give at least 1GiB",
+                ],
+            },
+            Row {
+                line: &["node", "--config", "small.toml"],
+                code: 2,
+                says: &["small.toml:12:20: memory_bytes_max is 64MiB"],
             },
             Row {
                 line: &["config", "check", "half.toml"],
@@ -434,6 +454,101 @@ fn a_data_directory_of_a_newer_version_is_refused_and_named() {
 }
 
 #[test]
+fn a_file_that_was_cut_off_is_named_and_what_is_said_to_do_helps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let dev = Dev::start(folder, "data");
+    let append = dev.run(folder, &["append", "--shard", "0"], b"one\ntwo\n");
+    assert_eq!(append.0, Some(0), "{append:?}");
+    drop(dev);
+    let cut = |file: &str, bytes: u64| {
+        std::fs::File::options()
+            .write(true)
+            .open(folder.join(file))
+            .and_then(|file| file.set_len(bytes))
+            .expect("writable");
+    };
+    let address = free_address();
+    let start = ["dev", "--listen", &address, "--data-dir", "data"];
+    let records = "data/log1-shard0-slot0/0004000000000000.blk";
+    cut(records, 4096);
+    let said = refused(folder, &start);
+    for part in [
+        &format!(
+            "{records} was cut off: it has 4096 bytes and was made with 67108864; put the whole file back, or"
+        ),
+        "move data/log1-shard0-slot0 away: all of it comes from there again",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    std::fs::rename(folder.join("data/log1-shard0-slot0"), folder.join("away")).expect("moved");
+    let dev = Dev::start(folder, "data");
+    assert_eq!(
+        dev.run(folder, &["tail"], b""),
+        (Some(0), String::from("one\ntwo\n"), String::new())
+    );
+    common::until("the copy is whole", || {
+        match dev.run(folder, &["status"], b"") {
+            (Some(0), ..) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    drop(dev);
+    cut("data/log1-root/0003000000000000.blk", 0);
+    let said = refused(folder, &start);
+    assert!(
+        said.contains("data/log1-root/0003000000000000.blk was cut off: it has 0 bytes")
+            && said.contains("nothing else holds the order of the log"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_wrong_secret_is_told_from_a_port_where_nobody_listens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let dev = Dev::start(folder, "data");
+    let right = std::fs::read_to_string(folder.join("data/cluster.secret")).expect("readable");
+    let wrong = right.replace(|c: char| c.is_ascii_hexdigit(), "a");
+    let file = folder.join("wrong.secret");
+    std::fs::copy(folder.join("data/cluster.secret"), &file).expect("its mode is right");
+    std::fs::write(&file, wrong).expect("writable");
+    let line = [
+        "status",
+        "--secret",
+        "wrong.secret",
+        "--cluster",
+        &dev.address,
+    ];
+    let said = refused(folder, &line);
+    for part in [
+        &format!(
+            "no cluster answers at {} to the secret in wrong.secret, though something listens there",
+            dev.address
+        ),
+        "this secret is of cluster ",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let id = said.rsplit(' ').next().expect("a word").trim();
+    assert!(
+        id.len() == 32 && !dev.said.contains(id),
+        "{id}: {}",
+        dev.said
+    );
+    drop(dev);
+    let address = free_address();
+    let line = ["status", "--secret", "wrong.secret", "--cluster", &address];
+    let said = refused(folder, &line);
+    assert!(
+        said.contains(&format!(
+            "no cluster answers at {address}: nothing listens there; start one"
+        )),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_full_disk_is_a_definite_error_and_reads_and_trims_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
@@ -491,6 +606,21 @@ fn a_port_in_use_and_a_place_without_permission_are_named() {
         said.contains(&format!("{} is in use", dev.address)),
         "{said}"
     );
+    assert!(!folder.join("other").exists(), "nothing made is left");
+    let deep = ["dev", "--listen", &dev.address, "--data-dir", "deep/er"];
+    refused(folder, &deep);
+    assert!(!folder.join("deep").exists(), "nothing made is left");
+    std::fs::create_dir(folder.join("mine")).expect("a folder");
+    let mine = ["dev", "--listen", &dev.address, "--data-dir", "mine"];
+    refused(folder, &mine);
+    assert!(folder.join("mine").exists(), "what was there stays");
+    let made = || {
+        let entries = std::fs::read_dir(folder).expect("readable").flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().expect("a name"));
+        names.filter(|name| name.starts_with("ionian-dev-")).count()
+    };
+    refused(folder, &["dev", "--listen", &dev.address]);
+    assert_eq!(made(), 0, "nothing made is left");
     let address = free_address();
     // Nobody makes folders there, root neither.
     let said = refused(

@@ -94,6 +94,16 @@ fn what_is_missing_is_named_and_the_code_says_so() {
     assert_eq!(nodes.run(&["append", "--gsn"], b"a\nb\n").1, "0\n1\n");
 
     nodes.kill(3);
+    // Before anybody knows that it is gone, and after.
+    for line in [&["append", "--spread"][..], &["append"]] {
+        let (code, _, said) = nodes.run(line, b"c\nd\n");
+        assert!(
+            code == Some(1)
+                && said.contains("replica 0.1 on node n3 (127.0.0.1:")
+                && said.contains(") is missing"),
+            "{line:?}: {said}"
+        );
+    }
     let said = nodes.wait_for_status(
         3,
         "log default: replica 0.1 is missing: node n3 (127.0.0.1:",

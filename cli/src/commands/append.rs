@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ionian_client::{
@@ -13,7 +13,7 @@ use ionian_types::Effect;
 use ionian_wire::directory::ClusterMap;
 use serde_json::json;
 
-use crate::connect::{ConnectArgs, with_log};
+use crate::connect::{ConnectArgs, missing, with_log};
 use crate::exit::Exit;
 use crate::input::{Batch, Framing, Input, Next};
 use crate::output::records_out;
@@ -25,6 +25,11 @@ use crate::table::{duration, number, per_second};
 const STEP: Duration = Duration::from_millis(20);
 /// How long records under way may take after the end of the input was asked for.
 const DRAIN: Duration = Duration::from_secs(15);
+
+/// Without an acknowledgement for this long, the progress says who is missing.
+const STALLED: Duration = Duration::from_secs(1);
+/// How long a newer map is waited for to say who is missing.
+const NEW_MAP: Duration = Duration::from_millis(500);
 
 /// Append records from standard input or files
 #[derive(Debug, clap::Args)]
@@ -103,6 +108,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             positions.as_mut(),
             &mut progress,
             &stop,
+            &mut |link| missing(link, &args.connect),
         )
     })?;
     let json = format!("{}\n", summary_json(&summary));
@@ -143,7 +149,8 @@ fn summary_json(summary: &Summary) -> serde_json::Value {
     })
 }
 
-/// Appends everything from `input`. Fails with the first record that failed, after everything under way has its outcome.
+/// Appends everything from `input`. Fails with the first record that failed, after everything under way has its outcome, and
+/// says who is missing as far as `missing` knows.
 fn append_all<L: Link, W: Write>(
     log: &mut Log<L>,
     input: &Input,
@@ -151,6 +158,7 @@ fn append_all<L: Link, W: Write>(
     positions: Option<&mut BufWriter<W>>,
     progress: &mut Progress,
     stop: &Stop,
+    missing: &mut dyn FnMut(&mut L) -> Option<String>,
 ) -> anyhow::Result<Summary> {
     let mut acks = Acks {
         positions,
@@ -160,6 +168,7 @@ fn append_all<L: Link, W: Write>(
     let mut batch = Batch::default();
     let mut at = 0;
     let mut ended: anyhow::Result<()> = Ok(());
+    let mut grew = (0, Instant::now());
     while acks.failed.is_none() {
         if stop.asked() {
             ended = Err(anyhow::anyhow!(
@@ -219,11 +228,22 @@ fn append_all<L: Link, W: Write>(
         }
         log.poll();
         acks.collect(log)?;
+        if acks.acked != grew.0 {
+            grew = (acks.acked, Instant::now());
+        }
         progress.records(acks.acked, || {
-            format!("  {} under way", number(log.outstanding()))
+            let stalled = log.outstanding() > 0 && grew.1.elapsed() > STALLED;
+            let why = stalled.then(|| missing(log.link())).flatten();
+            let why = why.map_or(String::new(), |why| format!(", {why}"));
+            format!("  {} under way{why}", number(log.outstanding()))
         });
     }
     finish(log, &mut acks)?;
+    let who = if acks.failed.is_some() || ended.is_err() && !stop.asked() {
+        who_is_missing(log, missing)
+    } else {
+        String::new()
+    };
     let summary = Summary {
         records: acks.acked,
         bytes,
@@ -241,17 +261,34 @@ fn append_all<L: Link, W: Write>(
     });
     if let Some((record, why)) = acks.failed {
         bail!(
-            "record {record} was not appended: {why}; {} records were",
+            "record {record} was not appended: {why}; {} records were{who}",
             number(acks.acked)
         );
     }
-    ended.with_context(|| format!("{} records were appended", number(summary.records)))?;
+    ended.with_context(|| format!("{} records were appended{who}", number(summary.records)))?;
     Ok(summary)
+}
+
+/// Who is missing, in words to follow others. What the client knows may be old: a newer map is waited for.
+fn who_is_missing<L: Link>(
+    log: &mut Log<L>,
+    missing: &mut dyn FnMut(&mut L) -> Option<String>,
+) -> String {
+    let began = Instant::now();
+    loop {
+        if let Some(who) = missing(log.link()) {
+            return format!("; {who}");
+        }
+        if began.elapsed() > NEW_MAP {
+            return String::new();
+        }
+        log.poll_for(STEP);
+    }
 }
 
 /// Waits for the outcome of everything under way.
 fn finish<L: Link, W: Write>(log: &mut Log<L>, acks: &mut Acks<'_, W>) -> anyhow::Result<()> {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while log.outstanding() > 0 && began.elapsed() < DRAIN {
         log.poll_for(STEP);
         acks.collect(log)?;
@@ -402,6 +439,7 @@ mod tests {
             Some(&mut out),
             &mut progress,
             stop,
+            &mut |_| None,
         );
         (
             result,

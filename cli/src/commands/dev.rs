@@ -77,14 +77,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         None => new_folder()?,
     };
     let config = config(args, &data_dir);
-    std::fs::create_dir_all(&data_dir)
-        .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
-    let secret = Secret::load_or_create(&config.secret_file)?;
-    let mut options = config
-        .server_options(NODE, secret.clone(), args.insecure_no_auth)
-        .map_err(|error| UsageError(error.to_string()))?;
-    args.middleware.apply(&mut options);
-    let server = Server::start(options).context("the cluster did not start")?;
+    let made = Made::note(&data_dir, args.data_dir.is_none());
+    let started = start(args, &config);
+    if started.is_err() {
+        made.remove();
+    }
+    let (server, secret) = started?;
     let published = dev_secret_file(args.listen.port());
     secret.publish(&published)?;
     eprint!("{}", banner(&config, NODE, &server));
@@ -95,6 +93,64 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         let _ = std::fs::remove_file(&published);
     }
     result
+}
+
+fn start(args: &Args, config: &ClusterConfig) -> anyhow::Result<(Server, Secret)> {
+    let data_dir = &config.nodes[0].data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
+    let secret = Secret::load_or_create(&config.secret_file)?;
+    let mut options = config
+        .server_options(NODE, secret.clone(), args.insecure_no_auth)
+        .map_err(|error| UsageError(error.to_string()))?;
+    args.middleware.apply(&mut options);
+    let server = Server::start(options).context("the cluster did not start")?;
+    Ok((server, secret))
+}
+
+/// The folders that a run makes, to be removed if it does not come to a start.
+struct Made {
+    data_dir: PathBuf,
+    /// The data folder first, then those above it.
+    folders: Vec<PathBuf>,
+}
+
+impl Made {
+    /// What is about to be made. `anew` says that the data folder was made by this run.
+    fn note(data_dir: &Path, anew: bool) -> Self {
+        let missing = data_dir
+            .ancestors()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let missing = missing.take_while(|folder| !folder.exists());
+        let mut folders: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+        if anew {
+            folders.push(data_dir.to_owned());
+        }
+        Self {
+            data_dir: data_dir.to_owned(),
+            folders,
+        }
+    }
+
+    /// Removes it, unless there is more in it than the names that a start begins with. What cannot be removed stays.
+    fn remove(&self) {
+        const NAMES: [&str; 3] = ["LOCK", "node", "cluster.secret"];
+        if self.folders.is_empty() {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(&self.data_dir) else {
+            return;
+        };
+        let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        if names.iter().all(|name| NAMES.iter().any(|own| name == own)) {
+            for name in names {
+                let _ = std::fs::remove_file(self.data_dir.join(name));
+            }
+            for folder in &self.folders {
+                let _ = std::fs::remove_dir(folder);
+            }
+        }
+    }
 }
 
 /// Lines to paste into another terminal.

@@ -4,7 +4,10 @@ use ionian_node::Place;
 use ionian_types::{Inc, LogId, NodeId, ShardId, Slot};
 use ionian_wire::directory::{Endpoint, LogInfo, ShardInfo};
 
+use serde_json::Value;
+
 use super::picture::{Picture, Seen};
+use crate::table::size;
 
 /// What keeps the cluster from appending.
 #[derive(Debug, Default)]
@@ -205,20 +208,73 @@ fn why_not(picture: &Picture, seen: &Seen<'_>) -> String {
             "its store is full; trim the log, or raise memory_bytes_max or disk_bytes_max",
         );
     }
+    if let Some(stranded) = state["stranded"].as_object() {
+        return why_stranded(stranded);
+    }
     if state["member"] != true {
         return String::from("it is not yet a member of its shard");
     }
     String::from("it does not yet hold all that is ordered")
 }
 
+/// What keeps a replica that lost its disk from having its peer's state.
+fn why_stranded(stranded: &serde_json::Map<String, Value>) -> String {
+    let bytes = |key: &str| stranded.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let (received, total, max) = (
+        bytes("received_bytes"),
+        bytes("total_bytes"),
+        bytes("bytes_max"),
+    );
+    if max > 0 && total > max {
+        return format!(
+            "it has lost its state, and its peer's is {}, more than the {} that are taken over; trim the log, which makes it smaller",
+            size(total),
+            size(max)
+        );
+    }
+    if total == 0 {
+        return String::from("it has lost its state and asks its peers for theirs");
+    }
+    format!(
+        "it has lost its state and takes over a peer's: {} of {}",
+        size(received),
+        size(total)
+    )
+}
+
 /// What the leaf says of a shard.
-pub(super) fn leaf_row(
-    picture: &Picture,
-    log: LogId,
-    shard: ShardId,
-) -> Option<&serde_json::Value> {
+pub(super) fn leaf_row(picture: &Picture, log: LogId, shard: ShardId) -> Option<&Value> {
     let (_, leaf) = picture.seen(Place::Leaf(log))?;
     let rows = leaf.value["state"]["shards"].as_array()?;
     rows.iter()
         .find(|row| row["shard"].as_u64() == Some(u64::from(shard.get())))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_replica_that_lost_its_state_says_how_far_it_is_and_what_is_in_its_way() {
+        let why = |total: u64| {
+            let stranded =
+                json!({"received_bytes": 1 << 20, "total_bytes": total, "bytes_max": 64 << 20});
+            why_stranded(stranded.as_object().expect("an object"))
+        };
+        assert!(why(0).contains("asks its peers"), "{}", why(0));
+        assert!(
+            why(3 << 20).contains("1.0 MiB of 3.0 MiB"),
+            "{}",
+            why(3 << 20)
+        );
+        let large = why(65 << 20);
+        assert!(
+            large.contains("65.0 MiB")
+                && large.contains("64.0 MiB")
+                && large.contains("trim the log"),
+            "{large}"
+        );
+    }
 }
