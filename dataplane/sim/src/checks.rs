@@ -427,7 +427,9 @@ impl World {
                 .iter()
                 .zip(&status.lens)
                 .all(|(segment, lens)| lens.0.get() == segment.len && lens.2.get() == segment.len);
-            if !(status.appendable && status.applied.get() == state.last && whole) {
+            // What is full waits for a trim.
+            let takes = status.appendable || status.full;
+            if !(takes && status.applied.get() == state.last && whole) {
                 return Some(format!(
                     "O9: {place:?} is not up to date: {status:?}, the cut log says {state:?}"
                 ));

@@ -16,6 +16,10 @@ impl World {
             _ => (0, ShardId::MAX),
         };
         let chunk = self.plan.chunk_bytes;
+        let space = match place {
+            Place::Replica(_, slot) => self.plan.space_bytes[usize::from(slot).min(2)],
+            _ => 256 << 20,
+        };
         let config = StoreConfig::new(
             CLUSTER,
             self.node(place),
@@ -26,9 +30,9 @@ impl World {
         );
         StoreConfig {
             chunk_bytes: chunk,
-            memory_bytes_max: 24 << 20,
+            memory_bytes_max: space.min(24 << 20),
             extent_bytes: u64::from(chunk) * 4,
-            disk_bytes_max: 256 << 20,
+            disk_bytes_max: space,
             block_bytes: 512,
             write_bytes_max: 64 << 10,
             journal_chunk_bytes: 16 << 10,

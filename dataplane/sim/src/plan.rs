@@ -103,6 +103,8 @@ pub struct Plan {
     pub payload_bytes_max: u64,
     /// Records in one chunk of a store are few when this is small: bytes.
     pub chunk_bytes: u32,
+    /// Bytes of record files and of record memory of the replica in the first slot, in the second, and in the others.
+    pub space_bytes: [u64; 3],
     /// Nanoseconds between two actions of a client, on average.
     pub think_ns: u64,
     /// The most unresolved appends of one client.
@@ -140,6 +142,7 @@ impl Plan {
             buffer_bytes: 1 << 20,
             payload_bytes_max: 200,
             chunk_bytes: 64 << 10,
+            space_bytes: [256 << 20; 3],
             think_ns: 300_000,
             outstanding_max: 64,
             trims: false,

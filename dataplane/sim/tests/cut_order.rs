@@ -22,8 +22,8 @@ use ionian_wire::Writer;
 use ionian_wire::codec::Field;
 use ionian_wire::entry::{Change, encode_members, write_change};
 use ionian_wire::frame::{
-    Append, DownShard, Intent, Locate, LocateStatus, Member, Message, Read, ReadStatus, Report,
-    Role, RootGrant,
+    Append, DownShard, Grant, Intent, Locate, LocateStatus, Member, Message, Read, ReadStatus,
+    Report, Role, RootGrant,
 };
 use ionian_wire::record::{emit_unplaced, encoded_bytes};
 
@@ -344,7 +344,30 @@ impl Desk {
             first_seq: ClientSeq::new(first),
             count: count as u32,
         };
+        self.grants(shard);
         self.hand_over(To::Replica(shard, 2), &bytes(&append, &records));
+    }
+
+    /// The peers that are not there have room for everything.
+    fn grants(&mut self, shard: usize) {
+        let own = Slot::new(self.own[shard]);
+        let grant = Grant {
+            segment: SegmentId {
+                shard: ShardId::new(shard as u32),
+                slot: own,
+            },
+            generation: ViewId::new(self.generations[shard]),
+            len: self.replicas[shard].store().len(own),
+            credit: u64::MAX,
+        };
+        for slot in (0..self.lens[shard].len() as u8).filter(|slot| *slot != own.get()) {
+            let conn = 3 + u32::from(slot);
+            let greeting = hello(Role::Replica, 9, inc_of(shard, slot), shard as u32, slot);
+            self.hand_over(To::Replica(shard, conn), &greeting);
+            self.hand_over(To::Replica(shard, conn), &bytes(&grant, &[]));
+            // What else peers say to each other is not for this test.
+            self.replicas[shard].closed(self.now, ConnId::new(conn));
+        }
     }
 
     fn report(&mut self, shard: usize) {

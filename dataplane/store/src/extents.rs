@@ -91,6 +91,16 @@ impl Extents {
         }
     }
 
+    /// Files at hand, being made, and those that may still be made.
+    pub(crate) fn available(&self) -> u64 {
+        let more = if self.no_space {
+            0
+        } else {
+            self.extents_max.saturating_sub(self.count)
+        };
+        self.spares.len() as u64 + u64::from(self.creating) + more
+    }
+
     pub(crate) fn take(&mut self) -> Option<FileNo> {
         self.spares.pop_front()
     }

@@ -28,4 +28,4 @@ pub use cells::{
 pub use config::{ConfigError, StoreConfig};
 pub use error::{BlockError, DamagedRange, StoreError, StoreFailure, StoreState};
 pub use op::{BlockOp, BlockOpKind, BlockResult, FileKind, FileNo};
-pub use store::{Fetch, Recovered, RunRef, Store, StoreStats};
+pub use store::{Charge, Fetch, Recovered, RunRef, Store, StoreStats};

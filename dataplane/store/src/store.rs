@@ -15,9 +15,12 @@ mod checkpoint;
 mod device;
 mod fetch;
 mod open;
+mod promise;
 mod repair;
 mod start;
 mod superblock;
+
+pub use promise::Charge;
 
 use checkpoint::CheckpointTask;
 use device::Device;

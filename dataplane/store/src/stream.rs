@@ -71,6 +71,8 @@ pub(crate) struct Stream {
     pub(crate) emitted: u64,
     /// A truncation waits for a chunk whose header records it.
     pub(crate) must_open: bool,
+    /// The number of the chunk up to which space is set aside for this segment alone.
+    pub(crate) promised: u64,
     /// Extents in use, by ascending number.
     pub(crate) extents: VecDeque<(u64, FileNo)>,
     pub(crate) damage: Damage,
@@ -93,6 +95,7 @@ impl Stream {
             dirty: 0,
             emitted: first,
             must_open: false,
+            promised: 0,
             extents: VecDeque::with_capacity(16),
             damage: Damage::default(),
             repairs: Vec::new(),

@@ -29,8 +29,8 @@ pub use read::{
     TrimStatus, Unsubscribe,
 };
 pub use shard::{
-    Backfill, CopyAck, CopyData, CopyRequest, Entries, Have, Replicate, Report, ShardSnapshot,
-    StateData, StateRequest,
+    Backfill, CopyAck, CopyData, CopyRequest, Entries, Grant, Have, Replicate, Report,
+    ShardSnapshot, StateData, StateRequest,
 };
 pub use tree::{
     Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStartHead,
@@ -113,7 +113,7 @@ macros::messages! {
     RootGrant, CeilingRequest,
     Append, AppendAck, AppendRefused, CloseSession, SessionClosed, Fate, FateAnswer,
     Replicate, Have, CopyRequest, CopyData, CopyAck, Report, Backfill, Entries, ShardSnapshot,
-    StateRequest, StateData,
+    StateRequest, StateData, Grant,
     Up, NeedFull, EdgeStart, NeedEdge, Sync, SyncShard, ShardStatus, Down, DownShard,
     Tail, TailAnswer, Locate, LocateAnswer, Read, ReadAnswer, Subscribe, Unsubscribe, SubCredit, Deliver, DeliverGap, DeliverEnd,
     TrimRequest, TrimAnswer,

@@ -356,6 +356,7 @@ impl Client {
                 lane.refused_since = lane.refused_since.min(now);
                 let retry_at = lane.retry_at;
                 self.wake(retry_at);
+                self.expire(now, at);
                 self.leave_unable(now, at, refused.reason);
             }
         }
@@ -387,6 +388,23 @@ impl Client {
         }
     }
 
+    /// When the record at the floor is given up. One that was refused, and has been sent again since, waits for the answer:
+    /// it says for certain what became of the record.
+    pub(super) fn expires_at(&self, at: usize, timeout: Nanos) -> Time {
+        let lane = &self.lanes[at];
+        let due = lane.floor_invoked().after(timeout);
+        if !lane.floor_may_have_effect() {
+            return due;
+        }
+        // Of this server, or of the one before.
+        let sent_at = if lane.refusal.is_some() {
+            lane.progress_at.max(lane.retry_at)
+        } else {
+            lane.retry_at
+        };
+        due.max(sent_at.after(self.config.probe_after))
+    }
+
     /// Gives up what has waited too long, from the floor on.
     pub(super) fn expire(&mut self, now: Time, at: usize) {
         let Some(timeout) = self.config.append_timeout else {
@@ -395,7 +413,7 @@ impl Client {
         let before = self.lanes[at].floor;
         loop {
             let lane = &self.lanes[at];
-            if lane.is_empty() || now < lane.floor_invoked().after(timeout) {
+            if lane.is_empty() || now < self.expires_at(at, timeout) {
                 break;
             }
             let effect = if lane.floor_may_have_effect() {

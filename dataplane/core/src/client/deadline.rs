@@ -84,7 +84,7 @@ impl Client {
 
     fn wake_for_floor(&mut self, at: usize) {
         if let (Some(timeout), false) = (self.config.append_timeout, self.lanes[at].is_empty()) {
-            let due = self.lanes[at].floor_invoked().after(timeout);
+            let due = self.expires_at(at, timeout);
             self.wake(due);
         }
     }

@@ -221,6 +221,9 @@ impl Replica {
             return Err(refuse(RefusalReason::Malformed));
         }
         let count = u64::from(append.count) - skip;
+        let charge = self
+            .admit(bytes.len(), count, append.generation)
+            .map_err(refuse)?;
         let first = self.store.len(own);
         let room = self
             .store
@@ -244,6 +247,7 @@ impl Replica {
             at += ionian_wire::record::encoded_bytes(payload);
         }
         self.store.commit(own, first, bytes.len());
+        self.room.took(charge, Lsn::new(first.get() + count));
         self.tail_generation[own.index()] = append.generation;
         self.may_enter(own, first, Lsn::new(first.get() + count));
         self.dedup[own.index()].took(index, ClientSeq::new(first_seq), first, count, append.floor);

@@ -1,7 +1,7 @@
 //! The replica of a shard (ORDERING.md, REPLICA): stores its own segment and its peers', reports, applies the entries that
 //! touch its shard, acknowledges, serves reads.
 //!
-//! One file per concern: `append` (clients' records), `replicate` (peers), `apply` (cuts, views, losses), `catchup` (what
+//! One file per concern: `append` (clients' records), `replicate` (peers), `promise` (room ahead), `apply` (cuts, views, losses), `catchup` (what
 //! was missed: entries, copies), `repair` (damaged records), `adopt` and `image` (a peer's whole state), `read`, `subscribe`,
 //! `fate`, `restart`. This file holds the state, the dispatch of messages and the flush that sends everything cumulative.
 
@@ -9,8 +9,10 @@ mod adopt;
 mod append;
 mod apply;
 mod catchup;
+mod config;
 mod fate;
 mod image;
+mod promise;
 mod read;
 mod repair;
 mod replicate;
@@ -26,8 +28,8 @@ use alloc::vec::Vec;
 
 use ionian_store::Store;
 use ionian_types::{
-    ClientId, ClusterId, ConnId, EntryNo, Gsn, GsnRange, Inc, LogId, Lsn, Nanos, NodeId,
-    SEGMENTS_PER_SHARD_MAX, SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
+    ClientId, ConnId, EntryNo, Gsn, GsnRange, Inc, Lsn, SEGMENTS_PER_SHARD_MAX, SegmentId,
+    SessionNo, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{CopyRequest, Hello, Message, Report, Role, StateRequest};
@@ -38,102 +40,9 @@ use crate::index::{Run, RunIndex};
 use crate::outbox::Outbox;
 
 pub use adopt::Stranded;
+pub use config::{ReplicaConfig, ReplicaTiming};
 pub use image::Image;
 pub use status::{ReplicaCounters, ReplicaStatus};
-
-/// What a replica is and how much it may hold.
-#[derive(Clone, Copy, Debug)]
-pub struct ReplicaConfig {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The node it runs on.
-    pub node: NodeId,
-    /// This life's incarnation, issued by the controller.
-    pub inc: Inc,
-    /// The log.
-    pub log: LogId,
-    /// The shard.
-    pub shard: ShardId,
-    /// The slot in the shard; the segment of that slot is its own.
-    pub slot: Slot,
-    /// The number of replicas of the shard.
-    pub replicas: u8,
-    /// Own records not yet ordered beyond which appends are refused.
-    pub uncommitted_records_max: u64,
-    /// Largest run of records in one `Replicate`, `CopyData` or `Deliver`, in bytes.
-    pub run_bytes_max: usize,
-    /// Subscriptions at a time.
-    pub subscriptions_max: usize,
-    /// Reads waiting for an entry or the device.
-    pub reads_waiting_max: usize,
-    /// Cuts that the index takes before it allocates.
-    pub cuts_ready: usize,
-    /// Journal records between two checkpoints (flushed classes).
-    pub checkpoint_every: u64,
-    /// Bytes of records beyond which the oldest are trimmed; none keeps everything.
-    pub retention_bytes_max: Option<u64>,
-    /// Timeouts.
-    pub timing: ReplicaTiming,
-}
-
-/// Timeouts of a replica. None is needed for safety.
-#[derive(Clone, Copy, Debug)]
-pub struct ReplicaTiming {
-    /// A report is repeated at least this often.
-    pub report: Nanos,
-    /// An unanswered backfill or copy request is repeated after this long.
-    pub retry: Nanos,
-    /// Own records that no cut covers for this long cause a backfill.
-    pub gap: Nanos,
-    /// A peer gone for this long makes appends refuse, naming it.
-    pub missing: Nanos,
-    /// How long an applied entry waits for others to be written with. The root keeps its log for that long.
-    pub journal: Nanos,
-}
-
-impl Default for ReplicaTiming {
-    fn default() -> Self {
-        Self {
-            report: Nanos::from_ms(20),
-            retry: Nanos::from_ms(20),
-            gap: Nanos::from_ms(50),
-            missing: Nanos::from_ms(200),
-            journal: Nanos::from_ms(5),
-        }
-    }
-}
-
-impl ReplicaConfig {
-    /// A configuration with default limits.
-    #[must_use]
-    pub fn new(
-        cluster: ClusterId,
-        node: NodeId,
-        inc: Inc,
-        log: LogId,
-        shard: ShardId,
-        slot: Slot,
-        replicas: u8,
-    ) -> Self {
-        Self {
-            cluster,
-            node,
-            inc,
-            log,
-            shard,
-            slot,
-            replicas,
-            uncommitted_records_max: 1 << 18,
-            run_bytes_max: 128 * 1024,
-            subscriptions_max: 1024,
-            reads_waiting_max: 1024,
-            cuts_ready: 1 << 18,
-            checkpoint_every: 1 << 17,
-            retention_bytes_max: None,
-            timing: ReplicaTiming::default(),
-        }
-    }
-}
 
 /// What is at the other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,6 +68,13 @@ struct Peer {
     sent: Lsn,
     /// Tell the peer how much of its segment is held.
     have_due: bool,
+    /// Bytes of its segment that came when there was no room: it is told only when they would fit.
+    stalled_bytes: usize,
+    /// What the peer was told to be taken of its segment.
+    told: Option<promise::Told>,
+    /// What the peer said last to take of the own segment: generation, length, credit; and the charge that follows.
+    grant: Option<(ViewId, Lsn, u64)>,
+    ceiling: Option<u64>,
     /// What it asked for, per segment. Answered by `flush`: between replicas no message is answered at once, so that two
     /// of them whose connection is full in both directions cannot wait for each other.
     copies: [Option<CopyRequest>; SEGMENTS_PER_SHARD_MAX],
@@ -204,8 +120,9 @@ pub struct Replica {
     progress_at: Time,
     flushed_at: Time,
     peers: [Peer; SEGMENTS_PER_SHARD_MAX],
-    /// The store had no room for the last append.
+    /// There was no room for the last append.
     full: bool,
+    room: promise::Room,
     leaf: Option<ConnId>,
     root: Option<ConnId>,
     conns: Vec<Kind>,
@@ -251,10 +168,15 @@ impl Replica {
             stream: None,
             sent: Lsn::ZERO,
             have_due: false,
+            stalled_bytes: 0,
+            told: None,
+            grant: None,
+            ceiling: None,
             copies: [None; SEGMENTS_PER_SHARD_MAX],
             state_request: None,
             seen: now,
         };
+        let room = promise::Room::new(store.charge(config.run_bytes_max));
         let mut replica = Self {
             config,
             store,
@@ -277,6 +199,7 @@ impl Replica {
             flushed_at: now,
             peers: [peer; SEGMENTS_PER_SHARD_MAX],
             full: false,
+            room,
             leaf: None,
             root: None,
             conns: Vec::with_capacity(1024),
@@ -397,6 +320,7 @@ impl Replica {
             (Message::DownShard(body, tail), Kind::Leaf) => self.on_down(now, body, tail),
             (Message::SyncShard(body, _), Kind::Leaf) => self.on_sync(body),
             (Message::Have(body, _), Kind::Peer(slot)) => self.on_have(slot, body),
+            (Message::Grant(body, _), Kind::Peer(slot)) => self.on_grant(slot, body),
             (Message::Entries(body, tail), Kind::Root) => self.on_entries(now, body, tail),
             (Message::ShardSnapshot(body, tail), Kind::Root) => self.on_snapshot(now, body, tail),
             (Message::CopyRequest(body, _), Kind::Peer(slot)) => self.on_copy_request(slot, body),
@@ -454,12 +378,18 @@ impl Replica {
                     have: None,
                     stream: None,
                     have_due: true,
+                    stalled_bytes: 0,
+                    told: None,
+                    grant: None,
+                    // Another life promises anew; the same one keeps its word.
+                    ceiling: peer.ceiling.filter(|_| hello.inc == peer.inc),
                     copies: [None; SEGMENTS_PER_SHARD_MAX],
                     state_request: None,
                     seen: now,
                     ..*peer
                 };
                 self.handovers[slot.index()] = None;
+                self.settle_limit();
                 self.set_kind(conn, Kind::Peer(slot));
                 self.catchup.copy_soon();
             }
@@ -484,6 +414,7 @@ impl Replica {
         self.settle_journal(now);
         self.flush_seen();
         self.flush_acks(out);
+        self.look_for_room();
         self.flush_replication(out);
         self.flush_copy_answers(out);
         self.flush_state_answers(out);

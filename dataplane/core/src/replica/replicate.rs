@@ -72,6 +72,9 @@ impl Replica {
             if peer.have_due {
                 self.flush_have(slot, conn, out);
             }
+            if slot != own.index() {
+                self.flush_grant(slot, conn, out);
+            }
             if !self.start_stream(slot) {
                 continue;
             }
@@ -111,6 +114,16 @@ impl Replica {
     }
 
     fn flush_have(&mut self, slot: usize, conn: ionian_types::ConnId, out: &mut Outbox) {
+        if !self.is_member() || out.room(conn) == 0 {
+            return;
+        }
+        let index = Slot::new(slot as u8);
+        // Said before there is room it would only bring the same records again.
+        let stalled = self.peers[slot].stalled_bytes;
+        if stalled > 0 && self.store.reserve(index, stalled).is_err() {
+            return;
+        }
+        self.peers[slot].stalled_bytes = 0;
         let Some(segment) = self
             .state
             .as_ref()
@@ -118,10 +131,6 @@ impl Replica {
         else {
             return;
         };
-        if !self.is_member() || out.room(conn) == 0 {
-            return;
-        }
-        let index = Slot::new(slot as u8);
         let have = Have {
             segment: ionian_types::SegmentId {
                 shard: self.config.shard,
@@ -245,6 +254,7 @@ impl Replica {
             return false;
         }
         let Ok(room) = self.store.reserve(slot, bytes.len()) else {
+            self.peers[slot.index()].stalled_bytes = bytes.len();
             return false;
         };
         room.copy_from_slice(bytes);

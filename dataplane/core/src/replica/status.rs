@@ -65,7 +65,7 @@ pub struct ReplicaStatus {
     pub member: bool,
     /// Whether appends are taken: a member, with an open generation, its committed prefix held, no peer missing, and room.
     pub appendable: bool,
-    /// The store refused the last append for want of room, and still has none.
+    /// The last append was refused for want of room, here or at a peer, and would still be.
     pub full: bool,
     /// The node of a peer that is missing, if one is.
     pub missing: Option<NodeId>,
@@ -118,7 +118,7 @@ impl Replica {
             segment.writer == self.config.inc && self.store.len(own) >= segment.len
         });
         let missing = self.missing_peer(now);
-        let full = self.full && self.store.has_no_room();
+        let full = self.full && self.room.is_short();
         ReplicaStatus {
             epoch: self.epoch(),
             member: self.is_member(),

@@ -19,11 +19,19 @@ impl Store {
         if self.pool_of(stream).available() == 0 {
             return Err(StoreError::Full);
         }
+        if bytes > 0 && !self.may_take_records(stream) {
+            return Err(StoreError::DiskFull);
+        }
         let home = if self.on_device() {
             let number = self.streams[stream].next_number();
             Some(self.place_chunk(stream, number)?)
-        } else {
+        } else if stream == self.journal_index()
+            || self.is_promised(stream)
+            || self.space_left() > self.set_aside_for_others(stream)
+        {
             None
+        } else {
+            return Err(StoreError::Full);
         };
         let mut buf = self
             .pool_of(stream)
@@ -55,7 +63,13 @@ impl Store {
     /// Where a chunk lies: in the extent of its predecessor, or in a fresh one.
     pub(super) fn place_chunk(&mut self, stream: usize, number: u64) -> Result<Home, StoreError> {
         let journal = stream == self.journal_index();
-        let reserved = self.reserved_for_others(stream);
+        let promised = journal || self.is_promised(stream);
+        let set_aside = !promised && self.space_left() <= self.set_aside_for_others(stream);
+        let reserved = if promised {
+            0
+        } else {
+            self.reserved_for_others(stream)
+        };
         let extents = &mut self.device.extents[usize::from(journal)];
         let extent = extents.extent_of(number);
         let at = extents.offset_of(number);
@@ -64,6 +78,9 @@ impl Store {
         let file = match used.get(index) {
             Some((known, file)) if *known == extent => *file,
             _ => {
+                if set_aside {
+                    return Err(StoreError::DiskFull);
+                }
                 extents.check(reserved).map_err(|none| match none {
                     NoExtent::Soon => StoreError::Full,
                     NoExtent::DiskFull => StoreError::DiskFull,

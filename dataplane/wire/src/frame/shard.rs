@@ -170,3 +170,18 @@ body! {
         from: u64,
     }
 }
+
+body! {
+    /// Replica to the writer of a segment: what I take of it from `len` on. Never falls within a generation; the writer
+    /// takes no record beyond what every peer has granted. No tail.
+    Grant = 43 {
+        /// The segment, owned by the receiver.
+        segment: SegmentId,
+        /// The generation that the sender has entered for it.
+        generation: ViewId,
+        /// The length held when this was said.
+        len: Lsn,
+        /// The charge that fits beyond, in bytes: what records take wherever they are stored.
+        credit: u64,
+    }
+}

@@ -318,6 +318,30 @@ fn a_refusal_of_one_of_two_tries_leaves_the_effect_unknown() {
 }
 
 #[test]
+fn a_record_that_is_being_tried_again_waits_for_the_answer() {
+    let mut bench = Bench::connected(config(), &[&[1]]);
+    bench.append(b"x");
+    bench.flush();
+    bench.now = bench.now.after(Nanos::from_ms(9_999));
+    bench.receive(PRIMARY, &refused(0, 1, RefusalReason::StoreFull), &[]);
+    bench.now = bench.now.after(Nanos::from_ms(1));
+    assert_eq!(appends(&bench.flush()), [frame(0, &["x"])]);
+    bench.client.on_deadline(bench.now);
+    assert!(bench.completions().is_empty());
+    bench.receive(PRIMARY, &refused(0, 1, RefusalReason::StoreFull), &[]);
+    assert_eq!(failures(&bench.completions()), [(0, Effect::None)]);
+    // Not for ever.
+    bench.append(b"y");
+    bench.flush();
+    bench.receive(PRIMARY, &refused(1, 1, RefusalReason::StoreFull), &[]);
+    bench.now = bench.now.after(Nanos::from_ms(9_999));
+    bench.flush();
+    bench.now = bench.now.after(Nanos::from_ms(2_001));
+    bench.client.on_deadline(bench.now);
+    assert_eq!(failures(&bench.completions()).len(), 1);
+}
+
+#[test]
 fn a_refusal_that_no_repeat_can_mend_fails_the_run_without_effect() {
     let mut bench = Bench::connected(config(), &[&[1]]);
     bench.append(b"a");

@@ -1,0 +1,315 @@
+//! Room ahead: no record is accepted that a peer has no room for.
+//!
+//! A record that its primary took and a peer cannot take would be neither: it is never ordered while the peer is full, and
+//! not refused either. So each replica tells the writer of each peer's segment how much it takes of it for certain
+//! (`Grant`), and the writer refuses, before any effect, what lies beyond the least of these grants or beyond its own room.
+//! A grant never falls within a generation; it rises as records show what they really take, and as trims free space.
+//!
+//! Both sides count in the store's charge. A grant says what fits beyond a length; the writer keeps marks of what it had
+//! charged at which length, coarse ones, so that a grant may count for a little less than it says.
+
+use alloc::collections::VecDeque;
+
+use ionian_store::Charge;
+use ionian_types::{ConnId, Lsn, Slot, ViewId};
+use ionian_wire::frame::{Grant, RefusalReason};
+
+use super::Replica;
+use crate::outbox::Outbox;
+
+/// Marks kept; when there are more, every other one goes.
+const MARKS_MAX: usize = 1024;
+/// Charge between two marks at least, in bytes.
+const MARK_EVERY: u64 = 16 << 10;
+/// A grant of less is renewed with every record, so that the last bytes are used too.
+const SCARCE_BYTES: u64 = 128 << 10;
+
+/// What was told to the writer of a peer's segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    generation: ViewId,
+    len: Lsn,
+    credit: u64,
+    /// What the segment had used, and what nobody had, when it was told.
+    taken: u64,
+    left: u64,
+}
+
+/// How far the own segment may go in its present generation.
+#[derive(Debug)]
+pub(super) struct Room {
+    generation: ViewId,
+    charge: Charge,
+    /// Charge of what was accepted in this generation, in bytes, and the most that it may come to.
+    charged: u64,
+    limit: u64,
+    /// The own store's part of the limit.
+    own: u64,
+    /// Lengths with what was charged there, ascending.
+    marks: VecDeque<(Lsn, u64)>,
+    /// The charge of the run refused last; 0 since one was taken.
+    wanted: u64,
+}
+
+impl Room {
+    pub(super) fn new(charge: Charge) -> Self {
+        Self {
+            generation: ViewId::ZERO,
+            charge,
+            charged: 0,
+            limit: 0,
+            own: 0,
+            marks: VecDeque::with_capacity(MARKS_MAX),
+            wanted: 0,
+        }
+    }
+
+    /// Notes that a run of `charge` was accepted, up to `end`.
+    #[inline]
+    pub(super) fn took(&mut self, charge: u64, end: Lsn) {
+        self.charged += charge;
+        self.wanted = 0;
+        let due = self
+            .marks
+            .back()
+            .is_none_or(|(_, charged)| self.charged - charged >= MARK_EVERY);
+        if due {
+            self.mark(end);
+        }
+    }
+
+    #[cold]
+    fn mark(&mut self, end: Lsn) {
+        if self.marks.len() == MARKS_MAX {
+            // Every grant still finds the mark of the generation's start, or one not too far below.
+            let mut keep = false;
+            self.marks.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.marks.push_back((end, self.charged));
+    }
+
+    /// What was charged, at least, when the segment had the length `len`.
+    fn charged_at(&self, len: Lsn) -> Option<u64> {
+        let after = self.marks.partition_point(|(end, _)| *end <= len);
+        Some(self.marks.get(after.checked_sub(1)?)?.1)
+    }
+
+    /// Whether the run refused last would still be.
+    pub(super) const fn is_short(&self) -> bool {
+        self.wanted > self.limit.saturating_sub(self.charged)
+    }
+}
+
+impl Replica {
+    /// A peer says how much it takes of the own segment.
+    pub(super) fn on_grant(&mut self, slot: Slot, grant: &Grant) {
+        if grant.segment != self.own_segment() {
+            self.counters.unexpected += 1;
+            return;
+        }
+        self.peers[slot.index()].grant = Some((grant.generation, grant.len, grant.credit));
+        self.settle_room();
+    }
+
+    /// The charge of a run for the own segment, if there is room for it everywhere. Effect of a refusal: none.
+    #[inline]
+    pub(super) fn admit(
+        &mut self,
+        bytes: usize,
+        count: u64,
+        generation: ViewId,
+    ) -> Result<u64, RefusalReason> {
+        let charge = self.room.charge.of(bytes as u64, count);
+        let fits = self.room.generation == generation
+            && charge <= self.room.limit.saturating_sub(self.room.charged);
+        if fits {
+            return Ok(charge);
+        }
+        self.find_room(charge)
+    }
+
+    #[cold]
+    fn find_room(&mut self, charge: u64) -> Result<u64, RefusalReason> {
+        if self.is_refilling() {
+            return Err(RefusalReason::NotReady);
+        }
+        self.settle_room();
+        self.extend_own();
+        if charge <= self.room.limit.saturating_sub(self.room.charged) {
+            return Ok(charge);
+        }
+        let all_said = (0..usize::from(self.config.replicas))
+            .filter(|slot| *slot != self.config.slot.index())
+            .all(|slot| self.peers[slot].ceiling.is_some());
+        if !all_said {
+            return Err(RefusalReason::NotReady);
+        }
+        self.room.wanted = charge;
+        Err(RefusalReason::StoreFull)
+    }
+
+    /// Looks again after a refusal: a trim may have made room. For whoever asks whether appends are taken.
+    pub(super) fn look_for_room(&mut self) {
+        if self.room.wanted > 0 && !self.is_refilling() {
+            self.extend_own();
+        }
+    }
+
+    /// Sets own space aside for what is beyond the present length. Peers' segments come first: what their writers have
+    /// accepted on the word of an earlier life has to fit.
+    fn extend_own(&mut self) {
+        let own = self.config.slot;
+        for slot in 0..usize::from(self.config.replicas) {
+            if slot != own.index() && self.peers[slot].told.is_none() {
+                let _ = self
+                    .store
+                    .promise(Slot::new(slot as u8), self.config.run_bytes_max);
+            }
+        }
+        let credit = self.store.promise(own, self.config.run_bytes_max);
+        self.room.own = self.room.own.max(self.room.charged.saturating_add(credit));
+        self.settle_limit();
+    }
+
+    /// Takes in what peers have granted in the generation that is open here.
+    fn settle_room(&mut self) {
+        let own = self.config.slot;
+        let Some(segment) = self
+            .state
+            .as_ref()
+            .and_then(|state| state.segments.get(own.index()))
+        else {
+            return;
+        };
+        let held = self.store.len(own);
+        if segment.writer != self.config.inc || held < segment.opened_at {
+            return;
+        }
+        if self.room.generation != segment.generation {
+            self.room.generation = segment.generation;
+            self.room.charged = 0;
+            self.room.own = 0;
+            self.room.marks.clear();
+            self.room.marks.push_back((held, 0));
+            for peer in &mut self.peers {
+                peer.ceiling = None;
+            }
+        }
+        for peer in &mut self.peers[..usize::from(self.config.replicas)] {
+            let Some((generation, len, credit)) = peer.grant else {
+                continue;
+            };
+            if generation != self.room.generation {
+                continue;
+            }
+            peer.grant = None;
+            // What a peer says to hold beyond the end is not to be believed.
+            let charged = self.room.charged_at(len).filter(|_| len <= held);
+            if let Some(charged) = charged {
+                let ceiling = charged.saturating_add(credit);
+                peer.ceiling = Some(peer.ceiling.map_or(ceiling, |known| known.max(ceiling)));
+            }
+        }
+        self.settle_limit();
+    }
+
+    pub(super) fn settle_limit(&mut self) {
+        let own = self.config.slot.index();
+        self.room.limit = (0..usize::from(self.config.replicas))
+            .filter(|slot| *slot != own)
+            .map(|slot| self.peers[slot].ceiling.unwrap_or(0))
+            .fold(self.room.own, u64::min);
+    }
+
+    /// Whether every record known to be committed is held. Until then all space is for these.
+    fn is_whole(&self) -> bool {
+        !self.is_adopting()
+            && self.state.as_ref().is_some_and(|state| {
+                state
+                    .segments
+                    .iter()
+                    .enumerate()
+                    .all(|(slot, segment)| self.store.len(Slot::new(slot as u8)) >= segment.len)
+            })
+    }
+
+    /// Whether a peer is giving back what is missing here.
+    fn is_refilling(&self) -> bool {
+        self.peers.iter().any(|peer| peer.conn.is_some()) && !self.is_whole()
+    }
+
+    /// Tells a writer how much of its segment is taken, if that is news.
+    pub(super) fn flush_grant(&mut self, slot: usize, conn: ConnId, out: &mut Outbox) {
+        let index = Slot::new(slot as u8);
+        let Some(segment) = self
+            .state
+            .as_ref()
+            .and_then(|state| state.segments.get(slot))
+        else {
+            return;
+        };
+        let (generation, opened_at) = (segment.generation, segment.opened_at);
+        let len = self.store.len(index);
+        let taken = self.store.taken(index);
+        let left = self.store.space_left();
+        let told = self.peers[slot]
+            .told
+            .filter(|told| told.generation == generation);
+        if let Some(told) = told {
+            // A run is charged at most 44 times what it takes, on a device; elsewhere at most twice.
+            let step = if self.store.config().class.is_flushed() {
+                told.credit >> 6
+            } else {
+                told.credit >> 3
+            };
+            let used = taken.saturating_sub(told.taken);
+            let news =
+                used > step || told.left != left || told.credit < SCARCE_BYTES && told.len != len;
+            if !news {
+                return;
+            }
+        }
+        let ready = generation != ViewId::ZERO
+            && len >= opened_at
+            && segment.writer == self.peers[slot].inc
+            && self.is_member()
+            && out.room(conn) > 0
+            && self.is_whole();
+        if !ready {
+            return;
+        }
+        let credit = self.store.promise(index, self.config.run_bytes_max);
+        if let Some(told) = &mut self.peers[slot].told
+            && told.generation == generation
+        {
+            let used = taken.saturating_sub(told.taken);
+            let raised = credit.saturating_add(used).saturating_sub(told.credit);
+            told.left = left;
+            if used <= told.credit >> 6 && raised <= told.credit >> 3 && told.credit >= SCARCE_BYTES
+            {
+                return;
+            }
+        }
+        let grant = Grant {
+            segment: ionian_types::SegmentId {
+                shard: self.config.shard,
+                slot: index,
+            },
+            generation,
+            len,
+            credit,
+        };
+        if out.send(conn, &grant, &[]).is_ok() {
+            self.peers[slot].told = Some(Told {
+                generation,
+                len,
+                credit,
+                taken,
+                left: self.store.space_left(),
+            });
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What was promised to a segment fits, whatever comes meanwhile to the others, and however it is batched.
+
+mod common;
+
+use common::disk::{Disk, Rng};
+use common::{append, config, record};
+use ionian_store::{Store, StoreConfig, StoreError, StoreState};
+use ionian_types::{Durability, Inc, Lsn, Slot};
+use proptest::prelude::*;
+
+const RUN_BYTES_MAX: usize = 700;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Runs of records of these payload lengths, as long as the promise covers them.
+    Append {
+        slot: u8,
+        payloads: Vec<u16>,
+    },
+    Promise {
+        slot: u8,
+    },
+    Trim {
+        slot: u8,
+        back: u64,
+    },
+    /// The device does some of what it was asked to.
+    Device {
+        count: u8,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0..2u8, prop::collection::vec(0..900u16, 1..6))
+            .prop_map(|(slot, payloads)| Step::Append { slot, payloads }),
+        3 => (0..2u8).prop_map(|slot| Step::Promise { slot }),
+        1 => (0..2u8, 0..12u64).prop_map(|(slot, back)| Step::Trim { slot, back }),
+        4 => (1..9u8).prop_map(|count| Step::Device { count }),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+struct Bench {
+    store: Store,
+    disk: Disk,
+    rng: Rng,
+}
+
+impl Bench {
+    fn new(config: StoreConfig) -> Self {
+        let disk = Disk::default();
+        let store = if config.class.is_flushed() {
+            Store::format(config, Inc::new(1), &disk.files())
+        } else {
+            Store::new(config)
+        };
+        let rng = Rng(7);
+        let mut bench = Self { store, disk, rng };
+        bench.settle();
+        assert_eq!(bench.store.state(), StoreState::Ready);
+        bench
+    }
+
+    fn device(&mut self, count: u8) {
+        for _ in 0..count {
+            self.disk.take_ops(&mut self.store);
+            if !self.disk.idle() {
+                self.disk.complete_one(&mut self.store, &mut self.rng);
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        self.disk.take_ops(&mut self.store);
+        while !self.disk.idle() {
+            self.disk.complete_one(&mut self.store, &mut self.rng);
+            self.disk.take_ops(&mut self.store);
+        }
+    }
+
+    /// Appends what was promised: at a device it may wait for a file or for memory, but never for room.
+    fn append(&mut self, slot: Slot, records: &[Vec<u8>]) -> Result<(), StoreError> {
+        match append(&mut self.store, slot, records) {
+            Err(StoreError::Full) => {
+                self.settle();
+                append(&mut self.store, slot, records)
+            }
+            result => result,
+        }
+    }
+}
+
+fn run(class: Durability, config: StoreConfig, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut bench = Bench::new(config);
+    let charge = bench.store.charge(RUN_BYTES_MAX);
+    // Per segment: charged, and promised up to.
+    let mut ledgers = [(0u64, 0u64); 2];
+    for step in steps {
+        match step {
+            Step::Promise { slot } => {
+                let credit = bench.store.promise(Slot::new(slot), RUN_BYTES_MAX);
+                let (charged, upto) = &mut ledgers[usize::from(slot)];
+                *upto = (*upto).max(*charged + credit);
+            }
+            Step::Append { slot, payloads } => {
+                let (charged, upto) = &mut ledgers[usize::from(slot)];
+                let slot = Slot::new(slot);
+                let from = bench.store.len(slot).get();
+                let records: Vec<_> = (from..)
+                    .zip(&payloads)
+                    .map(|(position, len)| record(slot, position, 1, &vec![3; usize::from(*len)]))
+                    .collect();
+                let bytes = records.iter().map(|record| record.len() as u64).sum();
+                let cost = charge.of(bytes, records.len() as u64);
+                if *charged + cost > *upto || records.concat().len() > 3000 {
+                    continue;
+                }
+                *charged += cost;
+                let before = bench.store.taken(slot);
+                prop_assert_eq!(
+                    bench.append(slot, &records),
+                    Ok(()),
+                    "{:?} {:?}",
+                    class,
+                    slot
+                );
+                prop_assert!(bench.store.taken(slot) >= before);
+            }
+            Step::Trim { slot, back } => {
+                let slot = Slot::new(slot);
+                let upto = bench.store.durable_len(slot).get().saturating_sub(back);
+                bench.store.trim(slot, Lsn::new(upto));
+            }
+            Step::Device { count } => bench.device(count),
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn a_promise_of_memory_is_kept(steps in steps(), chunks in 6..14u64) {
+        run(Durability::D0, config(Durability::D0, 2, 4096, chunks), steps)?;
+    }
+
+    #[test]
+    fn a_promise_of_files_is_kept(steps in steps(), extents in 3..9u64) {
+        let mut config = config(Durability::D1, 2, 6144, 10);
+        config.disk_bytes_max = extents * config.extent_bytes;
+        run(Durability::D1, config, steps)?;
+    }
+}
+
+/// Nothing more goes in, and a truncation still finds the chunk that records it: the journal, trims included, waits for it.
+#[test]
+fn a_full_device_takes_a_truncation_and_a_trim() {
+    let slot = Slot::new(0);
+    let mut config = config(Durability::D1, 1, 4096, 8);
+    config.disk_bytes_max = config.disk_bytes_min();
+    let mut bench = Bench::new(config);
+    let charge = bench.store.charge(RUN_BYTES_MAX);
+    let mut refused = 0;
+    while refused < 3 {
+        let position = bench.store.len(slot).get();
+        let next = record(slot, position, 1, &[7; 200]);
+        if bench.store.promise(slot, RUN_BYTES_MAX) >= charge.of(next.len() as u64, 1) {
+            bench.append(slot, &[next]).expect("it was promised");
+        } else {
+            refused += 1;
+        }
+        bench.settle();
+        assert!(position < 1000, "the disk is bounded");
+    }
+    let len = bench.store.len(slot).get();
+    bench.store.truncate(slot, Lsn::new(len - 2));
+    let entry = bench.store.journal_append(b"a trim").expect("taken");
+    bench.settle();
+    assert_eq!(bench.store.journal_durable(), entry);
+    assert_eq!(bench.store.promise(slot, RUN_BYTES_MAX), 0);
+    bench.store.trim(slot, Lsn::new(len - 2));
+    bench.settle();
+    assert!(bench.store.promise(slot, RUN_BYTES_MAX) > 0);
+    let next = record(slot, len - 2, 2, &[7; 200]);
+    assert_eq!(bench.append(slot, &[next]), Ok(()));
+}
