@@ -1,13 +1,13 @@
 //! A session ends with a message that does not parse.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use ionian_control_core::{ClusterSpec, NodeSpec};
+use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
 use ionian_core::session::Take;
 use ionian_driver_api::Clock;
-use ionian_runtime::MonotonicClock;
-use ionian_types::{Nanos, NodeId};
+use ionian_runtime::{CorePlan, MonotonicClock};
+use ionian_types::{Durability, LogId, Nanos, NodeId, OrderingMode, ShardId, Slot};
 use ionian_wire::frame::{DirectoryRequest, encode};
 
 use crate::config::{NetworkConfig, Secret};
@@ -23,31 +23,57 @@ fn directory_request(request: u64) -> Vec<u8> {
     message[..len].to_vec()
 }
 
-/// Messages of a session come in order and without a hole, or the session ends: one that does not parse was dropped, and
-/// what came after it was taken as if nothing were missing.
-#[test]
-fn a_message_that_does_not_parse_ends_its_session() {
+/// A server with a log of one replica, which has a reactor of its own in a dedicated plan.
+fn server(plan: CorePlan) -> (Server, SocketAddr, Secret) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let address = socket.local_addr().expect("bound");
     drop(socket);
     let secret = Secret::new([7; 32]);
-    let mut spec = ClusterSpec::default();
-    spec.nodes.insert(NodeId::new(1), NodeSpec::default());
-    let mut options = ServerOptions::in_memory(spec);
-    options.node = NodeId::new(1);
-    options.controller = NodeId::new(1);
+    let node = NodeId::new(1);
+    let mut options = ServerOptions::in_memory(ClusterSpec {
+        nodes: [(node, NodeSpec::default())].into(),
+        logs: vec![LogSpec {
+            name: String::from("default"),
+            mode: OrderingMode::Scalog,
+            class: Durability::D0,
+            root: node,
+            leaf: node,
+            shards: vec![vec![node]],
+        }],
+    });
     options.cluster = secret.cluster_id();
-    options.addresses.insert(NodeId::new(1), address);
+    options.addresses.insert(node, address);
     options.listen = Some(NetworkConfig::default().port(address));
     options.secret = Some(secret.clone());
+    options.plan = plan;
+    options.oversubscribe = true;
     options.shared_core = true;
     let server = Server::start(options).expect("started");
+    (server, address, secret)
+}
 
+/// Messages of a session come in order and without a hole, or the session ends: one that does not parse was dropped, and
+/// what came after it was taken as if nothing were missing.
+#[test]
+fn a_message_that_does_not_parse_ends_its_session() {
+    ends_with_what_does_not_parse(CorePlan::Cooperative, Place::Directory, 2);
+}
+
+/// The same where the session's place is on another reactor than the socket: the place closes the ring, and so the session.
+#[test]
+fn a_message_that_does_not_parse_ends_a_session_that_is_relayed() {
+    let replica = Place::Replica(LogId::new(1), ShardId::new(0), Slot::new(0));
+    ends_with_what_does_not_parse(CorePlan::Dedicated, replica, 1);
+}
+
+/// `answers_wanted` come to a session that greets `place` and then asks it for the directory.
+fn ends_with_what_does_not_parse(plan: CorePlan, place: Place, answers_wanted: usize) {
+    let (server, address, secret) = server(plan);
     let clock = MonotonicClock::start();
     let client = NetworkConfig::default().port("127.0.0.1:0".parse().expect("an address"));
     let mut port = UdpPort::open(&client, secret, Nanos::from_ms(60_000)).expect("a socket");
     let mut first = [0; 64];
-    let len = connect_message(Place::Directory, &mut first);
+    let len = connect_message(place, &mut first);
     let request = directory_request(1);
     let good = port.dial(clock.now(), address).expect("room");
     let bad = port.dial(clock.now(), address).expect("room");
@@ -64,7 +90,7 @@ fn a_message_that_does_not_parse_ends_its_session() {
     let start = Instant::now();
     let count = |answers: &[u32], of| answers.iter().filter(|session| **session == of).count();
     // To each, who answers it comes first, unasked.
-    while !(ended.contains(&bad) && count(&answers, good) == 2) {
+    while !(ended.contains(&bad) && count(&answers, good) == answers_wanted) {
         assert!(
             start.elapsed() < Duration::from_secs(20),
             "answers {answers:?}, ended {ended:?}"
