@@ -162,6 +162,8 @@ fn two_processes(class: Durability) -> Bed {
     bed.adjust = |options| {
         options.plan = CorePlan::Dedicated;
         options.oversubscribe = true;
+        // More threads than cores: silence says little.
+        options.tuning.dead_after_ms = 5_000;
     };
     bed.start_all();
     for (id, reactors) in [(1, 3), (2, 2)] {

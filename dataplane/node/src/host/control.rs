@@ -70,7 +70,11 @@ impl Host {
                     place,
                     link,
                     to_controller,
-                } => drop(self.attach(now, place, *link, to_controller)),
+                } => {
+                    // A session that this one replaces was closed before: its end is to come first.
+                    work += self.end_closed(now);
+                    let _ = self.attach(now, place, *link, to_controller);
+                }
                 // Whoever asked may have given up.
                 Control::Status { answer } => drop(answer.try_send(self.status(now))),
                 Control::StatusPart { to, number } => {
@@ -88,6 +92,12 @@ impl Host {
                 }
             }
         }
+        work + self.end_closed(now) + self.end_relays(now)
+    }
+
+    /// Ends the connections whose other end is gone.
+    fn end_closed(&mut self, now: Time) -> usize {
+        let mut work = 0;
         for at in 0..self.conns.len() {
             let closed = match self.conns[at].as_mut().map(|conn| &mut conn.link) {
                 Some(Link::Shm(link)) => link.is_closed(),
@@ -98,6 +108,6 @@ impl Host {
                 work += 1;
             }
         }
-        work + self.end_relays(now)
+        work
     }
 }
