@@ -1,0 +1,111 @@
+//! The end of a history: what could not be judged line by line is judged, log by log.
+
+use super::places::Place;
+use super::streams::Stream;
+use super::{Context, Deferred, Gaps, Judge, Log, floors, live, streams};
+use crate::report::Report;
+use crate::witness::Id;
+
+impl Judge {
+    /// Judges what can only be judged at the end.
+    #[must_use]
+    pub fn finish(mut self) -> Report {
+        if self.line == 0 {
+            self.findings
+                .fail(Id::S0, &[], || "the history is empty".to_owned());
+        }
+        self.end_file();
+        self.resolve_deferred();
+        let header = self.header.clone().unwrap_or_default();
+        let context = Context {
+            clock_err: header.clock_err_ns,
+            order: header.order,
+            dense: header.dense,
+            beyond_f: header.beyond_f,
+            live_ns: self.live_bound(),
+        };
+        self.findings.checked(Id::S0, self.counts.events);
+        self.counts.logs = self.logs.len() as u64;
+        self.counts.clients = self.clients.len() as u64;
+        self.counts.sessions = self.records.sessions.len() as u64;
+        self.records.judge(&context, &mut self.findings);
+        let mut ends = Vec::new();
+        for (at, mut log) in std::mem::take(&mut self.logs).into_iter().enumerate() {
+            self.counts.duplicates += log.places.duplicates();
+            self.judge_log(at as u32, &mut log, &context);
+            ends.push(log.end);
+        }
+        floors::judge(
+            &self.counts,
+            header.faults,
+            &self.floors,
+            &ends,
+            &mut self.findings,
+        );
+        Report::new(header, self.findings, self.counts, self.file_starts)
+    }
+
+    fn judge_log(&mut self, at: u32, log: &mut Log, context: &Context) {
+        let findings = &mut self.findings;
+        let of_log = |stream: &&Stream| stream.log == at;
+        for stream in self.streams.iter().filter(of_log) {
+            if stream.last && stream.only.is_none() && !stream.ended {
+                log.end.final_runs.push(stream.final_runs());
+            }
+        }
+        let places: Vec<(u64, Place)> =
+            log.places.judge(&self.records, &log.end, context, findings);
+        let holes = &log.places.holes;
+        log.bounds
+            .judge(&places, holes, &self.records, &log.end, context, findings);
+        log.trims.judge(holes, &log.end, context, findings);
+        log.epochs.judge(context, findings);
+        log.segments.judge(&Gaps::of(holes.iter()), findings);
+        if let Some(last) = &log.end.last {
+            for stream in self.streams.iter().filter(of_log) {
+                stream.judge_end(last, context, findings);
+            }
+        }
+        let selections = streams::select(at, &self.streams, &places, &self.records);
+        for stream in self.streams.iter().filter(of_log) {
+            if let Some(only) = stream.only {
+                stream.judge_selection(only, &selections, &places, &self.records, findings);
+            }
+        }
+        live::judge(
+            at,
+            &self.slow,
+            &self.clients,
+            &self.streams,
+            &log.end,
+            (context, self.now),
+            findings,
+        );
+    }
+
+    /// Sightings without a session, now that every session is known.
+    fn resolve_deferred(&mut self) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        let candidates = self.records.sessions_of_clients();
+        for deferred in std::mem::take(&mut self.deferred) {
+            let Deferred {
+                log,
+                sight,
+                place,
+                t,
+                line,
+            } = deferred;
+            match self.records.without_session(&candidates, log, &sight) {
+                Ok(rec) => self.sighted_record(log, rec, sight.h, place, t, line),
+                Err(count) => self.findings.fail(Id::S0, &[line], || {
+                    format!(
+                        "client {} has number {} in {count} sessions: the sighting needs `ses`",
+                        sight.cid, sight.csn
+                    )
+                }),
+            }
+        }
+    }
+}
