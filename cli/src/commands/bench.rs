@@ -12,7 +12,7 @@ mod usage;
 
 use crate::exit::Exit;
 
-/// Measure
+/// Measure appends, or the store alone
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -6,43 +6,14 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use ionian_store::{BlockOpKind, Fetch, Store, StoreConfig, StoreState};
-use ionian_types::{
-    ClientId, ClientSeq, ClusterId, Durability, GuardEpoch, Inc, LogId, Lsn, NodeId, NsEpoch,
-    SegmentId, SessionNo, ShardId, Slot, ViewId,
-};
-use ionian_wire::crc::crc32c;
-use ionian_wire::record::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, encoded_bytes};
+use ionian_store::{BlockOpKind, Fetch, Store, StoreConfig, StoreState, sample_run};
+use ionian_types::{ClusterId, Durability, Inc, LogId, Lsn, NodeId, ShardId, Slot};
+use ionian_wire::record::encoded_bytes;
 
 const RUN: usize = 64;
 const PAYLOAD: usize = 128;
 const RUNS: usize = 200_000;
 const SLOT: Slot = Slot::new(0);
-
-fn record(pos: u64) -> Vec<u8> {
-    let mut bytes = vec![0u8; encoded_bytes(PAYLOAD)];
-    bytes[RECORD_HEADER_BYTES..].fill(7);
-    let header = RecordHeader {
-        kind: RecordKind::Data,
-        flags: 0,
-        log: LogId::new(1),
-        segment: SegmentId {
-            shard: ShardId::new(1),
-            slot: SLOT,
-        },
-        ns_epoch: NsEpoch::ZERO,
-        generation: ViewId::new(1),
-        position: Lsn::new(pos),
-        guard: GuardEpoch::new(1),
-        client: ClientId::new(1),
-        session: SessionNo::new(1),
-        seq: ClientSeq::new(pos),
-        payload_bytes: PAYLOAD as u32,
-        payload_crc: crc32c(&bytes[RECORD_HEADER_BYTES..]),
-    };
-    header.emit(&mut bytes);
-    bytes
-}
 
 fn config(class: Durability) -> StoreConfig {
     StoreConfig {
@@ -80,7 +51,7 @@ fn serve(store: &mut Store, buffer: &mut [u8]) -> u64 {
 }
 
 fn main() {
-    let run: Vec<u8> = (0..RUN as u64).flat_map(record).collect();
+    let run = sample_run(RUN, PAYLOAD);
     let mut buffer = vec![0u8; 1 << 20];
     for class in [Durability::D0, Durability::D1] {
         let mut store = if class.is_flushed() {

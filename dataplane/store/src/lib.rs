@@ -18,6 +18,7 @@ mod extents;
 pub mod format;
 mod op;
 mod ops;
+mod sample;
 mod store;
 mod stream;
 
@@ -28,4 +29,5 @@ pub use cells::{
 pub use config::{ConfigError, StoreConfig};
 pub use error::{BlockError, DamagedRange, StoreError, StoreFailure, StoreState};
 pub use op::{BlockOp, BlockOpKind, BlockResult, FileKind, FileNo};
+pub use sample::sample_run;
 pub use store::{Charge, Fetch, Recovered, RunRef, Store, StoreStats};

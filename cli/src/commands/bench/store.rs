@@ -5,13 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ionian_node::device;
-use ionian_store::{StoreConfig, StoreError};
-use ionian_types::{
-    ClientId, ClientSeq, ClusterId, Durability, GuardEpoch, LogId, Lsn, NodeId, NsEpoch,
-    RECORD_BYTES_MAX, SegmentId, SessionNo, ShardId, Slot, ViewId,
-};
-use ionian_wire::crc::crc32c;
-use ionian_wire::record::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, encoded_bytes};
+use ionian_store::{StoreConfig, StoreError, sample_run};
+use ionian_types::{ClusterId, Durability, LogId, Lsn, NodeId, RECORD_BYTES_MAX, ShardId, Slot};
+use ionian_wire::record::encoded_bytes;
 use serde_json::json;
 
 use super::append::Folder;
@@ -80,8 +76,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         ..
     } = device::open(&path, config).context("the store")?;
     let encoded = encoded_bytes(args.record_bytes) as u64;
-    let run = records(args.record_bytes);
-    let run_records = run.len() as u64 / encoded;
+    let run_records = (RUN_BYTES as u64 / encoded).max(1);
+    let run = sample_run(run_records as usize, args.record_bytes);
     let span = Duration::from_secs(args.seconds);
     // What comes first makes files; then they are used again.
     let mut began = Instant::now();
@@ -173,34 +169,4 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     );
     args.out.emit(&table.render(), &result)?;
     Ok(Exit::Done)
-}
-
-/// A run of encoded records. Their positions repeat from run to run: the store takes the caller's word for them.
-fn records(record_bytes: usize) -> Vec<u8> {
-    let encoded = encoded_bytes(record_bytes);
-    let count = (RUN_BYTES / encoded).max(1);
-    let mut bytes = vec![0u8; count * encoded];
-    for (at, record) in bytes.chunks_exact_mut(encoded).enumerate() {
-        record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + record_bytes].fill(7);
-        let header = RecordHeader {
-            kind: RecordKind::Data,
-            flags: 0,
-            log: LogId::new(1),
-            segment: SegmentId {
-                shard: ShardId::new(1),
-                slot: SLOT,
-            },
-            ns_epoch: NsEpoch::ZERO,
-            generation: ViewId::new(1),
-            position: Lsn::new(at as u64),
-            guard: GuardEpoch::new(1),
-            client: ClientId::new(1),
-            session: SessionNo::new(1),
-            seq: ClientSeq::new(at as u64),
-            payload_bytes: record_bytes as u32,
-            payload_crc: crc32c(&record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + record_bytes]),
-        };
-        header.emit(record);
-    }
-    bytes
 }
