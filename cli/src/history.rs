@@ -92,7 +92,7 @@ impl History {
         let header = json!({
             "v": 1, "e": "hdr", "run": run, "seed": 0, "sut": "ours", "commit": version::COMMIT, "world": "proc",
             "clock_err_ns": 0, "order": "linearizable", "dedupe": true, "spec": false,
-            "durability": subject.class.to_string(), "shards": subject.shards, "replicas": subject.replicas,
+            "dense": true, "durability": subject.class.to_string(), "shards": subject.shards, "replicas": subject.replicas,
             "f": subject.replicas.saturating_sub(1),
         });
         file.write(|line| writeln!(line, "{header}"));

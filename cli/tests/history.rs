@@ -1,4 +1,5 @@
-//! `--history`: the file of a command parses as `hist/1` and holds every call, every answer and every delivery.
+//! `--history`: the file of a command parses as `hist/1`, holds every call, every answer and every delivery, and the judge
+//! finds nothing wrong with it.
 
 mod common;
 
@@ -6,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use common::{Dev, ionian};
+use ionian_histcheck::{Id, Judge, read_lines};
 use serde_json::Value;
 
 /// The events of a file after its header, which must name this durability.
@@ -25,6 +27,21 @@ fn events(file: &Path, durability: &str) -> Vec<Value> {
     let times: Vec<u64> = events.iter().map(|event| number(event, "t")).collect();
     assert!(times.is_sorted(), "events stand in the order of time");
     events
+}
+
+/// The judge reads the files as one history and finds it well formed and without violation. It may ask for more coverage
+/// (V1): the commands write no final read.
+fn judged(folder: &Path, files: &[&str]) {
+    let mut judge = Judge::new();
+    for file in files {
+        let file = std::fs::File::open(folder.join(file)).expect("the history");
+        read_lines(&mut judge, file).expect("a history that can be read");
+    }
+    let report = judge.finish();
+    let mut violated = report.violated();
+    violated.retain(|id| *id != Id::V1);
+    assert!(violated.is_empty(), "{}", report.text());
+    assert!(report.of(Id::S1).checked > 0 && report.of(Id::S16).checked > 0);
 }
 
 fn number(event: &Value, key: &str) -> u64 {
@@ -139,6 +156,11 @@ fn append_and_tail_keep_every_event() {
         (&0.into(), &10.into(), &"trim".into())
     );
 
+    judged(
+        folder,
+        &["append.jsonl", "tail.jsonl", "trim.jsonl", "gap.jsonl"],
+    );
+
     let (code, _, said) = dev.run(folder, &["append", "--history", "no/such/folder"], b"x\n");
     assert!(
         code == Some(1) && said.contains("cannot write the history no/such/folder"),
@@ -199,4 +221,6 @@ fn demo_and_bench_keep_every_event_of_all_their_clients() {
         records,
         "what was acknowledged was read back"
     );
+    judged(folder, &["demo.jsonl"]);
+    judged(folder, &["bench.jsonl"]);
 }

@@ -3,12 +3,12 @@
 //! Events are made at the edge of the library, only while a hook is set. One line of JSON per event. An append is named by
 //! what its record's header holds: client (`cid`, the low 64 bits), session (`ses`), sequence number (`csn`). A record that
 //! moved to another server before it was ordered has another session and number than at its call: the `ok` states the final
-//! ones. `h` is FNV-1a (64 bits) of the payload.
+//! ones. A record that has none yet at its call leaves them out there. `h` is FNV-1a (64 bits) of the payload.
 
 use std::io::{self, Write};
 
 use ionian_core::client::Ticket;
-use ionian_types::{ClientId, ClientSeq, Effect, GapKind, Gsn, LogId, Lsn, SessionNo, ShardId};
+use ionian_types::{ClientId, ClientSeq, Effect, GapKind, Gsn, LogId, Lsn, SegmentId, SessionNo};
 
 /// Who appended a record, as its header says, and the hash of its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +100,9 @@ pub enum Call {
     Append {
         /// The record.
         record: RecordIdentity,
+        /// It has its session and number already. Before its lane is bound to a server it has none, and those in `record`
+        /// mean nothing.
+        named: bool,
         /// The payload's length in bytes.
         bytes: usize,
     },
@@ -119,8 +122,8 @@ pub enum Reply {
     Appended {
         /// The position.
         gsn: Gsn,
-        /// The shard that holds it.
-        shard: ShardId,
+        /// The segment that holds it.
+        segment: SegmentId,
         /// Its position in its segment.
         lsn: Lsn,
         /// The session it was ordered in.
@@ -179,8 +182,20 @@ pub fn write_jsonl(out: &mut impl Write, event: &HistoryEvent) -> io::Result<()>
         } => {
             let head = format!(r#"{{"e":"inv","t":{t},"p":{p},"op":{op},"log":{log},"f":"#);
             match call {
-                Call::Append { record, bytes } => {
-                    let id = identity(record);
+                Call::Append {
+                    record,
+                    named,
+                    bytes,
+                } => {
+                    let id = if *named {
+                        identity(record)
+                    } else {
+                        format!(
+                            r#""cid":{},"h":"{:016x}""#,
+                            record.client.get() as u64,
+                            record.hash
+                        )
+                    };
                     writeln!(out, r#"{head}"append",{id},"try":1,"n":{bytes}}}"#)
                 }
                 Call::Read(gsn) => writeln!(out, r#"{head}"read","gsn":{gsn}}}"#),
@@ -193,13 +208,13 @@ pub fn write_jsonl(out: &mut impl Write, event: &HistoryEvent) -> io::Result<()>
             match answer {
                 Reply::Appended {
                     gsn,
-                    shard,
+                    segment: SegmentId { shard, slot },
                     lsn,
                     session,
                     seq,
                 } => writeln!(
                     out,
-                    r#"{head},"gsn":{gsn},"shard":{shard},"lsn":{lsn},"ses":{session},"csn":{seq}}}"#
+                    r#"{head},"gsn":{gsn},"shard":{shard},"rep":{slot},"lsn":{lsn},"ses":{session},"csn":{seq}}}"#
                 ),
                 Reply::Record(record) => {
                     let id = identity(record);
@@ -297,12 +312,25 @@ mod tests {
             write_jsonl(&mut out, &event).unwrap();
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(
+        let append = |named| {
+            let bytes = 128;
             lines(What::Inv {
                 op: 17,
                 process: 3,
-                call: Call::Append { record, bytes: 128 }
-            }),
+                call: Call::Append {
+                    record,
+                    named,
+                    bytes,
+                },
+            })
+        };
+        assert_eq!(
+            append(false),
+            "{\"e\":\"inv\",\"t\":5,\"p\":3,\"op\":17,\"log\":1,\"f\":\"append\",\"cid\":7,\
+             \"h\":\"000000000000009f\",\"try\":1,\"n\":128}\n"
+        );
+        assert_eq!(
+            append(true),
             "{\"e\":\"inv\",\"t\":5,\"p\":3,\"op\":17,\"log\":1,\"f\":\"append\",\"cid\":7,\"ses\":1,\"csn\":12,\
              \"h\":\"000000000000009f\",\"try\":1,\"n\":128}\n"
         );

@@ -353,7 +353,8 @@ impl<L: Link> Log<L> {
 
 /// The call of an append that was taken.
 pub(crate) fn append_event(client: &Client, ticket: Ticket, payload: &[u8]) -> What {
-    let (session, seq) = client.identity(ticket).unwrap_or_default();
+    let identity = client.identity(ticket);
+    let (session, seq) = identity.unwrap_or_default();
     let hash = payload_hash(payload);
     let record = RecordIdentity {
         client: client.config().client,
@@ -369,6 +370,7 @@ pub(crate) fn append_event(client: &Client, ticket: Ticket, payload: &[u8]) -> W
     });
     let call = Call::Append {
         record,
+        named: identity.is_some(),
         bytes: payload.len(),
     };
     What::Inv {
@@ -448,7 +450,7 @@ pub(crate) fn record_completion<L: Link>(driver: &mut Driver<L>, run: &Completio
                 let seq = run.first_seq.checked_add(skip).unwrap_or(run.first_seq);
                 let answer = Reply::Appended {
                     gsn,
-                    shard: segment.shard,
+                    segment,
                     lsn,
                     session: run.session,
                     seq,

@@ -109,7 +109,11 @@ pub const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Edges that tests may have beyond those of the code they test.
-pub const DEV_EDGES: &[(&str, &[&str])] = &[("ionian-runtime", &["ionian-shm"])];
+pub const DEV_EDGES: &[(&str, &[&str])] = &[
+    ("ionian-runtime", &["ionian-shm"]),
+    // Histories that the commands write are judged.
+    ("ionian-cli", &["ionian-histcheck"]),
+];
 
 /// Checks every edge between crates of ours.
 #[must_use]
