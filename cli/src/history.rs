@@ -139,7 +139,10 @@ fn numbered(mut what: What, clients: u64, client: u64) -> What {
             own(process);
         }
         What::Ok { op, .. } | What::Failed { op, .. } => own(op),
-        What::Sub { sub, .. } | What::Delivered { sub, .. } | What::Gap { sub, .. } => own(sub),
+        What::Sub { sub, .. }
+        | What::SubEnd { sub }
+        | What::Delivered { sub, .. }
+        | What::Gap { sub, .. } => own(sub),
         _ => {}
     }
     what

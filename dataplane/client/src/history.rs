@@ -70,6 +70,11 @@ pub enum What {
         /// The first position wanted.
         start: Gsn,
     },
+    /// It was closed by its client.
+    SubEnd {
+        /// The subscription.
+        sub: u64,
+    },
     /// It delivered a record.
     Delivered {
         /// The subscription.
@@ -241,6 +246,7 @@ pub fn write_jsonl(out: &mut impl Write, event: &HistoryEvent) -> io::Result<()>
             out,
             r#"{{"e":"sub","t":{t},"sub":{sub},"log":{log},"start":{start},"final":false}}"#
         ),
+        What::SubEnd { sub } => writeln!(out, r#"{{"e":"end","t":{t},"sub":{sub}}}"#),
         What::Delivered { sub, gsn, record } => {
             let id = identity(record);
             writeln!(

@@ -242,7 +242,9 @@ impl<L: Link> Iterator for Subscription<'_, L> {
 
 impl<L: Link> Drop for Subscription<'_, L> {
     fn drop(&mut self) {
+        let (now, sub) = (self.log.driver.link.now(), self.id.get());
         self.log.driver.client.unsubscribe(self.id);
+        self.log.driver.record(now, |_| What::SubEnd { sub });
         // Tells the servers; without it they would stop when the credit is used up.
         self.log.driver.pump(&mut ());
     }

@@ -285,16 +285,18 @@ fn the_history_tells_calls_answers_and_deliveries() {
             op: answered,
             answer: Reply::Record(record),
         },
-        What::Sub { .. },
+        What::Sub { sub: begun, .. },
         What::Delivered {
             record: delivered, ..
         },
+        What::SubEnd { sub: ended },
     ] = what[..]
     else {
         panic!("{events:#?}");
     };
     assert_eq!((append, read, *at), (appended, answered, gsn));
     assert_eq!((record, record.hash), (delivered, hash));
+    assert_eq!(begun, ended);
     assert_eq!(append % 2, 0);
     assert_eq!(read % 2, 1);
 }

@@ -59,8 +59,20 @@ impl<T> Default for Dense<T> {
 }
 
 impl<T> Dense<T> {
-    #[inline]
-    pub(crate) fn get(&self, key: u64) -> Option<&T> {
+    /// Every entry, in no order.
+    pub(crate) fn for_each(&self, mut take: impl FnMut(u64, &T)) {
+        for (at, value) in self.dense.iter().enumerate() {
+            if let Some(value) = value {
+                take(self.base + at as u64, value);
+            }
+        }
+        self.sparse
+            .iter()
+            .for_each(|(key, value)| take(*key, value));
+    }
+
+    #[cfg(test)]
+    fn get(&self, key: u64) -> Option<&T> {
         let slot = key
             .checked_sub(self.base)
             .and_then(|at| self.dense.get(usize::try_from(at).ok()?));

@@ -200,6 +200,7 @@ impl<L: Link> Worker<L> {
         }
         for id in dropped {
             self.driver.client.unsubscribe(id);
+            self.driver.record(now, |_| What::SubEnd { sub: id.get() });
             self.streams.remove(&id);
         }
         let mut sink = WorkerSink {

@@ -1,8 +1,8 @@
 //! The end of a history: what could not be judged line by line is judged, log by log.
 
 use super::places::Place;
-use super::streams::Stream;
-use super::{Context, Deferred, Gaps, Judge, Log, floors, live, streams};
+use super::streams::select;
+use super::{Context, Deferred, Gaps, Judge, Log, floors, live};
 use crate::report::Report;
 use crate::witness::Id;
 
@@ -29,6 +29,9 @@ impl Judge {
         self.counts.clients = self.clients.len() as u64;
         self.counts.sessions = self.records.sessions.len() as u64;
         self.records.judge(&context, &mut self.findings);
+        self.streams.sort_by_key(|stream| stream.log);
+        self.slow.sort_by_key(|op| op.log);
+        self.clients.sort_by_key(|client| client.log);
         let mut ends = Vec::new();
         for (at, mut log) in std::mem::take(&mut self.logs).into_iter().enumerate() {
             self.counts.duplicates += log.places.duplicates();
@@ -47,9 +50,9 @@ impl Judge {
 
     fn judge_log(&mut self, at: u32, log: &mut Log, context: &Context) {
         let findings = &mut self.findings;
-        let of_log = |stream: &&Stream| stream.log == at;
-        for stream in self.streams.iter().filter(of_log) {
-            if stream.last && stream.only.is_none() && !stream.ended {
+        let streams = part(&self.streams, at, |stream| stream.log);
+        for stream in streams {
+            if stream.last && stream.only.is_none() {
                 log.end.final_runs.push(stream.final_runs());
             }
         }
@@ -62,21 +65,20 @@ impl Judge {
         log.epochs.judge(context, findings);
         log.segments.judge(&Gaps::of(holes.iter()), findings);
         if let Some(last) = &log.end.last {
-            for stream in self.streams.iter().filter(of_log) {
+            for stream in streams {
                 stream.judge_end(last, context, findings);
             }
         }
-        let selections = streams::select(at, &self.streams, &places, &self.records);
-        for stream in self.streams.iter().filter(of_log) {
+        let selections = select(at, streams, &places, &self.records);
+        for stream in streams {
             if let Some(only) = stream.only {
                 stream.judge_selection(only, &selections, &places, &self.records, findings);
             }
         }
         live::judge(
-            at,
-            &self.slow,
-            &self.clients,
-            &self.streams,
+            part(&self.slow, at, |op| op.log),
+            part(&self.clients, at, |client| client.log),
+            streams,
             &log.end,
             (context, self.now),
             findings,
@@ -88,7 +90,7 @@ impl Judge {
         if self.deferred.is_empty() {
             return;
         }
-        let candidates = self.records.sessions_of_clients();
+        let candidates = self.records.by_number();
         for deferred in std::mem::take(&mut self.deferred) {
             let Deferred {
                 log,
@@ -108,4 +110,11 @@ impl Judge {
             }
         }
     }
+}
+
+/// What is of one log, of a list that is sorted by log.
+fn part<T>(all: &[T], log: u32, of: impl Fn(&T) -> u32) -> &[T] {
+    let from = all.partition_point(|item| of(item) < log);
+    let to = all.partition_point(|item| of(item) <= log);
+    &all[from..to]
 }

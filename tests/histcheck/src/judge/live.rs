@@ -42,9 +42,8 @@ impl Client {
     }
 }
 
-/// L1 for one log, once everything was read. `now` is the time of the last event.
+/// L1 for one log, of which all this is, once everything was read. `now` is the time of the last event.
 pub(super) fn judge(
-    log: u32,
     slow: &[Slow],
     clients: &[Client],
     streams: &[Stream],
@@ -59,7 +58,7 @@ pub(super) fn judge(
         return;
     }
     let allowed = context.live_ns;
-    for op in slow.iter().filter(|op| op.log == log) {
+    for op in slow {
         let by = op.inv.max(heal).saturating_add(allowed);
         // After the final read nothing is open: the harness waits for that before it begins.
         let closed = end.last.as_ref().is_some_and(|last| op.inv <= last.t);
@@ -69,7 +68,7 @@ pub(super) fn judge(
             });
         }
     }
-    for client in clients.iter().filter(|client| client.log == log) {
+    for client in clients {
         let first = client.waiting.filter(|(t, _)| *t > heal);
         let called = first.or(client.last_call.filter(|(t, _)| *t > heal));
         let Some((t, line)) = called else {
@@ -86,7 +85,7 @@ pub(super) fn judge(
     let Some(last) = &end.last else {
         return;
     };
-    for stream in streams.iter().filter(|stream| stream.log == log) {
+    for stream in streams {
         let follows = !stream.last && stream.only.is_none() && !stream.ended;
         if !follows || stream.begun > last.t {
             continue;

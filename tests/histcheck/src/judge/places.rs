@@ -174,6 +174,11 @@ impl Places {
         context: &Context,
         findings: &mut Findings,
     ) {
+        let acked = places.iter();
+        let acked: Vec<(u64, Pos)> = acked
+            .filter(|(_, place)| place.how & how::ACK != 0)
+            .map(|(gsn, place)| (*gsn, place.ack_line))
+            .collect();
         for hole in &self.holes {
             if hole.kind == Kind::Loss && !context.beyond_f {
                 let id = if hole.declared { Id::S9 } else { Id::S5 };
@@ -202,14 +207,11 @@ impl Places {
                 say(Id::S12, place.line, "a record, and one was confirmed,");
             }
             // The range may begin with a record that nobody acknowledged.
-            let acked = places[from..]
-                .iter()
-                .take_while(|(gsn, _)| *gsn < hole.hi)
-                .find(|(_, place)| place.how & how::ACK != 0);
-            if let Some((_, acked)) = acked {
-                say(Id::S4, acked.ack_line, "an acknowledged record");
+            let from = acked.partition_point(|(gsn, _)| *gsn < hole.lo);
+            if let Some((_, line)) = acked.get(from).filter(|(gsn, _)| *gsn < hole.hi) {
+                say(Id::S4, *line, "an acknowledged record");
                 if hole.declared {
-                    say(Id::S9, acked.ack_line, "an acknowledged record");
+                    say(Id::S9, *line, "an acknowledged record");
                 }
             }
         }

@@ -232,18 +232,12 @@ impl Records {
     /// How many there are, when it is not one.
     pub(super) fn without_session(
         &mut self,
-        candidates: &FastMap<(u32, u64), Vec<u32>>,
+        candidates: &FastMap<(u32, u64, u64), Vec<u32>>,
         log: u32,
         sight: &Sight,
     ) -> Result<u32, usize> {
-        let sessions = candidates
-            .get(&(log, sight.cid))
-            .map_or(&[][..], Vec::as_slice);
-        let mut found = Vec::new();
-        for session in sessions {
-            let by_number = &self.sessions[*session as usize].by_number;
-            found.extend(by_number.get(sight.csn).copied());
-        }
+        let of = candidates.get(&(log, sight.cid, sight.csn));
+        let mut found = of.cloned().unwrap_or_default();
         if found.len() > 1 {
             found.retain(|rec| self.all[*rec as usize].hash == sight.h);
         }
@@ -258,12 +252,14 @@ impl Records {
         }
     }
 
-    /// Sessions by log and client.
-    pub(super) fn sessions_of_clients(&self) -> FastMap<(u32, u64), Vec<u32>> {
-        let mut table: FastMap<(u32, u64), Vec<u32>> = FastMap::default();
-        for (at, session) in self.sessions.iter().enumerate() {
-            let of = table.entry((session.log, session.cid)).or_default();
-            of.push(at as u32);
+    /// Records by log, client and number.
+    pub(super) fn by_number(&self) -> FastMap<(u32, u64, u64), Vec<u32>> {
+        let mut table: FastMap<(u32, u64, u64), Vec<u32>> = FastMap::default();
+        for session in &self.sessions {
+            session.by_number.for_each(|csn, rec| {
+                let of = table.entry((session.log, session.cid, csn)).or_default();
+                of.push(*rec);
+            });
         }
         table
     }

@@ -210,7 +210,7 @@ impl Stream {
                 format!("the hint at {} was never confirmed nor taken back", hint.lo)
             });
         }
-        if self.last && self.only.is_none() && !self.ended {
+        if self.last && self.only.is_none() {
             findings.checked(Id::S9, 1);
             if self.start > last.head || self.next < last.tail {
                 findings.fail(Id::S9, &[self.line, self.last_line, last.line], || {
@@ -285,7 +285,7 @@ fn matches(records: &Records, rec: u32, only: Only) -> Option<bool> {
     }
 }
 
-/// The positions of a log that match what its selective readers want, in one pass over the log.
+/// The positions of a log that match what its selective readers, among `streams`, want: in one pass over the log.
 pub(super) fn select(
     log: u32,
     streams: &[Stream],
@@ -293,7 +293,7 @@ pub(super) fn select(
     records: &Records,
 ) -> Selections {
     let mut selections = Selections::default();
-    for stream in streams.iter().filter(|stream| stream.log == log) {
+    for stream in streams {
         if let Some(only) = stream.only {
             selections.entry((log, only)).or_default();
         }
