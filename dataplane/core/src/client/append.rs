@@ -402,7 +402,10 @@ impl Client {
         } else {
             lane.retry_at
         };
-        due.max(sent_at.after(self.config.probe_after))
+        // Once, not for ever: an earlier try may have been lost with its connection, and every later one be refused.
+        sent_at
+            .after(self.config.probe_after)
+            .clamp(due, due.after(self.config.probe_after))
     }
 
     /// Gives up what has waited too long, from the floor on.

@@ -342,6 +342,22 @@ fn a_record_that_is_being_tried_again_waits_for_the_answer() {
 }
 
 #[test]
+fn a_record_that_is_refused_for_ever_and_may_have_been_taken_once_is_given_up() {
+    let mut bench = Bench::connected(config(), &[&[1]]);
+    bench.append(b"x");
+    bench.flush();
+    bench.disconnect(PRIMARY);
+    bench.connect(PRIMARY);
+    for _ in 0..130 {
+        bench.flush();
+        bench.receive(PRIMARY, &refused(0, 1, RefusalReason::StoreFull), &[]);
+        bench.now = bench.now.after(Nanos::from_ms(100));
+        bench.client.on_deadline(bench.now);
+    }
+    assert_eq!(failures(&bench.completions()), [(0, Effect::Unknown)]);
+}
+
+#[test]
 fn a_refusal_that_no_repeat_can_mend_fails_the_run_without_effect() {
     let mut bench = Bench::connected(config(), &[&[1]]);
     bench.append(b"a");
