@@ -261,11 +261,14 @@ pub(crate) fn with_log<T>(
     let history = args.history.as_deref();
     let history = history.map(|file| History::create(file, 1)).transpose()?;
     let mut log = open_client(args, history.as_ref(), 0)?;
-    let result = work(&mut log)?;
+    let result = work(&mut log);
+    drop(log);
     if let Some(history) = &history {
-        history.finish()?;
+        // What failed is told before a history that is not complete for the same reason.
+        let finished = history.finish();
+        return result.and_then(|result| finished.map(|()| result));
     }
-    Ok(result)
+    result
 }
 
 /// Opens the log that the command line names, for client number `client` of a history.

@@ -32,8 +32,40 @@ struct HistoryFile {
     line: Vec<u8>,
     headed: bool,
     failed: Option<io::Error>,
+    clock: Clock,
+}
+
+/// Both clocks at the same moment, as far as that can be said.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
     epoch: Duration,
     began: Instant,
+    error: Duration,
+}
+
+/// Looks at both clocks, of which the closest pair counts: this process may be stopped between the two.
+const LOOKS: usize = 100;
+
+impl Clock {
+    fn new() -> Self {
+        let look = || {
+            let began = Instant::now();
+            let epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+            Self {
+                epoch: epoch.unwrap_or_default(),
+                began,
+                error: began.elapsed(),
+            }
+        };
+        let looks = (1..LOOKS).map(|_| look());
+        looks.fold(look(), |best, clock| {
+            if clock.error < best.error {
+                clock
+            } else {
+                best
+            }
+        })
+    }
 }
 
 /// The log that a history is of.
@@ -49,7 +81,6 @@ impl History {
     pub(crate) fn create(path: &Path, clients: usize) -> anyhow::Result<Self> {
         let file = File::create(path)
             .with_context(|| format!("cannot write the history {}", path.display()))?;
-        let epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Self {
             path: path.to_owned(),
             shared: Arc::new(Mutex::new(HistoryFile {
@@ -57,8 +88,7 @@ impl History {
                 line: Vec::new(),
                 headed: false,
                 failed: None,
-                epoch: epoch.unwrap_or_default(),
-                began: Instant::now(),
+                clock: Clock::new(),
             })),
             clients: clients.max(1) as u64,
         })
@@ -91,7 +121,7 @@ impl History {
         file.headed = true;
         let header = json!({
             "v": 1, "e": "hdr", "run": run, "seed": 0, "sut": "ours", "commit": version::COMMIT, "world": "proc",
-            "clock_err_ns": 0, "order": "linearizable", "dedupe": true, "spec": false,
+            "clock_err_ns": file.clock.error.as_nanos() as u64, "order": "linearizable", "dedupe": true, "spec": false,
             "dense": true, "durability": subject.class.to_string(), "shards": subject.shards, "replicas": subject.replicas,
             "f": subject.replicas.saturating_sub(1),
         });
@@ -115,7 +145,7 @@ impl History {
 
 impl HistoryFile {
     fn now_ns(&self) -> u64 {
-        let now = self.epoch + self.began.elapsed();
+        let now = self.clock.epoch + self.clock.began.elapsed();
         u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
     }
 
@@ -192,6 +222,11 @@ mod tests {
             .iter()
             .map(|event| event["t"].as_u64().unwrap())
             .collect();
+        assert!(
+            events[0]["clock_err_ns"]
+                .as_u64()
+                .is_some_and(|error| error < 1_000_000_000)
+        );
         assert!(
             times.is_sorted() && times[0] > 1_500_000_000_000_000_000,
             "{times:?}"
