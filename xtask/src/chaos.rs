@@ -1,4 +1,4 @@
-//! `cargo xtask chaos`: processes killed under load and restarted; the exit status is the verdict on what was acknowledged.
+//! `cargo xtask chaos`: faults under load in a cluster of processes; the exit status is the verdict over the history.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use ionian_system_tests::{Binary, Durability, chaos};
+use ionian_system_tests::chaos::{self, Plan, Scenario, Verdict};
+use ionian_system_tests::{Binary, Durability};
 
 use crate::process;
 use crate::workspace::Workspace;
@@ -16,29 +17,32 @@ const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Flags of `chaos`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "The exit code is the verdict: 0 pass, 1 fail, 2 unknown, 3 the harness itself failed. It is never a timing.\n\
+    As root every node gets a network namespace and one a small file system; otherwise the faults that need them are skipped."
+)]
 pub(crate) struct Options {
-    /// What happens to the processes
-    #[arg(long, value_enum, default_value = "kill9")]
+    /// Which faults: kill9, pause, partition, loss, disk-full, bit-flip, restart, or all of them
+    #[arg(long, value_name = "NAME", default_value = "all", value_parser = |name: &str| Scenario::named(name))]
     scenario: Scenario,
-    /// For how long
+    /// For how long there are faults
     #[arg(long, value_name = "N", default_value_t = 1)]
     minutes: u64,
+    /// For how many seconds instead
+    #[arg(long, value_name = "N", conflicts_with = "minutes")]
+    seconds: Option<u64>,
     /// What an acknowledgement means: D0 memory, D1 flushed to the device
     #[arg(long, value_enum, ignore_case = true, default_value = "D1")]
     durability: Class,
-    /// Chooses the victims; printed, so that a run can be repeated
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
+    /// Chooses faults and victims; printed, so that a run can be repeated. Without it, the time of day
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Writers at a time
     #[arg(long, value_name = "N", default_value_t = 3)]
     writers: u32,
-}
-
-/// What happens to the processes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Scenario {
-    /// kill -9 of one process or of all, again and again
-    Kill9,
+    /// Keep the merged history there, as history.jsonl, with those of the clients beside it
+    #[arg(long, value_name = "DIR")]
+    history: Option<PathBuf>,
 }
 
 /// A durability class on the command line.
@@ -67,54 +71,75 @@ impl fmt::Display for Class {
     }
 }
 
-/// Runs the scenario; true when nothing was wrong.
-pub(crate) fn run(options: &Options) -> Result<bool> {
-    let Scenario::Kill9 = options.scenario;
+/// Runs the scenario; returns the exit code, which is the verdict.
+pub(crate) fn run(options: &Options) -> Result<u8> {
     let signals = process::signals()?;
     let workspace = Workspace::read()?;
     let binary = release_binary(&workspace)?;
     let mut scratch = Scratch::temporary("chaos")?;
-    println!(
-        "kill -9 for {} min, durability {}, seed {}; files in {}",
-        options.minutes,
-        options.durability,
-        options.seed,
-        scratch.path().display()
-    );
-    let plan = chaos::Plan {
+    let seed = options.seed.unwrap_or_else(time_of_day);
+    let seconds = options.seconds.unwrap_or(60 * options.minutes);
+    let plan = Plan {
+        scenario: options.scenario,
         durability: options.durability.into(),
-        duration: Duration::from_secs(60 * options.minutes),
+        duration: Duration::from_secs(seconds),
         writers: options.writers,
-        seed: options.seed,
+        seed,
     };
-    let asked_to_end = || signals.try_recv().is_ok();
-    let verdict = chaos::kill9(&binary, scratch.path(), &plan, asked_to_end, |line| {
-        println!("{line}");
-    })?;
     println!(
-        "{} kills of one process, {} of all of them or of the cut log; the longest recovery took {:.1} s",
-        verdict.single_kills,
-        verdict.total_kills,
-        verdict.recovery_max.as_secs_f64()
-    );
-    println!(
-        "{} records acknowledged, {} in the log at the end, {} positions declared lost",
-        verdict.acked, verdict.kept, verdict.lost
-    );
-    if verdict.problems.is_empty() {
-        println!("PASS: every acknowledged record is where it was promised");
-        return Ok(true);
-    }
-    for problem in &verdict.problems {
-        println!("{problem}");
-    }
-    println!(
-        "FAIL: {} problems; files in {}",
-        verdict.problems.len(),
+        "{} for {seconds} s, durability {}, seed {seed}; files in {}",
+        options.scenario.name(),
+        options.durability,
         scratch.path().display()
     );
-    scratch.keep();
-    Ok(false)
+    let asked_to_end = || signals.try_recv().is_ok();
+    let outcome = chaos::run(
+        &binary,
+        scratch.path(),
+        &plan,
+        options.history.as_deref(),
+        asked_to_end,
+        |line| println!("{line}"),
+    )
+    .inspect_err(|_| scratch.keep())?;
+    print!("{}", outcome.report);
+    println!(
+        "{} windows, {} records acknowledged, the longest recovery took {:.1} s",
+        outcome.windows,
+        outcome.acked,
+        outcome.recovery_max.as_secs_f64()
+    );
+    for kind in plan.scenario.kinds() {
+        let [installed, skipped, unknown] = outcome.faults.get(kind.name()).unwrap_or(&[0; 3]);
+        println!(
+            "{:<10} installed {installed}, skipped {skipped}, unknown {unknown}",
+            kind.name()
+        );
+    }
+    if outcome.repaired > 0 {
+        println!("{} records repaired from the peer", outcome.repaired);
+    }
+    for damage in &outcome.unread_damage {
+        println!("damage that nobody has read yet: {damage}");
+    }
+    for problem in &outcome.problems {
+        println!("PROBLEM: {problem}");
+    }
+    let verdict = outcome.verdict;
+    println!("verdict with recovery and repair: {verdict}; seed {seed}");
+    if options.history.is_some() || verdict != Verdict::Pass {
+        println!("history: {}", outcome.history.display());
+    }
+    if verdict != Verdict::Pass {
+        println!("files: {}", scratch.path().display());
+        scratch.keep();
+    }
+    Ok(verdict.exit_code())
+}
+
+fn time_of_day() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
 }
 
 /// Builds the command line as it is shipped.

@@ -21,6 +21,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// The exit code of a judging command that failed itself.
+const HARNESS_ERROR: u8 = 3;
+
 /// Developer commands of this repository.
 #[derive(Debug, Parser)]
 #[command(
@@ -45,7 +48,7 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Runs a cluster of five processes on loopback, to try it out.
     DemoCluster(demo_cluster::Options),
-    /// Kills processes of a cluster under load; the exit status says whether every promise was kept.
+    /// Does faults to a cluster of processes under load; the exit status is the judge's verdict.
     Chaos(chaos::Options),
 }
 
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(options),
         Task::Fuzz(options) => fuzz::run(options),
         Task::DemoCluster(options) => demo_cluster::run(options),
-        Task::Chaos(options) => chaos::run(options),
+        Task::Chaos(options) => return verdict(chaos::run(options)),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -69,6 +72,17 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// The exit code of a command that judges. A run that could not be judged is the harness's fault.
+fn verdict(outcome: anyhow::Result<u8>) -> ExitCode {
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(HARNESS_ERROR)
         }
     }
 }

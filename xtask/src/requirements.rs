@@ -20,7 +20,7 @@ pub(crate) struct Requirement {
 
 /// Everything that can be missing, in the order it is reported. A new row needs a test that prints `SKIP name: reason (install PACKAGE)`
 /// when it is absent.
-pub(crate) const ALL: &[Requirement] = &[CXX, PKG_CONFIG, HWLOC];
+pub(crate) const ALL: &[Requirement] = &[CXX, PKG_CONFIG, HWLOC, IP, NFT, MKFS];
 
 /// Builds libFuzzer, which is C++.
 pub(crate) const CXX: Requirement = Requirement {
@@ -49,6 +49,30 @@ pub(crate) const HWLOC: Requirement = Requirement {
             .status()
             .is_ok_and(|s| s.success())
     },
+};
+
+/// Makes network namespaces.
+pub(crate) const IP: Requirement = Requirement {
+    name: "ip",
+    package: "iproute2",
+    enables: "chaos in network namespaces",
+    probe: || answers("ip", "-V"),
+};
+
+/// Drops what passes between two nodes.
+pub(crate) const NFT: Requirement = Requirement {
+    name: "nft",
+    package: "nftables",
+    enables: "partitions and random loss",
+    probe: || answers("nft", "--version"),
+};
+
+/// Makes a small file system.
+pub(crate) const MKFS: Requirement = Requirement {
+    name: "mkfs.ext4",
+    package: "e2fsprogs",
+    enables: "a disk that is full",
+    probe: || answers("mkfs.ext4", "-V"),
 };
 
 impl Requirement {

@@ -19,6 +19,8 @@ const VARIABLE: &str = "IONIAN_BIN";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Binary {
     path: PathBuf,
+    /// The network namespace that it runs in; none is that of this process.
+    namespace: Option<String>,
 }
 
 /// What a command that ended said.
@@ -46,6 +48,16 @@ impl Binary {
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            namespace: None,
+        }
+    }
+
+    /// The same binary, run in a network namespace that `ip netns` knows.
+    #[must_use]
+    pub fn within(&self, namespace: String) -> Self {
+        Self {
+            path: self.path.clone(),
+            namespace: Some(namespace),
         }
     }
 
@@ -57,7 +69,16 @@ impl Binary {
 
     /// A command with these arguments, not started.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(&self.path);
+        let mut command = match &self.namespace {
+            // It becomes the program: the process started is the one that is signalled.
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{namespace}"));
+                command.arg("--").arg(&self.path);
+                command
+            }
+            None => Command::new(&self.path),
+        };
         command.args(arguments);
         command
     }

@@ -1,4 +1,5 @@
-//! A cluster of processes on loopback: controller, root and leaf in one, every replica in one of its own.
+//! A cluster of processes, on loopback or each in a network namespace: controller, root and leaf in one, every replica in
+//! one of its own.
 
 use std::fmt::Write as _;
 use std::net::UdpSocket;
@@ -9,12 +10,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::binary::Binary;
+use crate::net::Net;
 use crate::process::{Process, wait_until};
 
 /// The shards of a cluster.
 const SHARDS: usize = 2;
 /// The replicas of each shard.
 const REPLICAS: usize = 2;
+/// The nodes: the first one, and the replicas.
+const NODES: usize = 1 + SHARDS * REPLICAS;
+/// Where every node of a network listens.
+const PORT: u16 = 7400;
 /// One question to `ionian status`.
 const STATUS_LIMIT: Duration = Duration::from_secs(15);
 /// How long a process that was asked to end may take.
@@ -46,28 +52,72 @@ pub struct Cluster {
     dir: PathBuf,
     config: PathBuf,
     nodes: Vec<Option<Process>>,
+    /// Where each node keeps its state.
+    data: Vec<PathBuf>,
+    /// What each node's process runs; clients run `binary`.
+    runs: Vec<Binary>,
 }
 
 impl Cluster {
+    /// The nodes of every cluster.
+    pub const NODES: usize = NODES;
+    /// The shards of every cluster.
+    pub const SHARDS: usize = SHARDS;
+
     /// Writes the configuration of a cluster of `2 x 2` replicas into `dir` and starts its processes.
     ///
     /// # Errors
     /// When the files cannot be written or a process not started.
     pub fn start(binary: &Binary, dir: &Path, durability: Durability) -> Result<Self> {
+        Self::start_on(binary, dir, durability, None, &[])
+    }
+
+    /// As [`Self::start`], with node `i` at site `i` of a network and clients at the site after the last, and with the data
+    /// of some nodes in folders of their own.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(
+        binary: &Binary,
+        dir: &Path,
+        durability: Durability,
+        net: Option<&Net>,
+        data: &[(usize, &Path)],
+    ) -> Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let dir = dir
             .canonicalize()
             .with_context(|| format!("finding {}", dir.display()))?;
         let config = dir.join("cluster.toml");
         if !config.exists() {
-            std::fs::write(&config, configuration(durability)?)
+            let addresses = match net {
+                Some(net) => (0..NODES)
+                    .map(|node| format!("{}:{PORT}", net.address(node)))
+                    .collect(),
+                None => free_addresses()?,
+            };
+            std::fs::write(&config, configuration(durability, &addresses, data)?)
                 .with_context(|| format!("writing {}", config.display()))?;
         }
         let mut cluster = Self {
-            binary: binary.clone(),
+            binary: net.map_or_else(|| binary.clone(), |net| binary.within(net.namespace(NODES))),
             config,
+            data: (0..NODES)
+                .map(|node| {
+                    let own = data.iter().find(|(at, _)| *at == node);
+                    own.map_or_else(
+                        || dir.join("data").join(Self::name(node)),
+                        |(_, path)| (*path).to_owned(),
+                    )
+                })
+                .collect(),
             dir,
-            nodes: (0..1 + SHARDS * REPLICAS).map(|_| None).collect(),
+            nodes: (0..NODES).map(|_| None).collect(),
+            runs: (0..NODES)
+                .map(|node| {
+                    net.map_or_else(|| binary.clone(), |net| binary.within(net.namespace(node)))
+                })
+                .collect(),
         };
         for node in 0..cluster.nodes.len() {
             cluster.start_node(node)?;
@@ -81,7 +131,7 @@ impl Cluster {
         &self.config
     }
 
-    /// The binary that its processes run.
+    /// The binary that its clients run.
     #[must_use]
     pub const fn binary(&self) -> &Binary {
         &self.binary
@@ -111,14 +161,46 @@ impl Cluster {
         self.nodes.get(node).and_then(Option::as_ref)
     }
 
+    /// The process of a node, if it runs.
+    pub fn node_mut(&mut self, node: usize) -> Option<&mut Process> {
+        self.nodes.get_mut(node).and_then(Option::as_mut)
+    }
+
+    /// Where a node keeps its state.
+    #[must_use]
+    pub fn data_dir(&self, node: usize) -> &Path {
+        &self.data[node]
+    }
+
+    /// What `ionian status` says of the cluster, whatever its exit code.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end.
+    pub fn status(&self) -> Result<String> {
+        let config = self.config.display().to_string();
+        let arguments = ["status", "--cluster", &config];
+        let output = self.binary.run(&arguments, b"", STATUS_LIMIT)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(format!("{text}{}", output.stderr))
+    }
+
+    /// The replicas of a shard, by their nodes.
+    #[must_use]
+    pub const fn members(shard: usize) -> [usize; REPLICAS] {
+        let first = 1 + shard * REPLICAS;
+        [first, first + 1]
+    }
+
     /// Starts the process of a node that does not run.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start_node(&mut self, node: usize) -> Result<()> {
         let name = Self::name(node);
-        let mut command = self.binary.command([
+        let mut command = self.runs[node].command([
             "node",
+            // Ignored on loopback; elsewhere nothing but this test can reach the addresses.
+            "--insecure-no-auth",
             "--config",
             &self.config.display().to_string(),
             "--node",
@@ -207,6 +289,28 @@ impl Cluster {
         Ok(())
     }
 
+    /// Records that a node's process has repaired from a peer since it started.
+    ///
+    /// # Errors
+    /// When `ionian status` gives no JSON.
+    pub fn repaired(&self, node: usize) -> Result<u64> {
+        let config = self.config.display().to_string();
+        let arguments = ["status", "--json", "--cluster", &config];
+        let output = self.binary.run(&arguments, b"", STATUS_LIMIT)?;
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("the status is no JSON: {}", output.stderr))?;
+        let each = |value: &serde_json::Value, key: &str| {
+            value[key].as_array().cloned().unwrap_or_default()
+        };
+        let logs = each(&status, "logs");
+        let shards = logs.iter().flat_map(|log| each(log, "shards"));
+        let replicas = shards.flat_map(|shard| each(&shard, "replicas"));
+        Ok(replicas
+            .filter(|replica| replica["node"] == node + 1)
+            .filter_map(|replica| replica["repaired"].as_u64())
+            .sum())
+    }
+
     /// Asks every process to end and waits for it.
     ///
     /// # Errors
@@ -230,28 +334,41 @@ impl Cluster {
     }
 }
 
-/// The text of `cluster.toml`, with ports that are free now.
-fn configuration(durability: Durability) -> Result<String> {
-    let count = 1 + SHARDS * REPLICAS;
+/// Addresses on loopback that are free now.
+fn free_addresses() -> Result<Vec<String>> {
     // All at once, so that no two are the same.
-    let sockets = (0..count)
+    let sockets = (0..NODES)
         .map(|_| UdpSocket::bind("127.0.0.1:0"))
         .collect::<std::io::Result<Vec<_>>>()
         .context("finding free ports")?;
+    let addresses = sockets
+        .iter()
+        .map(|socket| Ok(socket.local_addr()?.to_string()));
+    addresses.collect()
+}
+
+/// The text of `cluster.toml`.
+fn configuration(
+    durability: Durability,
+    addresses: &[String],
+    data: &[(usize, &Path)],
+) -> Result<String> {
     let mut text = String::from("cluster = \"demo\"\nsecret_file = \"cluster.secret\"\n");
-    for (node, socket) in sockets.iter().enumerate() {
+    for (node, address) in addresses.iter().enumerate() {
         let roles = if node == 0 {
             "\"controller\", \"root\", \"leaf\""
         } else {
             "\"replica\""
         };
-        let address = socket.local_addr()?;
         write!(
             text,
             "\n[[nodes]]\nname = \"{}\"\nid = {}\naddress = \"{address}\"\nroles = [{roles}]\n",
             Cluster::name(node),
             node + 1
         )?;
+        if let Some((_, dir)) = data.iter().find(|(at, _)| *at == node) {
+            writeln!(text, "data_dir = \"{}\"", dir.display())?;
+        }
     }
     let members = |shard: usize| {
         let names = (0..REPLICAS).map(|slot| 1 + shard * REPLICAS + slot);

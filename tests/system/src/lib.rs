@@ -12,8 +12,13 @@
 mod binary;
 pub mod chaos;
 mod cluster;
+mod disk;
+mod net;
 mod process;
+mod tool;
 
 pub use binary::{Binary, Output};
 pub use cluster::{Cluster, Durability};
+pub use disk::{DiskKind, SmallDisk, flip_bits};
+pub use net::{Cut, LossBy, Net};
 pub use process::{Process, wait_until};

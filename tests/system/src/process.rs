@@ -91,15 +91,35 @@ impl Process {
     /// # Errors
     /// When it cannot be signalled.
     pub fn ask_to_end(&mut self) -> Result<()> {
+        self.signal("TERM")
+    }
+
+    /// Stops it where it is (SIGSTOP). No effect if it has ended.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets it go on (SIGCONT). No effect if it has ended.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&mut self, name: &str) -> Result<()> {
         if let (true, Some(id)) = (self.is_running()?, self.id()) {
             // The shell's own `kill` is on every system; sending signals otherwise needs unsafe code.
             let sent = Command::new("sh")
                 .arg("-c")
-                .arg(format!("kill -TERM {id}"))
+                .arg(format!("kill -{name} {id}"))
                 .stderr(Stdio::null())
                 .status()?;
             if !sent.success() && self.is_running()? {
-                bail!("process {id} cannot be asked to end");
+                bail!("process {id} cannot be sent SIG{name}");
             }
         }
         Ok(())

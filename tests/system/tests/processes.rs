@@ -1,11 +1,11 @@
-//! The life of processes: restarts, rest, orderly ends, and kills under load.
+//! The life of processes: restarts, rest, orderly ends.
 
 mod common;
 
 use std::time::{Duration, Instant};
 
 use common::{Dev, LIMIT, binary, seq};
-use ionian_system_tests::{Cluster, Durability, chaos, wait_until};
+use ionian_system_tests::{Cluster, Durability, wait_until};
 
 /// How long a cluster at rest is watched.
 const WATCH: Duration = Duration::from_secs(4);
@@ -123,44 +123,4 @@ fn an_orderly_end_under_load_loses_nothing() {
         acked += 1;
     }
     assert!(acked > 0, "nothing was acknowledged: {}", output.stderr);
-}
-
-fn chaos_for(test: &str, durability: Durability, seconds: u64) {
-    let Some(binary) = binary(test) else { return };
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let plan = chaos::Plan {
-        durability,
-        duration: Duration::from_secs(seconds),
-        writers: 2,
-        seed: 1,
-    };
-    let verdict = chaos::kill9(
-        &binary,
-        dir.path(),
-        &plan,
-        || false,
-        |line| println!("{line}"),
-    );
-    let verdict = verdict.expect("it runs");
-    println!("{verdict:?}");
-    if !verdict.problems.is_empty() {
-        let kept = dir.keep();
-        panic!("{:#?}\nfiles: {}", verdict.problems, kept.display());
-    }
-    assert!(verdict.single_kills >= 3 && verdict.total_kills >= 1);
-    assert!(verdict.acked > 1_000, "there was no load");
-}
-
-#[test]
-fn kills_under_load_lose_nothing_on_disk() {
-    chaos_for("kills_under_load_lose_nothing_on_disk", Durability::D1, 25);
-}
-
-#[test]
-fn kills_under_load_lose_only_what_is_declared_in_memory() {
-    chaos_for(
-        "kills_under_load_lose_only_what_is_declared_in_memory",
-        Durability::D0,
-        25,
-    );
 }

@@ -90,7 +90,10 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-uring",
         ],
     ),
-    ("ionian-system-tests", &["ionian-types", "ionian-client"]),
+    (
+        "ionian-system-tests",
+        &["ionian-types", "ionian-client", "ionian-histcheck"],
+    ),
     ("ionian-tidy", &[]),
     // The judge shares no code with what it judges.
     ("ionian-histcheck", &[]),
