@@ -30,6 +30,8 @@ pub(crate) struct Extents {
     next_number: u64,
     /// The device said that it has no space; nothing is made until that may have changed.
     no_space: bool,
+    /// One file may be tried nevertheless: others may have given space back.
+    once_more: bool,
     /// Files to delete.
     doomed: VecDeque<FileNo>,
 }
@@ -55,6 +57,7 @@ impl Extents {
             creating: 0,
             next_number: 0,
             no_space: false,
+            once_more: false,
             doomed: VecDeque::with_capacity(16),
         }
     }
@@ -84,21 +87,21 @@ impl Extents {
     pub(crate) fn check(&self, reserved: usize) -> Result<(), NoExtent> {
         if self.spares.len() > reserved {
             Ok(())
-        } else if self.creating > 0 || self.may_create() {
+        } else if self.creating > 0 && !self.no_space || self.may_create() {
             Err(NoExtent::Soon)
         } else {
             Err(NoExtent::DiskFull)
         }
     }
 
-    /// Files at hand, being made, and those that may still be made.
+    /// Files at hand, being made, and those that may still be made. While there is no space, one being made is a hope.
     pub(crate) fn available(&self) -> u64 {
         let more = if self.no_space {
             0
         } else {
-            self.extents_max.saturating_sub(self.count)
+            u64::from(self.creating) + self.extents_max.saturating_sub(self.count)
         };
-        self.spares.len() as u64 + u64::from(self.creating) + more
+        self.spares.len() as u64 + more
     }
 
     pub(crate) fn take(&mut self) -> Option<FileNo> {
@@ -111,9 +114,12 @@ impl Extents {
 
     /// The file to make next, if fewer spares than `wanted` are there or coming.
     pub(crate) fn create(&mut self, wanted: usize) -> Option<FileNo> {
-        if self.spares.len() + self.creating as usize >= wanted || !self.may_create() {
+        let once_more = self.once_more && self.creating == 0 && self.count < self.extents_max;
+        if self.spares.len() + self.creating as usize >= wanted || !(self.may_create() || once_more)
+        {
             return None;
         }
+        self.once_more = false;
         let number = self.next_number;
         self.next_number += 1;
         self.count += 1;
@@ -127,6 +133,7 @@ impl Extents {
 
     pub(crate) fn created(&mut self, file: FileNo) {
         self.creating -= 1;
+        self.no_space = false;
         self.spares.push_back(file);
     }
 
@@ -156,9 +163,9 @@ impl Extents {
         self.no_space = false;
     }
 
-    /// Space may have come free elsewhere: try again.
+    /// Space may have come free elsewhere: one file is tried, and nothing is counted on before it is there.
     pub(crate) fn retry(&mut self) {
-        self.no_space = false;
+        self.once_more = self.no_space;
     }
 
     /// Spares at hand.

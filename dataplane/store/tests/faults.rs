@@ -283,6 +283,32 @@ fn a_full_disk_refuses_before_any_effect_and_a_trim_ends_it() {
     }
 }
 
+/// A disk that something else had filled stayed full to the store after that was removed, until a trim or a restart.
+#[test]
+fn room_that_others_give_back_is_noticed() {
+    let config = small();
+    let mut bench = Bench::new(config);
+    bench.disk.space_bytes = Some(bench.disk.used_bytes() + config.extent_bytes);
+    let mut bound = 1000;
+    while bench.append().is_ok() {
+        bound -= 1;
+        assert!(bound > 0, "the disk is bounded");
+    }
+    for _ in 0..10 {
+        bench.store.retry_space();
+        bench.settle();
+        assert!(bench.store.has_no_room());
+        assert_eq!(bench.append(), Err(StoreError::DiskFull), "still full");
+    }
+    bench.disk.space_bytes = None;
+    bench.settle();
+    assert!(bench.store.has_no_room(), "nobody has asked");
+    bench.store.retry_space();
+    bench.settle();
+    assert!(!bench.store.has_no_room());
+    assert_eq!(bench.append(), Ok(()));
+}
+
 /// A busy segment took every file, and the replica could never keep a copy of the other one.
 #[test]
 fn a_busy_segment_leaves_room_for_one_that_is_still_empty() {

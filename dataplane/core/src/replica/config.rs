@@ -50,6 +50,8 @@ pub struct ReplicaTiming {
     pub missing: Nanos,
     /// How long an applied entry waits for others to be written with. The root keeps its log for that long.
     pub journal: Nanos,
+    /// How often a device that had no space is asked again: others may have given some back.
+    pub space: Nanos,
 }
 
 impl Default for ReplicaTiming {
@@ -60,6 +62,7 @@ impl Default for ReplicaTiming {
             gap: Nanos::from_ms(50),
             missing: Nanos::from_ms(200),
             journal: Nanos::from_ms(5),
+            space: Nanos::from_ms(1_000),
         }
     }
 }

@@ -131,6 +131,8 @@ pub struct Replica {
     reported_applied: EntryNo,
     report_seq: u64,
     report_at: Time,
+    /// When the device was last asked whether it has space again.
+    space_at: Time,
     applied_durable: EntryNo,
     journaled: VecDeque<(u64, EntryNo)>,
     /// Since when entries wait for the device, or when it was last asked to take them.
@@ -208,6 +210,7 @@ impl Replica {
             reported_applied: EntryNo::ZERO,
             report_seq: 0,
             report_at: now,
+            space_at: now,
             applied_durable: EntryNo::ZERO,
             journaled: VecDeque::with_capacity(1 << 12),
             journal_urged_at: None,
@@ -412,6 +415,11 @@ impl Replica {
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
         self.flushed_at = now;
         self.settle_journal(now);
+        // Reports make sure that there is a flush now and then.
+        if now >= self.space_at.after(self.config.timing.space) {
+            self.space_at = now;
+            self.store.retry_space();
+        }
         self.flush_seen();
         self.flush_acks(out);
         self.look_for_room();

@@ -199,7 +199,8 @@ impl Store {
             .count()
     }
 
-    /// Space may have come free on the device by other hands: asks it again.
+    /// Space may have come free on the device by other hands: if it had none, it is asked for one file. To be called now
+    /// and then; until that file is there, the answers stay what they were.
     pub fn retry_space(&mut self) {
         for extents in &mut self.device.extents {
             extents.retry();
