@@ -48,6 +48,9 @@ const STALLED_AFTER: Duration = Duration::from_secs(4);
 /// How long a full disk may take to be noticed.
 const FULL_LIMIT: Duration = Duration::from_secs(30);
 
+/// The place of `unknown` among the states of a fault.
+const UNKNOWN: usize = 2;
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
@@ -229,7 +232,7 @@ impl Run {
                         burst = Some(started);
                         words.push(noticed.unwrap_or("which nobody noticed").to_owned());
                         if noticed.is_none() {
-                            state = 2;
+                            state = UNKNOWN;
                         }
                     }
                     faults.push((id, fault));
@@ -238,10 +241,11 @@ impl Run {
                 Err(error) => {
                     words.push(format!("{}: {error:#}", kind.name()));
                     self.problems.push(format!("{}: {error:#}", kind.name()));
-                    (2, Vec::new(), false)
+                    (UNKNOWN, Vec::new(), false)
                 }
             };
-            self.announced += 1;
+            // With other faults it may stay open whether the node came to notice a full disk: that is told, and not asked for.
+            self.announced += u64::from(state != UNKNOWN || kinds.len() == 1);
             self.faults.entry(kind.name()).or_default()[state] += 1;
             let state = ["installed", "skipped", "unknown"][state];
             self.told(id, *kind, &on, state, beyond_f);
