@@ -184,6 +184,8 @@ impl Client {
     pub(super) fn ask_again(&mut self, now: Time, at: usize) {
         let fate = &mut self.lanes[at].fate;
         fate.peer = None;
+        // A primary that had not entered the generation yet could not close the session then; it may be able to now.
+        fate.close_sent = false;
         fate.cursor = fate.cursor.wrapping_add(1);
         fate.next_at = now.after(fate.backoff);
         fate.answer_by = Time::FAR;

@@ -219,6 +219,37 @@ fn a_requested_move_closes_the_session_first() {
     assert_eq!(sent[0].conn, conn(SECOND));
 }
 
+/// A primary that had just started, and had not entered the generation, could not close the session. It was asked once:
+/// the lane waited for a fate that no replica of an open generation can tell, and its records never moved.
+#[test]
+fn a_primary_that_could_not_close_a_session_is_asked_again() {
+    let mut bench = Bench::connected(config(), &[&[1, 1]]);
+    bench.append(b"a");
+    bench.flush();
+    bench.client.move_sticky(bench.now);
+    let closes = |sent: &[Sent]| {
+        let close = |sent: &&Sent| matches!(sent.message(), Message::CloseSession(..));
+        sent.iter().filter(close).count()
+    };
+    assert_eq!(closes(&bench.flush()), 1);
+    let mut closed = SessionClosed {
+        segment: segment(0, 0),
+        generation: ViewId::new(1),
+        session: SessionNo::ZERO,
+        next_seq: ClientSeq::ZERO,
+        known: false,
+    };
+    bench.receive(FIRST, &closed, &[]);
+    assert_eq!(closes(&bench.flush()), 0, "not at once");
+    bench.receive(FIRST, &answer(0, FateOutcome::Unknown, 0), &[]);
+    assert_eq!(closes(&bench.wait(Nanos::from_ms(1))), 1);
+    closed.known = true;
+    bench.receive(FIRST, &closed, &[]);
+    let sent = bench.flush();
+    assert_eq!(appends(&sent), [(0, vec![b"a".to_vec()])]);
+    assert_eq!(sent[0].conn, conn(SECOND));
+}
+
 #[test]
 fn a_move_with_nothing_in_flight_needs_no_question() {
     let mut bench = Bench::connected(config(), &[&[1, 1]]);
