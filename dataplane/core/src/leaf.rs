@@ -211,6 +211,8 @@ impl Leaf {
             _ => {}
         }
         self.set_kind(conn, Kind::Unknown);
+        // Its number will be another connection's.
+        self.close.retain(|closing| *closing != conn);
     }
 
     /// A connection that the edge must close.
@@ -241,11 +243,12 @@ impl Leaf {
             && hello.log == self.config.log;
         match hello.role {
             Role::Root if mine => {
-                self.root = Some(conn);
+                // Whoever believes in a connection that another replaced must know: here as below.
+                self.close.extend(self.root.replace(conn));
                 self.set_kind(conn, Kind::Root);
             }
             Role::Controller if hello.cluster == self.config.cluster => {
-                self.controller = Some(conn);
+                self.close.extend(self.controller.replace(conn));
                 // Another life of the controller, or one that missed something: it is told everything again.
                 for shard in &mut self.shards {
                     shard.told = None;
@@ -263,7 +266,8 @@ impl Leaf {
                     self.close.push(conn);
                     return;
                 }
-                self.replicas.insert((hello.shard, hello.slot), conn);
+                self.close
+                    .extend(self.replicas.insert((hello.shard, hello.slot), conn));
                 self.attach(hello.shard, hello.slot, Some(conn));
                 self.set_kind(
                     conn,

@@ -11,7 +11,7 @@ mod options;
 mod tests;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use ionian_core::session::tokens::peek;
@@ -33,6 +33,9 @@ pub use trace::TraceOptions;
 
 /// The epoch of sessions in a cluster with a static secret.
 const STATIC_EPOCH: u64 = 1;
+
+/// Ended sessions that are remembered.
+const OVER_MAX: usize = 1024;
 
 /// Why a port could not be opened. Effect: none.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +105,8 @@ pub(crate) struct UdpPort {
     peers: Vec<Option<Peer>>,
     free: Vec<u32>,
     by_id: BTreeMap<SessionId, u32>,
+    /// Sessions that others opened and that ended last: a late copy of a first packet must not make one of them again.
+    over: VecDeque<SessionId>,
     secret: Secret,
     template: SessionConfig,
     sessions_max: usize,
@@ -141,6 +146,7 @@ impl UdpPort {
             peers: Vec::with_capacity(64),
             free: Vec::new(),
             by_id: BTreeMap::new(),
+            over: VecDeque::with_capacity(OVER_MAX),
             secret,
             template: options.session(caps.payload_bytes_max, dead_after),
             sessions_max: options.sessions_max.min(SESSIONS_MAX),
@@ -327,8 +333,10 @@ impl UdpPort {
                 let first = header.is_some_and(|header| header.seq == 1);
                 // Whoever has an ack of this end had a session with an earlier life of it; a packet that overtook the
                 // first one has none.
-                let forgotten =
-                    header.is_some_and(|header| header.ack > 0 && header.kind != PacketKind::Close);
+                let over = first && self.over.contains(&prefix.session);
+                let forgotten = header.is_some_and(|header| {
+                    (header.ack > 0 || over) && header.kind != PacketKind::Close
+                });
                 if forgotten && (prefix.token == opener || prefix.token == other) {
                     let token = if prefix.token == opener {
                         other
@@ -452,6 +460,12 @@ impl UdpPort {
                 self.stats.refused += 1;
             }
             self.by_id.remove(&peer.id);
+            if peer.inbound {
+                if self.over.len() == OVER_MAX {
+                    self.over.pop_front();
+                }
+                self.over.push_back(peer.id);
+            }
         }
         self.free.push(at as u32);
         self.stats.ended += 1;

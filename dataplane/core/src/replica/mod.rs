@@ -304,6 +304,8 @@ impl Replica {
             Kind::Leaf | Kind::Root | Kind::Unknown => {}
         }
         self.set_kind(conn, Kind::Unknown);
+        // Its number will be another connection's.
+        self.close.retain(|closing| *closing != conn);
     }
 
     /// A connection that the edge must close: the peer is not one to talk to.
@@ -375,6 +377,7 @@ impl Replica {
                     self.close.push(conn);
                     return;
                 }
+                let replaced = peer.conn;
                 *peer = Peer {
                     conn: Some(conn),
                     inc: hello.inc,
@@ -395,20 +398,29 @@ impl Replica {
                 self.settle_limit();
                 self.set_kind(conn, Kind::Peer(slot));
                 self.catchup.copy_soon();
+                self.close_replaced(replaced);
             }
             Role::Leaf => {
-                self.leaf = Some(conn);
+                let replaced = self.leaf.replace(conn);
+                self.close_replaced(replaced);
                 // A new leaf knows nothing: report at once.
                 self.report_at = Time::ZERO;
                 self.set_kind(conn, Kind::Leaf);
             }
             Role::Root => {
-                self.root = Some(conn);
+                let replaced = self.root.replace(conn);
+                self.close_replaced(replaced);
                 self.catchup.entries_soon();
                 self.set_kind(conn, Kind::Root);
             }
             Role::Controller => self.close.push(conn),
         }
+    }
+
+    /// A connection whose place another took is closed: whoever believes in it still must know, or each end would wait for
+    /// the other on another connection.
+    fn close_replaced(&mut self, replaced: Option<ConnId>) {
+        self.close.extend(replaced);
     }
 
     /// Sends everything cumulative for which there is room: acks, replication, reports, deliveries, requests.

@@ -77,9 +77,10 @@ impl Child {
         self.edge.is_some() && self.conn.is_some()
     }
 
-    pub(super) fn connect(&mut self, conn: ConnId) {
-        self.conn = Some(conn);
+    /// Takes a connection; returns the one that it replaces.
+    pub(super) fn connect(&mut self, conn: ConnId) -> Option<ConnId> {
         self.stop();
+        self.conn.replace(conn)
     }
 
     pub(super) fn disconnect(&mut self, conn: ConnId) {

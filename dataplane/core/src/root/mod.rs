@@ -261,6 +261,8 @@ impl Root {
         }
         self.trims.retain(|(waiting, ..)| *waiting != conn);
         self.set_kind(conn, Kind::Unknown);
+        // Its number will be another connection's.
+        self.close.retain(|closing| *closing != conn);
     }
 
     /// A connection that the edge must close.
@@ -302,13 +304,14 @@ impl Root {
                     .iter_mut()
                     .filter(|child| child.is(hello.node, hello.inc))
                 {
-                    child.connect(conn);
+                    // Whoever believes in a connection that another replaced must know.
+                    self.close.extend(child.connect(conn));
                 }
                 self.sync_at = now;
                 Kind::Leaf(hello.node, hello.inc)
             }
             Role::Controller if mine => {
-                self.controller = Some(conn);
+                self.close.extend(self.controller.replace(conn));
                 self.ceiling_asked_at = None;
                 self.intents_done = false;
                 Kind::Controller

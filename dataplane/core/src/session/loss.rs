@@ -16,6 +16,10 @@ const REORDER_PACKETS: u64 = 3;
 /// that was stopped for a while must not bury its peers when it wakes up.
 const ATTEMPTS_MIN: u32 = 3;
 
+/// How many times as long as a silent peer one is borne that speaks and never acks the first packet missing. It may be
+/// another life of the peer, made by a late copy of this session's first packet, which will never have the second.
+const STUCK_FACTOR: u64 = 8;
+
 /// What an ack said that was not known before.
 #[derive(Default)]
 struct News {
@@ -89,6 +93,10 @@ impl Sender {
     #[cold]
     pub(super) fn on_timer(&mut self, now: Time, stats: &mut SessionStats) -> bool {
         self.watch.attempts += 1;
+        if self.outstanding() {
+            // What ran out, not what passed: a process that was stopped for a while has waited once.
+            self.watch.stuck.0 = self.watch.stuck.0.saturating_add(self.rtt.wait().0);
+        }
         let first = self.rtt.back_off();
         if self.outstanding() {
             if first {
@@ -104,7 +112,9 @@ impl Sender {
             self.watch.ask_due = true;
         }
         self.watch.timer_at = now.after(self.rtt.wait());
-        self.watch.attempts >= ATTEMPTS_MIN && now.since(self.watch.since) >= self.watch.dead_after
+        let silent = self.watch.attempts >= ATTEMPTS_MIN
+            && now.since(self.watch.since) >= self.watch.dead_after;
+        silent || self.watch.stuck.0 >= self.watch.dead_after.0.saturating_mul(STUCK_FACTOR)
     }
 
     /// The packet has arrived, which may be known already.

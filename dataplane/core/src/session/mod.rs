@@ -51,7 +51,7 @@ pub enum SessionState {
     Open,
     /// One of the two ends has closed it.
     Closed,
-    /// The peer gave no sign of life for too long.
+    /// The peer gave no sign of life for too long, or for eight times as long never acked the first packet missing.
     Dead,
     /// The peer sent what no correct peer sends.
     Broken,

@@ -120,6 +120,8 @@ pub(super) struct Watch {
     pub(super) since: Time,
     /// How often the timer has run out since.
     pub(super) attempts: u32,
+    /// All waits together that have run out since the first packet missing changed.
+    pub(super) stuck: Nanos,
     /// Whether the peer is to be asked for a sign of life or of credit.
     pub(super) ask_due: bool,
     pub(super) dead_after: Nanos,
@@ -171,6 +173,7 @@ impl Sender {
                 timer_at: Time::FAR,
                 since: now,
                 attempts: 0,
+                stuck: Nanos(0),
                 ask_due: false,
                 dead_after: config.dead_after,
             },
@@ -302,6 +305,7 @@ impl Sender {
     pub(super) fn release_first(&mut self) {
         self.used -= self.slots[self.index(self.una)].len as usize;
         self.una += 1;
+        self.watch.stuck = Nanos(0);
     }
 
     #[inline]

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ionian_core::session::Take;
+use ionian_core::session::{Session, SessionConfig, Take};
 use ionian_driver_api::Clock;
 use ionian_runtime::MonotonicClock;
-use ionian_types::{Nanos, Time};
+use ionian_types::{GuardEpoch, Nanos, SessionId, Time};
 use ionian_wire::frame::{DirectoryRequest, encode};
 
-use super::UdpPort;
+use super::{STATIC_EPOCH, UdpPort};
 use crate::config::{NetworkConfig, Secret};
 
 /// Longer than the test may take.
@@ -114,4 +114,34 @@ fn sessions_of_an_earlier_life_are_closed_at_once() {
         ends[1].stats().strangers > 0
     });
     assert_eq!((far.stats().forgotten, near.take_ended()), (0, None));
+}
+
+/// A late copy of the first packet of a session once made another session at the end that had given it up, and both ends
+/// took each other for alive while neither had what the other one waited for.
+#[test]
+fn a_late_copy_of_a_first_packet_does_not_bring_a_session_back() {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let clock = MonotonicClock::start();
+    let (mut near, mut far) = (open(any, 7), open(any, 7));
+    let socket = std::net::UdpSocket::bind(any).expect("a socket");
+    let id = SessionId::new(77);
+    let (opener, other) = Secret::new([7; 32]).session_tokens(id, STATIC_EPOCH);
+    let config = SessionConfig::new(id, GuardEpoch::new(STATIC_EPOCH), opener, other);
+    let mut session = Session::new(config, clock.now()).expect("a legal configuration");
+    assert_eq!(session.push(&[&message()]), Ok(()));
+    let mut first = [0; 2048];
+    let len = session
+        .poll_transmit(clock.now(), &mut first)
+        .expect("a packet");
+    let first = &first[..len];
+    assert_eq!(socket.send_to(first, far.local_addr()).expect("sent"), len);
+    run(&clock, [&mut near, &mut far], |_, taken, _| taken[1] == 1);
+    far.close(clock.now(), 0);
+    assert_eq!(far.take_ended(), Some(0));
+
+    assert_eq!(socket.send_to(first, far.local_addr()).expect("sent"), len);
+    run(&clock, [&mut near, &mut far], |ends, taken, _| {
+        assert_eq!((taken[1], ends[1].stats().open), (0, 0));
+        ends[1].stats().forgotten == 1
+    });
 }

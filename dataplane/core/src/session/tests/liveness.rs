@@ -4,7 +4,7 @@ use ionian_types::{Nanos, Time};
 use ionian_wire::packet::PacketKind;
 
 use super::pair::{Pair, message, shape};
-use crate::session::{PushError, Rejected, SessionState, Take};
+use crate::session::{PushError, Rejected, Session, SessionState, Take};
 
 /// A pair with a peer that counts as dead after 30 ms.
 fn mortal(ping_interval: Nanos) -> Pair {
@@ -76,6 +76,40 @@ fn speaking() -> Pair {
 fn a_peer_that_speaks_is_alive_and_its_time_runs_from_its_last_word() {
     let (after, _) = run_alone(&mut speaking());
     assert!(after >= Nanos::from_ms(30), "{after:?}");
+}
+
+/// A late copy of a session's first packet made a new session at a peer that had ended the old one: the two can never
+/// agree, and each hears the other speak.
+#[test]
+fn a_peer_that_forgot_what_it_acked_counts_as_dead_in_the_end() {
+    let mut pair = mortal(Nanos::from_ms(10));
+    pair.push(0, 1, 10);
+    let first = pair.transmit(0);
+    pair.give(1, &first[0]);
+    pair.settle(Nanos::from_us(10));
+    pair.push(0, 2, 10);
+    pair.settle(Nanos::from_us(10));
+    assert_eq!(pair.got[1].len(), 2);
+    pair.ends[1] = mortal(Nanos::from_ms(10)).ends[1].clone();
+    pair.give(1, &first[0]);
+    pair.push(0, 3, 10);
+    let start = pair.now;
+    while pair.ends[0].state() == SessionState::Open {
+        for side in 0..2 {
+            for datagram in pair.transmit(side) {
+                pair.pass(Nanos::from_us(10));
+                pair.give(1 - side, &datagram);
+            }
+        }
+        let next = pair.ends.iter().map(Session::next_deadline).min();
+        pair.now = pair.now.max(next.expect("two ends"));
+        pair.ends
+            .iter_mut()
+            .for_each(|end| end.on_deadline(pair.now));
+        assert!(pair.now.since(start) < Nanos::from_ms(1_000));
+    }
+    assert_eq!(pair.ends[0].state(), SessionState::Dead);
+    assert!(pair.now.since(start) >= Nanos::from_ms(8 * 30));
 }
 
 #[test]
@@ -161,7 +195,7 @@ fn a_stream_that_is_none_of_messages_breaks_the_session() {
     let mut pair = Pair::fresh(|_| ());
     let mut small = super::world::config(1, 5);
     small.message_bytes_max = 100;
-    pair.ends[1] = crate::session::Session::new(small, Time::ZERO).expect("a sound configuration");
+    pair.ends[1] = Session::new(small, Time::ZERO).expect("a sound configuration");
     pair.push(0, 1, 80);
     pair.push(0, 2, 200);
     let sent = pair.transmit(0);
