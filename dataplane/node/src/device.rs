@@ -13,13 +13,15 @@ use ionian_store::{
     BlockError, BlockOp, BlockOpKind, FileKind, FileNo, Store, StoreConfig, StoreFailure,
     StoreState,
 };
-use ionian_types::Inc;
+use ionian_types::{Inc, Nanos, Time};
 use ionian_uring::{FileOptions, FileQueue, file_name};
 
 use crate::server::StartError;
 
 /// Device buffers of one store.
 const BUFFERS: u32 = 16;
+/// Between two questions for what a file system has left.
+const SPACE_EVERY: Nanos = Nanos::from_ms(1000);
 
 /// The device of one store.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub struct StoreIo {
     pool: BufPool,
     done: Completions,
     held: Option<BlockOp>,
+    /// Stores of this process whose files lie in the same file system.
+    sharers: u64,
+    /// When the file system is asked next for what it has left.
+    space_at: Time,
 }
 
 impl StoreIo {
@@ -136,6 +142,18 @@ impl StoreIo {
         }
     }
 
+    /// Tells the store what the file system has left for it, now and then.
+    pub(crate) fn tell_space(&mut self, now: Time, store: &mut Store) {
+        if now < self.space_at {
+            return;
+        }
+        self.space_at = now.after(SPACE_EVERY);
+        // Without an answer what was told last stands.
+        if let Ok(bytes) = self.queue.space_bytes() {
+            store.set_space(bytes / self.sharers);
+        }
+    }
+
     pub(crate) fn arm(&mut self) -> bool {
         self.held.is_none() && self.queue.arm()
     }
@@ -200,12 +218,13 @@ fn check_lengths(path: &Path, queue: &FileQueue, config: &StoreConfig) -> Result
     Ok(())
 }
 
-/// Opens the store of a place: makes it in an empty directory, recovers it from a full one.
+/// Opens the store of a place: makes it in an empty directory, recovers it from a full one. `sharers` stores of this process
+/// share what its file system has left.
 ///
 /// # Errors
 /// [`StartError::Open`], [`StartError::Pool`], [`StartError::CutOff`] or [`StartError::Store`]; effect none, but for files
 /// made.
-pub fn open(path: &Path, config: StoreConfig) -> Result<Opened, StartError> {
+pub fn open(path: &Path, config: StoreConfig, sharers: u64) -> Result<Opened, StartError> {
     let options = FileOptions {
         transfer_bytes_max: config.write_bytes_max,
         ..FileOptions::default()
@@ -238,6 +257,8 @@ pub fn open(path: &Path, config: StoreConfig) -> Result<Opened, StartError> {
         pool,
         done: Completions::with_capacity(depth),
         held: None,
+        sharers: sharers.max(1),
+        space_at: Time::ZERO,
     };
     loop {
         match store.state() {
@@ -262,6 +283,7 @@ pub fn open(path: &Path, config: StoreConfig) -> Result<Opened, StartError> {
             }
         }
     }
+    io.tell_space(Time::ZERO, &mut store);
     let last_inc = store.inc();
     Ok(Opened {
         store,

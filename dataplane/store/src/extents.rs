@@ -30,6 +30,8 @@ pub(crate) struct Extents {
     next_number: u64,
     /// The device said that it has no space; nothing is made until that may have changed.
     no_space: bool,
+    /// Extents that the device has room for, those that exist included, as far as it was told; no limit until then.
+    fit_max: u64,
     /// One file may be tried nevertheless: others may have given space back.
     once_more: bool,
     /// Files to delete.
@@ -57,6 +59,7 @@ impl Extents {
             creating: 0,
             next_number: 0,
             no_space: false,
+            fit_max: u64::MAX,
             once_more: false,
             doomed: VecDeque::with_capacity(16),
         }
@@ -99,7 +102,8 @@ impl Extents {
         let more = if self.no_space {
             0
         } else {
-            u64::from(self.creating) + self.extents_max.saturating_sub(self.count)
+            let made = self.count - u64::from(self.creating);
+            self.extents_max.min(self.fit_max).saturating_sub(made)
         };
         self.spares.len() as u64 + more
     }
@@ -163,6 +167,12 @@ impl Extents {
         self.no_space = false;
     }
 
+    /// The device has `bytes` left beside the files that exist.
+    pub(crate) fn set_space(&mut self, bytes: u64) {
+        let made = self.count - u64::from(self.creating);
+        self.fit_max = made.saturating_add(bytes / self.extent_bytes);
+    }
+
     /// Space may have come free elsewhere: one file is tried, and nothing is counted on before it is there.
     pub(crate) fn retry(&mut self) {
         self.once_more = self.no_space;
@@ -201,5 +211,21 @@ mod tests {
         assert_eq!(extents.delete(), Some(second));
         extents.deleted();
         assert_eq!(extents.count, 1);
+    }
+
+    #[test]
+    fn what_the_device_has_left_bounds_what_is_counted_on() {
+        let mut extents = Extents::new(false, 1024, 4096, 100 * 4096);
+        assert_eq!(extents.available(), 100);
+        extents.set_space(3 * 4096 + 4095);
+        assert_eq!(extents.available(), 3);
+        let first = extents.create(1).unwrap();
+        assert_eq!(extents.available(), 3, "one of them is being made");
+        extents.created(first);
+        assert_eq!(extents.available(), 3, "one of them is there");
+        extents.take();
+        assert_eq!(extents.available(), 2);
+        extents.set_space(0);
+        assert_eq!(extents.available(), 0);
     }
 }

@@ -65,6 +65,15 @@ impl FileQueue {
         })
     }
 
+    /// Bytes that the file system has left; see [`DataDir::space_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// The system's answer; effect none.
+    pub fn space_bytes(&self) -> io::Result<u64> {
+        self.dir.space_bytes()
+    }
+
     /// Why io_uring with O_DIRECT is not used, if it was tried.
     #[must_use]
     pub fn fallback_reason(&self) -> Option<&io::Error> {

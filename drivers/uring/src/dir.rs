@@ -35,6 +35,22 @@ pub struct SmallFileError {
 }
 
 impl DataDir {
+    /// Bytes that the file system of the directory has left for an unprivileged process.
+    ///
+    /// # Errors
+    ///
+    /// The system's answer; effect none.
+    pub fn space_bytes(&self) -> io::Result<u64> {
+        let mut answer = core::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: the descriptor is open as long as `self`, and the answer has room for what is written.
+        if unsafe { libc::fstatvfs(self.handle.as_raw_fd(), answer.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the system said that it wrote the answer.
+        let answer = unsafe { answer.assume_init() };
+        Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+    }
+
     /// Opens the directory, making it if it is not there, and locks it.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         mut io,
         fallback,
         ..
-    } = device::open(&path, config).context("the store")?;
+    } = device::open(&path, config, 1).context("the store")?;
     let encoded = encoded_bytes(args.record_bytes) as u64;
     let run_records = (RUN_BYTES as u64 / encoded).max(1);
     let run = sample_run(run_records as usize, args.record_bytes);

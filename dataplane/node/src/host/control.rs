@@ -60,7 +60,7 @@ pub(crate) struct Own {
 }
 
 impl Host {
-    /// What need not be looked at in every pass: the mailbox, and links whose other end is gone.
+    /// What need not be looked at in every pass: the mailbox, what file systems have left, and links whose other end is gone.
     pub(super) fn poll_rarely(&mut self, now: Time) -> usize {
         let mut work = 0;
         while let Some(control) = self.own.inbox.receive() {
@@ -90,6 +90,11 @@ impl Host {
                         }
                     }
                 }
+            }
+        }
+        for tenant in &mut self.tenants {
+            if let (Some(io), Some(store)) = (&mut tenant.io, tenant.machine.store_mut()) {
+                io.tell_space(now, store);
             }
         }
         work + self.end_closed(now) + self.end_relays(now)

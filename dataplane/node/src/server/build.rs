@@ -66,6 +66,7 @@ pub(super) fn host(
         map: &map,
         host,
         effective,
+        copies: 1,
     };
     builder.places(&plan.places)?;
     builder.connections(plan);
@@ -149,6 +150,8 @@ struct Builder<'a> {
     map: &'a ClusterMap,
     host: Host,
     effective: Effective,
+    /// Copies of shards on this node: they share its limits, and its file system.
+    copies: u64,
 }
 
 impl Builder<'_> {
@@ -166,7 +169,7 @@ impl Builder<'_> {
                 least: short.least,
             });
         }
-        let here = copies_on(node, logs.iter().flat_map(|log| &log.shards)).max(1);
+        self.copies = copies_on(node, logs.iter().flat_map(|log| &log.shards)).max(1);
         for (spec, log) in self.options.spec.logs.iter().zip(&self.map.logs) {
             let place = Place::Root(log.log);
             if wanted.contains(&place) {
@@ -185,8 +188,8 @@ impl Builder<'_> {
                     }
                     let count = members.len() as u8;
                     let mut config = self.store_config(log.log, shard.shard, count, spec.class);
-                    config.memory_bytes_max = self.options.memory_bytes_max / here;
-                    config.disk_bytes_max = self.options.disk_bytes_max / here;
+                    config.memory_bytes_max = self.options.memory_bytes_max / self.copies;
+                    config.disk_bytes_max = self.options.disk_bytes_max / self.copies;
                     self.place(&spec.name, place, spec.class, count, Some(config))?;
                 }
             }
@@ -257,7 +260,7 @@ impl Builder<'_> {
                         class,
                     });
                 };
-                let opened = device::open(&place_directory(data_dir, place), config)?;
+                let opened = device::open(&place_directory(data_dir, place), config, self.copies)?;
                 let note = opened
                     .fallback
                     .map_or(String::new(), |reason| format!(" ({reason})"));

@@ -199,6 +199,14 @@ impl Store {
             .count()
     }
 
+    /// Says how many bytes the device has left for this store's files, beside those that exist. Promises go no further; space
+    /// for the journal and a checkpoint is kept back. No limit until it is said.
+    pub fn set_space(&mut self, bytes: u64) {
+        let [records, journal] = &mut self.device.extents;
+        let kept = records.extent_bytes + 2 * journal.extent_bytes;
+        records.set_space(bytes.saturating_sub(kept));
+    }
+
     /// Space may have come free on the device by other hands: if it had none, it is asked for one file. To be called now
     /// and then; until that file is there, the answers stay what they were.
     pub fn retry_space(&mut self) {
