@@ -102,16 +102,11 @@ impl World {
 
     /// O2, O3: what was just ordered is held by every live member that the shard lists, with one content.
     fn look_up(&mut self, run: &Fresh) {
-        let writers: Vec<u64> = self.history.reference.shards[&run.shard.get()]
-            .segments
-            .iter()
-            .map(|segment| segment.writer)
-            .collect();
         // In the order of positions, whichever member says what stands there.
         let mut found: BTreeMap<u64, Vec<Content>> = (run.from..run.to)
             .map(|position| (run.gsn + (position - run.from), Vec::new()))
             .collect();
-        for (slot, writer) in writers.into_iter().enumerate() {
+        for (slot, writer) in run.members.into_iter().enumerate() {
             let member = self
                 .procs
                 .iter_mut()

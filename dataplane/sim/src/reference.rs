@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ionian_types::{ShardId, Slot};
+use ionian_types::{SEGMENTS_PER_SHARD_MAX, ShardId, Slot};
 use ionian_wire::entry::{Change, EntryBody, EntryView};
 
 /// A record as its header and payload name it.
@@ -92,6 +92,8 @@ pub struct Fresh {
     pub gsn: u64,
     /// The generation.
     pub generation: u64,
+    /// The lives of the members when it was ordered; later entries may name others.
+    pub members: [u64; SEGMENTS_PER_SHARD_MAX],
 }
 
 /// The order so far.
@@ -205,6 +207,9 @@ impl Reference {
                         to: item.new_len.get(),
                         gsn,
                         generation: item.generation.get(),
+                        members: core::array::from_fn(|slot| {
+                            state.segments.get(slot).map_or(0, |segment| segment.writer)
+                        }),
                     });
                     for position in item.prev_len.get()..item.new_len.get() {
                         let rec = Rec {
