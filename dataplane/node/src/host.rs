@@ -30,7 +30,7 @@ use conns::{Conn, Link, show};
 pub(crate) use control::{Control, Own};
 use datagrams::Inbox;
 use relay::Route;
-use status::{Asker, Gathering};
+use status::{Asker, Gathering, ask};
 
 /// Messages taken from one connection in one pass.
 const MESSAGES_PER_PASS: usize = 64;
@@ -265,7 +265,7 @@ impl Host {
                 let Some(bytes) = link.peek() else { break };
                 match Message::new_checked(bytes) {
                     Ok((Message::StatusRequest(request, _), _)) => {
-                        status_wanted.push((Asker::Conn(id), request.request))
+                        ask(status_wanted, Asker::Conn(id), request.request);
                     }
                     Ok((message, _)) => crate::start::deliver(tenant, now, id, &message, out),
                     // What follows would come as if nothing were missing.

@@ -333,7 +333,7 @@ impl UdpPort {
                 let first = header.is_some_and(|header| header.seq == 1);
                 // Whoever has an ack of this end had a session with an earlier life of it; a packet that overtook the
                 // first one has none.
-                let over = first && self.over.contains(&prefix.session);
+                let over = self.over.contains(&prefix.session);
                 let forgotten = header.is_some_and(|header| {
                     (header.ack > 0 || over) && header.kind != PacketKind::Close
                 });

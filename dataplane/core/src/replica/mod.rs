@@ -420,7 +420,11 @@ impl Replica {
     /// A connection whose place another took is closed: whoever believes in it still must know, or each end would wait for
     /// the other on another connection.
     fn close_replaced(&mut self, replaced: Option<ConnId>) {
-        self.close.extend(replaced);
+        if let Some(conn) = replaced {
+            // What still comes by it is of an earlier life.
+            self.set_kind(conn, Kind::Unknown);
+            self.close.push(conn);
+        }
     }
 
     /// Sends everything cumulative for which there is room: acks, replication, reports, deliveries, requests.

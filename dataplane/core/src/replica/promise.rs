@@ -207,7 +207,11 @@ impl Replica {
             }
             peer.grant = None;
             // What a peer says to hold beyond the end is not to be believed.
-            let charged = self.room.charged_at(len).filter(|_| len <= held);
+            let charged = if len == held {
+                Some(self.room.charged)
+            } else {
+                self.room.charged_at(len).filter(|_| len < held)
+            };
             if let Some(charged) = charged {
                 let ceiling = charged.saturating_add(credit);
                 peer.ceiling = Some(peer.ceiling.map_or(ceiling, |known| known.max(ceiling)));
@@ -287,9 +291,9 @@ impl Replica {
         {
             let used = taken.saturating_sub(told.taken);
             let raised = credit.saturating_add(used).saturating_sub(told.credit);
-            told.left = left;
             if used <= told.credit >> 6 && raised <= told.credit >> 3 && told.credit >= SCARCE_BYTES
             {
+                told.left = left;
                 return;
             }
         }

@@ -61,6 +61,10 @@ impl Host {
             link.close();
             return None;
         };
+        if self.free.is_empty() && self.conns.len() >= CONNECTIONS_MAX {
+            link.close();
+            return None;
+        }
         // The session before this one is over, even if its end has not been seen here.
         if to_controller && let Some(old) = self.tenants[tenant].controller {
             self.detach(now, old);

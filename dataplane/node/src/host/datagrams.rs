@@ -10,7 +10,7 @@ use ionian_wire::frame::{Body, MESSAGE_BYTES_MAX, Message, StatusRequest};
 
 use super::conns::Link;
 use super::relay::{Relay, Route};
-use super::status::Asker;
+use super::status::{Asker, ask};
 use super::{Host, Own};
 use crate::dial::{Dial, connect_message, place_of};
 use crate::role::{Machine, Place};
@@ -140,7 +140,7 @@ impl Host {
             Some(Route::Conn(id)) => (Some(*id), Asker::Conn(*id)),
         };
         if let Message::StatusRequest(request, _) = &message {
-            self.status_wanted.push((asker, request.request));
+            ask(&mut self.status_wanted, asker, request.request);
             return;
         }
         let Some(id) = id else {

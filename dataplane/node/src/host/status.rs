@@ -24,6 +24,16 @@ pub(super) enum Asker {
     Session(u32),
 }
 
+/// Questions that wait for an answer.
+const WANTED_MAX: usize = 64;
+
+/// Notes who asked for the state of the process; one question too many is dropped, and asked again.
+pub(super) fn ask(wanted: &mut Vec<(Asker, u64)>, asker: Asker, request: u64) {
+    if wanted.len() < WANTED_MAX {
+        wanted.push((asker, request));
+    }
+}
+
 /// A question to the other hosts.
 #[derive(Debug)]
 pub(super) struct Gathering {

@@ -101,13 +101,7 @@ impl Shared {
     pub(crate) fn relay(&self, me: usize, place: Place, to_controller: bool) -> Option<ShmLink> {
         let home = *self.homes.get(&place).filter(|home| **home != me)?;
         let ids = link_ids(self.sessions.fetch_add(1, Ordering::Relaxed));
-        // Only replicas are sent records.
-        let records = matches!(place, Place::Replica(..)) && !to_controller;
-        let (near, far) = duplex(if records {
-            RING_BYTES
-        } else {
-            SMALL_RING_BYTES
-        });
+        let (near, far) = duplex(SMALL_RING_BYTES);
         let attach = Control::Attach {
             place,
             link: Box::new(ShmLink::between_hosts(far, ids.reversed(), self.wake(me))),
