@@ -89,7 +89,7 @@ impl ServerOptions {
         }
     }
 
-    /// The core plan that [`Server::start`] would put in force.
+    /// The core plan that [`Server::start`](super::Server::start) would put in force.
     ///
     /// # Errors
     /// [`StartError::Spec`]; effect none.
