@@ -72,7 +72,12 @@ impl Shape {
         let chosen = self.cores.as_deref();
         let one = Cores::plan(&allowed, chosen, self.clients, self.fifo);
         let plan = match self.plan.core_plan {
-            None | Some(PlanName::Cooperative) => return Ok(one),
+            None => return Ok(one),
+            // On no core in particular, unless cores were named.
+            Some(PlanName::Cooperative) if chosen.is_none() => {
+                return Ok(Cores::plan(&[], None, self.clients, self.fifo));
+            }
+            Some(PlanName::Cooperative) => return Ok(one),
             Some(PlanName::Packed) => CorePlan::Packed,
             Some(PlanName::Dedicated) => CorePlan::Dedicated,
         };
