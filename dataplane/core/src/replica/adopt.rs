@@ -348,10 +348,7 @@ impl Replica {
             self.store.truncate(index, committed);
             self.unsee(index, committed);
             let last = self.store.len(index).get().checked_sub(1).map(Lsn::new);
-            let segment = self
-                .state
-                .as_ref()
-                .and_then(|state| state.segments.get(slot));
+            let segment = self.segment(index);
             self.tail_generation[slot] = last
                 .zip(segment)
                 .map_or(ViewId::ZERO, |(last, segment)| segment.owner(last));

@@ -75,11 +75,7 @@ impl Replica {
         {
             return Err(refuse(RefusalReason::Malformed));
         }
-        let Some(segment) = self
-            .state
-            .as_ref()
-            .and_then(|state| state.segments.get(own.index()))
-        else {
+        let Some(segment) = self.segment(own) else {
             return Err(refuse(RefusalReason::NotReady));
         };
         if segment.generation != append.generation {

@@ -34,7 +34,7 @@ use ionian_types::{
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{CopyRequest, Hello, Message, Report, Role, StateRequest};
 
-use crate::cutlog::ShardState;
+use crate::cutlog::{SegmentState, ShardState};
 use crate::dedup::Dedup;
 use crate::index::{Run, RunIndex};
 use crate::outbox::Outbox;
@@ -538,11 +538,14 @@ impl Replica {
         }
     }
 
+    /// A segment as of the last entry applied; `None` before the shard's first view.
+    #[inline]
+    fn segment(&self, slot: Slot) -> Option<&SegmentState> {
+        self.state.as_ref()?.segments.get(slot.index())
+    }
+
     fn committed(&self, slot: Slot) -> Lsn {
-        self.state
-            .as_ref()
-            .and_then(|state| state.segments.get(slot.index()))
-            .map_or(Lsn::ZERO, |segment| segment.len)
+        self.segment(slot).map_or(Lsn::ZERO, |segment| segment.len)
     }
 
     fn kind(&self, conn: ConnId) -> Kind {

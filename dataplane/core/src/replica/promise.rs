@@ -177,11 +177,7 @@ impl Replica {
     /// Takes in what peers have granted in the generation that is open here.
     fn settle_room(&mut self) {
         let own = self.config.slot;
-        let Some(segment) = self
-            .state
-            .as_ref()
-            .and_then(|state| state.segments.get(own.index()))
-        else {
+        let Some(segment) = self.segment(own) else {
             return;
         };
         let held = self.store.len(own);
@@ -248,11 +244,7 @@ impl Replica {
     /// Tells a writer how much of its segment is taken, if that is news.
     pub(super) fn flush_grant(&mut self, slot: usize, conn: ConnId, out: &mut Outbox) {
         let index = Slot::new(slot as u8);
-        let Some(segment) = self
-            .state
-            .as_ref()
-            .and_then(|state| state.segments.get(slot))
-        else {
+        let Some(segment) = self.segment(index) else {
             return;
         };
         let (generation, opened_at) = (segment.generation, segment.opened_at);

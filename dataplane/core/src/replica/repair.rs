@@ -49,11 +49,7 @@ impl Replica {
                 .damaged(slot)
                 .iter()
                 .any(|range| range.from == position);
-            let owner = self
-                .state
-                .as_ref()
-                .and_then(|state| state.segments.get(slot.index()))
-                .map(|segment| segment.owner(position));
+            let owner = self.segment(slot).map(|segment| segment.owner(position));
             let ours = header.log == self.config.log
                 && header.segment == copy.segment
                 && header.position == position

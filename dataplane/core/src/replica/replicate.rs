@@ -38,11 +38,7 @@ impl Replica {
     /// copies these first. One that has entered it earlier has said so already.
     fn start_stream(&mut self, slot: usize) -> bool {
         let own = self.config.slot;
-        let Some(segment) = self
-            .state
-            .as_ref()
-            .and_then(|state| state.segments.get(own.index()))
-        else {
+        let Some(segment) = self.segment(own) else {
             return false;
         };
         if segment.writer != self.config.inc || segment.generation == ionian_types::ViewId::ZERO {
@@ -90,11 +86,7 @@ impl Replica {
                 else {
                     break;
                 };
-                let Some(segment) = self
-                    .state
-                    .as_ref()
-                    .and_then(|state| state.segments.get(own.index()))
-                else {
+                let Some(segment) = self.segment(own) else {
                     break;
                 };
                 let body = Replicate {
@@ -124,11 +116,7 @@ impl Replica {
             return;
         }
         self.peers[slot].stalled_bytes = 0;
-        let Some(segment) = self
-            .state
-            .as_ref()
-            .and_then(|state| state.segments.get(slot))
-        else {
+        let Some(segment) = self.segment(index) else {
             return;
         };
         let have = Have {
@@ -147,11 +135,7 @@ impl Replica {
     /// ORDERING.md, REPLICA, Replicate: from the writer of the current generation, and without a gap.
     pub(super) fn on_replicate(&mut self, slot: Slot, body: &Replicate, records: &[u8]) {
         let peer = self.peers[slot.index()];
-        let Some(segment) = self
-            .state
-            .as_ref()
-            .and_then(|state| state.segments.get(slot.index()))
-        else {
+        let Some(segment) = self.segment(slot) else {
             return;
         };
         let from_writer = body.segment.slot == slot
@@ -189,6 +173,7 @@ impl Replica {
         if skip >= count {
             return true;
         }
+        // By fields: others of them change below while it is looked at.
         let Some(segment) = self
             .state
             .as_ref()

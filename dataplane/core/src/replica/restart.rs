@@ -46,10 +46,7 @@ impl Replica {
             let slot = Slot::new(slot as u8);
             self.store.committed_hint(slot, self.committed(slot));
             if self.tail_generation[slot.index()] == ViewId::MAX {
-                let current = self
-                    .state
-                    .as_ref()
-                    .and_then(|state| state.segments.get(slot.index()));
+                let current = self.segment(slot);
                 self.tail_generation[slot.index()] =
                     current.map_or(ViewId::ZERO, |segment| segment.generation);
             }

@@ -21,10 +21,7 @@ impl Replica {
         if slot != self.config.slot {
             return held;
         }
-        let opened = self
-            .state
-            .as_ref()
-            .and_then(|state| state.segments.get(slot.index()));
+        let opened = self.segment(slot);
         opened.map_or(held, |segment| segment.opened_at.min(held))
     }
 
