@@ -70,14 +70,11 @@ impl Shape {
         let mut allowed = topology.preferred_order();
         allowed.truncate(topology.parallelism());
         let chosen = self.cores.as_deref();
-        let one = Cores::plan(&allowed, chosen, self.clients, self.fifo);
+        let one = |allowed: &[usize]| Cores::plan(allowed, chosen, self.clients, self.fifo);
         let plan = match self.plan.core_plan {
-            None => return Ok(one),
+            None => return Ok(one(&allowed)),
             // On no core in particular, unless cores were named.
-            Some(PlanName::Cooperative) if chosen.is_none() => {
-                return Ok(Cores::plan(&[], None, self.clients, self.fifo));
-            }
-            Some(PlanName::Cooperative) => return Ok(one),
+            Some(PlanName::Cooperative) => return Ok(one(&[])),
             Some(PlanName::Packed) => CorePlan::Packed,
             Some(PlanName::Dedicated) => CorePlan::Dedicated,
         };
