@@ -9,6 +9,7 @@ use ionian_core::client::{
 use ionian_types::{Effect, GapKind, Gsn, Time};
 
 use crate::history::{Ended, History};
+use crate::invariant::Invariant;
 use crate::plan::Plan;
 use crate::rng::Rng;
 
@@ -222,7 +223,7 @@ impl App {
             for offset in 0..u64::from(completion.count) {
                 let ticket = (completion.first.lane, completion.first.number + offset);
                 let Some(id) = self.tickets.remove(&ticket) else {
-                    history.fail(|| {
+                    history.fail(Invariant::S0, || {
                         format!(
                             "ticket {ticket:?} was completed and never given, or completed twice"
                         )
@@ -243,8 +244,9 @@ impl App {
         let mut payload = core::mem::take(&mut self.payload);
         while let Some((request, answer)) = client.poll_answer(&mut payload) {
             let Some(asked) = self.requests.remove(&request) else {
-                history
-                    .fail(|| format!("{request:?} was answered and never made, or answered twice"));
+                history.fail(Invariant::S0, || {
+                    format!("{request:?} was answered and never made, or answered twice")
+                });
                 continue;
             };
             judge(asked, &answer, &payload, history);
@@ -262,19 +264,21 @@ fn judge(asked: Asked, answer: &Answer, payload: &[u8], history: &mut History) {
         (Asked::Trim { upto }, Answer::TrimDone { head, .. }) => {
             history.seen.trims += 1;
             let asked = history.trim_asked;
-            history.check(head.get() >= upto && head.get() <= asked, || {
-                format!("a trim to {upto} is done with head {head}, asked for up to {asked}")
-            });
+            history.check(
+                Invariant::S14,
+                head.get() >= upto && head.get() <= asked,
+                || format!("a trim to {upto} is done with head {head}, asked for up to {asked}"),
+            );
         }
         (Asked::Trim { upto }, Answer::TrimBeyondTail { tail }) => {
-            history.check(tail.get() < upto, || {
+            history.check(Invariant::S14, tail.get() < upto, || {
                 format!("a trim to {upto} was refused at tail {tail}")
             });
         }
         (Asked::Read { gsn, .. }, Answer::Record { gsn: at, .. }) => {
             history.seen.reads += 1;
             let id = id_of(payload);
-            history.check(at.get() == gsn && id.is_some(), || {
+            history.check(Invariant::S2, at.get() == gsn && id.is_some(), || {
                 format!("a read of {gsn} gave {at} with a damaged payload")
             });
             if let Some(id) = id {
@@ -286,9 +290,11 @@ fn judge(asked: Asked, answer: &Answer, payload: &[u8], history: &mut History) {
             history.gap(gsn, gsn + 1, GapKind::Trim)
         }
         (Asked::Read { gsn, floor }, Answer::Unwritten { .. }) => {
-            history.check(gsn >= floor, || format!("S7: position {gsn} is unwritten, positions below {floor} were known before it was asked for"));
+            history.check(Invariant::S7, gsn >= floor, || format!("position {gsn} is unwritten, positions below {floor} were known before it was asked for"));
         }
-        (asked, answer) => history.fail(|| format!("{asked:?} was answered by {answer:?}")),
+        (asked, answer) => history.fail(Invariant::S0, || {
+            format!("{asked:?} was answered by {answer:?}")
+        }),
     }
 }
 
@@ -304,14 +310,15 @@ pub struct Tap<'a> {
 impl Tap<'_> {
     fn expect(&mut self, id: SubscriptionId, from: u64, to: u64) {
         let Some(sub) = self.app.subs.iter_mut().find(|sub| sub.id == id) else {
-            return self
-                .history
-                .fail(|| format!("{id:?} was ended and gets {from}..{to}"));
+            return self.history.fail(Invariant::S10, || {
+                format!("{id:?} was ended and gets {from}..{to}")
+            });
         };
         let next = core::mem::replace(&mut sub.next, to);
-        self.history.check(next == from && from < to, || {
-            format!("delivery: {id:?} is at {next} and gets {from}..{to}")
-        });
+        self.history
+            .check(Invariant::S10, next == from && from < to, || {
+                format!("{id:?} is at {next} and gets {from}..{to}")
+            });
     }
 
     fn refuses(&mut self, id: SubscriptionId) -> bool {
@@ -334,9 +341,9 @@ impl Sink for Tap<'_> {
             self.expect(id, gsn, gsn + 1);
             match id_of(payload) {
                 Some(number) => self.history.saw(gsn, number, "a subscription"),
-                None => self
-                    .history
-                    .fail(|| format!("the record delivered at {gsn} is damaged")),
+                None => self.history.fail(Invariant::S2, || {
+                    format!("the record delivered at {gsn} is damaged")
+                }),
             }
             self.history.seen.delivered += 1;
             taken += 1;

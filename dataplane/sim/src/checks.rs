@@ -11,6 +11,7 @@ use ionian_wire::record::RecordView;
 use crate::app::id_of;
 use crate::edges::client_id;
 use crate::history::History;
+use crate::invariant::{Invariant, Violation};
 use crate::process::{Machine, Place, ProcId};
 use crate::reference::{Content, Fresh};
 use crate::world::{Event, LIVENESS_NS, Phase, World};
@@ -68,30 +69,30 @@ impl World {
         if status.commit.get() >= last && self.checked_roots.insert(proc) && last > 0 {
             // Another life of the root: what was committed before stands, unless the class lost it.
             if self.plan.class.is_flushed() && first > last + 1 {
-                return self
-                    .history
-                    .fail(|| format!("O1: the cut log begins at {first}, {last} was committed"));
+                return self.history.fail(Invariant::O1, || {
+                    format!("the cut log begins at {first}, {last} was committed")
+                });
             }
             for number in first..=last {
                 let known = self.history.reference.entries.get(&number);
                 let same = root.committed_entry(EntryNo::new(number)) == known.map(Vec::as_slice);
                 if !same {
-                    return self
-                        .history
-                        .fail(|| format!("O1: entry {number} changed with the root's life"));
+                    return self.history.fail(Invariant::O1, || {
+                        format!("entry {number} changed with the root's life")
+                    });
                 }
             }
         }
         let mut next = (last + 1).max(first);
         while next <= status.commit.get() {
             let Some(bytes) = root.committed_entry(EntryNo::new(next)) else {
-                return self
-                    .history
-                    .fail(|| format!("O1: entry {next} is committed and not there"));
+                return self.history.fail(Invariant::O1, || {
+                    format!("entry {next} is committed and not there")
+                });
             };
             let taken = self.history.reference.take(next, bytes, &mut fresh);
-            if let Err(what) = taken {
-                return self.history.fail(|| what);
+            if let Err(violation) = taken {
+                return self.history.violated(violation);
             }
             next += 1;
         }
@@ -123,8 +124,8 @@ impl World {
                 });
             let Some(replica) = member else { continue };
             let durable = replica.store().durable_len(run.slot).get();
-            self.history.check(durable >= run.to, || {
-                format!("O3: {run:?} was committed while the member in slot {slot} holds {durable} at the class")
+            self.history.check(Invariant::O3, durable >= run.to, || {
+                format!("{run:?} was committed while the member in slot {slot} holds {durable} at the class")
             });
             for position in run.from..run.to {
                 if is_away(replica.store_mut(), run.slot, position).is_some() {
@@ -133,15 +134,13 @@ impl World {
                 let gsn = run.gsn + (position - run.from);
                 match record_at(replica.store_mut(), run.slot, position) {
                     Some((generation, content)) => {
-                        self.history.check(generation == run.generation, || {
-                            format!("O2: position {position} of {run:?} is of generation {generation} in slot {slot}")
+                        self.history.check(Invariant::O2, generation == run.generation, || {
+                            format!("position {position} of {run:?} is of generation {generation} in slot {slot}")
                         });
                         found.entry(gsn).or_default().push(content);
                     }
-                    None => self.history.fail(|| {
-                        format!(
-                            "O3: {run:?}: the member in slot {slot} has no record at {position}"
-                        )
+                    None => self.history.fail(Invariant::O3, || {
+                        format!("{run:?}: the member in slot {slot} has no record at {position}")
                     }),
                 }
             }
@@ -157,25 +156,27 @@ impl World {
     /// Checks a message as it leaves.
     pub(crate) fn inspect(&mut self, proc: ProcId, conn: ConnId, bytes: &[u8]) {
         let Ok((message, _)) = Message::new_checked(bytes) else {
-            return self
-                .history
-                .fail(|| "a machine sent what does not parse".into());
+            return self.history.fail(Invariant::M1, || {
+                "a machine sent what does not parse".into()
+            });
         };
         match message {
             Message::Down(down, _) => {
                 let span = self.history.reference.spans.get(&down.entry.get()).copied();
                 let fits = span == Some((down.base.get(), down.total));
-                self.history
-                    .check(fits, || format!("O6: {down:?}, the entry spans {span:?}"));
+                self.history.check(Invariant::O6, fits, || {
+                    format!("{down:?}, the entry spans {span:?}")
+                });
             }
             Message::DownShard(down, tail) => self.o6_split(&down, tail),
             Message::AppendAck(ack, _) => self.o7_ack(proc, conn, &ack),
             Message::LocateAnswer(answer, _) => self.located(&answer),
             Message::TailAnswer(answer, _) => {
                 let end = self.history.reference.end;
-                self.history.check(answer.tail.get() <= end, || {
-                    format!("O10: {answer:?}, the order ends at {end}")
-                });
+                self.history
+                    .check(Invariant::O10, answer.tail.get() <= end, || {
+                        format!("{answer:?}, the order ends at {end}")
+                    });
             }
             Message::FateAnswer(answer, _) if answer.outcome == FateOutcome::Never => {
                 if let Some(client) = self.client_of(proc, conn) {
@@ -216,8 +217,8 @@ impl World {
         let fits = cut.as_ref().is_some_and(|cut| {
             cut.base == down.base.get() && cut.lens == lens && cut.prev == down.prev_entry.get()
         });
-        self.history.check(fits, || {
-            format!("O6: {down:?} with {lens:?}, the entry says {cut:?}")
+        self.history.check(Invariant::O6, fits, || {
+            format!("{down:?} with {lens:?}, the entry says {cut:?}")
         });
     }
 
@@ -243,8 +244,8 @@ impl World {
                             && content.seq == ack.first_seq.get() + offset
                     })
             });
-            self.history.check(fits, || {
-                format!("O7: {ack:?}, record {offset} of it: the cut log says {rec:?}")
+            self.history.check(Invariant::O7, fits, || {
+                format!("{ack:?}, record {offset} of it: the cut log says {rec:?}")
             });
         }
     }
@@ -262,15 +263,16 @@ impl World {
                             && rec.position == answer.position.get() + (gsn - from)
                             && rec.entry == answer.entry.get()
                     });
-                    self.history.check(fits, || {
-                        format!("pure function: {answer:?}, the cut log says {rec:?} of {gsn}")
+                    self.history.check(Invariant::S1, fits, || {
+                        format!("{answer:?}, the cut log says {rec:?} of {gsn}")
                     });
                 }
             }
             LocateStatus::Lost => {
                 let lost = self.history.reference.is_lost(from);
-                self.history
-                    .check(lost, || format!("{answer:?}, which was not declared lost"));
+                self.history.check(Invariant::S9, lost, || {
+                    format!("{answer:?}, which was not declared lost")
+                });
             }
             LocateStatus::Trimmed | LocateStatus::Unwritten | LocateStatus::Forgotten => {}
         }
@@ -321,9 +323,9 @@ impl World {
                         generation == rec.generation
                             && rec.content.is_none_or(|known| known == content)
                     });
-                    self.history.check(fits, || {
+                    self.history.check(Invariant::O4, fits, || {
                         format!(
-                            "O4: {:?} holds {held:?} at {key:?}, committed is {rec:?} at {gsn:?}",
+                            "{:?} holds {held:?} at {key:?}, committed is {rec:?} at {gsn:?}",
                             process.place
                         )
                     });
@@ -337,7 +339,7 @@ impl World {
     }
 
     /// Looks at every record everywhere. What is still to be read back or repaired, if anything: it is on its way then.
-    fn scrubbed(&mut self) -> Option<String> {
+    fn scrubbed(&mut self) -> Option<Violation> {
         let away = self.o4_scrub(true)?;
         for proc in 0..self.procs.len() {
             if self.procs[proc].alive && matches!(self.procs[proc].machine, Machine::Replica(_)) {
@@ -355,8 +357,9 @@ impl World {
                 }
                 _ => None,
             });
-        Some(format!(
-            "O4: {away:?} does not hold every record: damaged are {damaged:?}"
+        Some(Violation::new(
+            Invariant::O4,
+            format!("after heal: {away:?} does not hold every record: damaged are {damaged:?}"),
         ))
     }
 
@@ -379,15 +382,13 @@ impl World {
                 self.history.finish();
                 self.phase = Phase::Done;
             }
-            (_, Some(what)) => self
-                .history
-                .check(waited < LIVENESS_NS, || format!("L1: after heal: {what}")),
+            (_, Some(violation)) if waited >= LIVENESS_NS => self.history.violated(violation),
             _ => {}
         }
     }
 
     /// What has not settled yet.
-    fn unsettled(&self) -> Option<String> {
+    fn unsettled(&self) -> Option<Violation> {
         let end = self.history.reference.end;
         for number in 0..self.plan.clients {
             let proc = self.live(Place::Client(number))?;
@@ -395,17 +396,24 @@ impl World {
                 continue;
             };
             if !app.is_idle() {
-                return Some(format!("client {number} waits: {}", app.waits()));
+                return Some(Violation::new(
+                    Invariant::L1,
+                    format!("after heal: client {number} waits: {}", app.waits()),
+                ));
             }
             if let Some(sub) = app.subs.iter().find(|sub| sub.follows && sub.next < end) {
-                return Some(format!(
-                    "client {number} has {sub:?}, the order ends at {end}"
+                return Some(Violation::new(
+                    Invariant::L1,
+                    format!("after heal: client {number} has {sub:?}, the order ends at {end}"),
                 ));
             }
         }
         for place in self.places() {
             let Some(proc) = self.live(place) else {
-                return Some(format!("{place:?} is not there"));
+                return Some(Violation::new(
+                    Invariant::L1,
+                    format!("after heal: {place:?} is not there"),
+                ));
             };
             let Machine::Replica(replica) = &self.procs[proc].machine else {
                 continue;
@@ -415,7 +423,10 @@ impl World {
                 continue;
             };
             let Some(state) = self.history.reference.shards.get(&shard) else {
-                return Some(format!("shard {shard} was never opened"));
+                return Some(Violation::new(
+                    Invariant::L1,
+                    format!("after heal: shard {shard} was never opened"),
+                ));
             };
             let whole = state
                 .segments
@@ -425,14 +436,22 @@ impl World {
             // What is full waits for a trim.
             let takes = status.appendable || status.full;
             if !(takes && status.applied.get() == state.last && whole) {
-                return Some(format!(
-                    "O9: {place:?} is not up to date: {status:?}, the cut log says {state:?}"
+                return Some(Violation::new(
+                    Invariant::O9,
+                    format!(
+                        "after heal: {place:?} is not up to date: {status:?}, the cut log says {state:?}"
+                    ),
                 ));
             }
         }
         (0..self.plan.shards)
             .find(|shard| !self.is_whole(*shard))
-            .map(|shard| format!("O9: shard {shard} is not known to be whole"))
+            .map(|shard| {
+                Violation::new(
+                    Invariant::O9,
+                    format!("after heal: shard {shard} is not known to be whole"),
+                )
+            })
     }
 
     /// Every client appends once more, and a new subscription walks everything from the start.
@@ -453,8 +472,8 @@ impl World {
             let before = self.history.ops.len();
             app.append(now, client, &self.plan, &mut self.history);
             let taken = self.history.ops.len() > before;
-            self.history.check(taken, || {
-                format!("L1: client {number} cannot append after heal")
+            self.history.check(Invariant::L1, taken, || {
+                format!("client {number} cannot append after heal")
             });
             let (trim, end) = (self.history.reference.trim, self.history.reference.end);
             for step in 0..16 {
@@ -476,8 +495,8 @@ impl World {
             if let Machine::Replica(replica) = &self.procs[proc].machine {
                 let waiting = replica.status(self.now).waiting;
                 let place = self.procs[proc].place;
-                self.history.check(waiting == 0, || {
-                    format!("O9: {waiting} records of {place:?} wait to be ordered")
+                self.history.check(Invariant::O9, waiting == 0, || {
+                    format!("{waiting} records of {place:?} wait to be ordered")
                 });
             }
         }

@@ -5,6 +5,7 @@ use ionian_store::{BlockOpKind, Store, StoreConfig, StoreFailure, StoreState};
 use ionian_types::{ClusterId, Inc, ShardId};
 
 use crate::edges::{role, shard_slot};
+use crate::invariant::Invariant;
 use crate::process::{Peer, Place, ProcId};
 use crate::world::{CLUSTER, Event, LOG, World};
 
@@ -133,8 +134,9 @@ impl World {
                 self.procs[proc].store = Some(Box::new(Store::format(config, Inc::ZERO, &files)));
             }
             StoreState::Failed(failure) => {
-                self.history
-                    .fail(|| format!("the store of {place:?} does not start: {failure}"));
+                self.history.fail(Invariant::M1, || {
+                    format!("the store of {place:?} does not start: {failure}")
+                });
             }
             StoreState::Ready => self.join(proc, inc, self.procs[proc].has_data),
         }

@@ -16,6 +16,7 @@ use ionian_wire::frame::{DirectoryRequest, Message, Role};
 use ionian_wire::record::RECORD_ENCODED_BYTES_MAX;
 
 use crate::app::{App, Tap};
+use crate::invariant::Invariant;
 use crate::process::{Machine, Peer, Place, ProcId, Process};
 use crate::world::{CLUSTER, Event, LOG, Phase, World};
 
@@ -274,12 +275,13 @@ impl World {
     /// A message reaches a process.
     pub(crate) fn deliver(&mut self, proc: ProcId, conn: ConnId, bytes: &[u8]) {
         let Ok((message, rest)) = Message::new_checked(bytes) else {
-            return self
-                .history
-                .fail(|| "a message that was sent does not parse".into());
+            return self.history.fail(Invariant::M1, || {
+                "a message that was sent does not parse".into()
+            });
         };
-        self.history
-            .check(rest.is_empty(), || "bytes after a message".into());
+        self.history.check(Invariant::M1, rest.is_empty(), || {
+            "bytes after a message".into()
+        });
         self.set_rooms(proc);
         let process = &mut self.procs[proc];
         let from_controller = process.controller_conn() == Some(conn);
@@ -291,9 +293,9 @@ impl World {
         match step {
             Step::None => {}
             Step::Admitted { inc, .. } => self.admitted(proc, inc),
-            Step::Refused(reason) => self
-                .history
-                .fail(|| format!("a registration was refused: {reason}")),
+            Step::Refused(reason) => self.history.fail(Invariant::M1, || {
+                format!("a registration was refused: {reason}")
+            }),
             Step::Replaced(_) => self.kill(proc),
             Step::Machine => self.machine_handles(proc, conn, &message),
         }
@@ -315,9 +317,9 @@ impl World {
                 Message::DirectoryAnswer(_, []) => {}
                 Message::DirectoryAnswer(_, map) => match ClusterMap::read(map) {
                     Ok(map) => client.set_map(now, &map),
-                    Err(error) => self
-                        .history
-                        .fail(|| format!("the cluster map does not parse: {error}")),
+                    Err(error) => self.history.fail(Invariant::M1, || {
+                        format!("the cluster map does not parse: {error}")
+                    }),
                 },
                 Message::Hello(..)
                     if process.peer_of.get(&conn) == Some(&Peer::ClientToController) => {}
@@ -381,8 +383,9 @@ impl World {
             if !(sent || due) {
                 break;
             }
-            self.history
-                .check(round < FLUSHES_MAX, || "a machine sends for ever".into());
+            self.history.check(Invariant::M1, round < FLUSHES_MAX, || {
+                "a machine sends for ever".into()
+            });
             if round >= FLUSHES_MAX {
                 break;
             }
@@ -393,7 +396,7 @@ impl World {
         let process = &mut self.procs[proc];
         let deadline = process.machine.deadline();
         let place = process.place;
-        self.history.check(deadline > now, || {
+        self.history.check(Invariant::M1, deadline > now, || {
             format!(
                 "{place:?} has a deadline that stays due after a flush: an idle process would spin"
             )

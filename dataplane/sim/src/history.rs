@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ionian_types::{GapKind, Time};
 
+use crate::invariant::{Invariant, Violation};
 use crate::reference::{Content, Reference};
 
 /// How an append ended.
@@ -73,7 +74,7 @@ pub struct History {
     /// Counts.
     pub seen: Seen,
     /// The first violation.
-    pub failure: Option<String>,
+    pub failure: Option<Violation>,
     /// Some record could not be looked at when it was ordered: nobody was there, or it was damaged or not in memory.
     pub unseen: bool,
     /// The clients that keep to one server.
@@ -108,16 +109,21 @@ impl History {
     }
 
     /// Records a violation; the first one counts.
-    pub fn fail(&mut self, what: impl FnOnce() -> String) {
+    pub fn fail(&mut self, invariant: Invariant, what: impl FnOnce() -> String) {
         if self.failure.is_none() {
-            self.failure = Some(what());
+            self.failure = Some(Violation::new(invariant, what()));
         }
     }
 
+    /// Records a violation; the first one counts.
+    pub fn violated(&mut self, violation: Violation) {
+        self.failure.get_or_insert(violation);
+    }
+
     /// Fails unless `holds`.
-    pub fn check(&mut self, holds: bool, what: impl FnOnce() -> String) {
+    pub fn check(&mut self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
-            self.fail(what);
+            self.fail(invariant, what);
         }
     }
 
@@ -137,34 +143,33 @@ impl History {
     /// O7, O8, FIFO: the content of a position that a committed cut has just ordered, or that was found out since.
     pub fn ordered(&mut self, gsn: u64, content: Content, sticky: bool) {
         let Some(rec) = self.reference.recs.get_mut(&gsn) else {
-            return self.fail(|| format!("O10: position {gsn} is not ordered, and was seen"));
+            return self.fail(Invariant::O10, || {
+                format!("position {gsn} is not ordered, and was seen")
+            });
         };
         if let Some(known) = rec.content {
-            return self.check(known == content, || {
-                format!("O2: position {gsn} holds {known:?} and {content:?}")
+            return self.check(Invariant::O2, known == content, || {
+                format!("position {gsn} holds {known:?} and {content:?}")
             });
         }
         rec.content = Some(content);
         let Some(op) = self.ops.get_mut(content.id as usize) else {
-            return self.fail(|| {
-                format!("integrity: position {gsn} holds {content:?}, which nobody appended")
+            return self.fail(Invariant::S2, || {
+                format!("position {gsn} holds {content:?}, which nobody appended")
             });
         };
         let (client, floor, ended, before) = (op.client, op.floor, op.ended, op.gsn);
         op.gsn = Some(gsn);
-        self.check(before.is_none(), || {
+        self.check(Invariant::O8, before.is_none(), || {
+            format!("append {} stands at {before:?} and at {gsn}", content.id)
+        });
+        self.check(Invariant::O7, gsn >= floor, || {
             format!(
-                "O8: append {} stands at {before:?} and at {gsn}",
+                "append {} got {gsn}, but positions below {floor} existed before it was made",
                 content.id
             )
         });
-        self.check(gsn >= floor, || {
-            format!(
-                "O7: append {} got {gsn}, but positions below {floor} existed before it was made",
-                content.id
-            )
-        });
-        self.check(ended != Ended::NoEffect, || {
+        self.check(Invariant::S2, ended != Ended::NoEffect, || {
             format!(
                 "append {} failed with no effect and stands at {gsn}",
                 content.id
@@ -172,33 +177,30 @@ impl History {
         });
         let identity = (content.client, content.session, content.seq);
         let twice = self.by_identity.insert(identity, gsn);
-        self.check(twice.is_none(), || {
-            format!("O8: {identity:?} stands at {twice:?} and at {gsn}")
+        self.check(Invariant::O8, twice.is_none(), || {
+            format!("{identity:?} stands at {twice:?} and at {gsn}")
         });
         let promised = self.never.contains(&identity)
             || self
                 .never_from
                 .get(&(identity.0, identity.1))
                 .is_some_and(|from| content.seq >= *from);
-        self.check(!promised, || {
-            format!("O8: {identity:?} was promised never to be ordered, and stands at {gsn}")
+        self.check(Invariant::O8, !promised, || {
+            format!("{identity:?} was promised never to be ordered, and stands at {gsn}")
         });
         let key = (content.client, content.session);
         let unseen = self.unseen;
         if let Some((seq, at)) = self.last_seq.insert(key, (content.seq, gsn)) {
             let follows = seq + 1 == content.seq || unseen && seq < content.seq;
-            self.check(follows && at < gsn, || {
+            self.check(Invariant::S11, follows && at < gsn, || {
                 format!(
-                    "FIFO: session {key:?} has seq {seq} at {at}, then {} at {gsn}",
+                    "session {key:?} has seq {seq} at {at}, then {} at {gsn}",
                     content.seq
                 )
             });
         } else {
-            self.check(content.seq == 0 || unseen, || {
-                format!(
-                    "FIFO: session {key:?} begins with seq {} at {gsn}",
-                    content.seq
-                )
+            self.check(Invariant::S11, content.seq == 0 || unseen, || {
+                format!("session {key:?} begins with seq {} at {gsn}", content.seq)
             });
         }
         if sticky {
@@ -208,9 +210,9 @@ impl History {
                     || self.ops[last as usize].ended == Ended::Unknown
                     || ended == Ended::Unknown
             });
-            self.check(kept, || {
+            self.check(Invariant::S11, kept, || {
                 format!(
-                    "FIFO: sticky client {client} has append {} at {gsn}, after append {last:?}",
+                    "sticky client {client} has append {} at {gsn}, after append {last:?}",
                     content.id
                 )
             });
@@ -221,9 +223,9 @@ impl History {
     pub fn promised_never(&mut self, client: u128, session: u32, seq: u64) {
         self.seen.nevers += 1;
         let at = self.by_identity.get(&(client, session, seq)).copied();
-        self.check(at.is_none(), || {
+        self.check(Invariant::O8, at.is_none(), || {
             format!(
-                "O8: never was promised for {:?}, which stands at {at:?}",
+                "never was promised for {:?}, which stands at {at:?}",
                 (client, session, seq)
             )
         });
@@ -239,8 +241,8 @@ impl History {
             .range((client, session, next)..=(client, session, u64::MAX))
             .next()
             .map(|(identity, at)| (*identity, *at));
-        self.check(beyond.is_none(), || {
-            format!("O8: a session was closed at seq {next}, and {beyond:?} is ordered")
+        self.check(Invariant::O8, beyond.is_none(), || {
+            format!("a session was closed at seq {next}, and {beyond:?} is ordered")
         });
     }
 
@@ -248,18 +250,19 @@ impl History {
     pub fn saw(&mut self, gsn: u64, id: u64, how: &str) {
         let known = self.reference.recs.get(&gsn).map(|rec| rec.content);
         match known {
-            None => {
-                self.fail(|| format!("O10: {how} saw append {id} at {gsn}, which is not ordered"))
-            }
-            Some(Some(content)) => self.check(content.id == id, || {
-                format!("agreement: {how} saw append {id} at {gsn}, which holds {content:?}")
+            None => self.fail(Invariant::O10, || {
+                format!("{how} saw append {id} at {gsn}, which is not ordered")
+            }),
+            Some(Some(content)) => self.check(Invariant::S1, content.id == id, || {
+                format!("{how} saw append {id} at {gsn}, which holds {content:?}")
             }),
             Some(None) => {
                 // No member that held it was alive when it was committed; what is seen first is what it is.
                 let before = self.ops.get(id as usize).map(|op| op.gsn);
                 self.check(
+                    Invariant::O8,
                     matches!(before, Some(at) if at.is_none_or(|at| at == gsn)),
-                    || format!("O8: {how} saw append {id} at {gsn}, it stands at {before:?}"),
+                    || format!("{how} saw append {id} at {gsn}, it stands at {before:?}"),
                 );
                 if let Some(op) = self.ops.get_mut(id as usize) {
                     op.gsn = Some(gsn);
@@ -272,7 +275,7 @@ impl History {
     /// An append ended.
     pub fn ended(&mut self, id: u64, ended: Ended) {
         let op = self.ops[id as usize];
-        self.check(op.ended == Ended::Open, || {
+        self.check(Invariant::S0, op.ended == Ended::Open, || {
             format!("append {id} ended twice: {:?}, {ended:?}", op.ended)
         });
         self.ops[id as usize].ended = ended;
@@ -280,13 +283,13 @@ impl History {
             Ended::Ordered(gsn) => {
                 self.seen.acks += 1;
                 self.saw(gsn, id, "an ack");
-                self.check(gsn >= op.floor, || {
-                    format!("O7: append {id} was acked at {gsn}, below {}", op.floor)
+                self.check(Invariant::O7, gsn >= op.floor, || {
+                    format!("append {id} was acked at {gsn}, below {}", op.floor)
                 });
             }
             Ended::NoEffect => {
                 self.seen.failed[0] += 1;
-                self.check(op.gsn.is_none(), || {
+                self.check(Invariant::S2, op.gsn.is_none(), || {
                     format!(
                         "append {id} failed with no effect and stands at {:?}",
                         op.gsn
@@ -304,15 +307,15 @@ impl History {
             GapKind::Trim => {
                 self.seen.gaps[0] += 1;
                 let asked = self.trim_asked;
-                self.check(to <= asked, || {
+                self.check(Invariant::S14, to <= asked, || {
                     format!("a trim gap {from}..{to}, trims were asked for up to {asked}")
                 });
             }
             GapKind::Loss => {
                 self.seen.gaps[1] += 1;
                 let may_lose = self.may_lose;
-                self.check(may_lose, || {
-                    format!("O5: {from}..{to} is declared lost, within what the class survives")
+                self.check(Invariant::O5, may_lose, || {
+                    format!("{from}..{to} is declared lost, within what the class survives")
                 });
                 let mut gsn = from;
                 while gsn < to {
@@ -326,14 +329,16 @@ impl History {
                         Some(loss) => gsn = loss.1,
                         None if self.reference.is_lost(gsn) => gsn += 1,
                         None => {
-                            return self.fail(|| {
+                            return self.fail(Invariant::S9, || {
                                 format!("a loss gap {from}..{to}, but {gsn} was not declared lost")
                             });
                         }
                     }
                 }
             }
-            kind => self.fail(|| format!("a gap of kind {kind} at {from}..{to}")),
+            kind => self.fail(Invariant::S9, || {
+                format!("a gap of kind {kind} at {from}..{to}")
+            }),
         }
     }
 
@@ -341,14 +346,14 @@ impl History {
     pub fn tail(&mut self, floor: u64, tail: u64, head: u64) {
         self.seen.tails += 1;
         let end = self.reference.end;
-        self.check(tail >= floor, || {
+        self.check(Invariant::S8, tail >= floor, || {
             format!("tail {tail}, but positions below {floor} were known before it was asked for")
         });
-        self.check(tail <= end, || {
-            format!("O10: tail {tail}, the order ends at {end}")
+        self.check(Invariant::O10, tail <= end, || {
+            format!("tail {tail}, the order ends at {end}")
         });
         let asked = self.trim_asked;
-        self.check(head <= asked, || {
+        self.check(Invariant::S14, head <= asked, || {
             format!("head {head}, trims were asked for up to {asked}")
         });
         self.evidence = self.evidence.max(tail);
@@ -359,18 +364,15 @@ impl History {
         for id in 0..self.ops.len() {
             let op = self.ops[id];
             match op.ended {
-                Ended::Open => self.fail(|| {
-                    format!(
-                        "L1: append {id} of client {} never ended: {op:?}",
-                        op.client
-                    )
+                Ended::Open => self.fail(Invariant::L1, || {
+                    format!("append {id} of client {} never ended: {op:?}", op.client)
                 }),
                 Ended::Ordered(gsn) => {
                     let lost = self.reference.is_lost(gsn);
                     self.seen.lost += u64::from(lost);
                     let (may_lose, there) = (self.may_lose, self.reference.recs.contains_key(&gsn));
-                    self.check(there && (may_lose || !lost), || {
-                        format!("O5: append {id}, acked at {gsn}, is lost")
+                    self.check(Invariant::O5, there && (may_lose || !lost), || {
+                        format!("append {id}, acked at {gsn}, is lost")
                     });
                 }
                 Ended::NoEffect | Ended::Unknown => {}

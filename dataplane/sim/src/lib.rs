@@ -17,6 +17,7 @@ pub mod disk;
 mod edges;
 mod faults;
 pub mod history;
+pub mod invariant;
 pub mod net;
 pub mod plan;
 pub mod process;
@@ -26,5 +27,6 @@ pub mod swarm;
 mod wires;
 pub mod world;
 
+pub use invariant::{Invariant, Violation};
 pub use plan::{FAULTS, Fault, Network, Plan};
 pub use world::{Failure, Report, World};

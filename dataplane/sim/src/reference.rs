@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use ionian_types::{SEGMENTS_PER_SHARD_MAX, ShardId, Slot};
 use ionian_wire::entry::{Change, EntryBody, EntryView};
 
+use crate::invariant::{Invariant, Violation};
+
 /// A record as its header and payload name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Content {
@@ -146,32 +148,40 @@ impl Reference {
         number: u64,
         bytes: &[u8],
         fresh: &mut Vec<Fresh>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Violation> {
         if let Some(known) = self.entries.get(&number) {
-            return (known == bytes)
-                .then_some(())
-                .ok_or_else(|| format!("O1: entry {number} has a second content"));
+            return (known == bytes).then_some(()).ok_or_else(|| {
+                Violation::new(
+                    Invariant::O1,
+                    format!("entry {number} has a second content"),
+                )
+            });
         }
         let view = EntryView::new_checked(bytes)
-            .map_err(|error| format!("O1: entry {number}: {error}"))?;
+            .map_err(|error| Violation::new(Invariant::O1, format!("entry {number}: {error}")))?;
         if view.header.entry.get() != number || number <= self.last {
-            return Err(format!("O1: entry {number} comes after {}", self.last));
+            return Err(Violation::new(
+                Invariant::O1,
+                format!("entry {number} comes after {}", self.last),
+            ));
         }
         match view.body {
             EntryBody::Cut(cut) => {
                 if cut.start_gsn.get() != self.end || cut.end_gsn.get() > self.ceiling {
-                    return Err(format!(
-                        "O1: the cut of entry {number} spans {}..{}, the order ends at {} under the ceiling {}",
-                        cut.start_gsn, cut.end_gsn, self.end, self.ceiling
+                    return Err(Violation::new(
+                        Invariant::O1,
+                        format!(
+                            "the cut of entry {number} spans {}..{}, the order ends at {} under the ceiling {}",
+                            cut.start_gsn, cut.end_gsn, self.end, self.ceiling
+                        ),
                     ));
                 }
                 let mut gsn = self.end;
                 for item in cut.items() {
                     let (shard, slot) = (item.segment.shard, item.segment.slot);
-                    let state = self
-                        .shards
-                        .get_mut(&shard.get())
-                        .ok_or("O1: a cut of an unknown shard")?;
+                    let state = self.shards.get_mut(&shard.get()).ok_or_else(|| {
+                        Violation::new(Invariant::O1, "a cut of an unknown shard")
+                    })?;
                     let before: Vec<(u64, u64)> = state
                         .segments
                         .iter()
@@ -180,13 +190,14 @@ impl Reference {
                     let segment = state
                         .segments
                         .get_mut(slot.index())
-                        .ok_or("O1: a cut of an unknown slot")?;
+                        .ok_or_else(|| Violation::new(Invariant::O1, "a cut of an unknown slot"))?;
                     if segment.len != item.prev_len.get()
                         || segment.generation != item.generation.get()
                         || segment.writer == 0
                     {
-                        return Err(format!(
-                            "O1: entry {number} continues {segment:?} by {item:?}"
+                        return Err(Violation::new(
+                            Invariant::O1,
+                            format!("entry {number} continues {segment:?} by {item:?}"),
                         ));
                     }
                     let part = self
@@ -228,9 +239,12 @@ impl Reference {
                     }
                 }
                 if gsn != cut.end_gsn.get() {
-                    return Err(format!(
-                        "O1: the items of entry {number} end at {gsn}, it says {}",
-                        cut.end_gsn
+                    return Err(Violation::new(
+                        Invariant::O1,
+                        format!(
+                            "the items of entry {number} end at {gsn}, it says {}",
+                            cut.end_gsn
+                        ),
                     ));
                 }
                 self.spans.insert(number, (self.end, gsn - self.end));
@@ -240,7 +254,10 @@ impl Reference {
                 if body.view.get() != self.view + 1
                     && !self.losses.iter().any(|loss| loss.1 == self.end)
                 {
-                    return Err(format!("O1: view {} after {}", body.view, self.view));
+                    return Err(Violation::new(
+                        Invariant::O1,
+                        format!("view {} after {}", body.view, self.view),
+                    ));
                 }
                 self.view = body.view.get();
                 for change in body.changes() {
@@ -249,9 +266,9 @@ impl Reference {
             }
             EntryBody::Loss(loss) => {
                 if loss.end_gsn.get() < self.end {
-                    return Err(format!(
-                        "O1: the order falls back from {} to {}",
-                        self.end, loss.end_gsn
+                    return Err(Violation::new(
+                        Invariant::O1,
+                        format!("the order falls back from {} to {}", self.end, loss.end_gsn),
                     ));
                 }
                 self.end = loss.end_gsn.get();
@@ -262,7 +279,10 @@ impl Reference {
             }
             EntryBody::Trim { upto } => {
                 if upto.get() > self.end {
-                    return Err(format!("O1: a trim to {upto} beyond the end {}", self.end));
+                    return Err(Violation::new(
+                        Invariant::O1,
+                        format!("a trim to {upto} beyond the end {}", self.end),
+                    ));
                 }
                 self.trim = self.trim.max(upto.get());
             }
@@ -274,7 +294,7 @@ impl Reference {
         Ok(())
     }
 
-    fn change(&mut self, change: &Change<'_>, number: u64) -> Result<(), String> {
+    fn change(&mut self, change: &Change<'_>, number: u64) -> Result<(), Violation> {
         let Some(id) = change.shard().map(ShardId::get) else {
             return Ok(());
         };
@@ -304,8 +324,11 @@ impl Reference {
             } => {
                 let segment = &mut state.segments[segment.slot.index()];
                 if segment.len != len.get() || segment.generation != generation.get() {
-                    return Err(format!(
-                        "O2: view {view} closes generation {generation} at {len}, it is {segment:?}"
+                    return Err(Violation::new(
+                        Invariant::O2,
+                        format!(
+                            "view {view} closes generation {generation} at {len}, it is {segment:?}"
+                        ),
                     ));
                 }
                 segment.opened_at = segment.len;

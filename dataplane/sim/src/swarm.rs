@@ -1,5 +1,6 @@
 //! Many seeds: run, count, and check that what a plan promises took place.
 
+use crate::invariant::{Invariant, Violation};
 use crate::plan::{FAULTS, Plan};
 use crate::world::{Failure, Report, World};
 
@@ -118,9 +119,12 @@ pub fn run_seed(seed: u64, totals: &mut Totals) -> Result<Report, Failure> {
             return Err(Failure {
                 seed,
                 at: world.now,
-                what: format!(
-                    "two runs differ: traces {:016x} and {:016x}",
-                    report.trace, again.trace
+                violation: Violation::new(
+                    Invariant::T1,
+                    format!(
+                        "two runs differ: traces {:016x} and {:016x}",
+                        report.trace, again.trace
+                    ),
                 ),
             });
         }

@@ -5,6 +5,7 @@ use ionian_core::session::{SessionState, Take};
 use ionian_types::{ConnId, Time};
 use ionian_wire::frame::Message;
 
+use crate::invariant::Invariant;
 use crate::net::{Link, LinkEnd};
 use crate::plan::Network;
 use crate::process::{End, Peer, ProcId, place_of};
@@ -83,8 +84,9 @@ impl World {
             if sessions[side].push(&[&bytes]).is_ok() {
                 self.transmit(link, side);
             } else if sessions[side].state() == SessionState::Open {
-                self.history
-                    .fail(|| "a message was sent beyond the room of its session".into());
+                self.history.fail(Invariant::M1, || {
+                    "a message was sent beyond the room of its session".into()
+                });
             }
             return;
         }

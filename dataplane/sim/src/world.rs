@@ -8,6 +8,7 @@ use ionian_types::{ClusterId, ConnId, Inc, LogId, NodeId, Time};
 
 use crate::disk::Disk;
 use crate::history::{History, Seen};
+use crate::invariant::{Invariant, Violation};
 use crate::net::Link;
 use crate::plan::{FAULTS, Fault, Plan};
 use crate::process::{Machine, Peer, Place, ProcId, Process};
@@ -112,8 +113,8 @@ pub struct Failure {
     pub seed: u64,
     /// The virtual time.
     pub at: Time,
-    /// What is wrong.
-    pub what: String,
+    /// What it is judged by, and what is wrong.
+    pub violation: Violation,
 }
 
 impl core::fmt::Display for Failure {
@@ -123,7 +124,7 @@ impl core::fmt::Display for Failure {
             "seed {}: after {} us: {}\n  replay: cargo run -p ionian-sim --release -- --seed {} --trace",
             self.seed,
             self.at.as_ns() / 1000,
-            self.what,
+            self.violation,
             self.seed
         )
     }
@@ -296,14 +297,15 @@ impl World {
         while self.phase != Phase::Done && self.history.failure.is_none() {
             let Some(((at, _), event)) = self.queue.pop_first() else {
                 self.history
-                    .fail(|| "nothing will ever happen again".into());
+                    .fail(Invariant::L1, || "nothing will ever happen again".into());
                 break;
             };
             self.now = at;
             self.events += 1;
             if self.events > EVENTS_MAX {
-                self.history
-                    .fail(|| "the run does not end: machines keep each other busy".into());
+                self.history.fail(Invariant::L1, || {
+                    "the run does not end: machines keep each other busy".into()
+                });
             }
             if self.trace {
                 self.print(&event);
@@ -312,10 +314,10 @@ impl World {
             self.handle(event);
         }
         match self.history.failure.take() {
-            Some(what) => Err(Failure {
+            Some(violation) => Err(Failure {
                 seed: self.seed,
                 at: self.now,
-                what,
+                violation,
             }),
             None => Ok(self.report()),
         }

@@ -1,0 +1,85 @@
+//! The ids of what a run is judged by: every check names the invariant that it keeps, and every failure carries it.
+//!
+//! O1 to O10 are those of the ordering protocol, S1 to S14 and L1 those that `histcheck` judges histories by (the numbers
+//! are the same), M1 and T1 belong to the simulator.
+
+/// What a run is judged by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Invariant {
+    /// A committed entry has one content; entries and positions are dense, but for a declared loss.
+    O1,
+    /// A position of a segment has one value, and one generation owns it.
+    O2,
+    /// A committed length was held at the class by every live member that the shard lists.
+    O3,
+    /// A member that holds a committed position holds the owning value.
+    O4,
+    /// No committed record is lost within what the class survives.
+    O5,
+    /// Bases, totals and splits are those of the entry that they name.
+    O6,
+    /// An ack names a committed entry; a record invoked after an ack comes after it.
+    O7,
+    /// A record stands at one position at most; a promise of `never` stays true.
+    O8,
+    /// After heal every member reaches the last entry that touches it, and nothing waits.
+    O9,
+    /// Nothing above the commit index leaves the root.
+    O10,
+    /// One completion per operation.
+    S0,
+    /// Acks, reads, deliveries and answers agree on what stands at a position.
+    S1,
+    /// What is seen was appended, with those bytes, and did not fail without effect.
+    S2,
+    /// What was seen to exist is never answered `unwritten`.
+    S7,
+    /// The tail never falls behind what was known when it was asked for.
+    S8,
+    /// A gap is declared, and of a kind that may be.
+    S9,
+    /// A subscription is delivered every position once and in order.
+    S10,
+    /// The records of a session, and of a client that keeps to one server, are ordered as issued.
+    S11,
+    /// Nothing is trimmed that no trim covers, and a trim that is done is done.
+    S14,
+    /// After heal everything that is open ends.
+    L1,
+    /// A machine keeps to its contract with its edge: it sends what parses, within its room, and does not spin.
+    M1,
+    /// One seed gives one trace.
+    T1,
+}
+
+impl core::fmt::Display for Invariant {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A check that did not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which one.
+    pub invariant: Invariant,
+    /// What was found.
+    pub what: String,
+}
+
+impl Violation {
+    /// A violation of `invariant`.
+    #[must_use]
+    pub fn new(invariant: Invariant, what: impl Into<String>) -> Self {
+        Self {
+            invariant,
+            what: what.into(),
+        }
+    }
+}
+
+impl core::fmt::Display for Violation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
