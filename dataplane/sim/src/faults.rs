@@ -3,11 +3,12 @@
 use ionian_control_core::Directory;
 use ionian_types::{ShardId, Time};
 
-use crate::plan::{Fault, Network};
+use crate::plan::Fault;
 use crate::process::{Machine, Place, ProcId};
 use crate::world::{Event, LOG, Phase, World};
 
 impl World {
+    /// A fault begins. Counted when it takes effect; one that finds nothing to hit now is tried again soon.
     pub(crate) fn fault(&mut self, fault: Fault) {
         let done = match fault {
             Fault::CrashReplica => self.crash_replica(),
@@ -27,14 +28,26 @@ impl World {
             Fault::Pause => self.pause(),
             Fault::Zombie => self.zombie(),
             Fault::Reset => self.reset(),
-            Fault::Partition => self.partition(),
-            Fault::Slow => self.slow(),
-            Fault::Lossy => self.plan.network == Network::Datagram,
             Fault::SlowDisk => self.slow_disk(),
             Fault::LoseDisk => self.lose_disk(),
             Fault::Corrupt => self.corrupt(),
+            // All the others are the network's, and count when they hit something.
+            _ => return self.storm(fault),
         };
-        self.faults[fault.index()] += u64::from(done);
+        if done {
+            self.faults[fault] += 1;
+        } else {
+            self.again(fault);
+        }
+    }
+
+    /// What found nothing to hit is tried again soon.
+    pub(crate) fn again(&mut self, fault: Fault) {
+        if self.retries > 0 && self.phase == Phase::Storm {
+            self.retries -= 1;
+            let after = self.rng_fault.range(1_000_000, 10_000_000);
+            self.after(after, Event::Fault(fault));
+        }
     }
 
     /// A process dies: nothing of it is heard again.
@@ -175,41 +188,6 @@ impl World {
         true
     }
 
-    fn pair(&mut self) -> Option<(Place, Place)> {
-        let mut places = self.places();
-        places.extend((0..self.plan.clients).map(Place::Client));
-        let (a, b) = (self.rng_fault.pick(&places), self.rng_fault.pick(&places));
-        (a != b).then_some((a.min(b), a.max(b)))
-    }
-
-    fn partition(&mut self) -> bool {
-        let Some((a, b)) = self.pair() else {
-            return false;
-        };
-        self.cut_off.insert((a, b));
-        let span = self.rng_fault.pick(&[5_000_000, 50_000_000, 300_000_000]);
-        self.after(span, Event::Mend(a, b));
-        if self.plan.network == Network::Fabric {
-            for link in 0..self.links.len() {
-                let places = self.links[link].ends.map(|end| self.procs[end.proc].place);
-                if (places[0].min(places[1]), places[0].max(places[1])) == (a, b) {
-                    self.break_link(link);
-                }
-            }
-        }
-        true
-    }
-
-    fn slow(&mut self) -> bool {
-        let Some(pair) = self.pair() else {
-            return false;
-        };
-        self.slow.insert(pair);
-        let span = self.rng_fault.pick(&[5_000_000, 50_000_000, 300_000_000]);
-        self.after(span, Event::Mend(pair.0, pair.1));
-        true
-    }
-
     fn slow_disk(&mut self) -> bool {
         let places: Vec<Place> = self.disks.keys().copied().collect();
         if places.is_empty() {
@@ -254,8 +232,7 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.phase = Phase::Healed;
         self.healed_at = self.now;
-        self.cut_off.clear();
-        self.slow.clear();
+        self.weather.clear();
         self.slow_disks.clear();
         for proc in 0..self.procs.len() {
             if self.procs[proc].paused_until > self.now {

@@ -23,10 +23,12 @@ pub mod plan;
 pub mod process;
 pub mod reference;
 pub mod rng;
+mod storms;
 pub mod swarm;
+pub mod weather;
 mod wires;
 pub mod world;
 
 pub use invariant::{Invariant, Violation};
-pub use plan::{FAULTS, Fault, Network, Plan};
+pub use plan::{FAULTS, Fault, FaultCounts, Network, Plan};
 pub use world::{Failure, Report, World};

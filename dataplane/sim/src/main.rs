@@ -140,7 +140,7 @@ fn many(last: u64, for_at_most: Duration) -> ExitCode {
         totals.lost
     );
     for fault in FAULTS {
-        println!("  {:>6} {fault:?}", totals.faults[fault.index()]);
+        println!("  {:>6} {fault:?}", totals.faults[fault]);
     }
     ExitCode::SUCCESS
 }

@@ -1,8 +1,8 @@
 //! Connections: two ends, a queue of messages in each direction, and for the datagram network a pair of shipped sessions.
 //!
-//! Fault model. Fabric: in order and complete until the connection breaks; then what is in flight is lost and each end
-//! learns of it after a while. Datagram: whatever the plan says happens to packets; the session layer makes messages of
-//! them, or gives up.
+//! Fault model. Fabric: in order and complete until something is lost; all that follows it is lost too, and the connection
+//! breaks: each end learns of it after a while. Datagram: whatever the weather does to packets; the session layer makes
+//! messages of them, or gives up.
 
 use std::collections::VecDeque;
 
@@ -39,6 +39,12 @@ pub struct Direction {
     pub last_at: Time,
     /// The receiver has no room for an answer and takes nothing.
     pub stalled: bool,
+    /// Something was lost on a reliable connection: so is all that follows, until the connection breaks.
+    pub dead: bool,
+    /// Nothing arrives before.
+    pub held_until: Time,
+    /// The sender has given the connection up, and has another one; what it had sent still arrives.
+    pub late: bool,
 }
 
 /// A connection.

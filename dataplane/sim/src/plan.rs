@@ -35,12 +35,31 @@ pub enum Fault {
     Zombie,
     /// A connection breaks; what it carried is lost in part.
     Reset,
-    /// Two places cannot reach each other for a while.
-    Partition,
-    /// Messages between two places are slow for a while.
-    Slow,
-    /// Datagrams are lost, repeated, reordered and damaged. Datagram network only.
-    Lossy,
+    /// The places fall into two groups that cannot reach each other for a while.
+    PartitionFull,
+    /// Two places cannot reach each other for a while; both reach all the others.
+    PartitionPair,
+    /// What goes one way is lost for a while, what comes the other way arrives: between two places, or all that a place
+    /// says or hears.
+    PartitionOneWay,
+    /// Messages between two places, or all of one place, are slow for a while.
+    Delay,
+    /// Messages between two places are held for a while and then all arrive.
+    Clog,
+    /// The links of a place stop one by one and go on in another order.
+    Swizzle,
+    /// A connection breaks for its sender, which opens another one; what it had sent arrives long after. Fabric only.
+    Late,
+    /// Datagrams of sessions that have ended arrive in a later session of the same two places. Datagram network only.
+    Replay,
+    /// Datagrams are lost. Datagram network only.
+    Loss,
+    /// Datagrams arrive twice. Datagram network only.
+    Duplicate,
+    /// Datagrams overtake each other by milliseconds. Datagram network only.
+    Reorder,
+    /// A bit of a datagram flips. Datagram network only.
+    Garble,
     /// A device is slow for a while. Flushed classes only.
     SlowDisk,
     /// A replica's device is lost with all that it held; the process starts again with an empty one. One replica per shard,
@@ -51,7 +70,7 @@ pub enum Fault {
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 15] = [
+pub const FAULTS: [Fault; 24] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -61,19 +80,35 @@ pub const FAULTS: [Fault; 15] = [
     Fault::Pause,
     Fault::Zombie,
     Fault::Reset,
-    Fault::Partition,
-    Fault::Slow,
-    Fault::Lossy,
+    Fault::PartitionFull,
+    Fault::PartitionPair,
+    Fault::PartitionOneWay,
+    Fault::Delay,
+    Fault::Clog,
+    Fault::Swizzle,
+    Fault::Late,
+    Fault::Replay,
+    Fault::Loss,
+    Fault::Duplicate,
+    Fault::Reorder,
+    Fault::Garble,
     Fault::SlowDisk,
     Fault::LoseDisk,
     Fault::Corrupt,
 ];
 
 impl Fault {
-    /// Its place in [`FAULTS`].
+    /// Whether there is anything that it could hit.
     #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
+    pub const fn fits(self, network: Network, class: Durability) -> bool {
+        match self {
+            Self::Replay | Self::Loss | Self::Duplicate | Self::Reorder | Self::Garble => {
+                matches!(network, Network::Datagram)
+            }
+            Self::Late => matches!(network, Network::Fabric),
+            Self::SlowDisk | Self::Corrupt | Self::LoseDisk => class.is_flushed(),
+            _ => true,
+        }
     }
 
     /// Whether it may destroy more than the class promises to survive: records may then be declared lost, nothing else.
@@ -81,6 +116,45 @@ impl Fault {
     pub const fn is_beyond(self, class: Durability) -> bool {
         matches!(class, Durability::D0)
             && matches!(self, Self::CrashRoot | Self::CrashShard | Self::CrashAll)
+    }
+}
+
+/// How many of each kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultCounts([u64; FAULTS.len()]);
+
+impl Default for FaultCounts {
+    fn default() -> Self {
+        Self([0; FAULTS.len()])
+    }
+}
+
+impl FaultCounts {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Adds those of others.
+    pub fn add(&mut self, other: &Self) {
+        for (total, count) in self.0.iter_mut().zip(other.0) {
+            *total += count;
+        }
+    }
+}
+
+impl core::ops::Index<Fault> for FaultCounts {
+    type Output = u64;
+
+    fn index(&self, fault: Fault) -> &u64 {
+        &self.0[fault as usize]
+    }
+}
+
+impl core::ops::IndexMut<Fault> for FaultCounts {
+    fn index_mut(&mut self, fault: Fault) -> &mut u64 {
+        &mut self.0[fault as usize]
     }
 }
 
@@ -125,8 +199,6 @@ pub struct Plan {
     pub fault_ns: u64,
     /// The kinds of faults, with how many of each.
     pub faults: Vec<(Fault, u64)>,
-    /// Odds per thousand of a datagram being lost, repeated, delayed, damaged, while nothing is healed.
-    pub lossy: [u64; 4],
 }
 
 impl Plan {
@@ -153,7 +225,6 @@ impl Plan {
             warm_up_ns: 30_000_000,
             fault_ns: 100_000_000,
             faults: Vec::new(),
-            lossy: [0; 4],
         }
     }
 
@@ -194,24 +265,12 @@ impl Plan {
                 Fault::CrashReplica | Fault::Reset | Fault::Corrupt | Fault::LoseDisk => 450,
                 _ => 250,
             };
-            let fits = match fault {
-                Fault::Lossy => plan.network == Network::Datagram,
-                Fault::SlowDisk | Fault::Corrupt | Fault::LoseDisk => plan.class.is_flushed(),
-                _ => true,
-            };
+            let fits = fault.fits(plan.network, plan.class);
             if rng.permille(odds) && fits {
                 let most = if matches!(fault, Fault::Reset) { 12 } else { 4 };
                 let count = rng.range(1, most);
                 plan.faults.push((fault, count));
             }
-        }
-        if plan.faults.iter().any(|(fault, _)| *fault == Fault::Lossy) {
-            plan.lossy = [
-                rng.below(150),
-                rng.below(100),
-                rng.below(300),
-                rng.below(50),
-            ];
         }
         plan
     }

@@ -1,7 +1,7 @@
 //! Many seeds: run, count, and check that what a plan promises took place.
 
 use crate::invariant::{Invariant, Violation};
-use crate::plan::{FAULTS, Plan};
+use crate::plan::{FAULTS, FaultCounts, Plan};
 use crate::world::{Failure, Report, World};
 
 /// One seed in this many runs twice and must give one trace.
@@ -19,7 +19,7 @@ pub struct Totals {
     /// Virtual nanoseconds.
     pub virtual_ns: u64,
     /// Faults that took place, by kind.
-    pub faults: [u64; FAULTS.len()],
+    pub faults: FaultCounts,
     /// Appends made, acknowledged, failed without effect, failed with an unknown one.
     pub appends: [u64; 4],
     /// Records delivered and read.
@@ -50,9 +50,7 @@ impl Totals {
         self.seeds += 1;
         self.events += report.events;
         self.virtual_ns += report.virtual_ns;
-        for (total, count) in self.faults.iter_mut().zip(report.faults) {
-            *total += count;
-        }
+        self.faults.add(&report.faults);
         let seen = &report.seen;
         let appends = [report.appends, seen.acks, seen.failed[0], seen.failed[1]];
         for (total, count) in self.appends.iter_mut().zip(appends) {
@@ -77,9 +75,7 @@ impl Totals {
         self.twice += other.twice;
         self.events += other.events;
         self.virtual_ns += other.virtual_ns;
-        for (total, count) in self.faults.iter_mut().zip(other.faults) {
-            *total += count;
-        }
+        self.faults.add(&other.faults);
         for (total, count) in self.appends.iter_mut().zip(other.appends) {
             *total += count;
         }
@@ -98,9 +94,7 @@ impl Totals {
 
     /// The kinds of faults that never took place.
     pub fn missing_faults(&self) -> impl Iterator<Item = crate::plan::Fault> + '_ {
-        FAULTS
-            .into_iter()
-            .filter(|fault| self.faults[fault.index()] == 0)
+        FAULTS.into_iter().filter(|fault| self.faults[*fault] == 0)
     }
 }
 

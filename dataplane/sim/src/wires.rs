@@ -9,7 +9,8 @@ use crate::invariant::Invariant;
 use crate::net::{Link, LinkEnd};
 use crate::plan::Network;
 use crate::process::{End, Peer, ProcId, place_of};
-use crate::world::{Event, Phase, World};
+use crate::weather::{Passage, Way};
+use crate::world::{Event, World};
 
 /// Messages that a receiver of the datagram network keeps before it tells the session to wait.
 const INBOX_MAX: usize = 8;
@@ -23,8 +24,11 @@ impl World {
         }
         let from = process.place;
         let to = place_of(from, peer);
+        let connects = self
+            .weather
+            .connects(self.now, (from, to), &mut self.faults);
         let found = self.live(to).filter(|other| {
-            self.reaches(from, to) && *other != proc && self.procs[*other].paused_until <= self.now
+            connects && *other != proc && self.procs[*other].paused_until <= self.now
         });
         let Some(other) = found else {
             let pause = self.rng_net.range(2_000_000, 15_000_000);
@@ -52,16 +56,17 @@ impl World {
         self.opened(proc, conn, Some(peer));
     }
 
-    /// Nanoseconds that one message takes.
-    fn delay(&mut self, link: usize) -> u64 {
-        let places = self.links[link].ends.map(|end| self.procs[end.proc].place);
-        let pair = (places[0].min(places[1]), places[0].max(places[1]));
-        let slow = if self.slow.contains(&pair) {
-            self.rng_net.range(1_000_000, 20_000_000)
-        } else {
-            0
-        };
-        slow + self.rng_net.range(5_000, 40_000)
+    /// From where to where a direction of a link leads.
+    pub(crate) fn way(&self, link: usize, side: usize) -> Way {
+        let [from, to] = [side, 1 - side].map(|side| self.links[link].ends[side].proc);
+        (self.procs[from].place, self.procs[to].place)
+    }
+
+    /// What happens to a message that the end `side` sends now.
+    fn passage(&mut self, link: usize, side: usize) -> Passage {
+        let way = self.way(link, side);
+        self.weather
+            .pass(self.now, way, &mut self.rng_net, &mut self.faults)
     }
 
     /// A process sends a message on a connection.
@@ -93,10 +98,21 @@ impl World {
         if !self.links[link].works {
             return;
         }
-        let delay = self.delay(link);
+        let passage = self.passage(link, side);
+        let delay = passage.delay_ns + self.rng_net.range(5_000, 40_000);
         let direction = &mut self.links[link].dirs[side];
+        if passage.lost || direction.dead {
+            if !core::mem::replace(&mut direction.dead, true) {
+                let after = self.rng_net.pick(&[100_000, 5_000_000, 60_000_000]);
+                let after = self.rng_net.below(after);
+                self.after(after, Event::Break(link));
+            }
+            return;
+        }
         let at = direction
             .last_at
+            .max(direction.held_until)
+            .max(passage.not_before)
             .max(Time::from_ns(self.now.as_ns() + delay));
         direction.last_at = at;
         direction.bytes += bytes.len();
@@ -152,6 +168,7 @@ impl World {
             // Machines send what is cumulative only while there is some room: they run again when it comes.
             let low = REPLY_BYTES_MAX + (self.links[link].buffer_bytes / 2).max(16 << 10);
             let tight = self.links[link].room(side) < low;
+            self.note_late(link, side);
             self.deliver(receiver.proc, receiver.conn, &bytes);
             self.room_came(link, side, tight);
             if self.history.failure.is_some() {
@@ -244,26 +261,20 @@ impl World {
                 break;
             };
             let mut bytes = buffer[..len].to_vec();
-            let [loss, repeat, late, damage] = if self.phase == Phase::Storm {
-                self.plan.lossy
-            } else {
-                [0; 4]
-            };
-            let places = self.links[link].ends.map(|end| self.procs[end.proc].place);
-            let lost = self.rng_net.permille(loss) || !self.reaches(places[0], places[1]);
-            let copies = 1 + usize::from(self.rng_net.permille(repeat));
-            if self.rng_net.permille(damage) {
+            self.keep_old(link, side, &bytes);
+            let passage = self.passage(link, side);
+            if passage.lost {
+                continue;
+            }
+            if passage.damaged {
                 let at = self.rng_net.below(bytes.len() as u64) as usize;
                 bytes[at] ^= 1 << self.rng_net.below(8);
             }
-            for _ in 0..copies {
-                let mut delay = self.delay(link);
-                if self.rng_net.permille(late) {
-                    delay += self.rng_net.below(3_000_000);
-                }
-                if !lost {
-                    self.after(delay, Event::Datagram(link, side, bytes.clone()));
-                }
+            for _ in 0..passage.copies {
+                let late = self.rng_net.below(passage.late_ns + 1);
+                let delay = late + passage.delay_ns + self.rng_net.range(5_000, 40_000);
+                let at = Time::from_ns(self.now.as_ns().max(passage.not_before.as_ns()) + delay);
+                self.at(at, Event::Datagram(link, side, bytes.clone()));
             }
         }
         let Some(sessions) = &self.links[link].sessions else {

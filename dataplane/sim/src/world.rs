@@ -10,9 +10,11 @@ use crate::disk::Disk;
 use crate::history::{History, Seen};
 use crate::invariant::{Invariant, Violation};
 use crate::net::Link;
-use crate::plan::{FAULTS, Fault, Plan};
+use crate::plan::{Fault, FaultCounts, Plan};
 use crate::process::{Machine, Peer, Place, ProcId, Process};
 use crate::rng::Rng;
+use crate::storms::Old;
+use crate::weather::Weather;
 
 /// The cluster of every run.
 pub const CLUSTER: ClusterId = ClusterId::new(0x1071a);
@@ -22,6 +24,8 @@ pub const LOG: LogId = LogId::new(1);
 pub const LIVENESS_NS: u64 = 30_000_000_000;
 /// Events beyond which a run counts as not ending.
 const EVENTS_MAX: u64 = 20_000_000;
+/// Tries of faults that found nothing to hit.
+const RETRIES: u32 = 64;
 
 /// What happens next.
 #[derive(Debug)]
@@ -34,12 +38,16 @@ pub enum Event {
     Arrive(usize, usize),
     /// A datagram arrives: link, sender's side.
     Datagram(usize, usize, Vec<u8>),
+    /// A datagram of an ended session arrives in a later one: link, sender's side.
+    Replay(usize, usize, Vec<u8>),
     /// The timer of a session: link, side.
     Session(usize, usize),
     /// A process learns that its end of a link is gone.
     Closed(usize, usize),
     /// A link breaks.
     Break(usize),
+    /// A link breaks for the end that is named, and much later for the other.
+    Sever(usize, usize),
     /// A process flushes.
     Flush(ProcId),
     /// A process's deadline.
@@ -54,8 +62,6 @@ pub enum Event {
     Persisted(ProcId, u64, Vec<u8>),
     /// A fault begins.
     Fault(Fault),
-    /// A partition or slowness between two places ends.
-    Mend(Place, Place),
     /// Faults are over.
     Heal,
     /// No new work from now on.
@@ -74,7 +80,7 @@ pub struct Report {
     /// Virtual nanoseconds.
     pub virtual_ns: u64,
     /// Faults that took place, by kind.
-    pub faults: [u64; FAULTS.len()],
+    pub faults: FaultCounts,
     /// What was seen.
     pub seen: Seen,
     /// Appends made.
@@ -172,12 +178,12 @@ pub struct World {
     pub disks: BTreeMap<Place, Disk>,
     /// Places whose devices are slow until then.
     pub slow_disks: BTreeMap<Place, Time>,
-    /// Places that cannot reach each other.
-    pub cut_off: BTreeSet<(Place, Place)>,
-    /// Places between which messages are slow.
-    pub slow: BTreeSet<(Place, Place)>,
+    /// What the network does to messages.
+    pub weather: Weather,
+    /// Datagrams of before, for replays.
+    pub old: Old,
     /// Faults that took place.
-    pub faults: [u64; FAULTS.len()],
+    pub faults: FaultCounts,
     /// Print every event.
     pub trace: bool,
     pub(crate) rng_net: Rng,
@@ -190,6 +196,8 @@ pub struct World {
     pub(crate) checked_roots: BTreeSet<ProcId>,
     pub(crate) events: u64,
     pub(crate) healed_at: Time,
+    /// How many more times a fault that found nothing to hit is tried again.
+    pub(crate) retries: u32,
     pub(crate) scratch: Vec<(ConnId, Vec<u8>)>,
 }
 
@@ -209,9 +217,9 @@ impl World {
             controller_disk: None,
             disks: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
-            cut_off: BTreeSet::new(),
-            slow: BTreeSet::new(),
-            faults: [0; FAULTS.len()],
+            weather: Weather::default(),
+            old: Old::default(),
+            faults: FaultCounts::default(),
             trace: false,
             rng_net: Rng::stream(seed, "net"),
             rng_fault: Rng::stream(seed, "fault"),
@@ -223,6 +231,7 @@ impl World {
             checked_roots: BTreeSet::new(),
             events: 0,
             healed_at: Time::ZERO,
+            retries: RETRIES,
             scratch: Vec::new(),
             plan,
         };
@@ -333,9 +342,11 @@ impl World {
             Event::Dial(proc, peer) => self.dial(proc, peer),
             Event::Arrive(link, side) => self.pump(link, side),
             Event::Datagram(link, side, bytes) => self.datagram(link, side, &bytes),
+            Event::Replay(link, side, bytes) => self.replayed(link, side, &bytes),
             Event::Session(link, side) => self.session_timer(link, side),
             Event::Closed(link, side) => self.closed(link, side),
             Event::Break(link) => self.break_link(link),
+            Event::Sever(link, side) => self.sever(link, side),
             Event::Flush(proc) => self.flush(proc),
             Event::Timer(proc, at) => self.timer(proc, at),
             Event::Act(proc) => self.act(proc),
@@ -343,10 +354,6 @@ impl World {
             Event::Persisted(proc, version, bytes) => self.persisted(proc, version, bytes),
             Event::Disk(proc, token) => self.disk_done(proc, token),
             Event::Fault(fault) => self.fault(fault),
-            Event::Mend(a, b) => {
-                self.cut_off.remove(&(a, b));
-                self.slow.remove(&(a, b));
-            }
             Event::Heal => self.heal(),
             Event::Rest => self.phase = Phase::Resting,
             Event::Look => self.look(),
@@ -361,9 +368,9 @@ impl World {
             | Event::Act(proc)
             | Event::Dial(proc, _) => *proc,
             Event::Persisted(proc, ..) | Event::Disk(proc, _) => *proc,
-            Event::Arrive(link, side) | Event::Datagram(link, side, _) => {
-                self.links[*link].ends[1 - side].proc
-            }
+            Event::Arrive(link, side)
+            | Event::Datagram(link, side, _)
+            | Event::Replay(link, side, _) => self.links[*link].ends[1 - side].proc,
             Event::Session(link, side) | Event::Closed(link, side) => {
                 self.links[*link].ends[*side].proc
             }
@@ -388,6 +395,7 @@ impl World {
         match event {
             Event::Arrive(..)
             | Event::Datagram(..)
+            | Event::Replay(..)
             | Event::Session(..)
             | Event::Timer(..)
             | Event::Flush(_)
@@ -404,12 +412,6 @@ impl World {
             }
             event => println!("{at:>9} {event:?}"),
         }
-    }
-
-    /// Whether two places can reach each other.
-    #[must_use]
-    pub fn reaches(&self, a: Place, b: Place) -> bool {
-        !self.cut_off.contains(&(a.min(b), a.max(b)))
     }
 
     /// The live process of a place.
