@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 
 use ionian_core::client::{
-    Answer, Choice, Client, Outcome, Policy, RecordRun, RequestId, Sink, SubscriptionId,
+    Answer, Choice, Client, Completion, Outcome, Policy, RecordRun, RequestId, Sink, SubscriptionId,
 };
+use ionian_histcheck::event::{Answer as Said, Sight};
 use ionian_types::{Effect, GapKind, Gsn, Time};
 
+use crate::edges::client_id;
 use crate::history::{Ended, History};
 use crate::invariant::Invariant;
 use crate::plan::Plan;
+use crate::recorder::{self, Recorder};
 use crate::rng::Rng;
 
 /// What a request asked, and what was known then.
@@ -28,10 +31,10 @@ pub struct Sub {
     pub id: SubscriptionId,
     /// The next position expected.
     pub next: u64,
+    /// Its number in the history.
+    number: u64,
     /// It said "not now".
     blocked: bool,
-    /// It must reach the tail for the run to be over.
-    pub follows: bool,
 }
 
 /// The application of one client.
@@ -41,8 +44,10 @@ pub struct App {
     /// Whether its appends keep the order in which it issues them.
     pub sticky: bool,
     rng: Rng,
-    tickets: BTreeMap<(u32, u64), u64>,
-    requests: BTreeMap<RequestId, Asked>,
+    /// Of each append that is open: its number, and that of its call in the history.
+    tickets: BTreeMap<(u32, u64), (u64, u64)>,
+    /// Of each request that is open: what was asked, and the number of its call.
+    requests: BTreeMap<RequestId, (Asked, u64)>,
     /// Its subscriptions.
     pub subs: Vec<Sub>,
     payload: Vec<u8>,
@@ -119,13 +124,10 @@ impl App {
     pub fn act(&mut self, now: Time, client: &mut Client, plan: &Plan, history: &mut History) {
         self.resume_all(now, client, history);
         match self.rng.below(20) {
-            0 => self.ask(
-                now,
-                client,
-                Asked::Tail {
-                    floor: history.evidence,
-                },
-            ),
+            0 => {
+                let floor = history.evidence;
+                self.ask(now, client, Asked::Tail { floor }, history);
+            }
             1 | 2 if history.evidence > 0 => {
                 let gsn = match self.rng.below(4) {
                     0 => self.rng.below(history.evidence + 20),
@@ -133,7 +135,7 @@ impl App {
                     _ => history.evidence.saturating_sub(self.rng.below(100)),
                 };
                 let floor = history.evidence;
-                self.ask(now, client, Asked::Read { gsn, floor });
+                self.ask(now, client, Asked::Read { gsn, floor }, history);
             }
             3 if plan.trims && self.rng.permille(150) && history.evidence > 0 => {
                 let upto = match self.rng.below(10) {
@@ -141,7 +143,7 @@ impl App {
                     _ => history.evidence.saturating_sub(self.rng.below(200)),
                 };
                 history.trim_asked = history.trim_asked.max(upto);
-                self.ask(now, client, Asked::Trim { upto });
+                self.ask(now, client, Asked::Trim { upto }, history);
             }
             4 if self.subs.len() < 2 => {
                 let from = if self.rng.permille(500) {
@@ -149,11 +151,11 @@ impl App {
                 } else {
                     self.rng.below(history.evidence + 1)
                 };
-                self.subscribe(now, client, from, true);
+                self.subscribe(now, client, from, false, history);
             }
             5 if self.subs.len() > 1 && self.rng.permille(200) => {
-                let sub = self.subs.swap_remove(self.rng.below(2) as usize);
-                client.unsubscribe(sub.id);
+                let at = self.rng.below(2) as usize;
+                self.unsubscribe(client, at, history);
             }
             _ => {
                 for _ in 0..self.rng.range(1, 8) {
@@ -185,35 +187,64 @@ impl App {
         if let Ok(ticket) = client.append(now, &self.payload, Choice::Policy) {
             let taken = history.invoke(self.number, now);
             debug_assert_eq!(taken, id, "numbers are dense");
-            self.tickets.insert((ticket.lane, ticket.number), id);
+            let op = history
+                .recorder
+                .append(client_id(self.number).get(), &self.payload);
+            self.tickets.insert((ticket.lane, ticket.number), (id, op));
         }
     }
 
-    /// A new subscription.
-    pub fn subscribe(&mut self, now: Time, client: &mut Client, from: u64, follows: bool) {
+    /// A new subscription; `last` says that it belongs to the final read.
+    pub fn subscribe(
+        &mut self,
+        now: Time,
+        client: &mut Client,
+        from: u64,
+        last: bool,
+        history: &mut History,
+    ) {
         if let Ok(id) = client.subscribe(now, Gsn::new(from)) {
             self.subs.push(Sub {
                 id,
                 next: from,
+                number: history.recorder.sub(from, last),
                 blocked: false,
-                follows,
             });
         }
     }
 
-    /// Asks for the record at a position.
-    pub fn read(&mut self, now: Time, client: &mut Client, gsn: u64, floor: u64) {
-        self.ask(now, client, Asked::Read { gsn, floor });
+    /// Ends the subscription `at`.
+    pub fn unsubscribe(&mut self, client: &mut Client, at: usize, history: &mut History) {
+        let sub = self.subs.swap_remove(at);
+        client.unsubscribe(sub.id);
+        history.recorder.end(sub.number);
     }
 
-    fn ask(&mut self, now: Time, client: &mut Client, asked: Asked) {
+    /// Asks for the record at a position.
+    pub fn read(
+        &mut self,
+        now: Time,
+        client: &mut Client,
+        gsn: u64,
+        floor: u64,
+        history: &mut History,
+    ) {
+        self.ask(now, client, Asked::Read { gsn, floor }, history);
+    }
+
+    fn ask(&mut self, now: Time, client: &mut Client, asked: Asked, history: &mut History) {
         let request = match asked {
             Asked::Tail { .. } => client.tail(now),
             Asked::Trim { upto } => client.trim(now, Gsn::new(upto)),
             Asked::Read { gsn, .. } => client.read(now, Gsn::new(gsn)),
         };
         if let Ok(id) = request {
-            self.requests.insert(id, asked);
+            let op = match asked {
+                Asked::Tail { .. } => history.recorder.tail(),
+                Asked::Trim { upto } => history.recorder.trim(upto),
+                Asked::Read { gsn, .. } => history.recorder.read(gsn),
+            };
+            self.requests.insert(id, (asked, op));
         }
     }
 
@@ -222,7 +253,7 @@ impl App {
         while let Some(completion) = client.poll_completion() {
             for offset in 0..u64::from(completion.count) {
                 let ticket = (completion.first.lane, completion.first.number + offset);
-                let Some(id) = self.tickets.remove(&ticket) else {
+                let Some((id, op)) = self.tickets.remove(&ticket) else {
                     history.fail(Invariant::S0, || {
                         format!(
                             "ticket {ticket:?} was completed and never given, or completed twice"
@@ -239,20 +270,85 @@ impl App {
                     Outcome::Failed { .. } => Ended::Unknown,
                 };
                 history.ended(id, ended);
+                tell(&completion, offset, op, history);
             }
         }
         let mut payload = core::mem::take(&mut self.payload);
         while let Some((request, answer)) = client.poll_answer(&mut payload) {
-            let Some(asked) = self.requests.remove(&request) else {
+            let Some((asked, op)) = self.requests.remove(&request) else {
                 history.fail(Invariant::S0, || {
                     format!("{request:?} was answered and never made, or answered twice")
                 });
                 continue;
             };
             judge(asked, &answer, &payload, history);
+            tell_answer(op, &answer, &payload, &mut history.recorder);
         }
         self.payload = payload;
     }
+}
+
+/// How an append ended, to the recorder.
+fn tell(completion: &Completion, offset: u64, op: u64, history: &mut History) {
+    let Outcome::Ordered {
+        first_gsn,
+        segment,
+        first_position,
+        ..
+    } = completion.outcome
+    else {
+        let effect = matches!(
+            completion.outcome,
+            Outcome::Failed {
+                effect: Effect::None,
+                ..
+            }
+        );
+        return history.recorder.failed(op, effect);
+    };
+    let gsn = first_gsn.get() + offset;
+    let life = history.reference.recs.get(&gsn).map_or(1, |rec| rec.life);
+    let name = (
+        u64::from(completion.session.get()),
+        completion.first_seq.get() + offset,
+    );
+    let answer = Said::Appended {
+        gsn,
+        epoch: None,
+        shard: Some(u64::from(segment.shard.get())),
+        rep: Some(recorder::segment(life, segment.slot.get())),
+        lsn: Some(first_position.get() + offset),
+        name: Some(name),
+    };
+    history.recorder.ok(op, answer);
+}
+
+/// How a request ended, to the recorder.
+fn tell_answer(op: u64, answer: &Answer, payload: &[u8], recorder: &mut Recorder) {
+    let said = match answer {
+        Answer::Tail { tail, head, .. } => Said::Tail {
+            tail: tail.get(),
+            head: Some(head.get()),
+        },
+        Answer::Record {
+            client,
+            session,
+            seq,
+            ..
+        } => Said::Record(Sight {
+            cid: client.get() as u64,
+            ses: Some(u64::from(session.get())),
+            csn: seq.get(),
+            h: recorder::hash(payload),
+        }),
+        Answer::Gap { kind, .. } => Said::Hole(recorder::kind_of(*kind)),
+        Answer::Trimmed { .. } => Said::Trimmed,
+        Answer::Unwritten { .. } => Said::Unwritten,
+        Answer::TrimDone { head, .. } => Said::Head(head.get()),
+        Answer::TrimBeyondTail { .. } => return recorder.failed(op, true),
+        Answer::TimedOut { effect } => return recorder.failed(op, *effect == Effect::None),
+    };
+    recorder.ok(op, said);
 }
 
 fn judge(asked: Asked, answer: &Answer, payload: &[u8], history: &mut History) {
@@ -308,17 +404,20 @@ pub struct Tap<'a> {
 }
 
 impl Tap<'_> {
-    fn expect(&mut self, id: SubscriptionId, from: u64, to: u64) {
+    /// The subscription's number in the history.
+    fn expect(&mut self, id: SubscriptionId, from: u64, to: u64) -> Option<u64> {
         let Some(sub) = self.app.subs.iter_mut().find(|sub| sub.id == id) else {
-            return self.history.fail(Invariant::S10, || {
+            self.history.fail(Invariant::S10, || {
                 format!("{id:?} was ended and gets {from}..{to}")
             });
+            return None;
         };
-        let next = core::mem::replace(&mut sub.next, to);
+        let (next, number) = (core::mem::replace(&mut sub.next, to), sub.number);
         self.history
             .check(Invariant::S10, next == from && from < to, || {
                 format!("{id:?} is at {next} and gets {from}..{to}")
             });
+        Some(number)
     }
 
     fn refuses(&mut self, id: SubscriptionId) -> bool {
@@ -333,12 +432,15 @@ impl Tap<'_> {
 impl Sink for Tap<'_> {
     fn records(&mut self, id: SubscriptionId, run: &RecordRun<'_>) -> u32 {
         let mut taken = 0;
-        for (gsn, _, payload) in run.records() {
+        for (gsn, header, payload) in run.records() {
             if self.refuses(id) {
                 break;
             }
             let gsn = gsn.get();
-            self.expect(id, gsn, gsn + 1);
+            if let Some(sub) = self.expect(id, gsn, gsn + 1) {
+                let sight = recorder::sight(&header, payload);
+                self.history.recorder.delivered(sub, gsn, sight);
+            }
             match id_of(payload) {
                 Some(number) => self.history.saw(gsn, number, "a subscription"),
                 None => self.history.fail(Invariant::S2, || {
@@ -355,7 +457,9 @@ impl Sink for Tap<'_> {
         if self.refuses(id) {
             return false;
         }
-        self.expect(id, from.get(), to.get());
+        if let Some(sub) = self.expect(id, from.get(), to.get()) {
+            self.history.recorder.gap(sub, from.get(), to.get(), kind);
+        }
         self.history.gap(from.get(), to.get(), kind);
         true
     }

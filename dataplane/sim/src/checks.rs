@@ -90,9 +90,9 @@ impl World {
                     format!("entry {next} is committed and not there")
                 });
             };
-            let taken = self.history.reference.take(next, bytes, &mut fresh);
-            if let Err(violation) = taken {
-                return self.history.violated(violation);
+            self.history.take(next, bytes, &mut fresh);
+            if self.history.failure.is_some() {
+                return;
             }
             next += 1;
         }
@@ -380,6 +380,8 @@ impl World {
             (Phase::Reading, None) => {
                 self.o9_drained();
                 self.history.finish();
+                let (head, tail) = (self.history.reference.trim, self.history.reference.end);
+                self.history.recorder.finished(head, tail);
                 self.phase = Phase::Done;
             }
             (_, Some(violation)) if waited >= LIVENESS_NS => self.history.violated(violation),
@@ -401,7 +403,7 @@ impl World {
                     format!("after heal: client {number} waits: {}", app.waits()),
                 ));
             }
-            if let Some(sub) = app.subs.iter().find(|sub| sub.follows && sub.next < end) {
+            if let Some(sub) = app.subs.iter().find(|sub| sub.next < end) {
                 return Some(Violation::new(
                     Invariant::L1,
                     format!("after heal: client {number} has {sub:?}, the order ends at {end}"),
@@ -465,10 +467,10 @@ impl World {
             let Machine::Client(client, app) = &mut self.procs[proc].machine else {
                 continue;
             };
-            for sub in core::mem::take(&mut app.subs) {
-                client.unsubscribe(sub.id);
+            while !app.subs.is_empty() {
+                app.unsubscribe(client, 0, &mut self.history);
             }
-            app.subscribe(now, client, 0, true);
+            app.subscribe(now, client, 0, true, &mut self.history);
             let before = self.history.ops.len();
             app.append(now, client, &self.plan, &mut self.history);
             let taken = self.history.ops.len() > before;
@@ -479,7 +481,7 @@ impl World {
             for step in 0..16 {
                 let gsn = trim + (end - trim) * step / 16;
                 if gsn < end {
-                    app.read(now, client, gsn, end);
+                    app.read(now, client, gsn, end, &mut self.history);
                 }
             }
             self.flush_soon(proc);

@@ -3,7 +3,7 @@
 use ionian_control_core::Directory;
 use ionian_types::{ShardId, Time};
 
-use crate::plan::Fault;
+use crate::plan::{FAULTS, Fault};
 use crate::process::{Machine, Place, ProcId};
 use crate::world::{Event, LOG, Phase, World};
 
@@ -39,6 +39,20 @@ impl World {
         } else {
             self.again(fault);
         }
+    }
+
+    /// Tells the history of the faults that took effect since it was told last.
+    pub(crate) fn tell_faults(&mut self) {
+        if self.faults == self.told {
+            return;
+        }
+        for fault in FAULTS {
+            for _ in self.told[fault]..self.faults[fault] {
+                let beyond = fault.is_beyond(self.plan.class);
+                self.history.recorder.fault(&format!("{fault:?}"), beyond);
+            }
+        }
+        self.told = self.faults;
     }
 
     /// What found nothing to hit is tried again soon.
@@ -233,6 +247,8 @@ impl World {
         self.phase = Phase::Healed;
         self.healed_at = self.now;
         self.weather.clear();
+        let (head, tail) = (self.history.reference.trim, self.history.reference.end);
+        self.history.recorder.healed(head, tail);
         self.slow_disks.clear();
         for proc in 0..self.procs.len() {
             if self.procs[proc].paused_until > self.now {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ionian_types::{GapKind, Time};
 
 use crate::invariant::{Invariant, Violation};
-use crate::reference::{Content, Reference};
+use crate::plan::Plan;
+use crate::recorder::{self, Recorder};
+use crate::reference::{Content, Fresh, Reference};
 
 /// How an append ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +65,8 @@ pub struct Seen {
 pub struct History {
     /// The order.
     pub reference: Reference,
+    /// The same for the judge that shares no code with the machines.
+    pub recorder: Recorder,
     /// Every append by the number in its payload.
     pub ops: Vec<Op>,
     /// Positions below were seen to exist by someone.
@@ -89,13 +93,14 @@ pub struct History {
 impl History {
     /// Nothing yet.
     #[must_use]
-    pub fn new(may_lose: bool) -> Self {
+    pub fn new(seed: u64, plan: &Plan) -> Self {
         Self {
             reference: Reference::default(),
+            recorder: Recorder::new(seed, plan),
             ops: Vec::new(),
             evidence: 0,
             trim_asked: 0,
-            may_lose,
+            may_lose: plan.may_lose(),
             seen: Seen::default(),
             failure: None,
             unseen: false,
@@ -124,6 +129,29 @@ impl History {
     pub fn check(&mut self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.fail(invariant, what);
+        }
+    }
+
+    /// Takes in a committed entry; the runs that it orders are added to `fresh`.
+    pub fn take(&mut self, number: u64, bytes: &[u8], fresh: &mut Vec<Fresh>) {
+        let (known, view) = (fresh.len(), self.reference.view);
+        if let Err(violation) = self.reference.take(number, bytes, fresh) {
+            return self.violated(violation);
+        }
+        let runs = &fresh[known..];
+        if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
+            let deltas: Vec<_> = runs
+                .iter()
+                .map(|run| {
+                    let segment = recorder::segment(run.life, run.slot.get());
+                    [u64::from(run.shard.get()), segment, run.from, run.to]
+                })
+                .collect();
+            let end = last.gsn + (last.to - last.from);
+            self.recorder.cut(number, first.gsn, end, deltas);
+        }
+        if self.reference.view != view {
+            self.recorder.view(self.reference.view, self.reference.end);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The ids of what a run is judged by: every check names the invariant that it keeps, and every failure carries it.
 //!
-//! O1 to O10 are those of the ordering protocol, S1 to S14 and L1 those that `histcheck` judges histories by (the numbers
+//! O1 to O10 are those of the ordering protocol, S0 to S17, L1 and V1 those that `histcheck` judges histories by (the numbers
 //! are the same), M1 and T1 belong to the simulator.
+
+use ionian_histcheck::Id;
 
 /// What a run is judged by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -32,6 +34,14 @@ pub enum Invariant {
     S1,
     /// What is seen was appended, with those bytes, and did not fail without effect.
     S2,
+    /// A record stands at one position.
+    S3,
+    /// The position in an ack holds that record.
+    S4,
+    /// What was acked or seen is in the final read.
+    S5,
+    /// Appends keep the order of real time.
+    S6,
     /// What was seen to exist is never answered `unwritten`.
     S7,
     /// The tail never falls behind what was known when it was asked for.
@@ -42,10 +52,22 @@ pub enum Invariant {
     S10,
     /// The records of a session, and of a client that keeps to one server, are ordered as issued.
     S11,
+    /// Hints are confirmed and stand, or are taken back.
+    S12,
+    /// Epochs fence.
+    S13,
     /// Nothing is trimmed that no trim covers, and a trim that is done is done.
     S14,
+    /// Holes stay holes, records stay records.
+    S15,
+    /// Positions rise within a segment; cuts follow each other.
+    S16,
+    /// Selective reads are complete and exact.
+    S17,
     /// After heal everything that is open ends.
     L1,
+    /// A run shows something.
+    V1,
     /// A machine keeps to its contract with its edge: it sends what parses, within its room, and does not spin.
     M1,
     /// One seed gives one trace.
@@ -55,6 +77,33 @@ pub enum Invariant {
 impl core::fmt::Display for Invariant {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         core::fmt::Debug::fmt(self, f)
+    }
+}
+
+impl From<Id> for Invariant {
+    fn from(id: Id) -> Self {
+        match id {
+            Id::S0 => Self::S0,
+            Id::S1 => Self::S1,
+            Id::S2 => Self::S2,
+            Id::S3 => Self::S3,
+            Id::S4 => Self::S4,
+            Id::S5 => Self::S5,
+            Id::S6 => Self::S6,
+            Id::S7 => Self::S7,
+            Id::S8 => Self::S8,
+            Id::S9 => Self::S9,
+            Id::S10 => Self::S10,
+            Id::S11 => Self::S11,
+            Id::S12 => Self::S12,
+            Id::S13 => Self::S13,
+            Id::S14 => Self::S14,
+            Id::S15 => Self::S15,
+            Id::S16 => Self::S16,
+            Id::S17 => Self::S17,
+            Id::L1 => Self::L1,
+            Id::V1 => Self::V1,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`World`] runs the whole of a cluster — controller, root, leaf, two shards of two replicas, clients — in one thread. The
 //! machines are those that ship; only the edge is made here: connections, their delays and ends, lost datagrams, crashes,
 //! pauses. Everything that happens follows from a seed and a [`Plan`]; what clients see and what the machines say is judged
-//! against the raw cut log as it happens.
+//! against the raw cut log as it happens, and at the end by histcheck, which shares no code with the machines.
 //!
 //! ```text
 //! start -> warm-up -> faults -> heal -> no new work, everything settles -> a last reader walks the log -> checks
@@ -21,6 +21,7 @@ pub mod invariant;
 pub mod net;
 pub mod plan;
 pub mod process;
+pub mod recorder;
 pub mod reference;
 pub mod rng;
 mod storms;

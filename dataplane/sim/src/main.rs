@@ -4,10 +4,11 @@
 //! ionian-sim gate          the seeds of the gate
 //! ionian-sim --seeds N     seeds 1 to N
 //! ionian-sim --seconds S   seeds from 1 on for S seconds
-//! ionian-sim --seed N      one seed; with --trace every message and fault
+//! ionian-sim --seed N      one seed; with --trace every message and fault, with --history FILE what clients saw (hist/1)
 //! ```
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,14 +22,23 @@ const GATE_SEEDS: u64 = 1000;
 /// The seed that runs, for a panic inside a machine.
 static SEED: AtomicU64 = AtomicU64::new(0);
 
+/// One seed.
+struct One {
+    seed: u64,
+    trace: bool,
+    history: Option<PathBuf>,
+}
+
 enum Command {
-    One { seed: u64, trace: bool },
+    One(One),
     Many { last: u64, for_at_most: Duration },
 }
 
 fn main() -> ExitCode {
     let Some(command) = parse(std::env::args().skip(1)) else {
-        eprintln!("usage: ionian-sim gate | --seeds N | --seconds S | --seed N [--trace]");
+        eprintln!(
+            "usage: ionian-sim gate | --seeds N | --seconds S | --seed N [--trace] [--history FILE]"
+        );
         return ExitCode::from(2);
     };
     let hook = std::panic::take_hook();
@@ -40,15 +50,19 @@ fn main() -> ExitCode {
         hook(info);
     }));
     match command {
-        Command::One { seed, trace } => one(seed, trace),
+        Command::One(run) => one(&run),
         Command::Many { last, for_at_most } => many(last, for_at_most),
     }
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Command> {
     let ever = Duration::from_secs(1 << 30);
-    let (mut command, mut traced) = (None, false);
+    let (mut command, mut traced, mut history) = (None, false, None);
     while let Some(argument) = arguments.next() {
+        if argument == "--history" {
+            history = Some(PathBuf::from(arguments.next()?));
+            continue;
+        }
         let mut number = || arguments.next()?.parse::<u64>().ok();
         match argument.as_str() {
             "gate" => {
@@ -70,28 +84,40 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Command> {
                 });
             }
             "--seed" => {
-                command = Some(Command::One {
+                command = Some(Command::One(One {
                     seed: number()?,
                     trace: false,
-                });
+                    history: None,
+                }));
             }
             "--trace" => traced = true,
             _ => return None,
         }
     }
-    if let Some(Command::One { trace, .. }) = &mut command {
-        *trace = traced;
+    if let Some(Command::One(run)) = &mut command {
+        (run.trace, run.history) = (traced, history);
     }
     command
 }
 
-fn one(seed: u64, trace: bool) -> ExitCode {
+fn one(run: &One) -> ExitCode {
+    let seed = run.seed;
     SEED.store(seed, Ordering::Relaxed);
     let plan = Plan::draw(seed);
     println!("{plan:?}");
     let mut world = World::new(seed, plan);
-    world.trace = trace;
-    match world.run() {
+    world.trace = run.trace;
+    let outcome = world.run();
+    if let Some(path) = &run.history
+        && let Err(error) = std::fs::write(path, world.history.recorder.text())
+    {
+        eprintln!(
+            "the history cannot be written to {}: {error}",
+            path.display()
+        );
+        return ExitCode::from(2);
+    }
+    match outcome {
         Ok(report) => {
             println!("{report:#?}");
             ExitCode::SUCCESS

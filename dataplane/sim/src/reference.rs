@@ -40,6 +40,8 @@ pub struct Rec {
     pub content: Option<Content>,
     /// Declared lost.
     pub lost: bool,
+    /// Which life of the shard: how often it had been opened.
+    pub life: u32,
 }
 
 /// One segment.
@@ -96,6 +98,8 @@ pub struct Fresh {
     pub generation: u64,
     /// The lives of the members when it was ordered; later entries may name others.
     pub members: [u64; SEGMENTS_PER_SHARD_MAX],
+    /// How often the shard had been opened.
+    pub life: u32,
 }
 
 /// The order so far.
@@ -218,6 +222,7 @@ impl Reference {
                         to: item.new_len.get(),
                         gsn,
                         generation: item.generation.get(),
+                        life: state.life,
                         members: core::array::from_fn(|slot| {
                             state.segments.get(slot).map_or(0, |segment| segment.writer)
                         }),
@@ -231,6 +236,7 @@ impl Reference {
                             entry: number,
                             content: None,
                             lost: false,
+                            life: state.life,
                         };
                         self.recs.insert(gsn, rec);
                         let place = (shard.get(), slot.get(), rec.generation, position);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ionian_core::edge::Target;
+use ionian_histcheck::Verdict;
 use ionian_types::{ClusterId, ConnId, Inc, LogId, NodeId, Time};
 
 use crate::disk::Disk;
@@ -85,6 +86,8 @@ pub struct Report {
     pub seen: Seen,
     /// Appends made.
     pub appends: u64,
+    /// Calls and subscriptions of clients, appends among them.
+    pub operations: u64,
     /// Entries committed.
     pub entries: u64,
     /// Counters of the machines at the end.
@@ -184,6 +187,8 @@ pub struct World {
     pub old: Old,
     /// Faults that took place.
     pub faults: FaultCounts,
+    /// Those of them that the history knows of.
+    pub(crate) told: FaultCounts,
     /// Print every event.
     pub trace: bool,
     pub(crate) rng_net: Rng,
@@ -211,7 +216,7 @@ impl World {
             procs: Vec::new(),
             links: Vec::new(),
             by_place: BTreeMap::new(),
-            history: History::new(plan.may_lose()),
+            history: History::new(seed, &plan),
             phase: Phase::Storm,
             last_inc: BTreeMap::new(),
             controller_disk: None,
@@ -220,6 +225,7 @@ impl World {
             weather: Weather::default(),
             old: Old::default(),
             faults: FaultCounts::default(),
+            told: FaultCounts::default(),
             trace: false,
             rng_net: Rng::stream(seed, "net"),
             rng_fault: Rng::stream(seed, "fault"),
@@ -310,6 +316,7 @@ impl World {
                 break;
             };
             self.now = at;
+            self.history.recorder.at(at);
             self.events += 1;
             if self.events > EVENTS_MAX {
                 self.history.fail(Invariant::L1, || {
@@ -321,6 +328,10 @@ impl World {
             }
             self.mix(at.as_ns());
             self.handle(event);
+            self.tell_faults();
+        }
+        if self.history.failure.is_none() {
+            self.judge();
         }
         match self.history.failure.take() {
             Some(violation) => Err(Failure {
@@ -330,6 +341,29 @@ impl World {
             }),
             None => Ok(self.report()),
         }
+    }
+
+    /// Everything that the clients did and saw is judged again, by somebody who knows nothing of the cut log.
+    fn judge(&mut self) {
+        let report = self.history.recorder.judge();
+        let verdict = report.verdict();
+        // Beyond what the class survives a log may stand still, and then there is little to see.
+        if verdict == Verdict::Unknown && self.plan.may_lose() {
+            return;
+        }
+        let Some(of) = report.outcomes.iter().find(|of| of.violated > 0) else {
+            return;
+        };
+        self.history.fail(of.id.into(), || {
+            let mut what = format!("the judge says {verdict}");
+            if let Some(witness) = of.witnesses.first() {
+                what = format!("{what}: {}", witness.what);
+                for line in &witness.lines {
+                    what = format!("{what}\n    {}", line.text);
+                }
+            }
+            what
+        });
     }
 
     fn handle(&mut self, event: Event) {
@@ -449,6 +483,7 @@ impl World {
             faults: self.faults,
             seen: self.history.seen,
             appends: self.history.ops.len() as u64,
+            operations: self.history.recorder.operations(),
             entries: self.history.reference.entries.len() as u64,
             machines,
         }

@@ -1,7 +1,7 @@
 //! Trims (S14): the head only rises, and nothing is trimmed that nobody asked to trim.
 
 use super::bounds::Asked;
-use super::{Context, LogEnd};
+use super::{Context, Gaps, LogEnd};
 use crate::event::Kind;
 use crate::frontier::Frontier;
 use crate::judge::places::Hole;
@@ -41,6 +41,9 @@ impl Trims {
             known.map_or(0, |(upto, _)| upto)
         };
         self.head_known.seal();
+        // A trim may be lost with the nodes that knew of it. What it trimmed stays away even so.
+        let away = context.beyond_f.then(|| Gaps::of(holes.iter()));
+        let falls = |from: u64, to: u64| away.as_ref().is_some_and(|away| away.cover_all(to, from));
         for head in &self.heads {
             findings.checked(Id::S14, 1);
             if head.value > limit(head.ret) {
@@ -49,7 +52,9 @@ impl Trims {
                 });
             }
             let known = self.head_known.before(context.certainly_before(head.inv));
-            if let Some((before, line)) = known.filter(|(before, _)| *before > head.value) {
+            if let Some((before, line)) =
+                known.filter(|(before, _)| *before > head.value && !falls(*before, head.value))
+            {
                 findings.fail(Id::S14, &[line, head.lines[0], head.lines[1]], || {
                     format!("head {}, after it was {before}", head.value)
                 });
@@ -78,7 +83,10 @@ impl Trims {
         }
         if let Some(last) = &end.last {
             findings.checked(Id::S14, 1);
-            let known = self.head_known.top().filter(|(head, _)| *head > last.head);
+            let known = self
+                .head_known
+                .top()
+                .filter(|(head, _)| *head > last.head && !falls(*head, last.head));
             let lines: [Pos; 2] = [last.line, known.map_or(0, |(_, line)| line)];
             if known.is_some() || last.head > limit(last.t) {
                 findings.fail(Id::S14, &lines, || {

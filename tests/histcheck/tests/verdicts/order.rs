@@ -187,6 +187,29 @@ fn s14_only_what_was_asked_for_is_trimmed() {
     fails_only(Id::S14, &[lines, finale(1000, 2, &[2])].concat());
 }
 
+/// Found by the simulator, seed 28: a cut log that was lost beyond f had held a trim, and the head fell back to 0.
+#[test]
+fn s14_a_trim_may_be_lost_beyond_f_and_what_it_trimmed_stays_away() {
+    let lines = |beyond_f: bool, left: Vec<String>| {
+        let mut lines = three();
+        lines[0] = header(&format!(r#""beyond_f":{beyond_f}"#));
+        lines.push(call(50, 9, r#""f":"trim","gsn":2"#));
+        lines.push(ok(51, 9, r#","head":2"#));
+        lines.push(call(60, 8, r#""f":"tail""#));
+        lines.push(ok(61, 8, r#","tail":3,"head":0"#));
+        lines.push(phase(1000, "final", 0, 3));
+        lines.push(sub(1001, 0, 0, true));
+        lines.extend(left);
+        lines.push(dlv(1010, 0, 2, 2));
+        lines
+    };
+    let lost = vec![gap(1005, 0, 0, 2, "loss")];
+    passes(&lines(true, lost.clone()));
+    fails(Id::S14, &lines(false, lost));
+    let back = vec![dlv(1002, 0, 0, 0), dlv(1003, 0, 1, 1)];
+    fails_only(Id::S14, &lines(true, back));
+}
+
 #[test]
 fn s16_the_order_of_a_segment_and_of_cuts() {
     let cut = |n: u64, gsn: u64, end: u64, d: &str| {

@@ -72,6 +72,8 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-store",
             "ionian-core",
             "ionian-control-core",
+            // Every run is judged. The world is not shipped.
+            "ionian-histcheck",
         ],
     ),
     (
