@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask verify | fix | test | fuzz | demo-cluster | chaos`, one file per command.
+//! Developer commands: `cargo xtask verify | fix | test | fuzz | mutants | demo-cluster | chaos`, one file per command.
 //!
 //! A command is a module with `Options` (its flags, for `--help`) and `run`, which answers whether all went well. Everything that is
 //! built or written goes to cargo's target directory.
@@ -10,6 +10,7 @@ mod counts;
 mod demo_cluster;
 mod fix;
 mod fuzz;
+mod mutants;
 mod process;
 mod requirements;
 mod stages;
@@ -46,6 +47,8 @@ enum Task {
     Test(test::Options),
     /// Runs the fuzz targets for a while each.
     Fuzz(fuzz::Options),
+    /// Measures how many seeds the simulator needs to find each deliberate protocol bug.
+    Mutants(mutants::Options),
     /// Runs a cluster of five processes on loopback, to try it out.
     DemoCluster(demo_cluster::Options),
     /// Does faults to a cluster of processes under load; the exit status is the judge's verdict.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Fix(options) => fix::run(options),
         Task::Test(options) => test::run(options),
         Task::Fuzz(options) => fuzz::run(options),
+        Task::Mutants(options) => mutants::run(options),
         Task::DemoCluster(options) => demo_cluster::run(options),
         Task::Chaos(options) => return verdict(chaos::run(options)),
     };

@@ -1,10 +1,11 @@
 //! The machine: messages and time in, state changed, messages out by [`Directory::poll`].
 
+use core::marker::PhantomData;
 use std::collections::{BTreeMap, VecDeque};
 
 use ionian_types::{
-    ClusterId, ConnId, Durability, Gsn, LogId, Nanos, NodeId, RootEpoch, ShardId, Slot, Time,
-    ViewId,
+    ClusterId, ConnId, Durability, Gsn, Knobs, LogId, Nanos, NodeId, RootEpoch, ShardId, Shipped,
+    Slot, Time, ViewId,
 };
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::{Body, Message, ShardStatus};
@@ -97,7 +98,7 @@ pub struct LogStatus {
 
 /// The single built-in controller.
 #[derive(Debug)]
-pub struct Directory {
+pub struct Directory<K: Knobs = Shipped> {
     pub(crate) state: State,
     pub(crate) config: DirectoryConfig,
     pub(crate) persisted: u64,
@@ -115,6 +116,7 @@ pub struct Directory {
     pub(crate) health: BTreeMap<(LogId, ShardId), ShardHealth>,
     decisions: VecDeque<Decision>,
     pub(crate) counters: Counters,
+    knobs: PhantomData<K>,
 }
 
 /// The connection of the process that fills a place.
@@ -125,7 +127,7 @@ pub(crate) struct Binding {
     pub(crate) request: Option<u64>,
 }
 
-impl Directory {
+impl<K: Knobs> Directory<K> {
     /// Makes the directory of a new cluster. It is dirty: nothing leaves before the first snapshot is durable.
     ///
     /// # Errors
@@ -171,6 +173,7 @@ impl Directory {
             health: BTreeMap::new(),
             decisions: VecDeque::new(),
             counters: Counters::default(),
+            knobs: PhantomData,
         }
     }
 

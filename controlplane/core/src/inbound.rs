@@ -2,7 +2,7 @@
 //!
 //! A report counts only on the connection of the process that fills its place now; what a past life says is set aside.
 
-use ionian_types::{ClusterId, ConnId, Time};
+use ionian_types::{ClusterId, ConnId, Knobs, Time};
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{CeilingRequest, DirectoryRequest, Hello, IntentDone, Role, ShardStatus};
 
@@ -12,7 +12,7 @@ use crate::directory::{Directory, ShardHealth};
 use crate::registration::{Refusal, place_name};
 use crate::state::PlaceKey;
 
-impl Directory {
+impl<K: Knobs> Directory<K> {
     pub(crate) fn greet(&mut self, now: Time, conn: ConnId, hello: &Hello) {
         let foreign = hello.cluster != self.state.cluster && hello.cluster != ClusterId::default();
         if foreign || hello.wire_version != WIRE_VERSION {

@@ -4,7 +4,9 @@
 //! intents and cluster maps are made from the state when a connection has room, so that a slow peer costs no memory, and
 //! what was superseded is never sent.
 
-use ionian_types::{ClientId, ConnId, EntryNo, Inc, LogId, SessionNo, ShardId, Slot, Time, ViewId};
+use ionian_types::{
+    ClientId, ConnId, EntryNo, Inc, Knobs, LogId, SessionNo, ShardId, Slot, Time, ViewId,
+};
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{
     Body, DirectoryAnswer, Hello, Intent, MESSAGE_HEADER_BYTES, Role, RootGrant, encode,
@@ -56,7 +58,7 @@ impl Answer {
     }
 }
 
-impl Directory {
+impl<K: Knobs> Directory<K> {
     /// Writes the next message that may leave into `out` and says where to; `None` when there is none now. A message leaves
     /// only when what it depends on is durable, and when its connection takes `room` bytes.
     pub fn poll(

@@ -1,6 +1,6 @@
 //! Registration: a process takes its place, and gets an incarnation or a sentence that says why not.
 
-use ionian_types::{ClusterId, ConnId, Inc, LogId, NodeId, ShardId, Slot, Time};
+use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, NodeId, ShardId, Slot, Time};
 use ionian_wire::directory::ADDRESS_BYTES_MAX;
 use ionian_wire::frame::{Register, Registered, Role};
 
@@ -131,7 +131,7 @@ pub(crate) fn place_name(key: PlaceKey) -> String {
     }
 }
 
-impl Directory {
+impl<K: Knobs> Directory<K> {
     pub(crate) fn register(&mut self, now: Time, conn: ConnId, request: &Register, address: &[u8]) {
         if !self.answers_have_room() {
             return;

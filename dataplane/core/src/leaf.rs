@@ -6,10 +6,11 @@ mod shard;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use ionian_types::{
-    ClientId, ClusterId, ConnId, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, Nanos, NodeId,
-    SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
+    ClientId, ClusterId, ConnId, EdgeEpoch, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, Nanos, NodeId,
+    SegmentId, SessionNo, ShardId, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::frame::{
     Down, DownShard, EdgeStart, Hello, Message, NeedEdge, Report, Role, ShardStart, Sync,
@@ -118,12 +119,12 @@ enum Kind {
 
 /// The leaf.
 #[derive(Debug)]
-pub struct Leaf {
+pub struct Leaf<K: Knobs = Shipped> {
     config: LeafConfig,
     root: Option<ConnId>,
     controller: Option<ConnId>,
     edge: Option<EdgeEpoch>,
-    shards: Vec<Shard>,
+    shards: Vec<Shard<K>>,
     by_id: BTreeMap<ShardId, usize>,
     /// Replicas by place, whether or not their shard is known yet.
     replicas: BTreeMap<(ShardId, Slot), ConnId>,
@@ -143,9 +144,10 @@ pub struct Leaf {
     items: Vec<UpItem>,
     touched: Vec<(usize, u64)>,
     counters: LeafCounters,
+    knobs: PhantomData<K>,
 }
 
-impl Leaf {
+impl<K: Knobs> Leaf<K> {
     /// A leaf that knows nothing yet.
     #[must_use]
     pub fn new(config: LeafConfig, now: Time) -> Self {
@@ -173,6 +175,7 @@ impl Leaf {
             items: Vec::with_capacity(1024),
             touched: Vec::with_capacity(1024),
             counters: LeafCounters::default(),
+            knobs: PhantomData,
         }
     }
 

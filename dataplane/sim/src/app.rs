@@ -7,7 +7,7 @@ use ionian_core::client::{
     Answer, Choice, Client, Completion, Outcome, Policy, RecordRun, RequestId, Sink, SubscriptionId,
 };
 use ionian_histcheck::event::{Answer as Said, Sight};
-use ionian_types::{Effect, GapKind, Gsn, Time};
+use ionian_types::{Effect, GapKind, Gsn, Knobs, Time};
 
 use crate::edges::client_id;
 use crate::history::{Ended, History};
@@ -86,7 +86,7 @@ pub fn id_of(payload: &[u8]) -> Option<u64> {
 impl App {
     /// Client `number` of a run.
     #[must_use]
-    pub fn new(number: u32, seed: u64, client: &mut Client) -> Self {
+    pub fn new(number: u32, seed: u64, client: &mut Client<impl Knobs>) -> Self {
         let mut rng = Rng::stream(seed, &format!("app {number}"));
         let sticky = number == 0 || rng.permille(500);
         if !sticky {
@@ -121,7 +121,13 @@ impl App {
     }
 
     /// Does something.
-    pub fn act(&mut self, now: Time, client: &mut Client, plan: &Plan, history: &mut History) {
+    pub fn act(
+        &mut self,
+        now: Time,
+        client: &mut Client<impl Knobs>,
+        plan: &Plan,
+        history: &mut History,
+    ) {
         self.resume_all(now, client, history);
         match self.rng.below(20) {
             0 => {
@@ -166,7 +172,12 @@ impl App {
     }
 
     /// Takes up the subscriptions that it put off.
-    pub fn resume_all(&mut self, now: Time, client: &mut Client, history: &mut History) {
+    pub fn resume_all(
+        &mut self,
+        now: Time,
+        client: &mut Client<impl Knobs>,
+        history: &mut History,
+    ) {
         for at in 0..self.subs.len() {
             if self.subs[at].blocked && self.rng.permille(500) {
                 self.subs[at].blocked = false;
@@ -177,7 +188,13 @@ impl App {
     }
 
     /// One append.
-    pub fn append(&mut self, now: Time, client: &mut Client, plan: &Plan, history: &mut History) {
+    pub fn append(
+        &mut self,
+        now: Time,
+        client: &mut Client<impl Knobs>,
+        plan: &Plan,
+        history: &mut History,
+    ) {
         if client.outstanding() >= plan.outstanding_max {
             return;
         }
@@ -198,7 +215,7 @@ impl App {
     pub fn subscribe(
         &mut self,
         now: Time,
-        client: &mut Client,
+        client: &mut Client<impl Knobs>,
         from: u64,
         last: bool,
         history: &mut History,
@@ -214,7 +231,12 @@ impl App {
     }
 
     /// Ends the subscription `at`.
-    pub fn unsubscribe(&mut self, client: &mut Client, at: usize, history: &mut History) {
+    pub fn unsubscribe(
+        &mut self,
+        client: &mut Client<impl Knobs>,
+        at: usize,
+        history: &mut History,
+    ) {
         let sub = self.subs.swap_remove(at);
         client.unsubscribe(sub.id);
         history.recorder.end(sub.number);
@@ -224,7 +246,7 @@ impl App {
     pub fn read(
         &mut self,
         now: Time,
-        client: &mut Client,
+        client: &mut Client<impl Knobs>,
         gsn: u64,
         floor: u64,
         history: &mut History,
@@ -232,7 +254,13 @@ impl App {
         self.ask(now, client, Asked::Read { gsn, floor }, history);
     }
 
-    fn ask(&mut self, now: Time, client: &mut Client, asked: Asked, history: &mut History) {
+    fn ask(
+        &mut self,
+        now: Time,
+        client: &mut Client<impl Knobs>,
+        asked: Asked,
+        history: &mut History,
+    ) {
         let request = match asked {
             Asked::Tail { .. } => client.tail(now),
             Asked::Trim { upto } => client.trim(now, Gsn::new(upto)),
@@ -249,7 +277,7 @@ impl App {
     }
 
     /// Takes over what the machine has to say.
-    pub fn collect(&mut self, client: &mut Client, history: &mut History) {
+    pub fn collect(&mut self, client: &mut Client<impl Knobs>, history: &mut History) {
         while let Some(completion) = client.poll_completion() {
             for offset in 0..u64::from(completion.count) {
                 let ticket = (completion.first.lane, completion.first.number + offset);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ionian_store::{Fetch, Store};
-use ionian_types::{ConnId, EntryNo, Lsn, Slot};
+use ionian_types::{ConnId, EntryNo, Knobs, Lsn, Slot};
 use ionian_wire::Reader;
 use ionian_wire::frame::{AppendAck, DownShard, FateOutcome, LocateAnswer, LocateStatus, Message};
 use ionian_wire::record::RecordView;
@@ -56,7 +56,7 @@ fn record_at(store: &mut Store, slot: Slot, position: u64) -> Option<(u64, Conte
     Some((header.generation.get(), content))
 }
 
-impl World {
+impl<K: Knobs> World<K> {
     /// Takes over what the root counts as committed since it was last looked at.
     pub(crate) fn ingest(&mut self, proc: ProcId) {
         let mut fresh = Vec::new();

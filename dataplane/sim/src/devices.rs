@@ -2,14 +2,14 @@
 
 use ionian_core::edge::{self, Join, Target};
 use ionian_store::{BlockOpKind, Store, StoreConfig, StoreFailure, StoreState};
-use ionian_types::{ClusterId, Inc, ShardId};
+use ionian_types::{ClusterId, Inc, Knobs, ShardId};
 
 use crate::edges::{role, shard_slot};
 use crate::invariant::Invariant;
 use crate::process::{Peer, Place, ProcId};
 use crate::world::{CLUSTER, Event, LOG, World};
 
-impl World {
+impl<K: Knobs> World<K> {
     /// What a store of a place is made with.
     pub(crate) fn store_config(&mut self, place: Place) -> StoreConfig {
         let (segments, shard) = match place {

@@ -10,7 +10,7 @@ use ionian_core::leaf::{Leaf, LeafConfig};
 use ionian_core::replica::{Replica, ReplicaConfig};
 use ionian_core::root::{Root, RootConfig};
 use ionian_store::Store;
-use ionian_types::{ClientId, ConnId, Inc, Nanos, OrderingMode, ShardId, Slot, Time};
+use ionian_types::{ClientId, ConnId, Inc, Knobs, Nanos, OrderingMode, ShardId, Slot, Time};
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::{DirectoryRequest, Message, Role};
 use ionian_wire::record::RECORD_ENCODED_BYTES_MAX;
@@ -46,7 +46,7 @@ pub(crate) const fn client_id(number: u32) -> ClientId {
     ClientId::new(0xc11e_0000 + number as u128)
 }
 
-impl World {
+impl<K: Knobs> World<K> {
     /// A process starts at a place and is the reachable one from now on.
     pub(crate) fn start(&mut self, place: Place) {
         if self
@@ -73,7 +73,7 @@ impl World {
                     subscribe_bytes_max: RECORD_ENCODED_BYTES_MAX,
                     ..ClientConfig::new(CLUSTER, LOG, client_id(number))
                 };
-                let mut client = Client::new(config).expect("the limits are in range");
+                let mut client = Client::with_knobs(config).expect("the limits are in range");
                 let app = App::new(number, self.seed, &mut client);
                 if app.sticky {
                     self.history.sticky.insert(number);
@@ -110,7 +110,7 @@ impl World {
         self.flush_soon(proc);
     }
 
-    fn directory(&self) -> Directory {
+    fn directory(&self) -> Directory<K> {
         let config = DirectoryConfig {
             node: self.node(Place::Controller),
             resend_after: Nanos::from_ms(40),

@@ -1,13 +1,13 @@
 //! Faults: what each kind does, and whether the cluster can bear it now.
 
 use ionian_control_core::Directory;
-use ionian_types::{ShardId, Time};
+use ionian_types::{Knobs, ShardId, Time};
 
 use crate::plan::{FAULTS, Fault};
 use crate::process::{Machine, Place, ProcId};
 use crate::world::{Event, LOG, Phase, World};
 
-impl World {
+impl<K: Knobs> World<K> {
     /// A fault begins. Counted when it takes effect; one that finds nothing to hit now is tried again soon.
     pub(crate) fn fault(&mut self, fault: Fault) {
         let done = match fault {
@@ -91,7 +91,7 @@ impl World {
         true
     }
 
-    fn controller(&self) -> Option<&Directory> {
+    fn controller(&self) -> Option<&Directory<K>> {
         let proc = self.live(Place::Controller)?;
         match &self.procs[proc].machine {
             Machine::Directory(directory) => Some(directory),

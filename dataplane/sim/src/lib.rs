@@ -18,6 +18,7 @@ mod edges;
 mod faults;
 pub mod history;
 pub mod invariant;
+pub mod mutants;
 pub mod net;
 pub mod plan;
 pub mod process;

@@ -10,7 +10,7 @@ use ionian_core::outbox::{Outbox, OutboxLimits};
 use ionian_core::replica::Replica;
 use ionian_core::root::Root;
 use ionian_store::Store;
-use ionian_types::{ConnId, ShardId, Slot, Time};
+use ionian_types::{ConnId, Knobs, ShardId, Shipped, Slot, Time};
 
 use crate::app::App;
 
@@ -45,22 +45,22 @@ pub enum Peer {
 
 /// The machine that a process runs.
 #[derive(Debug)]
-pub enum Machine {
+pub enum Machine<K: Knobs = Shipped> {
     /// Not in its place yet.
     None,
     /// The controller.
-    Directory(Box<Directory>),
+    Directory(Box<Directory<K>>),
     /// A root.
-    Root(Box<Root>),
+    Root(Box<Root<K>>),
     /// A leaf.
-    Leaf(Box<Leaf>),
+    Leaf(Box<Leaf<K>>),
     /// A replica.
-    Replica(Box<Replica>),
+    Replica(Box<Replica<K>>),
     /// A client and the application above it.
-    Client(Box<Client>, Box<App>),
+    Client(Box<Client<K>>, Box<App>),
 }
 
-impl Machine {
+impl<K: Knobs> Machine<K> {
     /// When the machine wants to run even if nothing happens.
     #[must_use]
     pub fn deadline(&self) -> Time {
@@ -86,7 +86,7 @@ pub struct End {
 
 /// A process.
 #[derive(Debug)]
-pub struct Process {
+pub struct Process<K: Knobs = Shipped> {
     /// Its place.
     pub place: Place,
     /// Dead processes stay in the table.
@@ -94,7 +94,7 @@ pub struct Process {
     /// It stands still until then.
     pub paused_until: Time,
     /// What it runs.
-    pub machine: Machine,
+    pub machine: Machine<K>,
     /// Its store was recovered: an earlier life left its state.
     pub has_data: bool,
     /// The store of a machine that is still to be made.
@@ -117,10 +117,10 @@ pub struct Process {
     pub missed: Vec<crate::world::Event>,
 }
 
-impl Process {
+impl<K: Knobs> Process<K> {
     /// A process that has just started.
     #[must_use]
-    pub fn new(place: Place, machine: Machine, join: Option<Join>) -> Self {
+    pub fn new(place: Place, machine: Machine<K>, join: Option<Join>) -> Self {
         let limits = OutboxLimits {
             connections: 64,
             ..OutboxLimits::default()

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ionian_types::Time;
+use ionian_types::{Knobs, Time};
 
 use crate::plan::{Fault, Network};
 use crate::process::Place;
@@ -24,7 +24,7 @@ pub struct Old {
     seen: u64,
 }
 
-impl World {
+impl<K: Knobs> World<K> {
     /// A fault of the network begins.
     pub(crate) fn storm(&mut self, fault: Fault) {
         if !fault.fits(self.plan.network, self.plan.class) {

@@ -2,7 +2,7 @@
 
 use ionian_core::outbox::REPLY_BYTES_MAX;
 use ionian_core::session::{SessionState, Take};
-use ionian_types::{ConnId, Time};
+use ionian_types::{ConnId, Knobs, Time};
 use ionian_wire::frame::Message;
 
 use crate::invariant::Invariant;
@@ -15,7 +15,7 @@ use crate::world::{Event, World};
 /// Messages that a receiver of the datagram network keeps before it tells the session to wait.
 const INBOX_MAX: usize = 8;
 
-impl World {
+impl<K: Knobs> World<K> {
     /// Opens a connection, if the other side is there.
     pub(crate) fn dial(&mut self, proc: ProcId, peer: Peer) {
         let process = &self.procs[proc];

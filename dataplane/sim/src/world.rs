@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ionian_core::edge::Target;
 use ionian_histcheck::Verdict;
-use ionian_types::{ClusterId, ConnId, Inc, LogId, NodeId, Time};
+use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, NodeId, Shipped, Time};
 
 use crate::disk::Disk;
 use crate::history::{History, Seen};
@@ -156,7 +156,7 @@ pub enum Phase {
 
 /// The world.
 #[derive(Debug)]
-pub struct World {
+pub struct World<K: Knobs = Shipped> {
     /// The seed.
     pub seed: u64,
     /// The plan.
@@ -164,7 +164,7 @@ pub struct World {
     /// The clock.
     pub now: Time,
     /// Processes, dead ones too.
-    pub procs: Vec<Process>,
+    pub procs: Vec<Process<K>>,
     /// Links, broken ones too.
     pub links: Vec<Link>,
     /// The reachable process of each place.
@@ -207,9 +207,17 @@ pub struct World {
 }
 
 impl World {
-    /// A run that has not begun.
+    /// A run of the machines as they ship, that has not begun.
     #[must_use]
     pub fn new(seed: u64, plan: Plan) -> Self {
+        Self::with_knobs(seed, plan)
+    }
+}
+
+impl<K: Knobs> World<K> {
+    /// A run that has not begun.
+    #[must_use]
+    pub fn with_knobs(seed: u64, plan: Plan) -> Self {
         let mut world = Self {
             seed,
             now: Time::ZERO,

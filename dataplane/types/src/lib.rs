@@ -9,6 +9,7 @@
 mod class;
 mod gap;
 mod ids;
+mod knobs;
 mod num;
 mod position;
 mod time;
@@ -19,6 +20,7 @@ pub use ids::{
     ClientId, ClientSeq, ClusterId, ConnId, Inc, LogId, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId,
     SessionId, SessionNo, ShardId, Slot, Token,
 };
+pub use knobs::{Knobs, Mutant, Shipped};
 pub use position::EdgeEpoch;
 pub use position::{
     CellKey, EntryNo, Frontiers, Gen, Gsn, GsnRange, GuardEpoch, Lsn, NsEpoch, Position, RootEpoch,

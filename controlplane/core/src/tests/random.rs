@@ -533,7 +533,8 @@ fn run(class: Durability, steps: &[Step]) {
     world.check_healed();
     // A restored directory is the same one.
     let bytes = world.directory().snapshot();
-    let restored = Directory::restore(&bytes, DirectoryConfig::default(), world.now).unwrap();
+    let restored: Directory =
+        Directory::restore(&bytes, DirectoryConfig::default(), world.now).unwrap();
     assert_eq!(restored.snapshot(), bytes);
 }
 
@@ -568,7 +569,7 @@ proptest! {
         persist(world.directory());
         let _ = drain(world.directory(), Time::ZERO);
         let bytes = world.directory().snapshot();
-        prop_assert!(Directory::restore(&bytes, DirectoryConfig::default(), Time::ZERO).is_ok());
+        prop_assert!(<Directory>::restore(&bytes, DirectoryConfig::default(), Time::ZERO).is_ok());
     }
 }
 

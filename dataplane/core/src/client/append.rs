@@ -1,6 +1,6 @@
 //! The append path: records in, frames out, positions back.
 
-use ionian_types::{ClientSeq, Effect, Nanos, RECORD_BYTES_MAX, SessionNo, ShardId, Time};
+use ionian_types::{ClientSeq, Effect, Knobs, Nanos, RECORD_BYTES_MAX, SessionNo, ShardId, Time};
 use ionian_wire::frame::{
     Append, AppendAck, AppendRefused, Body, MESSAGE_HEADER_BYTES, RefusalReason,
 };
@@ -13,7 +13,7 @@ use crate::outbox::Outbox;
 
 const HEAD_BYTES: usize = MESSAGE_HEADER_BYTES + Append::LEN;
 
-impl Client {
+impl<K: Knobs> Client<K> {
     /// Sets how later appends choose their server. Those taken before stay where they are.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;

@@ -1,13 +1,13 @@
 //! Which server a lane is bound to, and how that follows the map and the connections.
 
-use ionian_types::{Gen, Inc, NodeId, SegmentId, ShardId, Time, ViewId};
+use ionian_types::{Gen, Inc, Knobs, NodeId, SegmentId, ShardId, Time, ViewId};
 
 use super::Client;
 use super::api::AppendError;
 use super::lane::{Binding, Cause, Lane, LaneState, Target};
 use super::peers::{Peer, PeerIx};
 
-impl Client {
+impl<K: Knobs> Client<K> {
     pub(super) fn sticky_lane(&mut self, now: Time) -> Result<u32, AppendError> {
         let unbound = self
             .sticky

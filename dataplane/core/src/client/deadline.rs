@@ -1,11 +1,11 @@
 //! What time alone brings about: appends and requests given up, questions asked again, servers found lost.
 
-use ionian_types::Time;
+use ionian_types::{Knobs, Time};
 
 use super::Client;
 use super::lane::{Cause, LaneState};
 
-impl Client {
+impl<K: Knobs> Client<K> {
     /// Does what is due at `now`. Flush afterwards.
     pub fn on_deadline(&mut self, now: Time) {
         if now < self.deadline {

@@ -5,7 +5,7 @@
 //! all that is left; `pending` and `unknown` are asked again, of another replica. A record is bound to another session only
 //! after `never`, or when it was never sent.
 
-use ionian_types::{Nanos, Time};
+use ionian_types::{Knobs, Nanos, Time};
 use ionian_wire::frame::{
     Body, CloseSession, Fate, FateAnswer, FateOutcome, MESSAGE_HEADER_BYTES, SessionClosed,
 };
@@ -19,7 +19,7 @@ use crate::outbox::Outbox;
 const ASK_AHEAD: u64 = 64;
 const HEAD_BYTES: usize = MESSAGE_HEADER_BYTES + Fate::LEN;
 
-impl Client {
+impl<K: Knobs> Client<K> {
     /// Stops sending and starts to ask for fates.
     pub(super) fn start_resolving(&mut self, now: Time, at: usize, cause: Cause) {
         let backoff = self.config.backoff_min;

@@ -6,7 +6,7 @@
 
 use core::cmp::Reverse;
 
-use ionian_types::{GapKind, Gsn, Time};
+use ionian_types::{GapKind, Gsn, Knobs, Time};
 use ionian_wire::frame::{Deliver, DeliverGap};
 use ionian_wire::record::{RecordKind, Records, parse_header};
 
@@ -16,7 +16,7 @@ use super::peers::PeerIx;
 use super::stream::Item;
 use super::subscribe::Subscription;
 
-impl Client {
+impl<K: Knobs> Client<K> {
     pub(super) fn on_deliver<S: Sink>(
         &mut self,
         now: Time,

@@ -32,9 +32,11 @@ mod tests;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use ionian_types::{
-    ClientSeq, ConnId, EntryNo, Inc, NodeId, SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
+    ClientSeq, ConnId, EntryNo, Inc, Knobs, NodeId, SegmentId, SessionNo, ShardId, Shipped, Slot,
+    Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::directory::ClusterMap;
@@ -55,7 +57,7 @@ use subscribe::Subscriptions;
 
 /// The client machine of one log.
 #[derive(Debug)]
-pub struct Client {
+pub struct Client<K: Knobs = Shipped> {
     config: ClientConfig,
     peers: Peers,
     policy: Policy,
@@ -75,6 +77,7 @@ pub struct Client {
     wants_map: bool,
     closed: bool,
     stats: ClientStats,
+    knobs: PhantomData<K>,
 }
 
 impl Client {
@@ -83,6 +86,16 @@ impl Client {
     /// # Errors
     /// [`ConfigError`], effect none.
     pub fn new(config: ClientConfig) -> Result<Self, ConfigError> {
+        Self::with_knobs(config)
+    }
+}
+
+impl<K: Knobs> Client<K> {
+    /// As [`Client::new`], for machines that do not ship.
+    ///
+    /// # Errors
+    /// [`ConfigError`], effect none.
+    pub fn with_knobs(config: ClientConfig) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self {
             peers: Peers::new(config.connections_max),
@@ -102,6 +115,7 @@ impl Client {
             wants_map: true,
             closed: false,
             stats: ClientStats::default(),
+            knobs: PhantomData,
             config,
         })
     }

@@ -1,6 +1,6 @@
 //! The answers to a read: where the position lies, then the record, else another replica, then the root again.
 
-use ionian_types::{GapKind, Nanos, Time};
+use ionian_types::{GapKind, Knobs, Nanos, Time};
 use ionian_wire::frame::{LocateAnswer, LocateStatus, ReadAnswer, ReadStatus};
 use ionian_wire::record::{RecordKind, RecordView};
 
@@ -10,7 +10,7 @@ use super::peers::{PeerIx, ROOT};
 use super::ranges::Range;
 use super::request::{Stage, Task};
 
-impl Client {
+impl<K: Knobs> Client<K> {
     pub(super) fn on_located(&mut self, now: Time, peer: PeerIx, answer: &LocateAnswer) {
         let id = answer.request;
         let first = self.peers.shard_after(None);

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use ionian_types::{Effect, EntryNo, Gsn, Nanos, ShardId, Time};
+use ionian_types::{Effect, EntryNo, Gsn, Knobs, Nanos, ShardId, Time};
 use ionian_wire::frame::{
     Body, Locate, MESSAGE_HEADER_BYTES, Read, Tail, TailAnswer, TrimAnswer, TrimRequest, TrimStatus,
 };
@@ -109,7 +109,7 @@ impl Requests {
     }
 }
 
-impl Client {
+impl<K: Knobs> Client<K> {
     /// Asks where the log ends and begins, confirmed by the root after this call.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BinaryHeap};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use ionian_types::{Gsn, Nanos, ShardId, Time};
+use ionian_types::{Gsn, Knobs, Nanos, ShardId, Time};
 use ionian_wire::frame::{
     Body, DeliverEnd, MESSAGE_HEADER_BYTES, SubCredit, Subscribe, Unsubscribe,
 };
@@ -81,7 +81,7 @@ impl Subscriptions {
     }
 }
 
-impl Client {
+impl<K: Knobs> Client<K> {
     /// Subscribes to every record and gap from `from` on, in the total order. Deliveries go to the sink given to
     /// [`Self::handle`] and [`Self::resume`]. Allocates the buffers of each shard's stream.
     ///

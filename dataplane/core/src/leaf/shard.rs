@@ -2,10 +2,11 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use ionian_types::{
-    ConnId, Durability, EntryNo, Gsn, Inc, Lsn, Nanos, NodeId, SEGMENTS_PER_SHARD_MAX, ShardId,
-    Slot, Time, ViewId,
+    ConnId, Durability, EntryNo, Gsn, Inc, Knobs, Lsn, Mutant, Nanos, NodeId,
+    SEGMENTS_PER_SHARD_MAX, ShardId, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::frame::{Report, ShardStart, ShardStatus};
 use ionian_wire::{Reader, Writer};
@@ -56,7 +57,7 @@ pub(super) struct PendingCut {
 }
 
 #[derive(Debug)]
-pub(super) struct Shard {
+pub(super) struct Shard<K: Knobs = Shipped> {
     pub(super) shard: ShardId,
     pub(super) epoch: ViewId,
     pub(super) last: EntryNo,
@@ -69,13 +70,15 @@ pub(super) struct Shard {
     start_lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
     cuts: VecDeque<PendingCut>,
     pub(super) told: Option<(Time, bool, u8)>,
+    knobs: PhantomData<K>,
 }
 
-impl Shard {
+impl<K: Knobs> Shard<K> {
     /// The shard as an edge start gives it; slots are kept from `before` when its epoch did not change.
     pub(super) fn new(start: &ShardStart<'_>, first_segment: usize, before: Option<&Self>) -> Self {
         let kept = before.filter(|before| {
-            before.epoch == start.epoch && before.members.len() == start.members().len()
+            let same_epoch = before.epoch == start.epoch || K::mutant(Mutant::KeepSlotsOverView);
+            same_epoch && before.members.len() == start.members().len()
         });
         let members = start
             .members()
@@ -119,6 +122,7 @@ impl Shard {
             start_lens,
             cuts: VecDeque::with_capacity(64),
             told: None,
+            knobs: PhantomData,
         }
     }
 
@@ -192,7 +196,12 @@ impl Shard {
         }
         let count = self.members.len();
         lens[..count].sort_unstable_by(|a, b| b.cmp(a));
-        let mut held = lens[self.quorum - 1];
+        let needed = if K::mutant(Mutant::ConfirmBeforeQuorum) {
+            1
+        } else {
+            self.quorum
+        };
+        let mut held = lens[needed - 1];
         if self.class == Durability::D2 {
             // In two domains: no further than the second largest of the domains' maxima.
             domains[..domain_count].sort_unstable_by_key(|(_, len)| core::cmp::Reverse(*len));
@@ -388,6 +397,7 @@ mod tests {
             start_lens: [NONE; SEGMENTS_PER_SHARD_MAX],
             cuts: VecDeque::new(),
             told: None,
+            knobs: PhantomData,
         }
     }
 

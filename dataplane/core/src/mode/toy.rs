@@ -230,7 +230,8 @@ fn the_shipped_client_appends_to_a_second_mode() {
     let now = Time::from_ns(1);
     let conn = ConnId::ZERO;
     let mut server = ModeReplica::Counter(Box::new(Counter::new()));
-    let mut client = Client::new(ClientConfig::new(CLUSTER, LOG, ClientId::new(3))).unwrap();
+    let mut client: Client =
+        Client::new(ClientConfig::new(CLUSTER, LOG, ClientId::new(3))).unwrap();
     let (mut from_client, mut from_server) = (
         Outbox::new(OutboxLimits::default()),
         Outbox::new(OutboxLimits::default()),

@@ -8,7 +8,9 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use ionian_types::{ConnId, EntryNo, Gsn, Lsn, Nanos, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
+use ionian_types::{
+    ConnId, EntryNo, Gsn, Knobs, Lsn, Nanos, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId,
+};
 use ionian_wire::crc::crc32c;
 use ionian_wire::frame::{ShardSnapshot, StateData, StateRequest};
 
@@ -72,7 +74,7 @@ pub(super) struct Handover {
     bytes: Vec<u8>,
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// The cut log dropped entries that are needed here, and not everything that they ordered is trimmed.
     pub(super) fn strand(&mut self, now: Time, snapshot: &ShardSnapshot, then: ShardState) {
         // The answer will be the same for a while, unless a trim comes.

@@ -1,7 +1,7 @@
 //! Clients' records: placing them in the own segment, and acknowledging them once a cut that covers them is applied.
 
 use ionian_store::StoreError;
-use ionian_types::{ClientSeq, ConnId, GuardEpoch, Lsn, NodeId, NsEpoch, Slot, Time};
+use ionian_types::{ClientSeq, ConnId, GuardEpoch, Knobs, Lsn, NodeId, NsEpoch, Slot, Time};
 use ionian_wire::frame::{Append, AppendAck, AppendRefused, RefusalReason};
 use ionian_wire::record::{Placement, RECORD_HEADER_BYTES, Records};
 
@@ -26,7 +26,7 @@ impl Refused {
     }
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// ORDERING.md, REPLICA, Append.
     pub(super) fn on_append(
         &mut self,

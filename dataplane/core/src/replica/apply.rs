@@ -6,7 +6,9 @@
 use alloc::vec::Vec;
 
 use ionian_store::{Store, StoreError};
-use ionian_types::{EntryNo, Gsn, GsnRange, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
+use ionian_types::{
+    EntryNo, Gsn, GsnRange, Knobs, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId,
+};
 use ionian_wire::entry::{Change, EntryBody, EntryView};
 use ionian_wire::frame::{DownShard, SyncShard};
 use ionian_wire::{Reader, Writer};
@@ -29,7 +31,7 @@ pub(super) struct ShardCut {
     pub(super) lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// ORDERING.md, REPLICA, DownShard: a faster form of a cut entry, with the same checks.
     pub(super) fn on_down(&mut self, now: Time, down: &DownShard, tail: &[u8]) {
         let Some(state) = &self.state else {
@@ -477,7 +479,7 @@ fn normalize(losses: &mut Vec<GsnRange>) {
     });
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// The declared loss that holds a position.
     pub(super) fn loss_at(&self, gsn: Gsn) -> Option<GsnRange> {
         let at = self

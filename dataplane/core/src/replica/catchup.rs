@@ -1,7 +1,7 @@
 //! What was missed: entries come from the cut log, committed records from a peer that has entered the same epoch.
 
 use ionian_store::Fetch;
-use ionian_types::{ConnId, Lsn, Nanos, SEGMENTS_PER_SHARD_MAX, SegmentId, Slot, Time};
+use ionian_types::{ConnId, Knobs, Lsn, Nanos, SEGMENTS_PER_SHARD_MAX, SegmentId, Slot, Time};
 use ionian_wire::entry::EntryView;
 use ionian_wire::frame::{Backfill, CopyData, CopyRequest, Entries, ShardSnapshot};
 use ionian_wire::{Reader, Writer};
@@ -60,7 +60,7 @@ impl CatchUp {
     }
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     pub(super) fn flush_catchup(&mut self, now: Time, out: &mut Outbox) {
         self.catchup.now = now;
         let retry = self.config.timing.retry;

@@ -2,13 +2,13 @@
 //! the live primary of an open generation after the session is closed, or by a replica that has applied the close of the
 //! generation and holds or has indexed the whole prefix to the close.
 
-use ionian_types::{ClientSeq, ConnId, EntryNo, Gsn, Lsn};
+use ionian_types::{ClientSeq, ConnId, EntryNo, Gsn, Knobs, Lsn};
 use ionian_wire::frame::{CloseSession, Fate, FateAnswer, FateOutcome, SessionClosed};
 
 use super::Replica;
 use crate::outbox::Outbox;
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     pub(super) fn on_fate(&mut self, conn: ConnId, fate: &Fate, out: &mut Outbox) {
         let mut answer = FateAnswer {
             segment: fate.segment,

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use ionian_types::{EntryNo, Gsn, GsnRange, LogId, Lsn, SEGMENTS_PER_SHARD_MAX, ShardId};
+use ionian_types::{EntryNo, Gsn, GsnRange, Knobs, LogId, Lsn, SEGMENTS_PER_SHARD_MAX, ShardId};
 use ionian_wire::{Reader, WireError, Writer};
 
 use super::Replica;
@@ -150,7 +150,7 @@ impl Image {
     }
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// Encodes everything that the journal has said so far.
     pub(super) fn encode_checkpoint(&self, bytes: &mut Vec<u8>) {
         let mut size = bytes.capacity().max(1 << 16);

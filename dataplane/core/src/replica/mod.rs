@@ -25,11 +25,12 @@ mod subscribe;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use ionian_store::Store;
 use ionian_types::{
-    ClientId, ConnId, EntryNo, Gsn, GsnRange, Inc, Lsn, SEGMENTS_PER_SHARD_MAX, SegmentId,
-    SessionNo, Slot, Time, ViewId,
+    ClientId, ConnId, EntryNo, Gsn, GsnRange, Inc, Knobs, Lsn, Mutant, SEGMENTS_PER_SHARD_MAX,
+    SegmentId, SessionNo, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{CopyRequest, Hello, Message, Report, Role, StateRequest};
@@ -93,7 +94,7 @@ struct Waiter {
 
 /// The replica.
 #[derive(Debug)]
-pub struct Replica {
+pub struct Replica<K: Knobs = Shipped> {
     config: ReplicaConfig,
     store: Store,
     /// The shard as of `applied`; `None` before its first view.
@@ -149,9 +150,10 @@ pub struct Replica {
     subscriptions: Vec<subscribe::Subscription>,
     scratch: Vec<u8>,
     counters: ReplicaCounters,
+    knobs: PhantomData<K>,
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// A replica over a store that is ready: new, or recovered.
     ///
     /// # Panics
@@ -225,6 +227,7 @@ impl Replica {
             subscriptions: Vec::with_capacity(64),
             scratch: Vec::with_capacity(4096),
             counters: ReplicaCounters::default(),
+            knobs: PhantomData,
         };
         replica.restore();
         replica
@@ -487,7 +490,7 @@ impl Replica {
         let mut lens = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
         let mut changed = self.reported_applied != self.applied_durable;
         for (slot, len) in lens.iter_mut().enumerate().take(count) {
-            *len = self.store.durable_len(Slot::new(slot as u8));
+            *len = self.reported_len(Slot::new(slot as u8));
             changed |= *len != self.reported[slot];
         }
         let due = now >= self.report_at.after(self.config.timing.report);
@@ -511,6 +514,16 @@ impl Replica {
             self.report_at = now;
             self.reported = lens;
             self.reported_applied = self.applied_durable;
+        }
+    }
+
+    /// What is held of a segment at the class.
+    #[inline]
+    fn reported_len(&self, slot: Slot) -> Lsn {
+        if K::mutant(Mutant::AckBeforePersist) {
+            self.store.len(slot)
+        } else {
+            self.store.durable_len(slot)
         }
     }
 

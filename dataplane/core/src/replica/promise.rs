@@ -11,7 +11,7 @@
 use alloc::collections::VecDeque;
 
 use ionian_store::Charge;
-use ionian_types::{ConnId, Lsn, Slot, ViewId};
+use ionian_types::{ConnId, Knobs, Lsn, Slot, ViewId};
 use ionian_wire::frame::{Grant, RefusalReason};
 
 use super::Replica;
@@ -103,7 +103,7 @@ impl Room {
     }
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// A peer says how much it takes of the own segment.
     pub(super) fn on_grant(&mut self, slot: Slot, grant: &Grant) {
         if grant.segment != self.own_segment() {

@@ -1,7 +1,7 @@
 //! Reads by gsn. A replica answers record, gap, trimmed or "not here, as far as I have applied"; never "unwritten".
 
 use ionian_store::Fetch;
-use ionian_types::{ConnId, EntryNo, GapKind, Gsn, Lsn, Time};
+use ionian_types::{ConnId, EntryNo, GapKind, Gsn, Knobs, Lsn, Time};
 use ionian_wire::frame::{Read, ReadAnswer, ReadStatus};
 
 use super::Replica;
@@ -17,7 +17,7 @@ pub(super) struct Waiting {
     since: Time,
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     pub(super) fn on_read(&mut self, now: Time, conn: ConnId, read: &Read, out: &mut Outbox) {
         let waiting = Waiting {
             conn,

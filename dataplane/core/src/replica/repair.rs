@@ -5,13 +5,13 @@
 //! repaired the record is not served from here; what was reported as held is not taken back, since a peer holds it too.
 
 use ionian_store::StoreError;
-use ionian_types::{Lsn, SegmentId, Slot};
+use ionian_types::{Knobs, Lsn, SegmentId, Slot};
 use ionian_wire::frame::{CopyData, CopyRequest};
 use ionian_wire::record::Records;
 
 use super::Replica;
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// Whether any record kept here is known to be damaged.
     pub(super) fn is_damaged(&self) -> bool {
         (0..self.config.replicas).any(|slot| !self.store.damaged(Slot::new(slot)).is_empty())

@@ -1,7 +1,7 @@
 //! Replication between the replicas of a shard: each primary streams its own segment to its peers, each peer says once how
 //! much it holds and then receives in order.
 
-use ionian_types::{Lsn, Slot};
+use ionian_types::{Knobs, Lsn, Slot};
 use ionian_wire::frame::{Have, Replicate};
 use ionian_wire::record::{RecordKind, Records};
 
@@ -21,7 +21,7 @@ struct Seen {
     count: u64,
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// A peer says how much of the own segment it holds: stream to it from there.
     pub(super) fn on_have(&mut self, slot: Slot, have: &Have) {
         if have.segment != self.own_segment() {

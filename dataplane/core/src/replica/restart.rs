@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use ionian_types::{EntryNo, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
+use ionian_types::{EntryNo, Knobs, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
 use ionian_wire::Reader;
 use ionian_wire::entry::EntryView;
 
@@ -12,7 +12,7 @@ use super::apply::{JOURNAL_ADOPTION, JOURNAL_CUT, JOURNAL_ENTRY, JOURNAL_SNAPSHO
 use super::image::Image;
 use crate::cutlog::ShardState;
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// Rebuilds the machine from what the store recovered.
     pub(super) fn restore(&mut self) {
         if !self.store.config().class.is_flushed() {

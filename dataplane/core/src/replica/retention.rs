@@ -3,7 +3,7 @@
 //! The order is one, so what is trimmed is a prefix of the whole log. The position is estimated from the share that is too
 //! much, taking records as equally large; the next look corrects it.
 
-use ionian_types::{Gsn, Nanos, Time};
+use ionian_types::{Gsn, Knobs, Nanos, Time};
 use ionian_wire::frame::TrimRequest;
 
 use super::Replica;
@@ -12,7 +12,7 @@ use crate::outbox::Outbox;
 /// How often the bytes held are looked at.
 const EVERY: Nanos = Nanos::from_ms(50);
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     pub(super) fn flush_retention(&mut self, now: Time, out: &mut Outbox) {
         let Some(max) = self.config.retention_bytes_max else {
             return;

@@ -4,7 +4,7 @@
 //! A fate of `never` needs a set that saw the whole generation; until then the answer is `unknown`.
 
 use ionian_store::Fetch;
-use ionian_types::{Lsn, Slot};
+use ionian_types::{Knobs, Lsn, Slot};
 use ionian_wire::record::{RecordKind, Records};
 
 use super::Replica;
@@ -14,7 +14,7 @@ const RUNS_PER_FLUSH: usize = 2;
 /// Bytes of one such run.
 const RUN_BYTES: usize = 64 * 1024;
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// How far the dedup set of a segment is to reach by reading: the own open generation enters records as it takes them.
     fn seen_goal(&self, slot: Slot) -> Lsn {
         let held = self.store.len(slot);

@@ -1,6 +1,6 @@
 //! What a replica tells of itself.
 
-use ionian_types::{EntryNo, Gsn, Lsn, NodeId, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
+use ionian_types::{EntryNo, Gsn, Knobs, Lsn, NodeId, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
 
 use super::{Replica, Stranded};
 use crate::cutlog::ShardState;
@@ -89,7 +89,7 @@ pub struct ReplicaStatus {
     pub counters: ReplicaCounters,
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     /// The shard as of the last entry applied; `None` before its first view.
     #[must_use]
     pub const fn shard_state(&self) -> Option<&ShardState> {

@@ -2,7 +2,7 @@
 //! reader has no credit and gets nothing; nobody waits for it.
 
 use ionian_store::Fetch;
-use ionian_types::{ConnId, EntryNo, GapKind, Gsn, Lsn};
+use ionian_types::{ConnId, EntryNo, GapKind, Gsn, Knobs, Lsn};
 use ionian_wire::frame::{
     Deliver, DeliverEnd, DeliverGap, EndReason, SubCredit, Subscribe, Unsubscribe,
 };
@@ -22,7 +22,7 @@ pub(super) struct Subscription {
     sent_bytes: u64,
 }
 
-impl Replica {
+impl<K: Knobs> Replica<K> {
     pub(super) fn on_subscribe(&mut self, conn: ConnId, body: &Subscribe, out: &mut Outbox) {
         self.subscriptions.retain(|subscription| {
             subscription.conn != conn || subscription.id != body.subscription

@@ -4,8 +4,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use ionian_types::{
-    ConnId, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RoundNo, SegmentId, ShardId, Slot,
-    Time,
+    ConnId, EdgeEpoch, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, NodeId, RoundNo, SegmentId, ShardId,
+    Slot, Time,
 };
 use ionian_wire::Reader;
 use ionian_wire::frame::{Down, EdgeStart, NeedFull, ShardStart, ShardStartHead, Sync, Up, UpItem};
@@ -215,7 +215,7 @@ pub(super) struct Descent {
     pub(super) end_gsn: Gsn,
 }
 
-impl Root {
+impl<K: Knobs> Root<K> {
     pub(super) fn on_up(
         &mut self,
         conn: ConnId,

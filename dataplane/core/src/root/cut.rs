@@ -1,6 +1,8 @@
 //! Appending entries and committing them.
 
-use ionian_types::{EntryNo, Gsn, Inc, Lsn, RoundNo, SEGMENTS_PER_SHARD_MAX, Time, ViewId};
+use ionian_types::{
+    EntryNo, Gsn, Inc, Knobs, Lsn, Mutant, RoundNo, SEGMENTS_PER_SHARD_MAX, Time, ViewId,
+};
 use ionian_wire::Writer;
 use ionian_wire::entry::{
     Change, Changes, CutItem, CutRound, EntryStart, EntryView, EntryWriter, write_change,
@@ -31,7 +33,7 @@ enum What {
     Other,
 }
 
-impl Root {
+impl<K: Knobs> Root<K> {
     /// Whether some child's newest round says more than the log, and a cut may be appended.
     pub(super) fn cut_due(&self) -> bool {
         self.granted.is_some()
@@ -216,7 +218,8 @@ impl Root {
 
     /// Commits what is durable (flushed classes) or in memory (D0), and tells the children.
     pub(super) fn commit(&mut self, now: Time, out: &mut Outbox) {
-        let durable = if self.config.class.is_flushed() {
+        let waits = self.config.class.is_flushed() && !K::mutant(Mutant::CutBeforeDurable);
+        let durable = if waits {
             EntryNo::new(
                 self.store
                     .journal_durable()

@@ -18,11 +18,12 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use ionian_store::Store;
 use ionian_types::{
-    ClientId, ClusterId, ConnId, Durability, EntryNo, Gsn, Inc, LogId, Nanos, NodeId, RootEpoch,
-    SessionNo, ShardId, Slot, Time, ViewId,
+    ClientId, ClusterId, ConnId, Durability, EntryNo, Gsn, Inc, Knobs, LogId, Nanos, NodeId,
+    RootEpoch, SessionNo, ShardId, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::entry::ENTRY_BYTES_MAX;
@@ -145,7 +146,7 @@ enum Kind {
 
 /// The root.
 #[derive(Debug)]
-pub struct Root {
+pub struct Root<K: Knobs = Shipped> {
     config: RootConfig,
     store: Store,
     granted: Option<RootEpoch>,
@@ -175,9 +176,10 @@ pub struct Root {
     scratch: Vec<u8>,
     items: Vec<ionian_wire::entry::CutItem>,
     counters: RootCounters,
+    knobs: PhantomData<K>,
 }
 
-impl Root {
+impl<K: Knobs> Root<K> {
     /// A root over a store that is ready: new, or recovered. It orders nothing before the controller's grant.
     #[must_use]
     pub fn new(config: RootConfig, store: Store, now: Time) -> Self {
@@ -208,6 +210,7 @@ impl Root {
             scratch: Vec::with_capacity(300 * 1024),
             items: Vec::with_capacity(1024),
             counters: RootCounters::default(),
+            knobs: PhantomData,
         };
         root.restore();
         root

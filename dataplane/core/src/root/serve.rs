@@ -1,6 +1,6 @@
 //! What the root serves from committed entries: backfills, tail, locate, trim.
 
-use ionian_types::{ConnId, EntryNo, Gsn, Lsn, SegmentId, ShardId, Slot, Time, ViewId};
+use ionian_types::{ConnId, EntryNo, Gsn, Knobs, Lsn, SegmentId, ShardId, Slot, Time, ViewId};
 use ionian_wire::Writer;
 use ionian_wire::entry::{EntryBody, EntryView, EntryWriter};
 use ionian_wire::frame::{
@@ -18,7 +18,7 @@ const BACKFILL_BYTES_MAX: usize = 256 * 1024;
 /// Trims that wait for a commit, at most: what is more is refused, and asked again.
 pub(super) const TRIMS_MAX: usize = 1024;
 
-impl Root {
+impl<K: Knobs> Root<K> {
     /// ORDERING.md: only entries up to the commit index are ever served.
     pub(super) fn on_backfill(&mut self, conn: ConnId, body: &Backfill, out: &mut Outbox) {
         if body.log != self.config.log || !self.serves() {

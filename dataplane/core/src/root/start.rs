@@ -1,6 +1,6 @@
 //! The start of a root's life: what the journal recovered, and what the controller grants.
 
-use ionian_types::{EntryNo, Gsn};
+use ionian_types::{EntryNo, Gsn, Knobs};
 use ionian_wire::Reader;
 use ionian_wire::entry::{EntryView, EntryWriter, LossView};
 use ionian_wire::frame::RootGrant;
@@ -14,7 +14,7 @@ pub(super) const CEILING_MARGIN: u64 = 1 << 31;
 /// A life whose cut log is lost numbers its entries from its epoch times this on, so that no entry number is used twice.
 const ENTRIES_PER_EPOCH: u64 = 1 << 40;
 
-impl Root {
+impl<K: Knobs> Root<K> {
     /// Rebuilds the log from what the store recovered.
     pub(super) fn restore(&mut self) {
         if !self.config.class.is_flushed() {

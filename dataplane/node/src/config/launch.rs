@@ -70,7 +70,7 @@ impl ClusterConfig {
     pub fn seats(&self) -> Result<Vec<(NodeId, Place)>, ionian_control_core::SpecError> {
         let spec = self.cluster_spec();
         // The ids of logs and shards follow from the specification alone, whatever the cluster's identity.
-        let plan = Directory::new(
+        let plan: Directory = Directory::new(
             ClusterId::default(),
             &spec,
             DirectoryConfig::default(),
