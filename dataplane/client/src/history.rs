@@ -4,11 +4,45 @@
 //! what its record's header holds: client (`cid`, the low 64 bits), session (`ses`), sequence number (`csn`). A record that
 //! moved to another server before it was ordered has another session and number than at its call: the `ok` states the final
 //! ones. A record that has none yet at its call leaves them out there. `h` is FNV-1a (64 bits) of the payload.
+//!
+//! A file is a header ([`write_header`]), events ([`jsonl_hook`], or a hook of one's own with [`write_jsonl`]) and a last
+//! line ([`write_done`]) without which the judge takes it for cut short. To get a verdict, and not only what is known so
+//! far, some client reads the whole log when everything else is over: [`Log::final_read`](crate::Log::final_read). In a
+//! history of several files one final read is enough. `docs/history.md` of the repository has every key.
+//!
+//! # Examples
+//! ```
+//! use std::{fs::File, io::BufWriter, time::Duration};
+//! use ionian_client::history::{Header, jsonl_hook, write_done, write_header};
+//! # let cluster = ionian_client::testing::MemoryCluster::new(2, 2);
+//! # let path = std::env::temp_dir().join(format!("history-{}.jsonl", std::process::id()));
+//!
+//! let mut log = cluster.open(7)?;
+//! let mut file = File::create(&path)?;
+//! write_header(&mut file, &Header::new("my-run"))?;
+//! log.set_history(jsonl_hook(BufWriter::new(file.try_clone()?)));
+//!
+//! log.append(b"one")?;
+//! log.append(b"two")?;
+//!
+//! // Everything is over: what is in the log now is what the judge holds the answers against.
+//! let read = log.final_read(Duration::from_secs(10), |_| ())?;
+//! assert_eq!(read.records, 2);
+//! let ended_ns = log.now_ns();
+//! drop(log); // The hook goes with it, and writes what it held back.
+//! write_done(&mut file, ended_ns)?;
+//! // Now: histcheck FILE
+//! # assert_eq!(std::fs::read_to_string(&path)?.lines().count(), 1 + 2 * 2 + 2 + 1 + 1 + 2 + 1 + 1);
+//! # std::fs::remove_file(path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::io::{self, Write};
 
 use ionian_core::client::Ticket;
-use ionian_types::{ClientId, ClientSeq, Effect, GapKind, Gsn, LogId, Lsn, SegmentId, SessionNo};
+use ionian_types::{
+    ClientId, ClientSeq, Durability, Effect, GapKind, Gsn, LogId, Lsn, SegmentId, SessionNo,
+};
 
 /// Who appended a record, as its header says, and the hash of its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +103,11 @@ pub enum What {
         sub: u64,
         /// The first position wanted.
         start: Gsn,
+        /// It is the final read: what it does not deliver is lost.
+        last: bool,
     },
+    /// The run entered a phase.
+    Phase(Phase),
     /// It was closed by its client.
     SubEnd {
         /// The subscription.
@@ -94,6 +132,25 @@ pub enum What {
         to: Gsn,
         /// Why.
         kind: GapKind,
+    },
+}
+
+/// A phase of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Phase {
+    /// What is done now is not measured.
+    WarmUp,
+    /// The load.
+    Load,
+    /// No fault is there any more: from here on everything progresses, and the judge asks for it.
+    Heal,
+    /// Nothing is under way, and nothing is appended or trimmed any more.
+    Final {
+        /// The first position that is not trimmed.
+        head: Gsn,
+        /// The position after the last record.
+        tail: Gsn,
     },
 }
 
@@ -242,10 +299,21 @@ pub fn write_jsonl(out: &mut impl Write, event: &HistoryEvent) -> io::Result<()>
             };
             writeln!(out, r#"{{"e":"{e}","t":{t},"op":{op},"err":"{error}"}}"#)
         }
-        What::Sub { sub, start } => writeln!(
+        What::Sub { sub, start, last } => writeln!(
             out,
-            r#"{{"e":"sub","t":{t},"sub":{sub},"log":{log},"start":{start},"final":false}}"#
+            r#"{{"e":"sub","t":{t},"sub":{sub},"log":{log},"start":{start},"final":{last}}}"#
         ),
+        What::Phase(phase) => {
+            let head = format!(r#"{{"e":"phase","t":{t},"log":{log},"f":"#);
+            match phase {
+                Phase::WarmUp => writeln!(out, r#"{head}"warm-up"}}"#),
+                Phase::Load => writeln!(out, r#"{head}"load"}}"#),
+                Phase::Heal => writeln!(out, r#"{head}"heal"}}"#),
+                Phase::Final { head: first, tail } => {
+                    writeln!(out, r#"{head}"final","head":{first},"tail":{tail}}}"#)
+                }
+            }
+        }
         What::SubEnd { sub } => writeln!(out, r#"{{"e":"end","t":{t},"sub":{sub}}}"#),
         What::Delivered { sub, gsn, record } => {
             let id = identity(record);
@@ -275,6 +343,67 @@ fn identity(record: &RecordIdentity) -> String {
     } = record;
     let cid = client.get() as u64;
     format!(r#""cid":{cid},"ses":{session},"csn":{seq},"h":"{hash:016x}""#)
+}
+
+/// What a history is of: the first line of its file. What stands there is believed by the judge, so that a promise that
+/// the log does not make must not stand there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header<'a> {
+    /// The run; no quotes, backslashes or control characters.
+    pub run: &'a str,
+    /// The commit of the system; as `run`.
+    pub commit: &'a str,
+    /// The log's durability class.
+    pub class: Durability,
+    /// Its shards.
+    pub shards: usize,
+    /// Replicas of each shard.
+    pub replicas: usize,
+    /// Times of two files of the history differ by at most so many nanoseconds for one moment.
+    pub clock_err_ns: u64,
+}
+
+impl<'a> Header<'a> {
+    /// A run in one process, on a log of one shard with one replica in memory.
+    #[must_use]
+    pub const fn new(run: &'a str) -> Self {
+        Self {
+            run,
+            commit: "",
+            class: Durability::D0,
+            shards: 1,
+            replicas: 1,
+            clock_err_ns: 0,
+        }
+    }
+}
+
+/// Writes the first line of a file.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_header(out: &mut impl Write, header: &Header<'_>) -> io::Result<()> {
+    let Header {
+        run,
+        commit,
+        class,
+        shards,
+        replicas,
+        clock_err_ns,
+    } = header;
+    let f = replicas.saturating_sub(1);
+    writeln!(
+        out,
+        r#"{{"v":1,"e":"hdr","run":"{run}","seed":0,"sut":"ours","commit":"{commit}","world":"proc","clock_err_ns":{clock_err_ns},"order":"linearizable","dedupe":true,"spec":false,"dense":true,"durability":"{class}","shards":{shards},"replicas":{replicas},"f":{f},"done":true}}"#
+    )
+}
+
+/// Writes the last line of a file: it is whole. To be left out when anything before it could not be written.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_done(out: &mut impl Write, time_ns: u64) -> io::Result<()> {
+    writeln!(out, r#"{{"e":"done","t":{time_ns}}}"#)
 }
 
 /// A hook that writes every event to `out` as `hist/1`, for [`Log::set_history`](crate::Log::set_history). An error of
@@ -347,6 +476,26 @@ mod tests {
                 error: "timeout"
             }),
             "{\"e\":\"info\",\"t\":5,\"op\":17,\"err\":\"timeout\"}\n"
+        );
+        let begun = |last| {
+            let start = Gsn::new(3);
+            lines(What::Sub {
+                sub: 2,
+                start,
+                last,
+            })
+        };
+        let sub = r#"{"e":"sub","t":5,"sub":2,"log":1,"start":3,"final":"#;
+        assert_eq!(begun(true), format!("{sub}true}}\n"));
+        assert_eq!(begun(false), format!("{sub}false}}\n"));
+        let (head, tail) = (Gsn::new(3), Gsn::new(9));
+        assert_eq!(
+            lines(What::Phase(Phase::Final { head, tail })),
+            "{\"e\":\"phase\",\"t\":5,\"log\":1,\"f\":\"final\",\"head\":3,\"tail\":9}\n"
+        );
+        assert_eq!(
+            lines(What::Phase(Phase::WarmUp)),
+            "{\"e\":\"phase\",\"t\":5,\"log\":1,\"f\":\"warm-up\"}\n"
         );
         assert_eq!(
             lines(What::Gap {

@@ -15,6 +15,7 @@
 mod asynchronous;
 mod driver;
 mod error;
+mod final_read;
 pub mod history;
 mod link;
 mod log;
@@ -24,6 +25,7 @@ pub mod testing;
 
 pub use asynchronous::{AsyncLog, AsyncSubscription, NextDelivery, Operation};
 pub use error::Error;
+pub use final_read::FinalRead;
 pub use ionian_core::client::{
     AppendFailure, Choice, ClientConfig, ClientStats, Completion, Outcome, PeerKind, Policy, Ticket,
 };

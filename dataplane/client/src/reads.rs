@@ -79,7 +79,7 @@ impl<L: Link> Log<L> {
         })
     }
 
-    fn ends(&mut self) -> Result<(Gsn, Gsn), Error> {
+    pub(crate) fn ends(&mut self) -> Result<(Gsn, Gsn), Error> {
         let now = self.driver.link.now();
         let id = self.driver.client.tail(now)?;
         match self.ask(now, id, Call::Tail, &mut Vec::new())? {

@@ -148,11 +148,21 @@ impl<L: Link> Log<L> {
     /// # Ok::<(), ionian_client::Error>(())
     /// ```
     pub fn subscribe(&mut self, from: Gsn) -> Result<Subscription<'_, L>, Error> {
+        self.subscribe_as(from, false)
+    }
+
+    /// Subscribes, perhaps (`last`) as what a history calls the final read.
+    pub(crate) fn subscribe_as(
+        &mut self,
+        from: Gsn,
+        last: bool,
+    ) -> Result<Subscription<'_, L>, Error> {
         let now = self.driver.link.now();
         let id = self.driver.client.subscribe(now, from)?;
         self.driver.record(now, |_| What::Sub {
             sub: id.get(),
             start: from,
+            last,
         });
         Ok(Subscription {
             log: self,

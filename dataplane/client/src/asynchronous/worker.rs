@@ -134,6 +134,7 @@ impl<L: Link> Worker<L> {
                             self.driver.record(now, |_| What::Sub {
                                 sub: id.get(),
                                 start: from,
+                                last: false,
                             });
                             self.streams.insert(id, state);
                         }
