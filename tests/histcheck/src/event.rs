@@ -145,6 +145,11 @@ pub enum Event {
         /// The next position.
         tail: u64,
     },
+    /// `done`: the file ends here, whole.
+    Done {
+        /// When.
+        t: u64,
+    },
     /// `wb` of a kind that the judge uses: what a node did inside.
     White(Box<White>),
     /// `wb` of another kind: counted.
@@ -188,6 +193,8 @@ pub struct Header {
     pub faults: u64,
     /// How long after `heal` (or after its call) everything may take, for liveness.
     pub live_ns: u64,
+    /// The file ends with `done`; without it, it was cut short.
+    pub done: bool,
 }
 
 impl Default for Header {
@@ -210,6 +217,7 @@ impl Default for Header {
             beyond_f: false,
             faults: 0,
             live_ns: LIVE_NS,
+            done: false,
         }
     }
 }
@@ -381,6 +389,10 @@ pub enum FaultState {
 /// A phase of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
+    /// What is done now is not measured.
+    WarmUp,
+    /// The load.
+    Load,
     /// The faults are over: from here on there is progress.
     Heal,
     /// Everything is over: what stands now stands.

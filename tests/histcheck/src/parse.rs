@@ -63,6 +63,7 @@ impl Line<'_> {
         const NEM: u64 = w("nem");
         const PHASE: u64 = w("phase");
         const WB: u64 = w("wb");
+        const DONE: u64 = w("done");
         let event = match self.fields.word(Key::E, self.line) {
             INV => self.inv()?,
             OK => Event::Ok {
@@ -116,6 +117,9 @@ impl Line<'_> {
             NEM => self.nem()?,
             PHASE => self.phase()?,
             WB => self.white()?,
+            DONE => Event::Done {
+                t: self.number(Key::T)?,
+            },
             _ => return Err(self.unknown("event", Key::E)),
         };
         Ok(event)
@@ -335,6 +339,7 @@ impl Line<'_> {
             beyond_f: self.flag(Key::BeyondF),
             faults: or(Key::Faults, 0),
             live_ns: or(Key::Live, LIVE_NS),
+            done: self.flag(Key::Done),
         })
     }
 
@@ -361,13 +366,15 @@ impl Line<'_> {
 
     fn phase(&self) -> Result<Event, String> {
         let phase = match self.fields.text(Key::F, self.line) {
+            Some(b"warm-up") => Phase::WarmUp,
+            Some(b"load") => Phase::Load,
             Some(b"heal") => Phase::Heal,
             Some(b"final") => Phase::Final,
             _ => return Err(self.unknown("phase", Key::F)),
         };
         let bound = |key| match phase {
-            Phase::Heal => Ok(self.fields.number(key).unwrap_or(0)),
             Phase::Final => self.number(key),
+            _ => Ok(self.fields.number(key).unwrap_or(0)),
         };
         Ok(Event::Phase {
             t: self.number(Key::T)?,

@@ -185,9 +185,12 @@ fn judge_in_two_files(events: &[Event]) -> Report {
         )
     };
     let head = events.first().cloned();
+    let end = events.last().cloned();
+    let end = end.filter(|event| matches!(event, Event::Done { .. }));
     let readers: Vec<Event> = head
         .into_iter()
         .chain(events.iter().filter(is_reader).cloned())
+        .chain(end)
         .collect();
     let writers: Vec<Event> = events
         .iter()

@@ -149,6 +149,8 @@ fn line(out: &mut String, event: &Event) -> std::fmt::Result {
             tail,
         } => {
             let phase = match phase {
+                Phase::WarmUp => "warm-up",
+                Phase::Load => "load",
                 Phase::Heal => "heal",
                 Phase::Final => "final",
             };
@@ -157,6 +159,7 @@ fn line(out: &mut String, event: &Event) -> std::fmt::Result {
                 r#"{{"e":"phase","t":{t},"log":{log},"f":"{phase}","head":{head},"tail":{tail}}}"#
             )
         }
+        Event::Done { t } => write!(out, r#"{{"e":"done","t":{t}}}"#),
         Event::White(white) => inside(out, white),
         Event::WhiteOther => write!(out, r#"{{"e":"wb","f":"persist"}}"#),
     }
@@ -180,8 +183,8 @@ fn head(out: &mut String, header: &Header) -> std::fmt::Result {
     )?;
     write!(
         out,
-        r#","dense":{},"beyond_f":{},"faults":{},"live_ns":{}}}"#,
-        header.dense, header.beyond_f, header.faults, header.live_ns
+        r#","dense":{},"beyond_f":{},"faults":{},"live_ns":{},"done":{}}}"#,
+        header.dense, header.beyond_f, header.faults, header.live_ns, header.done
     )
 }
 

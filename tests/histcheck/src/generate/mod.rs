@@ -78,7 +78,7 @@ impl Plan {
         } else {
             0
         };
-        Self {
+        let mut plan = Self {
             header: Header {
                 run: format!("generated-{seed}"),
                 seed,
@@ -110,7 +110,9 @@ impl Plan {
             faults,
             loss: beyond_f,
             skew: draw.below(clock_err_ns + 1),
-        }
+        };
+        plan.header.done = draw.chance(50);
+        plan
     }
 }
 
@@ -124,13 +126,15 @@ pub fn generate(plan: &Plan) -> Vec<Event> {
     world.announced_faults();
     for log in 0..plan.logs {
         let (t, head, tail) = (world.now, 0, 0);
-        world.emit(Event::Phase {
-            t,
-            log,
-            phase: Phase::Heal,
-            head,
-            tail,
-        });
+        for phase in [Phase::Load, Phase::Heal] {
+            world.emit(Event::Phase {
+                t,
+                log,
+                phase,
+                head,
+                tail,
+            });
+        }
     }
     for _ in 0..10 {
         world.step(true);

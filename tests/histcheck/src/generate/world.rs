@@ -173,6 +173,10 @@ impl<'a> World<'a> {
                 }
             }
         }
+        if self.plan.header.done {
+            let t = self.now + self.plan.skew;
+            events.push(Event::Done { t });
+        }
         events
     }
 

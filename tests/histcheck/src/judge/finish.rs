@@ -1,7 +1,7 @@
 //! The end of a history: what could not be judged line by line is judged, log by log.
 
 use super::places::Place;
-use super::streams::select;
+use super::streams::{Stream, select};
 use super::{Context, Deferred, Gaps, Judge, Log, floors, live};
 use crate::report::Report;
 use crate::witness::Id;
@@ -50,6 +50,12 @@ impl Judge {
 
     fn judge_log(&mut self, at: u32, log: &mut Log, context: &Context) {
         let findings = &mut self.findings;
+        if let Some(last) = log.end.last.filter(|_| log.end.repeated) {
+            let of_log = |stream: &&mut Stream| stream.log == at;
+            for stream in self.streams.iter_mut().filter(of_log) {
+                stream.last &= stream.begun >= last.t;
+            }
+        }
         let streams = part(&self.streams, at, |stream| stream.log);
         for stream in streams {
             if stream.last && stream.only.is_none() {

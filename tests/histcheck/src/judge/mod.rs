@@ -72,6 +72,7 @@ impl Context {
 #[derive(Clone, Copy, Debug)]
 struct FinalPhase {
     t: u64,
+    file: usize,
     head: u64,
     tail: u64,
     line: Pos,
@@ -83,7 +84,10 @@ struct LogEnd {
     log: u64,
     acks: u64,
     heal: Option<(u64, Pos)>,
+    /// The latest of those of all files.
     last: Option<FinalPhase>,
+    /// Another file's came before it: readers that were final by that one are not by this one.
+    repeated: bool,
     /// Runs of records of each final reader, and its line.
     final_runs: Vec<(Vec<(u64, u64)>, Pos)>,
 }
@@ -146,6 +150,9 @@ struct Deferred {
 pub struct Judge {
     header: Option<Header>,
     file_headed: bool,
+    /// The line of the file's header, while that announces a `done` which has not come.
+    file_owes_done: Option<Pos>,
+    file_done: Option<Pos>,
     file_starts: Vec<Pos>,
     line: Pos,
     findings: Findings,
@@ -179,6 +186,8 @@ impl Judge {
         Self {
             header: None,
             file_headed: false,
+            file_owes_done: None,
+            file_done: None,
             file_starts: Vec::new(),
             line: 0,
             findings: Findings::default(),
@@ -218,6 +227,13 @@ impl Judge {
     }
 
     fn end_file(&mut self) {
+        self.file_done = None;
+        if let Some(header) = self.file_owes_done.take() {
+            self.findings.fail(Id::S0, &[header, self.line], || {
+                "the file is cut short: its header announces a last line (`done`), and there is none"
+                    .to_owned()
+            });
+        }
         self.ops.end(&mut self.findings, &mut self.slow);
         self.subs.clear();
     }
@@ -245,6 +261,9 @@ impl Judge {
             if !matches!(event, Event::Header(_)) {
                 self.malformed(&[], "the file does not begin with a header (`hdr`)");
             }
+        }
+        if let Some(done) = self.file_done {
+            self.malformed(&[done], "something stands after the end of the file (`done`)");
         }
         match event {
             Event::Dlv {
@@ -316,6 +335,11 @@ impl Judge {
                 head,
                 tail,
             } => self.phase(*t, *log, *phase, (*head, *tail)),
+            Event::Done { t } => {
+                self.passes(*t);
+                self.file_done = Some(self.line);
+                self.file_owes_done = None;
+            }
             Event::White(white) => self.white(white),
             Event::WhiteOther => self.counts.white += 1,
             Event::Header(header) => self.headed(header),
@@ -346,6 +370,9 @@ impl Judge {
     }
 
     fn headed(&mut self, header: &Header) {
+        if header.done {
+            self.file_owes_done = Some(self.line);
+        }
         let Some(known) = &mut self.header else {
             self.header = Some(header.clone());
             return;
@@ -391,23 +418,31 @@ impl Judge {
 
     fn phase(&mut self, t: u64, log: u64, phase: Phase, (head, tail): (u64, u64)) {
         self.passes(t);
-        let (log, line) = (self.log(log), self.line);
+        let (log, line, file) = (self.log(log), self.line, self.file_starts.len());
         let end = &mut self.logs[log as usize].end;
         match phase {
+            Phase::WarmUp | Phase::Load => {}
             Phase::Heal => {
                 self.counts.heals += 1;
                 end.heal = Some((t, line));
             }
             Phase::Final => {
                 self.counts.finals += 1;
-                let before = end.last.replace(FinalPhase {
+                let phase = FinalPhase {
                     t,
+                    file,
                     head,
                     tail,
                     line,
-                });
-                if let Some(before) = before {
-                    self.malformed(&[before.line], "a log has one final phase");
+                };
+                let before = end.last;
+                end.repeated = before.is_some();
+                // What one process took for the end was not, if another one went on.
+                if before.is_none_or(|before| before.t < t) {
+                    end.last = Some(phase);
+                }
+                if let Some(before) = before.filter(|before| before.file == file) {
+                    self.malformed(&[before.line], "a log has one final phase in a file");
                 } else if head > tail {
                     self.malformed(&[], "the final head is beyond the final tail");
                 }

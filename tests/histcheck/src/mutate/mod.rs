@@ -29,13 +29,19 @@ impl Mutator {
     /// Breaks a valid history; `None` where it has nothing to break.
     #[must_use]
     pub fn apply(&self, valid: &[Event], seed: u64) -> Option<Vec<Event>> {
+        let (valid, end) = match valid.split_last() {
+            Some((end @ Event::Done { .. }, before)) => (before, Some(end.clone())),
+            _ => (valid, None),
+        };
         let mut broken = Broken {
+            end,
             view: View::of(valid),
             events: valid.to_vec(),
             draw: Draw::new(seed),
             valid,
         };
         (self.apply)(&mut broken)?;
+        broken.events.extend(broken.end);
         Some(broken.events)
     }
 }
@@ -46,6 +52,8 @@ struct Broken<'a> {
     valid: &'a [Event],
     view: View,
     events: Vec<Event>,
+    /// The `done` that follows the events.
+    end: Option<Event>,
     draw: Draw,
 }
 
@@ -75,6 +83,8 @@ mutators! {
     S0 world::call_is_missing,
     S0 world::answer_comes_twice,
     S0 world::number_is_used_twice,
+    S0 world::file_is_cut_short,
+    S0 world::file_goes_on_after_its_end,
     S1 seen::read_shows_another_record,
     S1 seen::delivery_is_corrupted,
     S2 seen::record_is_invented,

@@ -276,7 +276,8 @@ pub(super) fn time(event: &Event) -> u64 {
         | Event::End { t, .. }
         | Event::Epoch { t, .. }
         | Event::Nem { t, .. }
-        | Event::Phase { t, .. } => *t,
+        | Event::Phase { t, .. }
+        | Event::Done { t } => *t,
         Event::Header(_) | Event::White(_) | Event::WhiteOther => 0,
     }
 }

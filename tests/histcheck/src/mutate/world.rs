@@ -45,6 +45,21 @@ pub(super) fn number_is_used_twice(broken: &mut Broken<'_>) -> Option<()> {
     Some(())
 }
 
+pub(super) fn file_is_cut_short(broken: &mut Broken<'_>) -> Option<()> {
+    broken.end.take()?;
+    let lost = broken.draw.below(20) as usize;
+    let kept = broken.events.len().saturating_sub(lost).max(1);
+    broken.events.truncate(kept);
+    Some(())
+}
+
+pub(super) fn file_goes_on_after_its_end(broken: &mut Broken<'_>) -> Option<()> {
+    let end = broken.end.clone()?;
+    let at = 1 + broken.draw.below(broken.events.len() as u64) as usize;
+    broken.events.insert(at, end);
+    Some(())
+}
+
 pub(super) fn trimmed_that_nobody_asked_for(broken: &mut Broken<'_>) -> Option<()> {
     let (reads, asked) = (broken.view.reads.clone(), broken.view.trim_asked.clone());
     let read = broken.find(&reads, |read| {

@@ -207,6 +207,70 @@ fn logs_are_judged_apart_and_files_together() {
 }
 
 #[test]
+fn a_file_that_announces_its_end_has_one() {
+    let mut lines = three_and(vec![]);
+    lines[0] = header(r#""done":true"#);
+    let end = r#"{"e":"done","t":2000}"#;
+    passes(&[&lines[..], &[end.to_owned()]].concat());
+    // Cut short anywhere, it is no history: what is missing was not lost by the log.
+    for kept in 1..=lines.len() {
+        fails(Id::S0, &lines[..kept]);
+    }
+    fails(
+        Id::S0,
+        &[&lines[..], &[end.to_owned(), phase(2001, "heal", 0, 0)]].concat(),
+    );
+    // Of each file.
+    let (mut reader, mut writer) = (finale(1000, 0, &[0, 1, 2]), three());
+    reader.insert(0, header(r#""done":true"#));
+    writer[0].clone_from(&reader[0]);
+    for (ended, verdict) in [(false, Verdict::HarnessError), (true, Verdict::Pass)] {
+        let mut judge = Judge::new();
+        let last = if ended { end } else { "" };
+        for (lines, last) in [(&writer, last), (&reader, end)] {
+            let text = format!("{}\n{last}", lines.join("\n"));
+            read_lines(&mut judge, text.as_bytes()).unwrap();
+        }
+        assert_eq!(judge.finish().verdict(), verdict);
+    }
+}
+
+/// Two processes load one log, and each ends with a final read of its own: the later one is the final one.
+#[test]
+fn of_the_final_phases_of_several_files_the_latest_counts() {
+    let early = three_and(vec![]);
+    let late = |records: &[u64]| {
+        let mut lines = vec![HEADER.to_owned(), append_of(1500, 0, 8, 1, 0)];
+        lines.push(ack(1600, 0, 3));
+        lines.extend(finale(2000, 0, records));
+        let last = lines.len() - 1;
+        if records.len() == 4 {
+            lines[last] = lines[last].replace(r#""cid":7"#, r#""cid":8"#);
+        }
+        lines
+    };
+    let judged = |files: [&[String]; 2]| {
+        let mut judge = Judge::new();
+        for lines in files {
+            read_lines(&mut judge, lines.join("\n").as_bytes()).unwrap();
+        }
+        let report = judge.finish();
+        (report.verdict(), report.violated())
+    };
+    let whole = late(&[0, 1, 2, 0]);
+    for files in [[&early[..], &whole], [&whole, &early]] {
+        assert_eq!(judged(files), (Verdict::Pass, vec![]));
+    }
+    // What the latest does not see is lost, though the earlier one could not see it.
+    let short = late(&[0, 1, 2]);
+    for files in [[&early[..], &short], [&short, &early]] {
+        let (verdict, violated) = judged(files);
+        assert_eq!(verdict, Verdict::Fail);
+        assert!(violated.contains(&Id::S5), "{violated:?}");
+    }
+}
+
+#[test]
 fn evidence_counts_from_when_it_was_known_whatever_file_comes_first() {
     // The readers' file is read first: what it shows at 1000 was acked at 15, before the question at 16.
     let mut reader = finale(1000, 0, &[0, 1, 2]);
