@@ -14,8 +14,8 @@ use ionian_node::config::{ClusterConfig, NetworkConfig, Secret, client_options};
 use ionian_types::{ClientId, Inc, LogId, Nanos};
 use ionian_wire::directory::{ClusterMap, LogInfo};
 
-use crate::exit::UsageError;
-use crate::history::{History, Subject};
+use crate::exit::{UsageError, is_closed_pipe};
+use crate::history::{History, HistoryArgs, Subject};
 
 /// Where `dev` listens, and where clients look unless told otherwise.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7410";
@@ -32,9 +32,8 @@ pub(crate) struct ConnectArgs {
     /// The name of the log
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) log: String,
-    /// Write every call, answer and delivery to this file, a line of JSON each
-    #[arg(long, value_name = "FILE")]
-    pub(crate) history: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) history: HistoryArgs,
 }
 
 /// Which cluster.
@@ -258,17 +257,20 @@ pub(crate) fn with_log<T>(
     args: &ConnectArgs,
     work: impl FnOnce(&mut Log<UdpLink>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let history = args.history.as_deref();
-    let history = history.map(|file| History::create(file, 1)).transpose()?;
+    let history = args.history.create(1)?;
     let mut log = open_client(args, history.as_ref(), 0)?;
     let result = work(&mut log);
     drop(log);
-    if let Some(history) = &history {
-        // What failed is told before a history that is not complete for the same reason.
-        let finished = history.finish();
-        return result.and_then(|result| finished.map(|()| result));
+    match (result, history.as_ref().map_or(Ok(()), History::finish)) {
+        (result, Ok(())) => result,
+        (Ok(_), Err(unfinished)) => Err(unfinished),
+        // A reader that has seen enough is no failure; a history that is not whole is.
+        (Err(error), Err(unfinished)) if is_closed_pipe(&error) => Err(unfinished),
+        (Err(error), Err(unfinished)) => {
+            eprintln!("ionian: {unfinished:#}");
+            Err(error)
+        }
     }
-    result
 }
 
 /// Opens the log that the command line names, for client number `client` of a history.
@@ -286,7 +288,7 @@ pub(crate) fn open_client(
     };
     let mut log = cluster.open(&args.log)?;
     if let Some(history) = history {
-        log.set_history(history.hook(client, subject)?);
+        log.set_history(history.hook(client, subject));
     }
     Ok(log)
 }

@@ -54,13 +54,18 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
     exit
 }
 
-fn classify(error: &anyhow::Error) -> Exit {
+/// Whether it is a pipe that nobody reads any more.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
         cause
             .downcast_ref::<io::Error>()
             .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     };
-    if error.chain().any(broken_pipe) {
+    error.chain().any(broken_pipe)
+}
+
+fn classify(error: &anyhow::Error) -> Exit {
+    if is_closed_pipe(error) {
         Exit::Done
     } else if error.is::<UsageError>() || error.is::<ConfigErrors>() {
         Exit::Usage

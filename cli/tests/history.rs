@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use common::{Dev, ionian};
-use ionian_histcheck::{Id, Judge, read_lines};
+use ionian_histcheck::{Id, Judge, Verdict, read_lines};
 use serde_json::Value;
 
 /// The events of a file after its header, which must name this durability.
@@ -24,23 +24,22 @@ fn events(file: &Path, durability: &str) -> Vec<Value> {
         (&header["shards"], &header["replicas"], &header["f"]),
         (&2.into(), &2.into(), &1.into())
     );
+    let last = events.pop().expect("a last line");
+    assert_eq!(last["e"], "done");
     let times: Vec<u64> = events.iter().map(|event| number(event, "t")).collect();
     assert!(times.is_sorted(), "events stand in the order of time");
     events
 }
 
-/// The judge reads the files as one history and finds it well formed and without violation. It may ask for more coverage
-/// (V1): the commands write no final read.
-fn judged(folder: &Path, files: &[&str]) {
+/// The judge reads the files as one history, with this verdict.
+fn judged(folder: &Path, files: &[&str], verdict: Verdict) {
     let mut judge = Judge::new();
     for file in files {
         let file = std::fs::File::open(folder.join(file)).expect("the history");
         read_lines(&mut judge, file).expect("a history that can be read");
     }
     let report = judge.finish();
-    let mut violated = report.violated();
-    violated.retain(|id| *id != Id::V1);
-    assert!(violated.is_empty(), "{}", report.text());
+    assert_eq!(report.verdict(), verdict, "{}", report.text());
     assert!(report.of(Id::S1).checked > 0 && report.of(Id::S16).checked > 0);
 }
 
@@ -90,11 +89,14 @@ fn delivered(events: &[Value]) -> BTreeMap<u64, String> {
         .filter(|event| event["e"] == "sub")
         .map(|event| number(event, "sub"))
         .collect();
-    let mut all = BTreeMap::new();
+    let (mut all, mut of_each) = (BTreeMap::new(), BTreeSet::new());
     for event in events.iter().filter(|event| event["e"] == "dlv") {
-        assert!(subscriptions.contains(&number(event, "sub")), "{event}");
+        let (sub, gsn) = (number(event, "sub"), number(event, "gsn"));
+        assert!(subscriptions.contains(&sub), "{event}");
+        assert!(of_each.insert((sub, gsn)), "{event}");
         let hash = event["h"].as_str().expect("a hash").to_owned();
-        assert!(all.insert(number(event, "gsn"), hash).is_none(), "{event}");
+        let before = all.insert(gsn, hash.clone());
+        assert!(before.is_none_or(|before| before == hash), "{event}");
     }
     all
 }
@@ -156,10 +158,25 @@ fn append_and_tail_keep_every_event() {
         (&0.into(), &10.into(), &"trim".into())
     );
 
+    let files = ["append.jsonl", "tail.jsonl", "trim.jsonl", "gap.jsonl"];
+    judged(folder, &files, Verdict::Unknown);
+    let line = ["tail", "--final", "--history", "final.jsonl"];
+    let (code, out, said) = dev.run(folder, &line, b"");
+    assert_eq!((code, out.lines().count()), (Some(0), 2_990), "{said}");
     judged(
         folder,
-        &["append.jsonl", "tail.jsonl", "trim.jsonl", "gap.jsonl"],
+        &[&files[..], &["final.jsonl"]].concat(),
+        Verdict::Pass,
     );
+
+    // What is there stays.
+    let line = ["append", "--history", "append.jsonl"];
+    let (code, _, said) = dev.run(folder, &line, b"x\n");
+    assert!(
+        code == Some(2) && said.contains("append.jsonl exists: name another file"),
+        "{said}"
+    );
+    assert_eq!(events(&folder.join("append.jsonl"), "D1"), calls);
 
     let (code, _, said) = dev.run(folder, &["append", "--history", "no/such/folder"], b"x\n");
     assert!(
@@ -221,6 +238,88 @@ fn demo_and_bench_keep_every_event_of_all_their_clients() {
         records,
         "what was acknowledged was read back"
     );
-    judged(folder, &["demo.jsonl"]);
-    judged(folder, &["bench.jsonl"]);
+    judged(folder, &["demo.jsonl"], Verdict::Pass);
+    judged(folder, &["bench.jsonl"], Verdict::Pass);
+}
+
+/// Several processes load one log at the same time and a third follows it: their files are one history.
+#[test]
+fn histories_of_processes_are_judged_together() {
+    const RECORDS: usize = 2_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let dev = Dev::start(folder, "data");
+    let input = |name: &str| -> String {
+        let lines = (0..RECORDS).map(|line| format!("{name} {line}\n"));
+        lines.collect()
+    };
+    let append = |file: &str| {
+        let line = ["append", "--spread", "--history", file];
+        dev.run(folder, &line, input(file).as_bytes())
+    };
+    let all = (2 * RECORDS).to_string();
+    let follow = ["tail", "--follow", "--count", &all, "--history", "c"];
+    let ended = std::thread::scope(|scope| {
+        let first = scope.spawn(|| append("a"));
+        let following = scope.spawn(|| dev.run(folder, &follow, b""));
+        let second = append("b");
+        [
+            first.join().expect("the first ends"),
+            second,
+            following.join().expect("the follower ends"),
+        ]
+    });
+    let line = ["tail", "--final", "--history", "d"];
+    for (code, _, said) in ended.into_iter().chain([dev.run(folder, &line, b"")]) {
+        assert_eq!(code, Some(0), "{said}");
+    }
+    judged(folder, &["a", "b", "c", "d"], Verdict::Pass);
+    judged(folder, &["d", "b", "c", "a"], Verdict::Pass);
+    // One that is left out is missed: somebody appended what nobody says to have appended.
+    judged(folder, &["a", "c", "d"], Verdict::Fail);
+}
+
+/// The demonstration judges its history, whether it is kept in a file or not; one that could not be written has no verdict.
+#[test]
+fn the_demo_says_what_the_judge_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let input: String = (0..3_000).map(|line| format!("{line}\n")).collect();
+    std::fs::write(folder.join("input"), input).expect("a file");
+    let demo = |more: &[&str]| {
+        let line = [&["demo", "--quiet", "--input", "input"], more].concat();
+        let output = ionian(folder, &line, b"");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    for kept in [&[][..], &["--history", "h.jsonl"]] {
+        let (code, out, said) = demo(kept);
+        assert!(
+            code == Some(0) && out.contains("pass, by histcheck over 12,0"),
+            "{out}{said}"
+        );
+    }
+    for damage in ["drop", "dup", "swap"] {
+        let (code, out, said) = demo(&["--break", damage]);
+        assert!(
+            code == Some(1) && out.contains("fail, by histcheck") && out.contains("NOT VERIFIED"),
+            "{out}{said}"
+        );
+    }
+    if Path::new("/dev/full").exists() {
+        let (code, out, said) = demo(&["--history", "/dev/full"]);
+        assert!(
+            code == Some(1) && out.contains("unknown, by histcheck") && !out.contains("pass"),
+            "{out}{said}"
+        );
+        assert!(
+            said.contains("the history /dev/full ends here")
+                && said.contains("is not complete, nothing can be said by it"),
+            "{said}"
+        );
+    }
 }

@@ -4,22 +4,26 @@
 mod clients;
 mod corpus;
 mod judge;
+mod verdict;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
+use ionian_client::history::Phase as Mark;
 use ionian_node::status::PlaceState;
 use ionian_types::Durability;
 use serde_json::{Value, json};
 
 use self::clients::{Live, Phase, WINDOW, Written, follow, write};
 use self::corpus::Corpus;
-use self::judge::{Damage, StreamHash, Verdict};
+use self::judge::{Damage, StreamHash, Verdict, damaged};
+use self::verdict::Judged;
 use super::bench::embedded::{Embedded, PlanArgs, Shape, processor};
 use crate::banner::meaning;
 use crate::exit::Exit;
-use crate::history::{History, Subject};
+use crate::history::{History, HistoryArgs, Subject};
 use crate::output::OutArgs;
 use crate::progress::Progress;
 use crate::table::{Table, duration, number, per_second};
@@ -28,6 +32,12 @@ const SHARDS: usize = 2;
 const REPLICAS: usize = 2;
 /// Memory for records: the largest input, in the quarter of it that is one replica's.
 const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// The writer, the reader that follows it, and the final reader.
+const CLIENTS: usize = 3;
+/// Records whose history is kept in memory and judged when no file is asked for: half a gigabyte of events at most.
+const KEPT_RECORDS: u64 = 1 << 20;
+/// How long the final reader waits for more before it gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the live line is renewed.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -35,7 +45,8 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "2 shards with 2 replicas each, in memory (D0). Exit code 0 says that the second client received the input\n\
-    exactly: every record, once, in order."
+    exactly, every record, once, in order, and that `histcheck` passes the history of all clients: that of --history, or one of\n\
+    the first records that is kept in memory."
 )]
 pub(crate) struct Args {
     /// The input, line by line; without it, the files of the repository around, or generated text
@@ -44,9 +55,8 @@ pub(crate) struct Args {
     /// The seed of generated text
     #[arg(long, value_name = "N", conflicts_with = "input")]
     seed: Option<u64>,
-    /// Write every call, answer and delivery to this file, a line of JSON each
-    #[arg(long, value_name = "FILE")]
-    history: Option<PathBuf>,
+    #[command(flatten)]
+    history: HistoryArgs,
     /// Damage what the second client received before it is checked: the check must fail
     #[arg(long = "break", value_name = "HOW", hide = true, value_enum)]
     damage: Option<Damage>,
@@ -73,8 +83,10 @@ struct Outcome {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let corpus = Corpus::choose(args.input.as_deref(), args.seed)?;
     let input_hash = StreamHash::of(&corpus);
-    let history = args.history.as_deref();
-    let history = history.map(|file| History::create(file, 2)).transpose()?;
+    let history = match args.history.create(CLIENTS)? {
+        Some(history) => history,
+        None => History::in_memory(CLIENTS, KEPT_RECORDS, corpus.len())?,
+    };
     let cluster = Embedded::start(&Shape {
         shards: SHARDS,
         replicas: REPLICAS,
@@ -88,23 +100,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     })?;
     eprint!("{}", banner(&cluster, &corpus));
     let mut progress = Progress::begin(args.quiet);
-    let outcome = run_clients(
-        args,
-        &cluster,
-        &corpus,
-        input_hash,
-        history.as_ref(),
-        &mut progress,
-    );
+    let outcome = run_clients(args, &cluster, &corpus, input_hash, &history, &mut progress);
     progress.end(String::new);
-    let outcome = outcome?;
     cluster.server.stop();
-    args.out
-        .emit(&text(&corpus, &outcome), &to_json(&corpus, &outcome))?;
+    let judged = Judged::of(&history);
+    let outcome = outcome?;
+    args.out.emit(
+        &text(&corpus, &outcome, &judged),
+        &to_json(&corpus, &outcome, &judged),
+    )?;
     outcome.checked?;
-    if let Some(history) = &history {
-        history.finish()?;
-    }
+    judged.holds()?;
     Ok(Exit::Done)
 }
 
@@ -114,36 +120,43 @@ fn run_clients(
     cluster: &Embedded,
     corpus: &Corpus,
     input_hash: String,
-    history: Option<&History>,
+    history: &History,
     progress: &mut Progress,
 ) -> anyhow::Result<Outcome> {
     let live = Live::default();
     let began = Instant::now();
     // A link belongs to the thread that makes it.
-    let open = |client| {
+    let open = |client, damage| {
         let spin = cluster.cores.enter(client)?;
         let mut log = cluster.open(spin)?;
-        if let Some(history) = history {
-            log.set_history(history.hook(
-                client,
-                Subject {
-                    class: Durability::D0,
-                    shards: SHARDS,
-                    replicas: REPLICAS,
-                },
-            )?);
-        }
+        let subject = Subject {
+            class: Durability::D0,
+            shards: SHARDS,
+            replicas: REPLICAS,
+        };
+        let hook = history.hook(client, subject);
+        log.set_history(match damage {
+            // For both checks.
+            Some(damage) => damaged(hook, damage, corpus.len() / 2),
+            None => hook,
+        });
         anyhow::Ok(log)
     };
     let watching = std::thread::current();
     let (written, verdict) = std::thread::scope(|scope| {
         let following = scope.spawn(|| {
-            let result = open(1).and_then(|mut log| follow(&mut log, corpus, args.damage, &live));
+            let result = open(1, args.damage)
+                .and_then(|mut log| follow(&mut log, corpus, args.damage, &live));
             watching.unpark();
             result
         });
         let writing = scope.spawn(|| {
-            let result = open(0).and_then(|mut log| write(&mut log, corpus, &live));
+            let result = open(0, None).and_then(|mut log| {
+                // No fault is ever done here: everything has to progress.
+                log.mark(Mark::Heal);
+                log.mark(Mark::Load);
+                write(&mut log, corpus, &live)
+            });
             live.given_up.store(result.is_err(), Ordering::Relaxed);
             result
         });
@@ -167,13 +180,23 @@ fn run_clients(
         let written = writing.join().map_err(failed)??;
         anyhow::Ok((written, following.join().map_err(failed)??))
     })?;
+    let elapsed = began.elapsed();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            open(2, None)?
+                .final_read(PATIENCE, |_| true)
+                .context("the final read")
+        });
+        let failed = |_| anyhow::anyhow!("a client's thread failed");
+        reading.join().map_err(failed)?
+    })?;
     let checked = verdict.holds(corpus, &input_hash);
     Ok(Outcome {
         input_hash,
         written,
         verdict,
         cuts: cuts_of(cluster).unwrap_or(0),
-        elapsed: began.elapsed(),
+        elapsed,
         checked,
     })
 }
@@ -253,7 +276,7 @@ fn banner(cluster: &Embedded, corpus: &Corpus) -> String {
     format!("{}\n", table.render())
 }
 
-fn text(corpus: &Corpus, outcome: &Outcome) -> String {
+fn text(corpus: &Corpus, outcome: &Outcome, judged: &Judged) -> String {
     let Outcome {
         written, verdict, ..
     } = outcome;
@@ -294,24 +317,27 @@ fn text(corpus: &Corpus, outcome: &Outcome) -> String {
     );
     row("sha256 of the input", outcome.input_hash.clone());
     row("sha256 received", verdict.hash.clone());
+    row("verdict", judged.text());
+    let verified = outcome.checked.is_ok() && judged.holds().is_ok();
     row(
         "result",
-        match &outcome.checked {
-            Ok(()) => format!(
+        if verified {
+            format!(
                 "verified: all {} records were received, once each, in the order of the input",
                 number(verdict.records)
-            ),
-            Err(_) => String::from("NOT VERIFIED"),
+            )
+        } else {
+            String::from("NOT VERIFIED")
         },
     );
     let next = "next: `ionian dev` in one terminal, and in another `seq 1 1000 | ionian append` and `ionian tail`";
-    match outcome.checked {
-        Ok(()) => format!("{}\n{}\n{next}\n", figures.render(), check.render()),
-        Err(_) => format!("{}\n{}", figures.render(), check.render()),
+    match verified {
+        true => format!("{}\n{}\n{next}\n", figures.render(), check.render()),
+        false => format!("{}\n{}", figures.render(), check.render()),
     }
 }
 
-fn to_json(corpus: &Corpus, outcome: &Outcome) -> Value {
+fn to_json(corpus: &Corpus, outcome: &Outcome, judged: &Judged) -> Value {
     let phase = |phase: &Phase| {
         let ns = |q| phase.latency.value_at_quantile(q);
         json!({
@@ -328,6 +354,6 @@ fn to_json(corpus: &Corpus, outcome: &Outcome) -> Value {
         "shards": SHARDS, "replicas": REPLICAS, "durability": "D0", "seconds": outcome.elapsed.as_secs_f64(),
         "one_at_a_time": phase(&written.single), "pipelined": phase(&written.pipelined), "window": WINDOW,
         "cuts": outcome.cuts, "received": verdict.records, "input_sha256": outcome.input_hash,
-        "received_sha256": verdict.hash, "verified": outcome.checked.is_ok(),
+        "received_sha256": verdict.hash, "verified": outcome.checked.is_ok() && judged.holds().is_ok(), "judged": judged.json(),
     })
 }

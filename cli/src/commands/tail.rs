@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use ionian_client::{DeliveryRef, GapKind, Gsn, Link, Log};
 
 use crate::connect::{ConnectArgs, with_log};
@@ -14,12 +14,15 @@ use crate::signals::Stop;
 
 /// How long a wait lasts before the signals are looked at.
 const STEP: Duration = Duration::from_millis(50);
+/// How long a final read waits for more before it gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Print the records of a log in order
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Payloads only, one per line. Positions without a record are told on standard error, or as JSON lines.\n\
-    Without --follow it ends at what was the end of the log when it began."
+    Without --follow it ends at what was the end of the log when it began. Several commands may keep histories of one log at the\n\
+    same time; `histcheck FILE...` takes all of them, and needs one final read for a verdict."
 )]
 pub(crate) struct Args {
     /// The first position; without it, the first one that is not trimmed
@@ -31,6 +34,9 @@ pub(crate) struct Args {
     /// Wait for new records at the end of the log
     #[arg(long, short)]
     follow: bool,
+    /// Everything is over: what the history does not show now is lost. From the first position to the end, for --history
+    #[arg(long = "final", requires = "history", conflicts_with_all = ["from", "count", "follow"])]
+    last: bool,
     /// Print JSON lines: {"gsn":..,"shard":..,"payload":..}, "payload_hex" when it is not text, or {"gap":..,"from":..,"to":..}
     #[arg(long)]
     json: bool,
@@ -61,6 +67,9 @@ fn print<L: Link>(
     tell: &mut impl FnMut(&str),
     stop: &Stop,
 ) -> anyhow::Result<()> {
+    if args.last {
+        return print_final(log, args, out, tell, stop);
+    }
     let from = match args.from {
         Some(from) => Gsn::new(from),
         None => log.head()?,
@@ -72,52 +81,104 @@ fn print<L: Link>(
         );
     }
     let count = args.count.unwrap_or(u64::MAX);
-    let mut printed = 0;
     let mut next = from;
-    let mut failed = Ok(());
-    // Gaps may come in pieces; they are told as one.
-    let mut gap: Option<Gap> = None;
+    let mut printer = Printer::new(args, out, tell);
     let mut subscription = log.subscribe(from)?;
-    while printed < count && next < end && !stop.asked() {
+    while printer.printed < count && next < end && !stop.asked() {
         let got = subscription.visit(Some(STEP), |delivery| {
-            match delivery {
-                DeliveryRef::Record { gsn, .. } if gsn >= end => {
-                    next = end;
-                    return false;
-                }
-                DeliveryRef::Record {
-                    gsn,
-                    shard,
-                    payload,
-                    ..
-                } => {
-                    printed += 1;
-                    next = gsn.next().unwrap_or(Gsn::MAX);
-                    failed = write_gap(out, args, gap.take(), tell)
-                        .and_then(|()| write_record(out, args, gsn, shard.get(), payload));
-                }
-                DeliveryRef::Gap { from, to, kind } => {
-                    let to = to.min(end);
-                    next = to;
-                    match &mut gap {
-                        Some(gap) if gap.to == from && gap.kind == kind => gap.to = to,
-                        _ => {
-                            failed = write_gap(out, args, gap.replace(Gap { from, to, kind }), tell)
-                        }
+            next = printer.print(&delivery, end);
+            printer.failed.is_ok() && printer.printed < count && next < end
+        });
+        printer.pause(got == 0)?;
+    }
+    Ok(printer.pause(true)?)
+}
+
+/// The whole log, as the final read of the history.
+fn print_final<L: Link>(
+    log: &mut Log<L>,
+    args: &Args,
+    out: &mut impl Write,
+    tell: &mut impl FnMut(&str),
+    stop: &Stop,
+) -> anyhow::Result<()> {
+    let mut printer = Printer::new(args, out, tell);
+    let read = log.final_read(PATIENCE, |delivery| {
+        printer.print(&delivery, Gsn::MAX);
+        printer.failed.is_ok() && !stop.asked()
+    })?;
+    printer.pause(true)?;
+    ensure!(
+        read.next >= read.tail,
+        "interrupted at position {} of {}: the final read is not complete",
+        read.next,
+        read.tail
+    );
+    Ok(())
+}
+
+/// Prints deliveries as they come.
+struct Printer<'a, W, T> {
+    args: &'a Args,
+    out: &'a mut W,
+    tell: &'a mut T,
+    /// Records.
+    printed: u64,
+    /// Gaps may come in pieces; they are told as one.
+    gap: Option<Gap>,
+    failed: std::io::Result<()>,
+}
+
+impl<'a, W: Write, T: FnMut(&str)> Printer<'a, W, T> {
+    fn new(args: &'a Args, out: &'a mut W, tell: &'a mut T) -> Self {
+        Self {
+            args,
+            out,
+            tell,
+            printed: 0,
+            gap: None,
+            failed: Ok(()),
+        }
+    }
+
+    /// Prints what lies before `end`, and returns the next position.
+    fn print(&mut self, delivery: &DeliveryRef<'_>, end: Gsn) -> Gsn {
+        match *delivery {
+            DeliveryRef::Record { gsn, .. } if gsn >= end => end,
+            DeliveryRef::Record {
+                gsn,
+                shard,
+                payload,
+                ..
+            } => {
+                self.printed += 1;
+                let gap = self.gap.take();
+                self.failed = write_gap(self.out, self.args, gap, self.tell)
+                    .and_then(|()| write_record(self.out, self.args, gsn, shard.get(), payload));
+                gsn.next().unwrap_or(Gsn::MAX)
+            }
+            DeliveryRef::Gap { from, to, kind } => {
+                let to = to.min(end);
+                match &mut self.gap {
+                    Some(gap) if gap.to == from && gap.kind == kind => gap.to = to,
+                    _ => {
+                        let gap = self.gap.replace(Gap { from, to, kind });
+                        self.failed = write_gap(self.out, self.args, gap, self.tell);
                     }
                 }
+                to
             }
-            failed.is_ok() && printed < count && next < end
-        });
-        std::mem::replace(&mut failed, Ok(()))?;
-        if got == 0 {
-            write_gap(out, args, gap.take(), tell)?;
         }
-        out.flush()?;
     }
-    write_gap(out, args, gap.take(), tell)?;
-    out.flush()?;
-    Ok(())
+
+    /// Nothing more comes for now; and if `idle`, for some time.
+    fn pause(&mut self, idle: bool) -> std::io::Result<()> {
+        std::mem::replace(&mut self.failed, Ok(()))?;
+        if idle {
+            write_gap(self.out, self.args, self.gap.take(), self.tell)?;
+        }
+        self.out.flush()
+    }
 }
 
 /// Positions without a record.
@@ -265,6 +326,28 @@ mod tests {
             out.contains("{\"gap\":\"loss\",\"from\":3,\"to\":8}\n") && told.is_empty(),
             "{out}"
         );
+    }
+
+    #[test]
+    fn a_final_read_prints_everything() {
+        let (cluster, mut log) = cluster(3);
+        cluster.declare_gap(2, GapKind::Loss);
+        log.append(b"after").unwrap();
+        log.trim(Gsn::new(1)).unwrap();
+        let line = ["--final", "--history", "unused", "--json"];
+        let (result, out, _) = tail(&mut log, &line);
+        result.unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = out.lines().collect();
+        assert_eq!(lines.len(), 4, "{out}");
+        assert_eq!(lines[2], "{\"gap\":\"loss\",\"from\":3,\"to\":5}");
+        for bad in [
+            &["--final"][..],
+            &["--final", "--history", "x", "--follow"],
+            &["--final", "--history", "x", "--from", "1"],
+        ] {
+            assert!(Line::try_parse_from([&["tail"], bad].concat()).is_err());
+        }
     }
 
     #[test]

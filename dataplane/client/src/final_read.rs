@@ -15,8 +15,10 @@ use crate::subscription::DeliveryRef;
 pub struct FinalRead {
     /// The first position that is not trimmed: where it began.
     pub head: Gsn,
-    /// The position after the last record: where it ended.
+    /// The position after the last record: where it ends.
     pub tail: Gsn,
+    /// How far it came: the tail, unless it was given up.
+    pub next: Gsn,
     /// Records that it read.
     pub records: u64,
 }
@@ -27,26 +29,27 @@ impl<L: Link> Log<L> {
     /// append or trim any more, and nothing may be under way, of this client and of every other one whose history is judged
     /// with this one.
     ///
-    /// Waits for this client's own appends, and for each delivery, for at most `patience`.
+    /// Waits for this client's own appends, and for each delivery, for at most `patience`. Ends early when `visit` returns
+    /// `false`: the history then has a final phase and no end of it, and is not to be ended with
+    /// [`write_done`](crate::history::write_done), or what was not read counts as lost.
     ///
     /// # Errors
     /// [`Error::TimedOut`] when appends stay open or deliveries stay out for longer than `patience`; those of
-    /// [`Self::tail`] and [`Self::subscribe`]. Effect none. The history then has a final phase and no end of it, and is not
-    /// to be ended with [`write_done`](crate::history::write_done).
+    /// [`Self::tail`] and [`Self::subscribe`]. Effect none; the history is as if it was given up.
     ///
     /// # Examples
     /// ```
     /// # use std::time::Duration;
     /// # let mut log = ionian_client::testing::MemoryCluster::new(1, 2).open(1)?;
     /// log.append_batch(&["a", "b", "c"]);
-    /// let read = log.final_read(Duration::from_secs(10), |_| ())?;
+    /// let read = log.final_read(Duration::from_secs(10), |_| true)?;
     /// assert_eq!((read.head.get(), read.tail.get(), read.records), (0, 3, 3));
     /// # Ok::<(), ionian_client::Error>(())
     /// ```
     pub fn final_read(
         &mut self,
         patience: Duration,
-        mut visit: impl FnMut(DeliveryRef<'_>),
+        mut visit: impl FnMut(DeliveryRef<'_>) -> bool,
     ) -> Result<FinalRead, Error> {
         const LATE: Error = Error::TimedOut {
             effect: Effect::None,
@@ -56,9 +59,9 @@ impl<L: Link> Log<L> {
         }
         let (head, tail) = self.ends()?;
         self.mark(Phase::Final { head, tail });
-        let (mut next, mut records) = (head, 0);
+        let (mut next, mut records, mut more) = (head, 0, true);
         let mut subscription = self.subscribe_as(head, true)?;
-        while next < tail {
+        while more && next < tail {
             let got = subscription.visit(Some(patience), |delivery| {
                 next = match delivery {
                     DeliveryRef::Record { gsn, .. } => {
@@ -67,8 +70,8 @@ impl<L: Link> Log<L> {
                     }
                     DeliveryRef::Gap { to, .. } => to,
                 };
-                visit(delivery);
-                next < tail
+                more = visit(delivery);
+                more && next < tail
             });
             if got == 0 {
                 return Err(LATE);
@@ -78,6 +81,7 @@ impl<L: Link> Log<L> {
         Ok(FinalRead {
             head,
             tail,
+            next,
             records,
         })
     }

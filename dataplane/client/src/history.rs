@@ -26,7 +26,7 @@
 //! log.append(b"two")?;
 //!
 //! // Everything is over: what is in the log now is what the judge holds the answers against.
-//! let read = log.final_read(Duration::from_secs(10), |_| ())?;
+//! let read = log.final_read(Duration::from_secs(10), |_| true)?;
 //! assert_eq!(read.records, 2);
 //! let ended_ns = log.now_ns();
 //! drop(log); // The hook goes with it, and writes what it held back.

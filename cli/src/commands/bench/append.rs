@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ionian_client::Log;
+use ionian_client::history::Phase;
 use ionian_node::Server;
 use ionian_store::StoreStats;
 use ionian_types::{Durability, RECORD_BYTES_MAX};
@@ -22,7 +23,7 @@ use crate::connect::{
     Cluster, ClusterArgs, ConnectArgs, DEFAULT_ADDRESS, Target, open_client, random_client,
 };
 use crate::exit::{Exit, UsageError};
-use crate::history::{History, Subject};
+use crate::history::{History, HistoryArgs, Subject};
 use crate::output::OutArgs;
 use crate::progress::Progress;
 use crate::signals::Stop;
@@ -103,9 +104,9 @@ pub(crate) struct Args {
     /// Where the cluster in this process keeps its state at D1; without it, a temporary folder that is removed
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Write every call, answer and delivery to this file, a line of JSON each; it slows what is measured
-    #[arg(long, value_name = "FILE")]
-    history: Option<PathBuf>,
+    /// A history slows what is measured. It ends with some appends that stay, and a final read of them
+    #[command(flatten)]
+    history: HistoryArgs,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -209,7 +210,7 @@ impl Measuring<'_> {
                     shards: shape.shards,
                     replicas: shape.replicas,
                 };
-                log.set_history(history.hook(client, subject)?);
+                log.set_history(history.hook(client, subject));
             }
             Ok(log)
         };
@@ -243,9 +244,7 @@ impl Measuring<'_> {
 
     /// The file of events, if one is asked for: of every client, and of the auditor.
     fn history(&self) -> anyhow::Result<Option<History>> {
-        let file = self.args.history.as_deref();
-        file.map(|file| History::create(file, self.load.clients + 1))
-            .transpose()
+        self.args.history.create(self.load.clients + 1)
     }
 
     fn setting(&self, cluster: &Embedded, class: Durability) -> Setting {
@@ -340,7 +339,15 @@ impl Measuring<'_> {
     ) -> anyhow::Result<Measured> {
         let span = Duration::from_secs(self.args.seconds);
         let mut measured = Measured::default();
+        if self.args.history.asked() {
+            crew.mark(Phase::WarmUp)?;
+        }
         self.repetition(crew, Manner::Pipelined, span / 4, &usage)?;
+        if self.args.history.asked() {
+            // No fault is ever done here: everything has to progress.
+            crew.mark(Phase::Heal)?;
+            crew.mark(Phase::Load)?;
+        }
         for manner in [Manner::Pipelined, Manner::Single] {
             for _ in 0..self.args.repeat {
                 if self.stop.asked() {
@@ -356,6 +363,9 @@ impl Measuring<'_> {
         measured.audited = crew.audited;
         if measured.pipelined.is_empty() {
             anyhow::bail!("interrupted before anything was measured");
+        }
+        if self.args.history.asked() {
+            crew.end_history()?;
         }
         Ok(measured)
     }

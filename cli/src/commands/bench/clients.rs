@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
+use ionian_client::history::Phase;
 use ionian_client::{DeliveryRef, Error, Gsn, Link, Log, Outcome, Policy};
 
 use super::audit::{Audit, Payload, Placed, id_of};
@@ -18,6 +19,8 @@ use super::audit::{Audit, Payload, Placed, id_of};
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 /// Records handed over between two polls.
 const BURST: usize = 64;
+/// Records that stay in the log when its history ends, for its final read.
+const KEPT_RECORDS: u64 = 1_000;
 /// How long the auditor waits for more records before it gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,6 +56,18 @@ struct Part {
     acked: Placed,
 }
 
+impl Part {
+    fn empty() -> Self {
+        let now = Instant::now();
+        Self {
+            began: now,
+            ended: now,
+            latency: histogram(),
+            acked: Placed::NONE,
+        }
+    }
+}
+
 /// A timed part of all clients.
 #[derive(Debug)]
 pub(crate) struct Round {
@@ -69,10 +84,15 @@ enum Order {
         limit: Duration,
     },
     Trim(u64),
+    /// The history enters a phase.
+    Mark(Phase),
 }
 
-struct AuditOrder {
-    acked: Placed,
+enum AuditOrder {
+    /// Read back what was acknowledged.
+    Audit(Placed),
+    /// The final read of the history.
+    FinalRead,
 }
 
 pub(crate) fn histogram() -> Histogram<u64> {
@@ -145,23 +165,37 @@ impl Crew {
         if acked.records == 0 {
             return Ok(());
         }
-        self.auditor
-            .0
-            .send(AuditOrder { acked })
-            .context("the auditor's thread has ended")?;
-        self.auditor
-            .1
-            .recv()
-            .context("the auditor's thread has ended")??;
+        self.ask_auditor(AuditOrder::Audit(acked))?;
         self.audited += acked.records;
+        self.ask_first(Order::Trim(acked.end)).map(drop)
+    }
+
+    /// Says in the history that the run enters a phase.
+    pub(crate) fn mark(&mut self, phase: Phase) -> anyhow::Result<()> {
+        self.ask_first(Order::Mark(phase)).map(drop)
+    }
+
+    /// Ends the history: appends some records that stay, and has the whole log read.
+    pub(crate) fn end_history(&mut self) -> anyhow::Result<()> {
+        self.ask_first(Order::Append {
+            manner: Manner::Pipelined,
+            records: self.retention.min(KEPT_RECORDS),
+            limit: PATIENCE,
+        })?;
+        self.ask_auditor(AuditOrder::FinalRead)
+    }
+
+    fn ask_first(&self, order: Order) -> anyhow::Result<Part> {
         let (orders, results) = &self.clients[0];
-        orders
-            .send(Order::Trim(acked.end))
-            .context("a client's thread has ended")?;
-        results
-            .recv()
-            .context("a client's thread has ended")?
-            .map(drop)
+        orders.send(order).context("a client's thread has ended")?;
+        results.recv().context("a client's thread has ended")?
+    }
+
+    fn ask_auditor(&self, order: AuditOrder) -> anyhow::Result<()> {
+        let (orders, results) = &self.auditor;
+        let gone = "the auditor's thread has ended";
+        orders.send(order).context(gone)?;
+        results.recv().context(gone)?
     }
 }
 
@@ -224,6 +258,10 @@ fn client<L: Link>(
                 limit,
             } => client.single(records, limit),
             Order::Trim(before) => client.trim(before),
+            Order::Mark(phase) => {
+                client.log.mark(phase);
+                Ok(Part::empty())
+            }
         };
         if results.send(result).is_err() {
             return;
@@ -261,12 +299,7 @@ impl<L: Link> Client<L> {
 
     /// Appends with many records under way, and waits for all of them.
     fn pipelined(&mut self, records: u64, limit: Duration) -> anyhow::Result<Part> {
-        let mut part = Part {
-            began: Instant::now(),
-            ended: Instant::now(),
-            latency: histogram(),
-            acked: Placed::NONE,
-        };
+        let mut part = Part::empty();
         let mut sent = 0;
         let mut more = true;
         while more || part.acked.records < sent {
@@ -377,14 +410,8 @@ impl<L: Link> Client<L> {
     }
 
     fn trim(&mut self, before: u64) -> anyhow::Result<Part> {
-        let now = Instant::now();
         self.log.trim(Gsn::new(before)).context("a trim")?;
-        Ok(Part {
-            began: now,
-            ended: now,
-            latency: histogram(),
-            acked: Placed::NONE,
-        })
+        Ok(Part::empty())
     }
 }
 
@@ -397,12 +424,20 @@ fn auditor<L: Link>(
     let mut log = None;
     while let Ok(order) = orders.recv() {
         // Opened with the first order: until then nothing of it runs.
-        let result = match &mut log {
-            Some(log) => audit(load, log, &order.acked),
-            None => {
-                open(load.clients).and_then(|opened| audit(load, log.insert(opened), &order.acked))
-            }
+        let opened = match log.take() {
+            Some(log) => Ok(log),
+            None => open(load.clients),
         };
+        let result = opened.and_then(|opened| {
+            let log = log.insert(opened);
+            match &order {
+                AuditOrder::Audit(acked) => audit(load, log, acked),
+                AuditOrder::FinalRead => {
+                    let read = log.final_read(PATIENCE, |_| true);
+                    read.map(drop).context("the final read of the history")
+                }
+            }
+        });
         if results.send(result).is_err() {
             return;
         }

@@ -2,6 +2,7 @@
 //! Between the two, on request, the stream is damaged on purpose, to see that the check notices.
 
 use anyhow::bail;
+use ionian_client::history::{HistoryHook, What};
 use sha2::{Digest, Sha256};
 
 use super::corpus::Corpus;
@@ -16,6 +17,28 @@ pub(crate) enum Damage {
     Dup,
     /// Two neighbours change places.
     Swap,
+}
+
+/// A history whose deliveries are damaged in the same way at position `at`.
+pub(crate) fn damaged(mut hook: HistoryHook, damage: Damage, at: u64) -> HistoryHook {
+    let mut held = None;
+    Box::new(move |event| {
+        let broken = matches!(event.what, What::Delivered { gsn, .. } if gsn.get() == at);
+        match damage {
+            Damage::Drop if broken => {}
+            Damage::Dup if broken => {
+                hook(event);
+                hook(event);
+            }
+            Damage::Swap if broken => held = Some(event),
+            _ => {
+                hook(event);
+                if let Some(event) = held.take() {
+                    hook(event);
+                }
+            }
+        }
+    })
 }
 
 /// A hash of records and of where each ends.

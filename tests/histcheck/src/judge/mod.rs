@@ -263,7 +263,10 @@ impl Judge {
             }
         }
         if let Some(done) = self.file_done {
-            self.malformed(&[done], "something stands after the end of the file (`done`)");
+            self.malformed(
+                &[done],
+                "something stands after the end of the file (`done`)",
+            );
         }
         match event {
             Event::Dlv {

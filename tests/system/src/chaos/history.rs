@@ -166,6 +166,7 @@ impl Histories {
         header["live_ns"] = json!(about.live_ns);
         // Two clocks may be wrong in opposite directions.
         header["clock_err_ns"] = json!(2 * clock_err_ns);
+        header["done"] = json!(true);
         let mut extra = inner.nemesis.clone();
         extra.extend(phase);
         extra.sort_by_key(|(t, _)| *t);
@@ -174,12 +175,14 @@ impl Histories {
         writeln!(out, "{header}")?;
         let mut extra = extra.into_iter().peekable();
         let mut heap = BinaryHeap::new();
+        let mut last = 0;
         for (at, source) in sources.iter_mut().enumerate() {
             if let Some(t) = source.advance(&mut numbers)? {
                 heap.push(Reverse((t, at)));
             }
         }
         while let Some(Reverse((t, at))) = heap.pop() {
+            last = t;
             while let Some((_, line)) = extra.next_if(|(time, _)| *time <= t) {
                 writeln!(out, "{line}")?;
             }
@@ -188,9 +191,11 @@ impl Histories {
                 heap.push(Reverse((t, at)));
             }
         }
-        for (_, line) in extra {
+        for (t, line) in extra {
             writeln!(out, "{line}")?;
+            last = last.max(t);
         }
+        writeln!(out, "{}", json!({"e": "done", "t": last}))?;
         out.flush()
             .with_context(|| format!("writing {}", path.display()))
     }
@@ -251,7 +256,8 @@ impl Source {
         self.lines
             .read_line(&mut line)
             .with_context(|| format!("reading {}", self.path.display()))?;
-        if line.is_empty() {
+        // A client that could end says so last.
+        if line.is_empty() || text(&line, "e") == Some("done") {
             return Ok(self.close());
         }
         let torn = || {
@@ -404,6 +410,7 @@ mod tests {
                 r#"{"e":"inv","t":20,"p":0,"op":0,"log":1,"f":"tail"}"#,
                 r#"{"e":"ok","t":40,"op":0,"tail":1,"head":0}"#,
                 r#"{"e":"sub","t":41,"sub":0,"log":1,"start":0,"final":false}"#,
+                r#"{"e":"done","t":42}"#,
             ],
         );
         write(
@@ -460,6 +467,7 @@ mod tests {
                 ("info", 4),
                 ("end", 1),
                 ("nem", 0),
+                ("done", 0),
             ]
         );
         let sub = |number: u64| {
