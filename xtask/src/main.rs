@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask verify | fix | test | fuzz | mutants | demo-cluster | chaos`, one file per command.
+//! Developer commands: `cargo xtask verify | fix | test | fuzz | mutants | swarm | demo-cluster | chaos`, one file per command.
 //!
 //! A command is a module with `Options` (its flags, for `--help`) and `run`, which answers whether all went well. Everything that is
 //! built or written goes to cargo's target directory.
@@ -14,6 +14,7 @@ mod mutants;
 mod process;
 mod requirements;
 mod stages;
+mod swarm;
 mod test;
 mod verify;
 mod workspace;
@@ -51,6 +52,8 @@ enum Task {
     Mutants(mutants::Options),
     /// Runs a cluster of five processes on loopback, to try it out.
     DemoCluster(demo_cluster::Options),
+    /// Runs many seeds of the simulator on all cores and prints how to replay what fails.
+    Swarm(swarm::Options),
     /// Does faults to a cluster of processes under load; the exit status is the judge's verdict.
     Chaos(chaos::Options),
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(options),
         Task::Mutants(options) => mutants::run(options),
         Task::DemoCluster(options) => demo_cluster::run(options),
+        Task::Swarm(options) => swarm::run(options),
         Task::Chaos(options) => return verdict(chaos::run(options)),
     };
     match outcome {

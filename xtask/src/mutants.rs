@@ -5,7 +5,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::workspace::{SIMULATOR, Workspace};
+use crate::workspace::{SIMULATOR, SIMULATOR_PROFILE, Workspace};
 
 /// Where the table is.
 pub(crate) const DOCUMENT: &str = "docs/testing.md";
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 
 /// What cargo is called with after `run`.
 pub(crate) fn arguments(options: &Options) -> Vec<String> {
-    let mut arguments: Vec<String> = ["--quiet", "--profile", "mutants", "-p", SIMULATOR]
+    let mut arguments: Vec<String> = ["--quiet", "--profile", SIMULATOR_PROFILE, "-p", SIMULATOR]
         .map(str::to_owned)
         .to_vec();
     arguments.extend(["--bin", "ionian-mutants", "--"].map(str::to_owned));

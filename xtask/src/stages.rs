@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::counts::{Counts, Skip, TestOutput};
 use crate::requirements::{HWLOC, PKG_CONFIG, Requirement};
-use crate::workspace::{Feature, SIMULATOR, SYSTEM_TESTS, TIDY, Workspace};
+use crate::workspace::{Feature, SIMULATOR, SIMULATOR_PROFILE, SYSTEM_TESTS, TIDY, Workspace};
 use crate::{budget, fuzz, process};
 
 /// One stage.
@@ -284,7 +284,7 @@ fn fuzz_targets(context: &Context<'_>, report: &mut Report) -> Result<()> {
     session.run(fuzz::GATE_SECONDS, None, report)
 }
 
-/// The simulator runs its own number of seeds; it prints the command that replays a seed that fails.
+/// The simulator runs as many seeds as the gate wants of it; it prints the command that replays a seed that fails.
 fn seeds(context: &Context<'_>, report: &mut Report) -> Result<()> {
     if !context.workspace.has_binary(SIMULATOR) {
         report.skip("seeds", "the simulator has no binary yet".to_owned());
@@ -293,7 +293,14 @@ fn seeds(context: &Context<'_>, report: &mut Report) -> Result<()> {
     let mut command = context.workspace.cargo("run");
     context.check(
         command
-            .args(["--quiet", "--release", "-p", SIMULATOR, "--"])
+            .args([
+                "--quiet",
+                "--profile",
+                SIMULATOR_PROFILE,
+                "-p",
+                SIMULATOR,
+                "--",
+            ])
             .args(SEED_ARGUMENTS),
         report,
     )

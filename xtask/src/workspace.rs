@@ -15,6 +15,9 @@ pub(crate) const TIDY: &str = "ionian-tidy";
 /// The simulator: the stage `seeds` runs it.
 pub(crate) const SIMULATOR: &str = "ionian-sim";
 
+/// The profile that it is built with: as what is shipped, but a panic of a machine is a failure of its seed and no more.
+pub(crate) const SIMULATOR_PROFILE: &str = "sim";
+
 /// One feature of one package of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Feature {

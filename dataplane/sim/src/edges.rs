@@ -520,7 +520,8 @@ impl<K: Knobs> World<K> {
         let known = client.map_version();
         let asks = client.wants_map();
         let pause = app.pause(&self.plan);
-        if known.is_some() && self.phase < Phase::Resting {
+        let more = self.history.recorder.operations() < self.plan.operations_max;
+        if known.is_some() && more && self.phase < Phase::Resting {
             app.act(now, client, &self.plan, &mut self.history);
         } else {
             app.resume_all(now, client, &mut self.history);

@@ -60,7 +60,7 @@ impl<K: Knobs> World<K> {
         if self.retries > 0 && self.phase == Phase::Storm {
             self.retries -= 1;
             let after = self.rng_fault.range(1_000_000, 10_000_000);
-            self.after(after, Event::Fault(fault));
+            self.after(after, Event::Fault(fault, self.instance));
         }
     }
 

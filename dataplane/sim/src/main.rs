@@ -1,111 +1,77 @@
-//! `ionian-sim`: runs seeds, counts what took place, and prints how to replay a seed that fails.
+//! `ionian-sim`: runs seeds, counts what took place, and makes a seed that fails as small as it gets.
 //!
 //! ```text
-//! ionian-sim gate          the seeds of the gate
-//! ionian-sim --seeds N     seeds 1 to N
-//! ionian-sim --seconds S   seeds from 1 on for S seconds
-//! ionian-sim --seed N      one seed; with --trace every message and fault, with --history FILE what clients saw (hist/1)
+//! ionian-sim gate                          the seeds of the gate
+//! ionian-sim --seeds N | --minutes N       seeds from 1 on; --first SEED, --threads T, --failures N, --json
+//! ionian-sim --seed N                      one seed; --plan KEY=VALUE,... changes what the seed draws,
+//!                                          --trace prints every message and fault,
+//!                                          --history FILE writes what clients saw (hist/1)
+//!                                          --minimise finds the smallest plan that still fails
 //! ```
+//!
+//! The exit code is 0 when every seed passes, 1 when one fails, 2 when the command line is wrong.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+mod options;
+mod summary;
+
+use std::cell::Cell;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ionian_sim::swarm::{Totals, run_seed};
-use ionian_sim::{FAULTS, Plan, World};
+use ionian_sim::minimise::{Smallest, minimise};
+use ionian_sim::swarm::{Outcome, attempt};
+use ionian_sim::{Plan, World};
 
-/// Seeds of the gate.
-const GATE_SEEDS: u64 = 1000;
+use options::{Command, Many, One};
 
-/// The seed that runs, for a panic inside a machine.
-static SEED: AtomicU64 = AtomicU64::new(0);
+/// How long a failing seed of a swarm is made smaller.
+const MINIMISE_FOR: Duration = Duration::from_secs(60);
+/// How long one that is asked for by its number is.
+const MINIMISE_ONE_FOR: Duration = Duration::from_secs(600);
+/// Failing seeds of a swarm that are made smaller.
+const MINIMISED_MAX: usize = 3;
 
-/// One seed.
-struct One {
-    seed: u64,
-    trace: bool,
-    history: Option<PathBuf>,
-}
-
-enum Command {
-    One(One),
-    Many { last: u64, for_at_most: Duration },
+thread_local! {
+    /// A panic is printed: not while a plan that panics is made smaller.
+    static LOUD: Cell<bool> = const { Cell::new(true) };
 }
 
 fn main() -> ExitCode {
-    let Some(command) = parse(std::env::args().skip(1)) else {
-        eprintln!(
-            "usage: ionian-sim gate | --seeds N | --seconds S | --seed N [--trace] [--history FILE]"
-        );
-        return ExitCode::from(2);
+    let command = match options::parse(std::env::args().skip(1)) {
+        Ok(command) => command,
+        Err(why) => {
+            eprintln!("ionian-sim: {why}\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
     };
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        let seed = SEED.load(Ordering::Relaxed);
-        eprintln!(
-            "seed {seed} panics\n  replay: cargo run -p ionian-sim --release -- --seed {seed} --trace"
-        );
-        hook(info);
+        if LOUD.get() {
+            hook(info);
+        }
     }));
     match command {
         Command::One(run) => one(&run),
-        Command::Many { last, for_at_most } => many(last, for_at_most),
+        Command::Many(run) => many(&run),
     }
-}
-
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Command> {
-    let ever = Duration::from_secs(1 << 30);
-    let (mut command, mut traced, mut history) = (None, false, None);
-    while let Some(argument) = arguments.next() {
-        if argument == "--history" {
-            history = Some(PathBuf::from(arguments.next()?));
-            continue;
-        }
-        let mut number = || arguments.next()?.parse::<u64>().ok();
-        match argument.as_str() {
-            "gate" => {
-                command = Some(Command::Many {
-                    last: GATE_SEEDS,
-                    for_at_most: ever,
-                });
-            }
-            "--seeds" => {
-                command = Some(Command::Many {
-                    last: number()?,
-                    for_at_most: ever,
-                });
-            }
-            "--seconds" => {
-                command = Some(Command::Many {
-                    last: u64::MAX,
-                    for_at_most: Duration::from_secs(number()?),
-                });
-            }
-            "--seed" => {
-                command = Some(Command::One(One {
-                    seed: number()?,
-                    trace: false,
-                    history: None,
-                }));
-            }
-            "--trace" => traced = true,
-            _ => return None,
-        }
-    }
-    if let Some(Command::One(run)) = &mut command {
-        (run.trace, run.history) = (traced, history);
-    }
-    command
 }
 
 fn one(run: &One) -> ExitCode {
-    let seed = run.seed;
-    SEED.store(seed, Ordering::Relaxed);
-    let plan = Plan::draw(seed);
-    println!("{plan:?}");
-    let mut world = World::new(seed, plan);
+    if run.minimise {
+        return match smaller(run.seed, &run.plan, MINIMISE_ONE_FOR) {
+            Some(smallest) => {
+                println!("{}", summary::smallest(&smallest));
+                ExitCode::FAILURE
+            }
+            None => {
+                println!("seed {} passes", run.seed);
+                ExitCode::SUCCESS
+            }
+        };
+    }
+    println!("{:?}", run.plan);
+    let mut world = World::new(run.seed, run.plan.clone());
     world.trace = run.trace;
     let outcome = world.run();
     if let Some(path) = &run.history
@@ -129,44 +95,45 @@ fn one(run: &One) -> ExitCode {
     }
 }
 
-fn many(last: u64, for_at_most: Duration) -> ExitCode {
+fn many(run: &Many) -> ExitCode {
+    let outcome = run.swarm.run(|failure| eprintln!("{failure}"));
+    let smallest: Vec<Smallest> = outcome
+        .failures
+        .iter()
+        .take(MINIMISED_MAX)
+        .filter_map(|failure| {
+            eprintln!("seed {} is made smaller", failure.seed);
+            smaller(failure.seed, &Plan::draw(failure.seed), MINIMISE_FOR)
+        })
+        .collect();
+    if run.json {
+        println!("{}", summary::json(&outcome, &smallest));
+    } else {
+        print!("{}", summary::text(&outcome, &smallest));
+    }
+    ExitCode::from(u8::from(!passed(run, &outcome)))
+}
+
+/// Every seed passes, and in the gate every kind of fault took place.
+fn passed(run: &Many, outcome: &Outcome) -> bool {
+    let mut passed = outcome.failures.is_empty();
+    if run.floors {
+        for fault in outcome.totals.missing_faults() {
+            eprintln!("{fault:?} never took place: the run says nothing about it");
+            passed = false;
+        }
+    }
+    passed
+}
+
+fn smaller(seed: u64, plan: &Plan, for_at_most: Duration) -> Option<Smallest> {
     let began = Instant::now();
-    let mut totals = Totals::default();
-    for seed in 1..=last {
-        if began.elapsed() >= for_at_most {
-            break;
-        }
-        SEED.store(seed, Ordering::Relaxed);
-        if let Err(failure) = run_seed(seed, &mut totals) {
-            println!("{failure}\n{:?}", Plan::draw(seed));
-            return ExitCode::FAILURE;
-        }
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    println!(
-        "{} seeds ({} twice), {:.1} seeds/s, {} events, {:.1} virtual s",
-        totals.seeds,
-        totals.twice,
-        totals.seeds as f64 / seconds,
-        totals.events,
-        totals.virtual_ns as f64 / 1e9
+    LOUD.set(false);
+    let found = minimise(
+        plan,
+        |plan| attempt(seed, plan),
+        || began.elapsed() < for_at_most,
     );
-    let [appends, acked, no_effect, unknown] = totals.appends;
-    println!(
-        "{appends} appends: {acked} acked, {no_effect} failed without effect, {unknown} unknown; {} delivered, {} read, {} moves, {} nevers, {} copies, {} adoptions, {} of {} damaged records repaired, gaps {:?}, {} lost beyond the class",
-        totals.delivered,
-        totals.reads,
-        totals.rebinds,
-        totals.nevers,
-        totals.copies,
-        totals.adoptions,
-        totals.repaired,
-        totals.damaged,
-        totals.gaps,
-        totals.lost
-    );
-    for fault in FAULTS {
-        println!("  {:>6} {fault:?}", totals.faults[fault]);
-    }
-    ExitCode::SUCCESS
+    LOUD.set(true);
+    found
 }

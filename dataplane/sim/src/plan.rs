@@ -199,6 +199,10 @@ pub struct Plan {
     pub fault_ns: u64,
     /// The kinds of faults, with how many of each.
     pub faults: Vec<(Fault, u64)>,
+    /// The only faults that happen, by their places among [`Plan::instances`]; all when there is no list.
+    pub only: Option<Vec<u32>>,
+    /// Clients begin nothing new after so many calls and subscriptions.
+    pub operations_max: u64,
 }
 
 impl Plan {
@@ -225,6 +229,8 @@ impl Plan {
             warm_up_ns: 30_000_000,
             fault_ns: 100_000_000,
             faults: Vec::new(),
+            only: None,
+            operations_max: u64::MAX,
         }
     }
 
@@ -273,6 +279,23 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// Every single fault, those that are left out too: where one stands in this list does not depend on the others.
+    pub fn instances(&self) -> impl Iterator<Item = (u32, Fault)> + '_ {
+        let each = self
+            .faults
+            .iter()
+            .flat_map(|(fault, count)| (0..*count).map(|_| *fault));
+        (0..).zip(each)
+    }
+
+    /// Whether the fault at a place of [`Plan::instances`] happens.
+    #[must_use]
+    pub fn includes(&self, instance: u32) -> bool {
+        self.only
+            .as_ref()
+            .is_none_or(|only| only.contains(&instance))
     }
 
     /// Whether records may be declared lost.

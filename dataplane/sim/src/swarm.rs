@@ -1,6 +1,14 @@
 //! Many seeds: run, count, and check that what a plan promises took place.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ionian_types::Time;
+
 use crate::invariant::{Invariant, Violation};
+use crate::minimise::Attempt;
 use crate::plan::{FAULTS, FaultCounts, Plan};
 use crate::world::{Failure, Report, World};
 
@@ -8,7 +16,7 @@ use crate::world::{Failure, Report, World};
 pub const TWICE_EVERY: u64 = 20;
 
 /// What a number of runs amounted to.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Totals {
     /// Seeds run, and those of them that ran twice.
     pub seeds: u64,
@@ -20,6 +28,10 @@ pub struct Totals {
     pub virtual_ns: u64,
     /// Faults that took place, by kind.
     pub faults: FaultCounts,
+    /// Calls and subscriptions of clients.
+    pub operations: u64,
+    /// The fewest of them in one seed.
+    pub operations_least: Option<u64>,
     /// Appends made, acknowledged, failed without effect, failed with an unknown one.
     pub appends: [u64; 4],
     /// Records delivered and read.
@@ -51,6 +63,8 @@ impl Totals {
         self.events += report.events;
         self.virtual_ns += report.virtual_ns;
         self.faults.add(&report.faults);
+        self.operations += report.operations;
+        self.least(Some(report.operations));
         let seen = &report.seen;
         let appends = [report.appends, seen.acks, seen.failed[0], seen.failed[1]];
         for (total, count) in self.appends.iter_mut().zip(appends) {
@@ -75,6 +89,8 @@ impl Totals {
         self.twice += other.twice;
         self.events += other.events;
         self.virtual_ns += other.virtual_ns;
+        self.operations += other.operations;
+        self.least(other.operations_least);
         self.faults.add(&other.faults);
         for (total, count) in self.appends.iter_mut().zip(other.appends) {
             *total += count;
@@ -92,6 +108,11 @@ impl Totals {
         self.lost += other.lost;
     }
 
+    fn least(&mut self, other: Option<u64>) {
+        let both = [self.operations_least, other];
+        self.operations_least = both.into_iter().flatten().min();
+    }
+
     /// The kinds of faults that never took place.
     pub fn missing_faults(&self) -> impl Iterator<Item = crate::plan::Fault> + '_ {
         FAULTS.into_iter().filter(|fault| self.faults[*fault] == 0)
@@ -103,25 +124,155 @@ impl Totals {
 /// # Errors
 /// The first violation; two runs that differ are one.
 pub fn run_seed(seed: u64, totals: &mut Totals) -> Result<Report, Failure> {
-    let report = World::new(seed, Plan::draw(seed)).run()?;
+    let mut world = World::new(seed, Plan::draw(seed));
+    let report = world.run()?;
     totals.add(&report);
     if seed.is_multiple_of(TWICE_EVERY) {
         totals.twice += 1;
-        let mut world = World::new(seed, Plan::draw(seed));
-        let again = world.run()?;
-        if again.trace != report.trace {
-            return Err(Failure {
+        let mut second = World::new(seed, Plan::draw(seed));
+        let again = second.run()?;
+        let differ = |what: String| {
+            Err(Failure {
                 seed,
-                at: world.now,
-                violation: Violation::new(
-                    Invariant::T1,
-                    format!(
-                        "two runs differ: traces {:016x} and {:016x}",
-                        report.trace, again.trace
-                    ),
-                ),
-            });
+                at: second.now,
+                violation: Violation::new(Invariant::T1, format!("two runs differ: {what}")),
+                plan: String::new(),
+            })
+        };
+        if again.trace != report.trace {
+            return differ(format!(
+                "traces {:016x} and {:016x}",
+                report.trace, again.trace
+            ));
+        }
+        let [first, second] = [&world, &second].map(|world| world.history.recorder.text());
+        if first != second {
+            let mut lines = first.lines().zip(second.lines());
+            let pair = lines.find(|(a, b)| a != b);
+            return differ(format!("their histories, at {pair:?}"));
         }
     }
     Ok(report)
+}
+
+/// One run with a plan. A machine that panics is a failure, where panics can be caught.
+#[must_use]
+pub fn attempt(seed: u64, plan: &Plan) -> Attempt {
+    let run = || {
+        let mut world = World::new(seed, plan.clone());
+        let failure = world.run().err();
+        Attempt {
+            operations: world.history.recorder.operations(),
+            failure,
+        }
+    };
+    caught(run).unwrap_or_else(|panic| Attempt {
+        operations: u64::MAX,
+        failure: Some(panicked(seed, plan.difference(&Plan::draw(seed)), panic)),
+    })
+}
+
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a panic without a word").to_owned()
+    })
+}
+
+fn panicked(seed: u64, plan: String, panic: String) -> Failure {
+    Failure {
+        seed,
+        at: Time::ZERO,
+        violation: Violation::new(Invariant::M1, format!("a machine panics: {panic}")),
+        plan,
+    }
+}
+
+/// Many seeds on some threads. What comes of a seed does not depend on the others, nor on the threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Swarm {
+    /// The first seed.
+    pub first: u64,
+    /// At least so many, however long it takes.
+    pub seeds_min: u64,
+    /// No more than so many.
+    pub seeds_max: u64,
+    /// Between the two: as many as begin within this time.
+    pub for_at_most: Duration,
+    /// Threads.
+    pub threads: usize,
+    /// Goes on after failures until there are so many.
+    pub failures_max: usize,
+}
+
+/// What came of them.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The counts of those that passed.
+    pub totals: Totals,
+    /// Those that failed, by seed.
+    pub failures: Vec<Failure>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Swarm {
+    /// Runs them. Each failure is handed to `failed` as it happens.
+    pub fn run(&self, failed: impl Fn(&Failure) + Sync) -> Outcome {
+        let began = Instant::now();
+        let next = AtomicU64::new(0);
+        let failures = Mutex::new(Vec::new());
+        let work = || {
+            let mut totals = Totals::default();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let late = at >= self.seeds_min && began.elapsed() >= self.for_at_most;
+                if at >= self.seeds_max || late || enough(&failures, self.failures_max) {
+                    return totals;
+                }
+                let seed = self.first.saturating_add(at);
+                let mut of_seed = Totals::default();
+                let outcome = caught(|| run_seed(seed, &mut of_seed))
+                    .unwrap_or_else(|panic| Err(panicked(seed, String::new(), panic)));
+                match outcome {
+                    Ok(_) => totals.merge(&of_seed),
+                    Err(failure) => {
+                        failed(&failure);
+                        lock(&failures).push(failure);
+                    }
+                }
+            }
+        };
+        let totals = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.threads.max(1))
+                .map(|_| scope.spawn(work))
+                .collect();
+            let mut sum = Totals::default();
+            for worker in workers {
+                match worker.join() {
+                    Ok(totals) => sum.merge(&totals),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            sum
+        });
+        let mut failures = failures
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        failures.sort_by_key(|failure| failure.seed);
+        Outcome {
+            totals,
+            failures,
+            took: began.elapsed(),
+        }
+    }
+}
+
+fn lock(failures: &Mutex<Vec<Failure>>) -> MutexGuard<'_, Vec<Failure>> {
+    failures.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn enough(failures: &Mutex<Vec<Failure>>, max: usize) -> bool {
+    lock(failures).len() >= max
 }

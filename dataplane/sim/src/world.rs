@@ -61,8 +61,8 @@ pub enum Event {
     Disk(ProcId, u64),
     /// The controller's snapshot is durable.
     Persisted(ProcId, u64, Vec<u8>),
-    /// A fault begins.
-    Fault(Fault),
+    /// A fault begins: its kind, and its place among those of the plan.
+    Fault(Fault, u32),
     /// Faults are over.
     Heal,
     /// No new work from now on.
@@ -124,17 +124,35 @@ pub struct Failure {
     pub at: Time,
     /// What it is judged by, and what is wrong.
     pub violation: Violation,
+    /// How its plan differs from the one that the seed draws.
+    pub plan: String,
+}
+
+impl Failure {
+    /// The command that runs it again.
+    #[must_use]
+    pub fn replay(&self) -> String {
+        let plan = if self.plan.is_empty() {
+            String::new()
+        } else {
+            format!(" --plan '{}'", self.plan)
+        };
+        format!(
+            "cargo run --profile sim -p ionian-sim -- --seed {}{plan} --trace",
+            self.seed
+        )
+    }
 }
 
 impl core::fmt::Display for Failure {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
             f,
-            "seed {}: after {} us: {}\n  replay: cargo run -p ionian-sim --release -- --seed {} --trace",
+            "seed {}: after {} us: {}\n  replay: {}",
             self.seed,
             self.at.as_ns() / 1000,
             self.violation,
-            self.seed
+            self.replay()
         )
     }
 }
@@ -187,6 +205,8 @@ pub struct World<K: Knobs = Shipped> {
     pub old: Old,
     /// Faults that took place.
     pub faults: FaultCounts,
+    /// The fault that happens, by its place among those of the plan.
+    pub(crate) instance: u32,
     /// Those of them that the history knows of.
     pub(crate) told: FaultCounts,
     /// Print every event.
@@ -233,6 +253,7 @@ impl<K: Knobs> World<K> {
             weather: Weather::default(),
             old: Old::default(),
             faults: FaultCounts::default(),
+            instance: 0,
             told: FaultCounts::default(),
             trace: false,
             rng_net: Rng::stream(seed, "net"),
@@ -262,10 +283,10 @@ impl<K: Knobs> World<K> {
             let at = self.rng_proc.range(1_000_000, 10_000_000);
             self.after(at, Event::Start(Place::Client(client)));
         }
-        for (fault, count) in self.plan.faults.clone() {
-            for _ in 0..count {
-                let at = self.plan.warm_up_ns + self.rng_fault.below(self.plan.fault_ns);
-                self.after(at, Event::Fault(fault));
+        for (instance, fault) in self.plan.instances().collect::<Vec<_>>() {
+            let at = self.plan.warm_up_ns + self.rng_fault.below(self.plan.fault_ns);
+            if self.plan.includes(instance) {
+                self.after(at, Event::Fault(fault, instance));
             }
         }
         let heal = self.plan.warm_up_ns + self.plan.fault_ns;
@@ -346,6 +367,7 @@ impl<K: Knobs> World<K> {
                 seed: self.seed,
                 at: self.now,
                 violation,
+                plan: self.plan.difference(&Plan::draw(self.seed)),
             }),
             None => Ok(self.report()),
         }
@@ -395,7 +417,13 @@ impl<K: Knobs> World<K> {
             Event::Wake(proc) => self.wake(proc),
             Event::Persisted(proc, version, bytes) => self.persisted(proc, version, bytes),
             Event::Disk(proc, token) => self.disk_done(proc, token),
-            Event::Fault(fault) => self.fault(fault),
+            Event::Fault(fault, instance) => {
+                // Every fault has its own chance: one that is left out does not change what the others do.
+                let name = format!("fault {instance} at {}", self.now.as_ns());
+                self.rng_fault = Rng::stream(self.seed, &name);
+                self.instance = instance;
+                self.fault(fault);
+            }
             Event::Heal => self.heal(),
             Event::Rest => self.phase = Phase::Resting,
             Event::Look => self.look(),
