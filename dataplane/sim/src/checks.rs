@@ -366,6 +366,7 @@ impl<K: Knobs> World<K> {
     /// Looks at the slow checks, and whether the phase is over.
     pub(crate) fn look(&mut self) {
         self.after(5_000_000, Event::Look);
+        self.look_at_space();
         self.o4_scrub(false);
         if self.phase < Phase::Resting {
             return;

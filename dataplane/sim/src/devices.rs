@@ -1,11 +1,12 @@
 //! The edge between stores and devices: starts stores, carries their operations, tells them when these have completed.
 
 use ionian_core::edge::{self, Join, Target};
-use ionian_store::{BlockOpKind, Store, StoreConfig, StoreFailure, StoreState};
+use ionian_store::{BlockOpKind, FileKind, Store, StoreConfig, StoreFailure, StoreState};
 use ionian_types::{ClusterId, Inc, Knobs, ShardId};
 
+use crate::disk::Disk;
 use crate::edges::{role, shard_slot};
-use crate::invariant::Invariant;
+use crate::plan::Fault;
 use crate::process::{Peer, Place, ProcId};
 use crate::world::{CLUSTER, Event, LOG, World};
 
@@ -34,11 +35,11 @@ impl<K: Knobs> World<K> {
             memory_bytes_max: space.min(24 << 20),
             extent_bytes: u64::from(chunk) * 4,
             disk_bytes_max: space,
-            block_bytes: 512,
+            block_bytes: self.plan.block_bytes,
             write_bytes_max: 64 << 10,
-            journal_chunk_bytes: 16 << 10,
-            journal_extent_bytes: 64 << 10,
-            journal_bytes_max: 2 << 20,
+            journal_chunk_bytes: self.plan.block_bytes * 32,
+            journal_extent_bytes: u64::from(self.plan.block_bytes) * 128,
+            journal_bytes_max: u64::from(self.plan.block_bytes) << 12,
             entropy: self.rng_disk.draw(),
             ..config
         }
@@ -48,7 +49,7 @@ impl<K: Knobs> World<K> {
     pub(crate) fn start_store(&mut self, proc: ProcId) {
         let place = self.procs[proc].place;
         let config = self.store_config(place);
-        let files = self.disks.entry(place).or_default().files();
+        let files = self.disk(place).files();
         let store = if files.is_empty() {
             Store::format(config, Inc::ZERO, &files)
         } else {
@@ -59,29 +60,33 @@ impl<K: Knobs> World<K> {
         self.run_disk(proc);
     }
 
+    fn disk(&mut self, place: Place) -> &mut Disk {
+        let sector = self.plan.sector_bytes as usize;
+        self.disks.entry(place).or_insert_with(|| Disk::new(sector))
+    }
+
     /// Hands the operations of a process's store to its device.
     pub(crate) fn run_disk(&mut self, proc: ProcId) {
-        let process = &mut self.procs[proc];
-        let place = process.place;
-        if !self.plan.class.is_flushed() || !process.alive {
+        let place = self.procs[proc].place;
+        if !self.plan.class.is_flushed() || !self.procs[proc].alive {
             return;
-        }
-        let Some(store) = process.store_mut() else {
-            return;
-        };
-        let mut begun = Vec::new();
-        let Some(disk) = self.disks.get_mut(&place) else {
-            return;
-        };
-        while let Some(op) = store.next_op() {
-            disk.begin(store, op);
-            begun.push(op);
         }
         let slow = self
             .slow_disks
             .get(&place)
             .is_some_and(|until| *until > self.now);
-        for op in begun {
+        while let Some(op) = self.procs[proc].store_mut().and_then(Store::next_op) {
+            let checkpoint = matches!(op.file.kind(), Some(FileKind::Checkpoint(_)));
+            if self.step(proc, Fault::CrashAtOp)
+                || (checkpoint && self.step(proc, Fault::CrashInCheckpoint))
+            {
+                return;
+            }
+            if let Some(disk) = self.disks.get_mut(&place)
+                && let Some(store) = self.procs[proc].store_mut()
+            {
+                disk.begin(store, op);
+            }
             let (from, to) = match op.kind {
                 BlockOpKind::Flush => (30_000, 120_000),
                 BlockOpKind::Write { .. } | BlockOpKind::Read { .. } => (8_000, 40_000),
@@ -101,18 +106,31 @@ impl<K: Knobs> World<K> {
         if !self.procs[proc].alive {
             return;
         }
-        let Some(bytes) = self
+        let Some(done) = self
             .disks
             .get_mut(&place)
-            .and_then(|disk| disk.complete(token))
+            .and_then(|disk| disk.complete(token, &mut self.rng_disk))
         else {
             return;
         };
-        if let Some(store) = self.procs[proc].store_mut() {
-            store.complete(token, Ok(&bytes));
+        self.count_effects(place);
+        if self.step(proc, Fault::CrashAtDone) {
+            return;
         }
+        if let Some(store) = self.procs[proc].store_mut() {
+            store.complete(token, done.result.as_deref().map_err(|error| *error));
+        }
+        if self.step(proc, Fault::CrashAfterDone) {
+            return;
+        }
+        // What was asked for may be the last that a start needs.
+        self.run_disk(proc);
         if self.procs[proc].store.is_some() && self.procs[proc].join.is_none() {
             self.store_started(proc);
+        } else if let Some(StoreState::Failed(failure)) =
+            self.procs[proc].store_mut().map(|store| store.state())
+        {
+            return self.store_failed(proc, failure);
         }
         self.run_disk(proc);
         self.flush_soon(proc);
@@ -128,16 +146,12 @@ impl<K: Knobs> World<K> {
             StoreState::Starting => {}
             // A first start that was cut short.
             StoreState::Failed(StoreFailure::NotFormatted) => {
-                let files = self.disks.entry(place).or_default().files();
+                let files = self.disk(place).files();
                 let config = self.store_config(place);
                 self.procs[proc].has_data = false;
                 self.procs[proc].store = Some(Box::new(Store::format(config, Inc::ZERO, &files)));
             }
-            StoreState::Failed(failure) => {
-                self.history.fail(Invariant::M1, || {
-                    format!("the store of {place:?} does not start: {failure}")
-                });
-            }
+            StoreState::Failed(failure) => self.store_failed(proc, failure),
             StoreState::Ready => self.join(proc, inc, self.procs[proc].has_data),
         }
     }

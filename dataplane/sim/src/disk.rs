@@ -1,19 +1,21 @@
-//! A device as bad as a crash allows: what was not flushed is kept, lost or torn, sector by sector, in any order.
+//! A device as bad as the plan allows: operations complete after a while and out of order, and fail or lie on request.
 //!
-//! Operations complete after a while and out of order. What was flushed is only damaged on request, and only in files of
-//! records: what a journal or superblock bears is the store's own test.
+//! What was not flushed is kept, lost or torn at a crash ([`crash`]); what was flushed is only damaged on request, by the
+//! lies of [`lies`]. Each says when it took effect: a fault that damaged nothing does not count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ionian_store::{BlockOp, BlockOpKind, FileKind, FileNo, Store};
+use ionian_store::{BlockError, BlockOp, BlockOpKind, FileKind, FileNo, Store};
 
+use crate::plan::Fault;
 use crate::rng::Rng;
 
-const SECTOR: usize = 512;
-/// Places looked at for one that was written.
-const TRIES: u32 = 64;
+mod crash;
+mod lies;
 
-#[derive(Debug, Default)]
+pub use lies::Lie;
+
+#[derive(Clone, Debug, Default)]
 struct File {
     /// What survives a crash for certain.
     durable: Vec<u8>,
@@ -36,24 +38,70 @@ struct InFlight {
     order: u64,
 }
 
+/// How an operation ended.
+#[derive(Debug)]
+pub struct Done {
+    /// The bytes of a read, nothing for the others, or why it failed.
+    pub result: Result<Vec<u8>, BlockError>,
+}
+
 /// The device of one place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Disk {
     files: BTreeMap<FileNo, File>,
     unflushed: Vec<Unflushed>,
     in_flight: Vec<InFlight>,
     order: u64,
-    /// Flushes completed.
-    pub flushes: u64,
-    /// Crashes that lost or tore something.
-    pub torn: u64,
+    /// The unit that a crash keeps or loses whole, bytes.
+    sector: usize,
+    /// Lies still to be told, each at the next operation that it fits.
+    armed: Vec<Lie>,
+    /// Writes that went astray, by when: they count once a flush has promised them.
+    astray: Vec<(u64, Fault)>,
+    /// Copies of the superblock that rot, and checkpoints that do, until they are written again.
+    rotten: BTreeSet<FileNo>,
+    /// No file can be made.
+    pub full: bool,
+    /// Flushed bytes were damaged: a start may find that it cannot go on.
+    pub lied: bool,
+    /// An operation was reported as failed: the store may give up.
+    pub failed: bool,
+    /// What an earlier moment had made durable.
+    image: Option<BTreeMap<FileNo, File>>,
+    /// Faults that took effect since they were last asked for.
+    took: Vec<Fault>,
 }
 
 impl Disk {
+    /// An empty device whose sectors have `sector` bytes.
+    #[must_use]
+    pub const fn new(sector: usize) -> Self {
+        Self {
+            files: BTreeMap::new(),
+            unflushed: Vec::new(),
+            in_flight: Vec::new(),
+            order: 0,
+            sector,
+            armed: Vec::new(),
+            astray: Vec::new(),
+            rotten: BTreeSet::new(),
+            full: false,
+            lied: false,
+            failed: false,
+            image: None,
+            took: Vec::new(),
+        }
+    }
+
     /// The files that a start finds.
     #[must_use]
     pub fn files(&self) -> Vec<FileNo> {
         self.files.keys().copied().collect()
+    }
+
+    /// The faults that took effect since this was last asked.
+    pub fn take_effects(&mut self) -> Vec<Fault> {
+        core::mem::take(&mut self.took)
     }
 
     /// Takes over an operation.
@@ -68,115 +116,95 @@ impl Disk {
         self.in_flight.push(InFlight { op, bytes, order });
     }
 
-    /// Completes an operation; the bytes of a read. `None` when the process that asked has died since.
-    pub fn complete(&mut self, token: u64) -> Option<Vec<u8>> {
+    /// Completes an operation. `None` when the process that asked has died since.
+    pub fn complete(&mut self, token: u64, rng: &mut Rng) -> Option<Done> {
         let at = self
             .in_flight
             .iter()
             .position(|flight| flight.op.token == token)?;
         let InFlight { op, bytes, order } = self.in_flight.remove(at);
-        let mut read = Vec::new();
-        match op.kind {
-            BlockOpKind::Create { bytes } => {
-                let blank = vec![0; bytes as usize];
-                let file = File {
-                    durable: blank.clone(),
-                    current: blank,
-                };
-                self.files.insert(op.file, file);
-            }
+        let result = match op.kind {
+            BlockOpKind::Create { bytes } => self.create(op.file, bytes),
             BlockOpKind::Delete => {
                 self.files.remove(&op.file);
+                self.rotten.remove(&op.file);
                 self.unflushed.retain(|write| write.file != op.file);
+                Ok(Vec::new())
             }
-            BlockOpKind::Write { offset, .. } => {
-                let offset = offset as usize;
-                if let Some(file) = self.files.get_mut(&op.file) {
-                    file.current[offset..offset + bytes.len()].copy_from_slice(&bytes);
-                }
-                self.unflushed.push(Unflushed {
-                    file: op.file,
-                    offset,
-                    bytes,
-                    order: self.order,
-                });
-            }
+            BlockOpKind::Write { offset, .. } => self.write(op.file, offset as usize, bytes, rng),
             BlockOpKind::Read { offset, len } => {
-                let from = offset as usize;
-                if let Some(file) = self.files.get(&op.file) {
-                    read = file.current[from..from + len as usize].to_vec();
-                }
+                self.read(op.file, offset as usize, len as usize, rng)
             }
-            BlockOpKind::Flush => {
-                self.flushes += 1;
-                for write in self.unflushed.extract_if(.., |write| write.order < order) {
-                    if let Some(file) = self.files.get_mut(&write.file) {
-                        let range = write.offset..write.offset + write.bytes.len();
-                        file.durable[range].copy_from_slice(&write.bytes);
-                    }
-                }
-            }
-        }
-        Some(read)
+            BlockOpKind::Flush => self.flush(order, rng),
+        };
+        Some(Done { result })
     }
 
-    /// Flips a bit of what was flushed to a file of records. Whether there was anything.
-    pub fn corrupt(&mut self, rng: &mut Rng) -> bool {
-        let files: Vec<FileNo> = self.files.keys().copied().collect();
-        let records: Vec<FileNo> = files
-            .into_iter()
-            .filter(|file| matches!(file.kind(), Some(FileKind::RecordExtent(_))))
-            .collect();
-        if records.is_empty() {
-            return false;
+    fn create(&mut self, file: FileNo, bytes: u64) -> Result<Vec<u8>, BlockError> {
+        if self.full {
+            self.took.push(Fault::FullDisk);
+            return Err(BlockError::NoSpace);
         }
-        for _ in 0..TRIES {
-            let Some(file) = self.files.get_mut(&rng.pick(&records)) else {
-                continue;
-            };
-            let at = rng.below(file.durable.len() as u64) as usize;
-            // Zeros are most likely room that was never written.
-            if file.durable[at] != 0 {
-                let bit = 1 << rng.below(8);
-                file.durable[at] ^= bit;
-                file.current[at] ^= bit;
-                return true;
-            }
-        }
-        false
+        let blank = vec![0; bytes as usize];
+        let made = File {
+            durable: blank.clone(),
+            current: blank,
+        };
+        self.files.insert(file, made);
+        Ok(Vec::new())
     }
 
-    /// The process dies: each sector of each write that was not flushed is there or not.
-    pub fn crash(&mut self, rng: &mut Rng) {
-        let flights = core::mem::take(&mut self.in_flight);
-        let late = flights
-            .into_iter()
-            .filter_map(|flight| match flight.op.kind {
-                BlockOpKind::Write { offset, .. } => {
-                    Some((flight.op.file, offset as usize, flight.bytes))
-                }
-                _ => None,
-            });
-        let writes: Vec<_> = core::mem::take(&mut self.unflushed)
-            .into_iter()
-            .map(|write| (write.file, write.offset, write.bytes))
-            .chain(late)
-            .collect();
-        self.torn += u64::from(!writes.is_empty());
-        for (file, offset, bytes) in writes {
-            let Some(file) = self.files.get_mut(&file) else {
-                continue;
-            };
-            let kept = rng.pick(&[0, 500, 1000]);
-            for (at, sector) in bytes.chunks(SECTOR).enumerate() {
-                if rng.permille(kept) {
-                    let from = offset + at * SECTOR;
-                    file.durable[from..from + sector.len()].copy_from_slice(sector);
-                }
+    fn write(
+        &mut self,
+        file: FileNo,
+        offset: usize,
+        bytes: Vec<u8>,
+        rng: &mut Rng,
+    ) -> Result<Vec<u8>, BlockError> {
+        self.rotten.remove(&file);
+        let Some((file, offset)) = self.divert(file, offset, &bytes, rng) else {
+            return Ok(Vec::new());
+        };
+        if let Some(found) = self.files.get_mut(&file) {
+            found.current[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        }
+        self.unflushed.push(Unflushed {
+            file,
+            offset,
+            bytes,
+            order: self.order,
+        });
+        Ok(Vec::new())
+    }
+
+    fn flush(&mut self, order: u64, rng: &mut Rng) -> Result<Vec<u8>, BlockError> {
+        if self.tells(Lie::FlushFails) {
+            // What the device made of its cache is its own affair; it is never tried again.
+            let late = self.unflushed.drain(..).collect();
+            self.settle(late, rng);
+            self.took.push(Fault::FlushFails);
+            self.failed = true;
+            return Err(BlockError::Io);
+        }
+        for write in self.unflushed.extract_if(.., |write| write.order < order) {
+            if let Some(file) = self.files.get_mut(&write.file) {
+                let range = write.offset..write.offset + write.bytes.len();
+                file.durable[range].copy_from_slice(&write.bytes);
             }
         }
-        for file in self.files.values_mut() {
-            file.current.clone_from(&file.durable);
+        for (_, fault) in self.astray.extract_if(.., |(at, _)| *at < order) {
+            self.took.push(fault);
         }
+        Ok(Vec::new())
+    }
+
+    /// Files of records, or of the journal.
+    fn files_of(&self, journal: bool) -> Vec<FileNo> {
+        let wanted = |file: &FileNo| match file.kind() {
+            Some(FileKind::RecordExtent(_)) => !journal,
+            Some(FileKind::JournalExtent(_)) => journal,
+            _ => false,
+        };
+        self.files.keys().copied().filter(wanted).collect()
     }
 }

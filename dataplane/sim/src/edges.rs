@@ -17,6 +17,7 @@ use ionian_wire::record::RECORD_ENCODED_BYTES_MAX;
 
 use crate::app::{App, Tap};
 use crate::invariant::Invariant;
+use crate::plan::Fault;
 use crate::process::{Machine, Peer, Place, ProcId, Process};
 use crate::world::{CLUSTER, Event, LOG, Phase, World};
 
@@ -296,7 +297,7 @@ impl<K: Knobs> World<K> {
             Step::Refused(reason) => self.history.fail(Invariant::M1, || {
                 format!("a registration was refused: {reason}")
             }),
-            Step::Replaced(_) => self.kill(proc),
+            Step::Replaced(_) => self.replaced(proc),
             Step::Machine => self.machine_handles(proc, conn, &message),
         }
         self.drain(proc);
@@ -355,6 +356,9 @@ impl<K: Knobs> World<K> {
 
     /// Time, flushes as long as something comes out, and the next deadline.
     fn flush_now(&mut self, proc: ProcId) {
+        if self.step(proc, Fault::CrashAtFlush) {
+            return;
+        }
         let now = self.now;
         for round in 0.. {
             self.set_rooms(proc);
@@ -377,6 +381,9 @@ impl<K: Knobs> World<K> {
                 }
             }
             let sent = self.drain(proc);
+            if !self.procs[proc].alive {
+                return;
+            }
             // What falls due by its own flush is done at once, as an edge does.
             let due = matches!(self.procs[proc].machine, Machine::Client(..))
                 && self.procs[proc].machine.deadline() <= now;
@@ -460,11 +467,17 @@ impl<K: Knobs> World<K> {
         }
         out.clear();
         let sent = !messages.is_empty();
-        for (conn, bytes) in messages.drain(..) {
+        for (at, (conn, bytes)) in messages.drain(..).enumerate() {
+            if at > 0 && self.step(proc, Fault::CrashMidSend) {
+                break;
+            }
             self.inspect(proc, conn, &bytes);
             self.send(proc, conn, bytes);
         }
         self.scratch = messages;
+        if !self.procs[proc].alive {
+            return false;
+        }
         self.drain_directory(proc) || sent
     }
 

@@ -4,7 +4,7 @@ use ionian_control_core::Directory;
 use ionian_types::{Knobs, ShardId, Time};
 
 use crate::plan::{FAULTS, Fault};
-use crate::process::{Machine, Place, ProcId};
+use crate::process::{Machine, Place, ProcId, Process};
 use crate::world::{Event, LOG, Phase, World};
 
 impl<K: Knobs> World<K> {
@@ -31,6 +31,8 @@ impl<K: Knobs> World<K> {
             Fault::SlowDisk => self.slow_disk(),
             Fault::LoseDisk => self.lose_disk(),
             Fault::Corrupt => self.corrupt(),
+            fault if fault.is_step() => return self.arm_somewhere(fault),
+            fault if fault.needs_device() => return self.storage_fault(fault),
             // All the others are the network's, and count when they hit something.
             _ => return self.storm(fault),
         };
@@ -71,6 +73,7 @@ impl<K: Knobs> World<K> {
         }
         if let Some(disk) = self.disks.get_mut(&self.procs[proc].place) {
             disk.crash(&mut self.rng_disk);
+            self.count_effects(self.procs[proc].place);
         }
         let ends: Vec<_> = self.procs[proc].conns.iter().flatten().copied().collect();
         for end in ends {
@@ -81,7 +84,19 @@ impl<K: Knobs> World<K> {
         }
     }
 
-    fn crash(&mut self, place: Place) -> bool {
+    /// A process is told that another one has its place, and ends. If that was the late word of one that has died since,
+    /// whoever looks after the place starts it again.
+    pub(crate) fn replaced(&mut self, proc: ProcId) {
+        let place = self.procs[proc].place;
+        self.kill(proc);
+        let lives = |process: &Process<K>| process.alive && process.place == place;
+        if !self.procs.iter().any(lives) {
+            let after = self.rng_fault.range(200_000, 40_000_000);
+            self.after(after, Event::Start(place));
+        }
+    }
+
+    pub(crate) fn crash(&mut self, place: Place) -> bool {
         let Some(proc) = self.live(place) else {
             return false;
         };
@@ -202,46 +217,6 @@ impl<K: Knobs> World<K> {
         true
     }
 
-    fn slow_disk(&mut self) -> bool {
-        let places: Vec<Place> = self.disks.keys().copied().collect();
-        if places.is_empty() {
-            return false;
-        }
-        let place = self.rng_fault.pick(&places);
-        let span = self.rng_fault.range(5_000_000, 100_000_000);
-        self.slow_disks
-            .insert(place, Time::from_ns(self.now.as_ns() + span));
-        true
-    }
-
-    /// The replica of a shard whose device is a bad one; those of its peers lose nothing.
-    fn victim(&self, shard: u32) -> Place {
-        let slot = (self.seed >> shard) % u64::from(self.plan.replicas);
-        Place::Replica(shard, slot as u8)
-    }
-
-    fn lose_disk(&mut self) -> bool {
-        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
-        let place = self.victim(shard);
-        self.crash(place) && self.disks.remove(&place).is_some()
-    }
-
-    /// Records of the same replica of a shard are damaged in every such fault: its peer can repair them. They are read
-    /// back when memory is short, or at the next start, which often comes soon.
-    fn corrupt(&mut self) -> bool {
-        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
-        let place = self.victim(shard);
-        let Some(disk) = self.disks.get_mut(&place) else {
-            return false;
-        };
-        let flips = self.rng_disk.range(1, 6);
-        let done = (0..flips).fold(false, |done, _| disk.corrupt(&mut self.rng_disk) | done);
-        if done && self.rng_fault.permille(700) {
-            self.crash(place);
-        }
-        done
-    }
-
     /// Nothing bad happens from now on.
     pub(crate) fn heal(&mut self) {
         self.phase = Phase::Healed;
@@ -250,6 +225,10 @@ impl<K: Knobs> World<K> {
         let (head, tail) = (self.history.reference.trim, self.history.reference.end);
         self.history.recorder.healed(head, tail);
         self.slow_disks.clear();
+        self.armed.clear();
+        for disk in self.disks.values_mut() {
+            disk.disarm();
+        }
         for proc in 0..self.procs.len() {
             if self.procs[proc].paused_until > self.now {
                 self.procs[proc].paused_until = self.now;

@@ -27,6 +27,8 @@ pub mod process;
 pub mod recorder;
 pub mod reference;
 pub mod rng;
+pub mod steps;
+mod storage;
 mod storms;
 pub mod swarm;
 pub mod weather;

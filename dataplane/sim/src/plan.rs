@@ -67,10 +67,49 @@ pub enum Fault {
     LoseDisk,
     /// A device flips bits in records that it had flushed, of one replica per shard. Flushed classes only.
     Corrupt,
+    /// At a crash, some sectors of a write that was not flushed are there and some are not. Comes with crashes.
+    TornWrite,
+    /// At a crash, a write that was not flushed is not there. Comes with crashes.
+    LostUnflushed,
+    /// A write that was flushed is not there, on the one replica of a shard that [`Self::Corrupt`] hits. Flushed classes only,
+    /// as all that follow.
+    LostWrite,
+    /// A write that was flushed is in another place of the same kind of file. The same replica.
+    MisdirectedWrite,
+    /// A read answers what is in another place. The same replica.
+    MisdirectedRead,
+    /// A bit flips in what was flushed to the journal. The same replica.
+    RotJournal,
+    /// A bit flips in copies of the superblock, as many as the layout bears, of any store.
+    RotSuperblock,
+    /// A bit flips in one copy of a checkpoint, of any store.
+    RotCheckpoint,
+    /// A flush fails: the process ends, and another one starts from what is there.
+    FlushFails,
+    /// A read fails, once.
+    ReadFails,
+    /// A device takes no more files for a while: something else has filled it.
+    FullDisk,
+    /// A replica has a device so small that it was full. Drawn with the plan.
+    SmallDisk,
+    /// A device is set back to what it held some time ago. The same replica.
+    OldImage,
+    /// A process dies before it flushes its machine for the n-th time.
+    CrashAtFlush,
+    /// A process dies when some messages of a flush are sent and others are not: in the middle of a cut, for example.
+    CrashMidSend,
+    /// A process dies before its n-th device operation. Flushed classes only, as those that follow.
+    CrashAtOp,
+    /// A process dies when its device has done an operation and its store was not told: before persistence is known.
+    CrashAtDone,
+    /// A process dies when its store was told and its machine has not acted on it: after persistence.
+    CrashAfterDone,
+    /// A process dies between the operations of a checkpoint.
+    CrashInCheckpoint,
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 24] = [
+pub const FAULTS: [Fault; 43] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -95,6 +134,25 @@ pub const FAULTS: [Fault; 24] = [
     Fault::SlowDisk,
     Fault::LoseDisk,
     Fault::Corrupt,
+    Fault::TornWrite,
+    Fault::LostUnflushed,
+    Fault::LostWrite,
+    Fault::MisdirectedWrite,
+    Fault::MisdirectedRead,
+    Fault::RotJournal,
+    Fault::RotSuperblock,
+    Fault::RotCheckpoint,
+    Fault::FlushFails,
+    Fault::ReadFails,
+    Fault::FullDisk,
+    Fault::SmallDisk,
+    Fault::OldImage,
+    Fault::CrashAtFlush,
+    Fault::CrashMidSend,
+    Fault::CrashAtOp,
+    Fault::CrashAtDone,
+    Fault::CrashAfterDone,
+    Fault::CrashInCheckpoint,
 ];
 
 impl Fault {
@@ -106,8 +164,7 @@ impl Fault {
                 matches!(network, Network::Datagram)
             }
             Self::Late => matches!(network, Network::Fabric),
-            Self::SlowDisk | Self::Corrupt | Self::LoseDisk => class.is_flushed(),
-            _ => true,
+            fault => !fault.needs_device() || class.is_flushed(),
         }
     }
 
@@ -116,6 +173,43 @@ impl Fault {
     pub const fn is_beyond(self, class: Durability) -> bool {
         matches!(class, Durability::D0)
             && matches!(self, Self::CrashRoot | Self::CrashShard | Self::CrashAll)
+    }
+
+    /// Whether it is not scheduled, but comes with others or with the plan.
+    #[must_use]
+    pub const fn is_consequence(self) -> bool {
+        matches!(
+            self,
+            Self::TornWrite | Self::LostUnflushed | Self::SmallDisk
+        )
+    }
+
+    /// Whether it needs a device.
+    #[must_use]
+    pub const fn needs_device(self) -> bool {
+        matches!(
+            self,
+            Self::SlowDisk
+                | Self::LoseDisk
+                | Self::Corrupt
+                | Self::TornWrite
+                | Self::LostUnflushed
+                | Self::LostWrite
+                | Self::MisdirectedWrite
+                | Self::MisdirectedRead
+                | Self::RotJournal
+                | Self::RotSuperblock
+                | Self::RotCheckpoint
+                | Self::FlushFails
+                | Self::ReadFails
+                | Self::FullDisk
+                | Self::SmallDisk
+                | Self::OldImage
+                | Self::CrashAtOp
+                | Self::CrashAtDone
+                | Self::CrashAfterDone
+                | Self::CrashInCheckpoint
+        )
     }
 }
 
@@ -179,6 +273,10 @@ pub struct Plan {
     pub chunk_bytes: u32,
     /// Bytes of record files and of record memory of the replica in the first slot, in the second, and in the others.
     pub space_bytes: [u64; 3],
+    /// Stores write in units of this many bytes.
+    pub block_bytes: u32,
+    /// Devices keep or lose so many bytes at a time when they fail: 512 or a block.
+    pub sector_bytes: u32,
     /// Nanoseconds between two actions of a client, on average.
     pub think_ns: u64,
     /// The most unresolved appends of one client.
@@ -219,6 +317,8 @@ impl Plan {
             payload_bytes_max: 200,
             chunk_bytes: 64 << 10,
             space_bytes: [256 << 20; 3],
+            block_bytes: 512,
+            sector_bytes: 512,
             think_ns: 300_000,
             outstanding_max: 64,
             trims: false,
@@ -261,6 +361,7 @@ impl Plan {
             plan.think_ns = 1_500_000;
             plan.fault_ns = 150_000_000;
         }
+        plan.draw_devices(seed);
         // One seed in six has no fault at all.
         if rng.permille(160) {
             return plan;
@@ -269,9 +370,10 @@ impl Plan {
             let odds = match fault {
                 Fault::CrashRoot | Fault::CrashShard | Fault::CrashAll => 120,
                 Fault::CrashReplica | Fault::Reset | Fault::Corrupt | Fault::LoseDisk => 450,
+                Fault::OldImage | Fault::CrashInCheckpoint | Fault::RotCheckpoint => 450,
                 _ => 250,
             };
-            let fits = fault.fits(plan.network, plan.class);
+            let fits = fault.fits(plan.network, plan.class) && !fault.is_consequence();
             if rng.permille(odds) && fits {
                 let most = if matches!(fault, Fault::Reset) { 12 } else { 4 };
                 let count = rng.range(1, most);
@@ -296,6 +398,37 @@ impl Plan {
         self.only
             .as_ref()
             .is_none_or(|only| only.contains(&instance))
+    }
+
+    /// What the devices are like, from a stream of its own.
+    fn draw_devices(&mut self, seed: u64) {
+        let mut rng = Rng::stream(seed, "devices");
+        if !self.class.is_flushed() {
+            return;
+        }
+        if rng.permille(300) {
+            self.block_bytes = 4096;
+            self.chunk_bytes = 64 << 10;
+            self.sector_bytes = rng.pick(&[512, 4096]);
+        }
+        if rng.permille(150) {
+            // Little more than a store must have; trims make room.
+            let small = u64::from(self.chunk_bytes) * 12;
+            self.space_bytes = rng.pick(&[
+                [small; 3],
+                [small, 256 << 20, small],
+                [256 << 20, small, small],
+            ]);
+            self.trims = true;
+        }
+    }
+
+    /// Whether a replica's space is so small that it is full now and then.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.space_bytes
+            .iter()
+            .any(|space| *space <= u64::from(self.chunk_bytes) * 12)
     }
 
     /// Whether records may be declared lost.

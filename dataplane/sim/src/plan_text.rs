@@ -19,6 +19,8 @@ const KEYS: &[&str] = &[
     "payload_bytes_max",
     "chunk_bytes",
     "space_bytes",
+    "block_bytes",
+    "sector_bytes",
     "think_ns",
     "outstanding_max",
     "trims",
@@ -72,6 +74,8 @@ impl Plan {
             "payload_bytes_max" => self.payload_bytes_max.to_string(),
             "chunk_bytes" => self.chunk_bytes.to_string(),
             "space_bytes" => join(self.space_bytes),
+            "block_bytes" => self.block_bytes.to_string(),
+            "sector_bytes" => self.sector_bytes.to_string(),
             "think_ns" => self.think_ns.to_string(),
             "outstanding_max" => self.outstanding_max.to_string(),
             "trims" => self.trims.to_string(),
@@ -116,6 +120,8 @@ impl Plan {
             "buffer_bytes" => self.buffer_bytes = number(key, value)?,
             "payload_bytes_max" => self.payload_bytes_max = number(key, value)?,
             "chunk_bytes" => self.chunk_bytes = number(key, value)?,
+            "block_bytes" => self.block_bytes = number(key, value)?,
+            "sector_bytes" => self.sector_bytes = number(key, value)?,
             "space_bytes" => {
                 self.space_bytes = list(key, value)?
                     .try_into()

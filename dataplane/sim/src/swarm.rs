@@ -50,6 +50,8 @@ pub struct Totals {
     pub damaged: u64,
     /// Records repaired from a peer.
     pub repaired: u64,
+    /// Stores that halted because what they held was damaged.
+    pub halts: u64,
     /// Gaps told: trim, loss.
     pub gaps: [u64; 2],
     /// Acknowledged records declared lost, beyond what the class survives.
@@ -78,6 +80,7 @@ impl Totals {
         self.adoptions += report.machines.adoptions;
         self.damaged += report.machines.damaged;
         self.repaired += report.machines.repaired;
+        self.halts += report.machines.halts;
         self.gaps[0] += seen.gaps[0];
         self.gaps[1] += seen.gaps[1];
         self.lost += seen.lost;
@@ -103,6 +106,7 @@ impl Totals {
         self.adoptions += other.adoptions;
         self.damaged += other.damaged;
         self.repaired += other.repaired;
+        self.halts += other.halts;
         self.gaps[0] += other.gaps[0];
         self.gaps[1] += other.gaps[1];
         self.lost += other.lost;

@@ -63,6 +63,10 @@ pub enum Event {
     Persisted(ProcId, u64, Vec<u8>),
     /// A fault begins: its kind, and its place among those of the plan.
     Fault(Fault, u32),
+    /// A device has room again.
+    Emptied(Place),
+    /// A device is set back to what it held before.
+    PutBack(Place),
     /// Faults are over.
     Heal,
     /// No new work from now on.
@@ -113,6 +117,8 @@ pub struct Machines {
     pub damaged: u64,
     /// Records repaired from a peer.
     pub repaired: u64,
+    /// Stores that said at a start that what they held is damaged beyond repair.
+    pub halts: u64,
 }
 
 /// Why a run failed.
@@ -203,6 +209,10 @@ pub struct World<K: Knobs = Shipped> {
     pub weather: Weather,
     /// Datagrams of before, for replays.
     pub old: Old,
+    /// Crashes to come, at the n-th step of a kind.
+    pub(crate) armed: BTreeMap<(Place, Fault), u64>,
+    /// Stores that said at a start that they cannot go on.
+    pub(crate) halts: u64,
     /// Faults that took place.
     pub faults: FaultCounts,
     /// The fault that happens, by its place among those of the plan.
@@ -252,6 +262,8 @@ impl<K: Knobs> World<K> {
             slow_disks: BTreeMap::new(),
             weather: Weather::default(),
             old: Old::default(),
+            armed: BTreeMap::new(),
+            halts: 0,
             faults: FaultCounts::default(),
             instance: 0,
             told: FaultCounts::default(),
@@ -424,6 +436,8 @@ impl<K: Knobs> World<K> {
                 self.instance = instance;
                 self.fault(fault);
             }
+            Event::Emptied(place) => self.emptied(place),
+            Event::PutBack(place) => self.put_back(place),
             Event::Heal => self.heal(),
             Event::Rest => self.phase = Phase::Resting,
             Event::Look => self.look(),
@@ -494,7 +508,10 @@ impl<K: Knobs> World<K> {
     }
 
     fn report(&self) -> Report {
-        let mut machines = Machines::default();
+        let mut machines = Machines {
+            halts: self.halts,
+            ..Machines::default()
+        };
         for process in &self.procs {
             match &process.machine {
                 Machine::Replica(replica) => {

@@ -1,0 +1,211 @@
+//! Faults of devices: which device they hit, so that no more copies of anything are destroyed than the cluster bears.
+//!
+//! Of each shard one replica has a device that lies and forgets, the same in every fault of a run; its peers' devices lose
+//! nothing that was flushed. The root is alone, so that its device lies in nothing that its layout does not bear: single
+//! copies of superblocks and checkpoints. Every device tears and loses what was not flushed, fails, and is slow or full.
+
+use ionian_store::{StoreFailure, StoreState};
+use ionian_types::{Knobs, Time};
+
+use crate::disk::Lie;
+use crate::invariant::Invariant;
+use crate::plan::Fault;
+use crate::process::{Machine, Place, ProcId};
+use crate::world::{Event, World};
+
+impl<K: Knobs> World<K> {
+    /// A fault of a device begins. What is armed counts when it takes effect; what found nothing to damage is tried again.
+    pub(crate) fn storage_fault(&mut self, fault: Fault) {
+        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let bad = self.victim(shard);
+        let places: Vec<Place> = self.disks.keys().copied().collect();
+        if places.is_empty() {
+            return self.again(fault);
+        }
+        let any = self.rng_fault.pick(&places);
+        let block = self.plan.block_bytes as usize;
+        let (place, armed, crash_odds) = match fault {
+            Fault::LostWrite => (bad, Some(Lie::LostWrite), 0),
+            Fault::MisdirectedWrite => (bad, Some(Lie::MisdirectedWrite), 0),
+            Fault::MisdirectedRead => (bad, Some(Lie::MisdirectedRead), 700),
+            Fault::FlushFails => (any, Some(Lie::FlushFails), 0),
+            Fault::ReadFails => (any, Some(Lie::ReadFails), 700),
+            Fault::RotJournal => (bad, None, 700),
+            Fault::RotSuperblock | Fault::RotCheckpoint => (any, None, 700),
+            Fault::FullDisk => return self.fill_disk(any),
+            Fault::OldImage => return self.image(bad),
+            _ => return,
+        };
+        let Some(disk) = self.disks.get_mut(&place) else {
+            return self.again(fault);
+        };
+        let done = match (armed, fault) {
+            (Some(lie), _) => {
+                disk.arm(lie);
+                false
+            }
+            (None, Fault::RotJournal) => {
+                let done = disk.rot(true, &mut self.rng_disk);
+                disk.lied |= done;
+                done
+            }
+            (None, Fault::RotSuperblock) => disk.rot_superblock(&mut self.rng_disk),
+            (None, _) => disk.rot_checkpoint(block, &mut self.rng_disk),
+        };
+        if (done || armed.is_some()) && self.rng_fault.permille(crash_odds) {
+            self.crash(place);
+        }
+        if done {
+            self.faults[fault] += 1;
+        } else if armed.is_none() {
+            self.again(fault);
+        }
+    }
+
+    /// Counts what a device has done since it was last asked.
+    pub(crate) fn count_effects(&mut self, place: Place) {
+        let Some(disk) = self.disks.get_mut(&place) else {
+            return;
+        };
+        for fault in disk.take_effects() {
+            if self.trace {
+                println!("{:>9} {place:?}: {fault:?}", self.now.as_ns() / 1000);
+            }
+            self.faults[fault] += 1;
+        }
+    }
+
+    /// Something else fills a device for a while.
+    fn fill_disk(&mut self, place: Place) {
+        if let Some(disk) = self.disks.get_mut(&place) {
+            disk.full = true;
+            let span = self.rng_fault.range(5_000_000, 150_000_000);
+            self.after(span, Event::Emptied(place));
+        }
+    }
+
+    pub(crate) fn emptied(&mut self, place: Place) {
+        if let Some(disk) = self.disks.get_mut(&place) {
+            disk.full = false;
+        }
+    }
+
+    /// What a device holds now comes back after a while.
+    fn image(&mut self, place: Place) {
+        if self
+            .disks
+            .get_mut(&place)
+            .is_some_and(|disk| disk.take_image())
+        {
+            let after = self.rng_fault.range(5_000_000, 150_000_000);
+            self.after(after, Event::PutBack(place));
+        }
+    }
+
+    pub(crate) fn put_back(&mut self, place: Place) {
+        if self.phase != crate::world::Phase::Storm || !self.crash(place) {
+            return;
+        }
+        let changed = self
+            .disks
+            .get_mut(&place)
+            .is_some_and(|disk| disk.put_image_back());
+        self.faults[Fault::OldImage] += u64::from(changed);
+    }
+
+    /// A store has given up: its process ends, as the edge sees to. Only a device that failed or lied is a reason.
+    pub(crate) fn store_failed(&mut self, proc: ProcId, failure: StoreFailure) {
+        let place = self.procs[proc].place;
+        if self.trace {
+            println!("{:>9} {place:?}: {failure}", self.now.as_ns() / 1000);
+        }
+        let (lied, failed) = self
+            .disks
+            .get(&place)
+            .map_or((false, false), |disk| (disk.lied, disk.failed || disk.full));
+        match failure {
+            StoreFailure::Device { .. } | StoreFailure::NoSpace if failed => {
+                self.crash(place);
+            }
+            // Declared, not passed over: the operator gives the node an empty device.
+            StoreFailure::JournalDamaged { .. }
+            | StoreFailure::CheckpointDamaged { .. }
+            | StoreFailure::NoValidSuperblock { .. }
+            | StoreFailure::NotFormatted
+                if lied =>
+            {
+                self.halts += 1;
+                self.crash(place);
+                self.disks.remove(&place);
+            }
+            failure => self.history.fail(Invariant::M1, || {
+                format!("the store of {place:?} fails: {failure}")
+            }),
+        }
+    }
+
+    /// What the edge does now and then: space may have come free. Notes which devices are full.
+    pub(crate) fn look_at_space(&mut self) {
+        for proc in 0..self.procs.len() {
+            if !self.procs[proc].alive || !self.plan.class.is_flushed() {
+                continue;
+            }
+            let now = self.now;
+            if let Machine::Replica(replica) = &self.procs[proc].machine
+                && replica.status(now).full
+                && self.plan.is_small()
+            {
+                self.faults[Fault::SmallDisk] |= 1;
+            }
+            if let Some(store) = self.procs[proc].store_mut()
+                && store.state() == StoreState::Ready
+            {
+                store.retry_space();
+                self.run_disk(proc);
+            }
+        }
+    }
+
+    pub(crate) fn slow_disk(&mut self) -> bool {
+        let places: Vec<Place> = self.disks.keys().copied().collect();
+        if places.is_empty() {
+            return false;
+        }
+        let place = self.rng_fault.pick(&places);
+        let span = self.rng_fault.range(5_000_000, 100_000_000);
+        self.slow_disks
+            .insert(place, Time::from_ns(self.now.as_ns() + span));
+        true
+    }
+
+    /// The replica of a shard whose device is a bad one; those of its peers lose nothing.
+    fn victim(&self, shard: u32) -> Place {
+        let slot = (self.seed >> shard) % u64::from(self.plan.replicas);
+        Place::Replica(shard, slot as u8)
+    }
+
+    pub(crate) fn lose_disk(&mut self) -> bool {
+        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let place = self.victim(shard);
+        self.crash(place) && self.disks.remove(&place).is_some()
+    }
+
+    /// Records of the same replica of a shard are damaged in every such fault: its peer can repair them. They are read
+    /// back when memory is short, or at the next start, which often comes soon.
+    pub(crate) fn corrupt(&mut self) -> bool {
+        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let place = self.victim(shard);
+        let Some(disk) = self.disks.get_mut(&place) else {
+            return false;
+        };
+        let flips = self.rng_disk.range(1, 6);
+        let done = (0..flips).fold(false, |done, _| disk.rot(false, &mut self.rng_disk) | done);
+        if done {
+            disk.lied = true;
+            if self.rng_fault.permille(700) {
+                self.crash(place);
+            }
+        }
+        done
+    }
+}
