@@ -277,6 +277,8 @@ pub enum Answer {
         rep: Option<u64>,
         /// Its place in that segment.
         lsn: Option<u64>,
+        /// The generation of that segment, where it had several.
+        generation: Option<u64>,
         /// Session and number that it was ordered with, where they differ from those of the call.
         name: Option<(u64, u64)>,
     },
@@ -427,5 +429,25 @@ pub enum White {
         len: u64,
         /// The digest.
         h: u64,
+    },
+    /// `persist`: a replica has flushed its copy of a segment, so far.
+    Persist {
+        /// When.
+        t: u64,
+        /// The log.
+        log: u64,
+        /// The shard.
+        shard: u64,
+        /// The replica whose segment it is.
+        rep: u64,
+        /// The replica that has flushed.
+        by: u64,
+        /// The length that is flushed.
+        len: u64,
+    },
+    /// `repair`: copies of records were bad, and mended from good ones.
+    Repair {
+        /// How many.
+        n: u64,
     },
 }

@@ -274,6 +274,7 @@ impl Line<'_> {
                 shard: number(Key::Shard),
                 rep: number(Key::Rep),
                 lsn: number(Key::Lsn),
+                generation: number(Key::Gen),
                 name: self.identity()?,
             });
         }
@@ -406,6 +407,17 @@ impl Line<'_> {
                 rep: self.number(Key::Rep)?,
                 len: self.number(Key::Len)?,
                 h: self.hash()?,
+            },
+            Some(b"persist") => White::Persist {
+                t: self.number(Key::T)?,
+                log: self.number(Key::Log)?,
+                shard: self.number(Key::Shard)?,
+                rep: self.number(Key::Rep)?,
+                by: self.number(Key::By)?,
+                len: self.number(Key::Len)?,
+            },
+            Some(b"repair") => White::Repair {
+                n: self.fields.number(Key::N).unwrap_or(1),
             },
             Some(_) => return Ok(Event::WhiteOther),
             None => return Err(self.unknown("kind of white-box event", Key::F)),

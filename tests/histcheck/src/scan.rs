@@ -10,7 +10,7 @@
 pub(crate) enum Key {
     E, T, P, Op, F, Log, Cid, Ses, Csn, Try, H, Gsn, Epoch, Shard, Rep, Lsn, R, Kind, Tail, Head, Sub, Start, Final, Spec,
     Lo, Hi, Upto, St, V, Run, Seed, Sut, Commit, World, ClockErr, Order, Dedupe, Durability, Shards, Replicas, Dense,
-    BeyondF, Faults, Live, Col, Only, Of, D, End, Len, N, Done,
+    BeyondF, Faults, Live, Col, Only, Of, D, End, Len, N, Done, Gen, By,
 }
 
 /// Up to eight bytes as a number: what short keys and words are compared by.
@@ -57,7 +57,7 @@ fn key_of(name: &[u8]) -> Option<Key> {
         "lo" => Lo, "hi" => Hi, "upto" => Upto, "st" => St, "v" => V, "run" => Run, "seed" => Seed, "sut" => Sut,
         "commit" => Commit, "world" => World, "order" => Order, "dedupe" => Dedupe, "shards" => Shards,
         "replicas" => Replicas, "dense" => Dense, "beyond_f" => BeyondF, "faults" => Faults, "live_ns" => Live,
-        "col" => Col, "only" => Only, "of" => Of, "d" => D, "end" => End, "len" => Len, "n" => N, "done" => Done,
+        "col" => Col, "only" => Only, "of" => Of, "d" => D, "end" => End, "len" => Len, "n" => N, "done" => Done, "gen" => Gen, "by" => By,
     )
 }
 

@@ -54,6 +54,8 @@ pub const FLOORS: &[(&str, u64)] = &[
     ("selective", 2_000),
     ("duplicates", 500),
     ("cuts", 50_000),
+    ("persists", 50_000),
+    ("repairs", 1_000),
     ("faults", 5_000),
     ("unwritten", 10_000),
 ];

@@ -42,7 +42,7 @@ ids! {
     S13 "epochs fence",
     S14 "trims: only what was asked for",
     S15 "holes stay holes, records stay records",
-    S16 "order within a segment, and of cuts",
+    S16 "order within a segment and of cuts; flushed before acked",
     S17 "selective reads are complete",
     L1 "liveness after heal",
     V1 "coverage: the run shows something",

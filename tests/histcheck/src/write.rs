@@ -161,7 +161,7 @@ fn line(out: &mut String, event: &Event) -> std::fmt::Result {
         }
         Event::Done { t } => write!(out, r#"{{"e":"done","t":{t}}}"#),
         Event::White(white) => inside(out, white),
-        Event::WhiteOther => write!(out, r#"{{"e":"wb","f":"persist"}}"#),
+        Event::WhiteOther => write!(out, r#"{{"e":"wb","f":"other"}}"#),
     }
 }
 
@@ -196,6 +196,7 @@ fn reply(out: &mut String, answer: &Answer) -> std::fmt::Result {
             shard,
             rep,
             lsn,
+            generation,
             name,
         } => {
             write!(out, r#","gsn":{gsn}"#)?;
@@ -203,6 +204,7 @@ fn reply(out: &mut String, answer: &Answer) -> std::fmt::Result {
             number(out, "shard", *shard)?;
             number(out, "rep", *rep)?;
             number(out, "lsn", *lsn)?;
+            number(out, "gen", *generation)?;
             identity(out, *name)
         }
         Answer::Record(rec) => {
@@ -241,6 +243,18 @@ fn inside(out: &mut String, white: &White) -> std::fmt::Result {
             out.push_str("]}");
             Ok(())
         }
+        White::Persist {
+            t,
+            log,
+            shard,
+            rep,
+            by,
+            len,
+        } => write!(
+            out,
+            r#"{{"e":"wb","t":{t},"node":"s{shard}r{by}","f":"persist","log":{log},"shard":{shard},"rep":{rep},"by":{by},"len":{len}}}"#
+        ),
+        White::Repair { n } => write!(out, r#"{{"e":"wb","f":"repair","n":{n}}}"#),
         White::Sum {
             log,
             shard,

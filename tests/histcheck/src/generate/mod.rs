@@ -42,6 +42,8 @@ pub struct Plan {
     pub omit_sessions: bool,
     /// Acks state the segment, and cuts are recorded.
     pub cuts: bool,
+    /// Acks state the generation of the segment.
+    pub generations: bool,
     /// Selective subscriptions.
     pub selective: bool,
     /// Faults, in so many of 1000 steps.
@@ -106,12 +108,17 @@ impl Plan {
             renames,
             omit_sessions: sessions == 1 && !renames && draw.chance(40),
             cuts,
+            generations: false,
             selective: !beyond_f && draw.chance(30),
             faults,
             loss: beyond_f,
             skew: draw.below(clock_err_ns + 1),
         };
         plan.header.done = draw.chance(50);
+        plan.generations = draw.chance(50);
+        if draw.chance(50) {
+            plan.header.durability = "D1".to_owned();
+        }
         plan
     }
 }

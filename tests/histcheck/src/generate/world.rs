@@ -441,6 +441,8 @@ impl<'a> World<'a> {
         let of = &mut self.logs[log as usize];
         let (end, after) = (of.tail(), of.lengths);
         if self.plan.cuts && end > gsn {
+            self.persist(log, &before, &after);
+            let of = &mut self.logs[log as usize];
             of.cuts += 1;
             let n = of.cuts;
             let deltas = (0..4).filter(|at| after[*at] > before[*at]).map(|at| {
@@ -458,6 +460,27 @@ impl<'a> World<'a> {
                     deltas,
                 })));
             }
+        }
+    }
+
+    /// Both replicas flush what a cut is about to order.
+    fn persist(&mut self, log: u64, before: &[u64; 4], after: &[u64; 4]) {
+        let t = self.now;
+        for at in (0..4).filter(|at| after[*at] > before[*at]) {
+            for by in 0..2 {
+                self.emit(Event::White(Box::new(White::Persist {
+                    t,
+                    log,
+                    shard: at as u64 / 2,
+                    rep: at as u64 % 2,
+                    by,
+                    len: after[at],
+                })));
+            }
+        }
+        if self.draw.chance(5) {
+            let n = 1 + self.draw.below(3);
+            self.emit(Event::White(Box::new(White::Repair { n })));
         }
     }
 
@@ -497,6 +520,7 @@ impl<'a> World<'a> {
             shard: Some(segment / 2),
             rep: self.plan.cuts.then_some(segment % 2),
             lsn: Some(lsn),
+            generation: self.plan.generations.then_some(epoch),
             name: (called != Some(own)).then_some(own),
         }
     }

@@ -23,6 +23,10 @@ impl Judge {
             dense: header.dense,
             beyond_f: header.beyond_f,
             live_ns: self.live_bound(),
+            flushed: match &*header.durability {
+                "D1" | "D2" => header.f.saturating_add(1),
+                _ => 0,
+            },
         };
         self.findings.checked(Id::S0, self.counts.events);
         self.counts.logs = self.logs.len() as u64;
@@ -62,14 +66,18 @@ impl Judge {
                 log.end.final_runs.push(stream.final_runs());
             }
         }
+        log.trims.head_known.seal();
+        let trimmed = &log.trims.head_known;
         let places: Vec<(u64, Place)> =
-            log.places.judge(&self.records, &log.end, context, findings);
+            log.places
+                .judge(&self.records, &log.end, trimmed, context, findings);
         let holes = &log.places.holes;
         log.bounds
             .judge(&places, holes, &self.records, &log.end, context, findings);
         log.trims.judge(holes, &log.end, context, findings);
         log.epochs.judge(context, findings);
-        log.segments.judge(&Gaps::of(holes.iter()), findings);
+        log.segments
+            .judge(&Gaps::of(holes.iter()), context, findings);
         if let Some(last) = &log.end.last {
             for stream in streams {
                 stream.judge_end(last, context, findings);

@@ -103,6 +103,10 @@ counts! {
     duplicates,
     /// Committed cuts recorded inside.
     cuts,
+    /// Lengths flushed, as recorded inside.
+    persists,
+    /// Records mended from good copies, as recorded inside.
+    repairs,
     /// Events recorded inside.
     white,
 }

@@ -46,6 +46,8 @@ struct Context {
     dense: bool,
     beyond_f: bool,
     live_ns: u64,
+    /// Copies of a record that are flushed before it is acknowledged.
+    flushed: u64,
 }
 
 impl Context {
@@ -474,6 +476,22 @@ impl Judge {
                 let log = self.log(*log) as usize;
                 self.logs[log].segments.cut(*n, cut, &mut self.findings);
             }
+            White::Persist {
+                t,
+                log,
+                shard,
+                rep,
+                by,
+                len,
+            } => {
+                self.passes(*t);
+                self.counts.persists += 1;
+                let log = self.log(*log) as usize;
+                let copies = self.logs[log].segments.flushed.entry((*shard, *rep));
+                let copy = copies.or_default().entry(*by).or_default();
+                copy.learn(*t, *len, line);
+            }
+            White::Repair { n } => self.counts.repairs = self.counts.repairs.saturating_add(*n),
             White::Sum {
                 log,
                 shard,

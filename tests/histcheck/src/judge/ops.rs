@@ -228,6 +228,7 @@ impl Judge {
             shard,
             rep,
             lsn,
+            generation,
             name,
         } = *answer
         else {
@@ -257,9 +258,11 @@ impl Judge {
             self.logs[log as usize].segments.slots.push(Slot {
                 shard,
                 rep,
+                generation: generation.unwrap_or(0),
                 lsn,
                 gsn,
                 line,
+                t,
             });
         }
         self.stands(

@@ -6,6 +6,7 @@
 use super::records::Records;
 use super::{Context, Gaps, LogEnd, NEVER};
 use crate::event::Kind;
+use crate::frontier::Frontier;
 use crate::table::Dense;
 use crate::witness::{Findings, Id, Pos};
 
@@ -36,6 +37,8 @@ struct Conflict {
     gsn: u64,
     first: (u8, Pos),
     second: (u8, Pos),
+    /// When the later one was seen, if somebody read it.
+    read: Option<u64>,
 }
 
 /// A range that was said to hold no record.
@@ -97,6 +100,10 @@ impl Places {
                     gsn,
                     first: (place.how, place.line),
                     second: (how, line),
+                    read: match place.w <= t {
+                        true => (how & how::READ != 0).then_some(t),
+                        false => (place.how & how::READ != 0).then_some(place.w),
+                    },
                 });
             }
             place.w = place.w.min(t);
@@ -122,6 +129,7 @@ impl Places {
         &mut self,
         records: &Records,
         end: &LogEnd,
+        trimmed: &Frontier,
         context: &Context,
         findings: &mut Findings,
     ) -> Vec<(u64, Place)> {
@@ -131,7 +139,7 @@ impl Places {
         findings.checked(Id::S15, self.holes.len() as u64);
         let acked = |(_, place): &&(u64, Place)| place.how & how::ACK != 0;
         findings.checked(Id::S4, places.iter().filter(acked).count() as u64);
-        self.disagreements(&places, findings);
+        self.disagreements(&places, trimmed, context, findings);
         self.holes_and_records(&places, context, findings);
         self.holes_and_holes(findings);
         loss(&places, &self.holes, end, context, findings);
@@ -141,12 +149,19 @@ impl Places {
         places
     }
 
-    fn disagreements(&self, places: &[(u64, Place)], findings: &mut Findings) {
+    fn disagreements(
+        &self,
+        places: &[(u64, Place)],
+        trimmed: &Frontier,
+        context: &Context,
+        findings: &mut Findings,
+    ) {
         for conflict in &self.conflicts {
             let Conflict {
                 gsn,
                 first: (first, line),
                 second: (second, other),
+                read,
             } = *conflict;
             let settled = find(places, gsn).map_or(first, |place| place.how);
             let lines = [line, other];
@@ -159,6 +174,13 @@ impl Places {
             }
             if (first | settled | second) & how::CONFIRMED != 0 {
                 say(Id::S12, "one of them was confirmed there");
+            }
+            let head = read.and_then(|t| trimmed.before(context.certainly_before(t)));
+            if head.is_some_and(|(head, _)| head > gsn) {
+                say(
+                    Id::S14,
+                    "the position was trimmed before the later one was read",
+                );
             }
             let lost = |duty: u8, end: u8| duty & !how::FINAL != 0 && end & how::FINAL != 0;
             if lost(settled, second) || lost(second, settled) {

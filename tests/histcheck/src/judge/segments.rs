@@ -1,9 +1,10 @@
 //! Segments and cuts (S16): positions rise within a segment, cuts never shrink, and give the positions that the acks name.
-//! Digests of replicas (part of L1) are equal.
+//! At flushed classes an ack comes after the flushes. Digests of replicas (part of L1) are equal.
 
 use std::collections::BTreeMap;
 
-use super::Gaps;
+use super::{Context, Gaps};
+use crate::frontier::Frontier;
 use crate::table::FastMap;
 use crate::witness::{Findings, Id, Pos};
 
@@ -12,9 +13,12 @@ use crate::witness::{Findings, Id, Pos};
 pub(super) struct Slot {
     pub(super) shard: u64,
     pub(super) rep: u64,
+    pub(super) generation: u64,
     pub(super) lsn: u64,
     pub(super) gsn: u64,
     pub(super) line: Pos,
+    /// When it was acknowledged.
+    pub(super) t: u64,
 }
 
 /// A committed cut.
@@ -33,6 +37,8 @@ pub(super) struct Segments {
     pub(super) cuts: BTreeMap<u64, Cut>,
     /// Digests by shard and replica: length, digest, line.
     sums: BTreeMap<(u64, u64), (u64, u64, Pos)>,
+    /// By segment, and by the replica that holds the copy, how far that was flushed, and when.
+    pub(super) flushed: BTreeMap<(u64, u64), BTreeMap<u64, Frontier>>,
 }
 
 /// A share of a cut: the positions of one segment from `prev` on stand from `gsn` on.
@@ -72,13 +78,15 @@ impl Segments {
     }
 
     /// S16, once everything was read.
-    pub(super) fn judge(&mut self, declared: &Gaps, findings: &mut Findings) {
+    pub(super) fn judge(&mut self, declared: &Gaps, context: &Context, findings: &mut Findings) {
+        self.persisted(context, findings);
         findings.checked(Id::S16, (self.slots.len() + self.cuts.len()) as u64);
         self.slots.sort_unstable();
         for pair in self.slots.windows(2) {
             let (a, b) = (&pair[0], &pair[1]);
             let segment = (a.shard, a.rep) == (b.shard, b.rep);
-            let rises = (a.lsn == b.lsn) == (a.gsn == b.gsn) && a.gsn <= b.gsn;
+            let same = (a.generation, a.lsn) == (b.generation, b.lsn);
+            let rises = same == (a.gsn == b.gsn) && a.gsn <= b.gsn;
             if segment && !rises {
                 findings.fail(Id::S16, &[a.line, b.line], || {
                     format!(
@@ -106,6 +114,32 @@ impl Segments {
                         slot.shard,
                         slot.gsn,
                         gsn + (slot.lsn - prev)
+                    )
+                });
+            }
+        }
+    }
+
+    /// At a flushed class, what is acknowledged was flushed by as many as the class says; where flushes are recorded.
+    fn persisted(&mut self, context: &Context, findings: &mut Findings) {
+        for copy in self.flushed.values_mut().flat_map(BTreeMap::values_mut) {
+            copy.seal();
+        }
+        if self.flushed.is_empty() || context.flushed == 0 {
+            return;
+        }
+        for slot in &self.slots {
+            findings.checked(Id::S16, 1);
+            let by = slot.t.saturating_add(context.clock_err).saturating_add(1);
+            let copies = self.flushed.get(&(slot.shard, slot.rep));
+            let copies = copies.into_iter().flat_map(BTreeMap::values);
+            let held = copies.filter_map(|copy| copy.before(by));
+            let held = held.filter(|(len, _)| *len > slot.lsn).count() as u64;
+            if held < context.flushed {
+                findings.fail(Id::S16, &[slot.line], || {
+                    format!(
+                        "{} of segment {} of shard {} is acknowledged, and flushed by {held} of {} replicas",
+                        slot.lsn, slot.rep, slot.shard, context.flushed
                     )
                 });
             }

@@ -58,6 +58,23 @@ pub(super) fn read_shows_another_record(broken: &mut Broken<'_>) -> Option<()> {
     Some(())
 }
 
+pub(super) fn trimmed_position_shows_another_record(broken: &mut Broken<'_>) -> Option<()> {
+    let heads = broken.view.trimmed.clone();
+    let acked = broken.view.acked.clone();
+    let gone = broken.find(&acked, |acked| {
+        heads.get(&acked.log).is_some_and(|head| acked.gsn < *head)
+    })?;
+    let other = broken.find(&acked, |acked| acked.log == gone.log && acked.h != gone.h)?;
+    let sight = Sight {
+        cid: other.cid,
+        ses: Some(other.ses),
+        csn: other.csn,
+        h: other.h,
+    };
+    broken.ask_at_the_end(gone.log, Call::Read(gone.gsn), Answer::Record(sight));
+    Some(())
+}
+
 pub(super) fn delivery_is_corrupted(broken: &mut Broken<'_>) -> Option<()> {
     let (known, view) = (broken.view.final_records.clone(), broken.view.clone());
     let twice = broken.find(&view.plain_deliveries(), |dlv| {
@@ -151,6 +168,7 @@ pub(super) fn retry_is_acked_elsewhere(broken: &mut Broken<'_>) -> Option<()> {
         shard: None,
         rep: None,
         lsn: None,
+        generation: None,
         name: None,
     };
     broken.ask_at_the_end(acked.log, call, answer);

@@ -67,6 +67,8 @@ pub(super) struct View {
     pub(super) final_records: BTreeMap<(u64, u64), Sight>,
     /// The most that anybody asked to trim, by log.
     pub(super) trim_asked: BTreeMap<u64, u64>,
+    /// The highest head that a trim was answered with, by log.
+    pub(super) trimmed: BTreeMap<u64, u64>,
     /// The last moment, and a number that no operation, process or subscription has.
     pub(super) end: u64,
     pub(super) free: u64,
@@ -84,6 +86,7 @@ impl View {
             finals: BTreeMap::new(),
             final_records: BTreeMap::new(),
             trim_asked: BTreeMap::new(),
+            trimmed: BTreeMap::new(),
             end: 0,
             free: 1 << 40,
         };
@@ -163,6 +166,10 @@ impl View {
                 log,
                 gsn: *gsn,
             }),
+            (Call::Trim(_), Answer::Head(head)) => {
+                let known = self.trimmed.entry(log).or_default();
+                *known = (*known).max(*head);
+            }
             (Call::Tail, Answer::Tail { .. }) => self.tails.push(Read {
                 ok,
                 called,

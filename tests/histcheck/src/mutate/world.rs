@@ -143,6 +143,69 @@ pub(super) fn segment_is_out_of_order(broken: &mut Broken<'_>) -> Option<()> {
     Some(())
 }
 
+pub(super) fn earlier_generation_stands_higher(broken: &mut Broken<'_>) -> Option<()> {
+    let segment = |at: usize| match broken.valid[at] {
+        Event::Ok {
+            answer:
+                Answer::Appended {
+                    shard,
+                    rep: Some(rep),
+                    lsn: Some(_),
+                    ..
+                },
+            ..
+        } => Some((shard, rep)),
+        _ => None,
+    };
+    let mut pairs = Vec::new();
+    for low in &broken.view.acked {
+        for high in &broken.view.acked {
+            let of = segment(low.ok);
+            if low.log == high.log && low.gsn < high.gsn && of.is_some() && of == segment(high.ok) {
+                pairs.push([(low.ok, u64::MAX), (high.ok, 0)]);
+            }
+        }
+    }
+    for (at, other) in broken.pick(&pairs)? {
+        if let Event::Ok {
+            answer: Answer::Appended { generation, .. },
+            ..
+        } = &mut broken.events[at]
+        {
+            *generation = Some(other);
+        }
+    }
+    Some(())
+}
+
+/// One of the two replicas flushes nothing.
+pub(super) fn ack_comes_before_the_flush(broken: &mut Broken<'_>) -> Option<()> {
+    let places = broken.view.acked.clone();
+    let acked = broken.find(&places, |_| true)?;
+    let Event::Ok {
+        answer:
+            Answer::Appended {
+                shard: Some(of),
+                rep: Some(whose),
+                ..
+            },
+        ..
+    } = broken.valid[acked.ok]
+    else {
+        return None;
+    };
+    if broken.view.header.durability != "D1" {
+        return None;
+    }
+    let silent = broken.draw.below(2);
+    remove(broken, |event| {
+        matches!(event, Event::White(white)
+            if matches!(**white, White::Persist { log, shard, rep, by, .. }
+                if (log, shard, rep, by) == (acked.log, of, whose, silent)))
+    });
+    Some(())
+}
+
 fn cut(broken: &mut Broken<'_>) -> Option<usize> {
     let is_cut = |event: &Event| matches!(event, Event::White(white) if matches!(**white, White::Cut { .. }));
     let cuts = places(broken, is_cut);

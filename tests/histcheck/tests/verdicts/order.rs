@@ -225,6 +225,19 @@ fn s16_the_order_of_a_segment_and_of_cuts() {
         }
         lines
     };
+    // Later generations stand higher, and count anew.
+    let generations = |of: [u64; 3]| {
+        let mut lines = slots([0, 1, 0]);
+        for (csn, generation) in (0..3).zip(of) {
+            let line = &mut lines[2 + 2 * csn];
+            *line = line.replace(r#","lsn""#, &format!(r#","gen":{generation},"lsn""#));
+        }
+        lines
+    };
+    passes(&generations([1, 1, 7]));
+    passes(&generations([0, 1, 2]));
+    fails_only(Id::S16, &generations([7, 7, 1]));
+    fails_only(Id::S16, &generations([1, 1, 1]));
     let with = |cuts: &[String]| [slots([0, 1, 2]), cuts.to_vec()].concat();
     passes(&slots([0, 1, 2]));
     passes(&slots([0, 5, 6]));
@@ -239,4 +252,52 @@ fn s16_the_order_of_a_segment_and_of_cuts() {
     fails_only(Id::S16, &with(&[first.clone(), cut(9, 2, 5, "0,1,2,3")]));
     fails_only(Id::S16, &with(&[first.clone(), cut(9, 4, 5, "0,0,0,1")]));
     fails_only(Id::S16, &with(&[first.clone(), cut(4, 0, 3, "0,1,0,3")]));
+}
+
+#[test]
+fn s16_what_is_acked_was_flushed_by_as_many_as_promised() {
+    // Acks at 5, 15 and 25, of positions 0, 1 and 2.
+    let run = |class: &str, flushes: &[(u64, u64, u64)]| {
+        let mut lines = three_and(vec![]);
+        lines[0] = header(&format!(r#""durability":"{class}","replicas":2,"f":1"#));
+        for csn in 0..3 {
+            let more = format!(r#","gsn":{csn},"shard":0,"rep":1,"lsn":{csn}"#);
+            lines[2 + 2 * csn as usize] = ok(10 * csn + 5, csn, &more);
+        }
+        lines.extend(flushes.iter().map(|(t, by, len)| {
+            format!(
+                r#"{{"e":"wb","t":{t},"node":"n","f":"persist","log":0,"shard":0,"rep":1,"by":{by},"len":{len}}}"#
+            )
+        }));
+        lines
+    };
+    let early = [(5, 0, 1), (4, 1, 1), (14, 1, 3), (15, 0, 3)];
+    passes(&run("D1", &early));
+    // Nothing is recorded; in memory nothing is flushed.
+    passes(&run("D1", &[]));
+    passes(&run("D0", &early[..1]));
+    // One of two, and one too late.
+    fails_only(Id::S16, &run("D1", &[(4, 0, 3)]));
+    let late = [(6, 0, 1), (4, 1, 1), (14, 1, 3), (15, 0, 3)];
+    fails_only(Id::S16, &run("D1", &late));
+    let few = [(5, 0, 1), (4, 1, 1), (14, 1, 3), (15, 0, 2)];
+    fails_only(Id::S16, &run("D1", &few));
+}
+
+#[test]
+fn s14_what_was_trimmed_does_not_come_back_as_another() {
+    let read = |gsn: u64| {
+        vec![
+            call(30, 8, r#""f":"trim","gsn":2"#),
+            ok(31, 8, r#","head":2"#),
+            call(40, 9, &format!(r#""f":"read","gsn":{gsn}"#)),
+            record(41, 9, 1),
+        ]
+    };
+    let lines = |gsn: u64| [three(), read(gsn), finale(1000, 2, &[2])].concat();
+    passes(&lines(1));
+    fails(Id::S14, &lines(0));
+    fails(Id::S1, &lines(0));
+    // Above the head it is a matter of agreement alone.
+    assert!(!report(&lines(2)).violated().contains(&Id::S14));
 }
