@@ -41,7 +41,7 @@ use std::io::{self, Write};
 
 use ionian_core::client::Ticket;
 use ionian_types::{
-    ClientId, ClientSeq, Durability, Effect, GapKind, Gsn, LogId, Lsn, SegmentId, SessionNo,
+    ClientId, ClientSeq, Durability, Effect, GapKind, Gen, Gsn, LogId, Lsn, SegmentId, SessionNo,
 };
 
 /// Who appended a record, as its header says, and the hash of its payload.
@@ -186,6 +186,8 @@ pub enum Reply {
         gsn: Gsn,
         /// The segment that holds it.
         segment: SegmentId,
+        /// The generation of that segment.
+        generation: Gen,
         /// Its position in its segment.
         lsn: Lsn,
         /// The session it was ordered in.
@@ -271,12 +273,13 @@ pub fn write_jsonl(out: &mut impl Write, event: &HistoryEvent) -> io::Result<()>
                 Reply::Appended {
                     gsn,
                     segment: SegmentId { shard, slot },
+                    generation,
                     lsn,
                     session,
                     seq,
                 } => writeln!(
                     out,
-                    r#"{head},"gsn":{gsn},"shard":{shard},"rep":{slot},"lsn":{lsn},"ses":{session},"csn":{seq}}}"#
+                    r#"{head},"gsn":{gsn},"shard":{shard},"rep":{slot},"gen":{generation},"lsn":{lsn},"ses":{session},"csn":{seq}}}"#
                 ),
                 Reply::Record(record) => {
                     let id = identity(record);

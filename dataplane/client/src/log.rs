@@ -442,6 +442,7 @@ pub(crate) fn record_completion<L: Link>(driver: &mut Driver<L>, run: &Completio
             Outcome::Ordered {
                 first_gsn,
                 segment,
+                generation,
                 first_position,
                 ..
             } => {
@@ -451,6 +452,7 @@ pub(crate) fn record_completion<L: Link>(driver: &mut Driver<L>, run: &Completio
                 let answer = Reply::Appended {
                     gsn,
                     segment,
+                    generation,
                     lsn,
                     session: run.session,
                     seq,

@@ -321,6 +321,7 @@ fn tell(completion: &Completion, offset: u64, op: u64, history: &mut History) {
     let Outcome::Ordered {
         first_gsn,
         segment,
+        generation,
         first_position,
         ..
     } = completion.outcome
@@ -346,7 +347,7 @@ fn tell(completion: &Completion, offset: u64, op: u64, history: &mut History) {
         shard: Some(u64::from(segment.shard.get())),
         rep: Some(recorder::segment(life, segment.slot.get())),
         lsn: Some(first_position.get() + offset),
-        generation: None,
+        generation: Some(generation.get()),
         name: Some(name),
     };
     history.recorder.ok(op, answer);

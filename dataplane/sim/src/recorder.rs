@@ -310,6 +310,7 @@ mod tests {
             shard: Some(0),
             rep: Some(segment(1, 0)),
             lsn: Some(0),
+            generation: None,
             name: Some((1, 0)),
         };
         recorder.ok(op, answer);

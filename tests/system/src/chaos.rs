@@ -343,6 +343,7 @@ impl Run {
             Ok(repaired > 0)
         })?;
         self.repaired += repaired;
+        self.shared.histories.repaired(repaired);
         Ok(format!("{repaired} records repaired"))
     }
 

@@ -1,7 +1,7 @@
 //! What goes in and out on the application's side of the client machine: tickets, completions, answers, deliveries.
 
 use ionian_types::{
-    ClientId, ClientSeq, Durability, Effect, EntryNo, GapKind, Gsn, Lsn, NodeId, SegmentId,
+    ClientId, ClientSeq, Durability, Effect, EntryNo, GapKind, Gen, Gsn, Lsn, NodeId, SegmentId,
     SessionNo, ShardId, Slot,
 };
 use ionian_wire::frame::RefusalReason;
@@ -81,6 +81,8 @@ pub enum Outcome {
         entry: EntryNo,
         /// The segment that holds them.
         segment: SegmentId,
+        /// Its generation.
+        generation: Gen,
         /// The first record's position in the segment.
         first_position: Lsn,
         /// What the acknowledgement means.

@@ -273,6 +273,7 @@ impl<K: Knobs> Client<K> {
             first_gsn: place.gsn,
             entry: place.entry,
             segment: binding.segment,
+            generation: binding.generation,
             first_position: place.position,
             class: place.class,
         };

@@ -51,8 +51,6 @@ struct Inner {
     begun: usize,
     ended: Vec<Entry>,
     nemesis: Vec<(u64, String)>,
-    /// Everything was lost once: segments then begin at 0 again, under the same names.
-    forgotten: bool,
 }
 
 /// What the header of the merged history says, besides what the clients' say.
@@ -78,7 +76,6 @@ impl Histories {
                 begun: 0,
                 ended: Vec::new(),
                 nemesis: Vec::new(),
-                forgotten: false,
             }),
         })
     }
@@ -112,9 +109,14 @@ impl Histories {
         if beyond_f {
             event["beyond_f"] = json!(true);
         }
-        let mut inner = self.inner();
-        inner.forgotten |= beyond_f;
-        inner.nemesis.push((t, event.to_string()));
+        self.inner().nemesis.push((t, event.to_string()));
+    }
+
+    /// So many records were mended from good copies.
+    pub(super) fn repaired(&self, records: u64) {
+        let event = json!({"e": "wb", "f": "repair", "n": records});
+        let t = self.clock.now_ns();
+        self.inner().nemesis.push((t, event.to_string()));
     }
 
     /// All faults are over. Before a client has named the log there is none that could be live.
@@ -137,10 +139,7 @@ impl Histories {
     /// When a file cannot be read, is no history, or `path` cannot be written.
     pub(super) fn merge(&self, about: &About, path: &Path) -> Result<()> {
         let inner = self.inner();
-        let mut numbers = Numbers {
-            forgotten: inner.forgotten,
-            ..Numbers::default()
-        };
+        let mut numbers = Numbers::default();
         let mut sources = Vec::new();
         let mut header = None;
         let mut clock_err_ns = self.clock.error_ns();
@@ -207,7 +206,6 @@ struct Numbers {
     ops: u64,
     processes: u64,
     subs: u64,
-    forgotten: bool,
 }
 
 /// A client's file, line by line, with the numbers of the merged history.
@@ -294,10 +292,6 @@ impl Source {
         if let Some(sub) = number(&line, "sub") {
             let new = fresh(&mut self.subs, sub, &mut numbers.subs);
             changed = with_number(&changed, "sub", new);
-        }
-        if numbers.forgotten && number(&line, "rep").is_some() {
-            // Without it the judge compares no places within segments: those before the loss and after are others.
-            changed = changed.replacen("\"rep\":", "\"rep_before_or_after_loss\":", 1);
         }
         if kind == "sub" && self.part == Part::Final {
             changed = changed.replacen("\"final\":false", "\"final\":true", 1);
