@@ -6,7 +6,7 @@ use ionian_tidy::allow::{self, AllowList};
 use ionian_tidy::graph::Graph;
 use ionian_tidy::repo::{Repo, root};
 use ionian_tidy::rules::{
-    banned, dependencies, documents, edges, files, fuzz, leaks, licences, purity, unsafety,
+    banned, dependencies, documents, edges, faults, files, fuzz, leaks, licences, purity, unsafety,
 };
 use ionian_tidy::{Finding, report};
 
@@ -47,6 +47,11 @@ fn assert_none(findings: &[Finding]) {
 fn edges_between_crates_are_in_the_table() {
     assert_none(&edges::check(&world().main));
     assert_none(&edges::check(&world().fuzz));
+}
+
+#[test]
+fn the_fault_menu_names_tests_that_exist() {
+    assert_none(&faults::check(&world().repo));
 }
 
 #[test]

@@ -111,6 +111,8 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-store",
             "ionian-core",
             "ionian-control-core",
+            // The parser of histories is fuzzed, too.
+            "ionian-histcheck",
         ],
     ),
 ];

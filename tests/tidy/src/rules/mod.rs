@@ -4,6 +4,7 @@ pub mod banned;
 pub mod dependencies;
 pub mod documents;
 pub mod edges;
+pub mod faults;
 pub mod files;
 pub mod fuzz;
 pub mod leaks;
