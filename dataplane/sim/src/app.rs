@@ -76,11 +76,13 @@ fn payload_of(id: u64, len: usize, out: &mut Vec<u8>) {
 #[must_use]
 pub fn id_of(payload: &[u8]) -> Option<u64> {
     let id = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?);
-    let words = payload[8..].chunks(8).zip(0..);
-    words
-        .into_iter()
-        .all(|(bytes, at)| *bytes == word(id, at).to_le_bytes()[..bytes.len()])
-        .then_some(id)
+    let (words, rest) = payload[8..].as_chunks::<8>();
+    let whole = words
+        .iter()
+        .zip(0..)
+        .all(|(bytes, at)| u64::from_le_bytes(*bytes) == word(id, at));
+    let last = word(id, words.len() as u64).to_le_bytes();
+    (whole && rest.iter().eq(&last[..rest.len()])).then_some(id)
 }
 
 impl App {

@@ -71,6 +71,7 @@ impl<K: Knobs> World<K> {
         if !core::mem::replace(&mut self.procs[proc].alive, false) {
             return;
         }
+        self.say(|| format!("{} dies", self.who(proc)));
         if let Some(disk) = self.disks.get_mut(&self.procs[proc].place) {
             disk.crash(&mut self.rng_disk);
             self.count_effects(self.procs[proc].place);
@@ -172,6 +173,7 @@ impl<K: Knobs> World<K> {
 
     fn hold(&mut self, proc: ProcId, span: u64) {
         self.procs[proc].paused_until = Time::from_ns(self.now.as_ns() + span);
+        self.say(|| format!("{} stands still for {} us", self.who(proc), span / 1000));
         self.after(span, Event::Wake(proc));
     }
 

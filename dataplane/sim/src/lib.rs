@@ -31,6 +31,7 @@ pub mod steps;
 mod storage;
 mod storms;
 pub mod swarm;
+mod trace;
 pub mod weather;
 mod wires;
 pub mod world;

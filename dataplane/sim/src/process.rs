@@ -32,6 +32,18 @@ pub enum Place {
     Client(u32),
 }
 
+impl core::fmt::Display for Place {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Controller => f.write_str("controller"),
+            Self::Root => f.write_str("root"),
+            Self::Leaf => f.write_str("leaf"),
+            Self::Replica(shard, slot) => write!(f, "s{shard}r{slot}"),
+            Self::Client(number) => write!(f, "client{number}"),
+        }
+    }
+}
+
 /// Whom a connection was opened to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Peer {

@@ -68,6 +68,28 @@ impl Recorder {
         self.calls + self.subs
     }
 
+    /// Events so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there is none, not even the header: never.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// The lines from the event `from` on.
+    pub fn lines(&self, from: usize) -> impl Iterator<Item = String> + '_ {
+        self.events[from..].iter().map(|event| {
+            let mut line = String::new();
+            write_line(&mut line, event);
+            line.truncate(line.trim_end().len());
+            line
+        })
+    }
+
     fn call(&mut self, call: Call) -> u64 {
         let op = self.calls;
         self.calls += 1;
@@ -211,6 +233,7 @@ impl Recorder {
     /// Nothing is open, and nothing more happens.
     pub fn finished(&mut self, head: u64, tail: u64) {
         self.phase(Phase::Final, head, tail);
+        self.events.push(Event::Done { t: self.now });
     }
 
     fn phase(&mut self, phase: Phase, head: u64, tail: u64) {
@@ -233,9 +256,9 @@ impl Recorder {
         }
         let mut report = judge.finish();
         for number in report.wanted(0) {
-            let mut line = String::new();
-            write_line(&mut line, &self.events[number as usize - 1]);
-            report.attach(0, number, line.trim_end());
+            if let Some(line) = self.lines(number as usize - 1).next() {
+                report.attach(0, number, &line);
+            }
         }
         report
     }

@@ -3,7 +3,6 @@
 use ionian_core::outbox::REPLY_BYTES_MAX;
 use ionian_core::session::{SessionState, Take};
 use ionian_types::{ConnId, Knobs, Time};
-use ionian_wire::frame::Message;
 
 use crate::invariant::Invariant;
 use crate::net::{Link, LinkEnd};
@@ -118,29 +117,6 @@ impl<K: Knobs> World<K> {
         direction.bytes += bytes.len();
         direction.queue.push_back((at, bytes));
         self.at(at, Event::Arrive(link, side));
-    }
-
-    fn print_message(&self, link: usize, side: usize, bytes: &[u8]) {
-        let place = |side: usize| {
-            let proc = self.links[link].ends[side].proc;
-            (self.procs[proc].place, proc)
-        };
-        let what = match Message::new_checked(bytes) {
-            Ok((message, _)) => {
-                let mut text = format!("{message:?}");
-                if let Some(at) = text.find(", [") {
-                    text.truncate(at);
-                }
-                text
-            }
-            Err(error) => error.to_string(),
-        };
-        println!(
-            "{:>9} {:?} -> {:?}: {what}",
-            self.now.as_ns() / 1000,
-            place(side),
-            place(1 - side)
-        );
     }
 
     /// Hands over what has arrived in one direction, as long as the receiver has room for an answer.

@@ -364,12 +364,16 @@ impl<K: Knobs> World<K> {
                     "the run does not end: machines keep each other busy".into()
                 });
             }
-            if self.trace {
+            let told = self.history.recorder.len();
+            if self.trace && Self::is_told(&event) {
                 self.print(&event);
             }
             self.mix(at.as_ns());
             self.handle(event);
             self.tell_faults();
+            if self.trace {
+                self.print_history(told);
+            }
         }
         if self.history.failure.is_none() {
             self.judge();
@@ -470,31 +474,6 @@ impl<K: Knobs> World<K> {
         }
         for event in core::mem::take(&mut self.procs[proc].missed) {
             self.after(0, event);
-        }
-    }
-
-    fn print(&self, event: &Event) {
-        let at = self.now.as_ns() / 1000;
-        let who = |proc: ProcId| self.procs.get(proc).map(|process| (process.place, proc));
-        match event {
-            Event::Arrive(..)
-            | Event::Datagram(..)
-            | Event::Replay(..)
-            | Event::Session(..)
-            | Event::Timer(..)
-            | Event::Flush(_)
-            | Event::Act(_)
-            | Event::Disk(..)
-            | Event::Look => {}
-            Event::Dial(proc, peer) => println!("{at:>9} dial {:?} -> {peer:?}", who(*proc)),
-            Event::Closed(link, side) => println!(
-                "{at:>9} closed {:?}",
-                who(self.links[*link].ends[*side].proc)
-            ),
-            Event::Persisted(_, version, _) => {
-                println!("{at:>9} controller snapshot {version} is durable")
-            }
-            event => println!("{at:>9} {event:?}"),
         }
     }
 
