@@ -123,7 +123,7 @@ pub enum StoreFailure {
         bytes_max: u64,
     },
     /// A write, flush, create or delete failed. Effect: unknown. Never retried: after a failed flush the next one may
-    /// report success for pages that were dropped.
+    /// report success for pages that were dropped. Or a read of the journal failed at a start; effect: none.
     #[error("the device failed in {op}")]
     Device {
         /// The operation.

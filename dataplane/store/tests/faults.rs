@@ -493,6 +493,28 @@ fn the_last_batch_of_a_journal_may_be_torn() {
     assert_eq!(bench.store.journal_read(8), Some(&b"again"[..]));
 }
 
+/// A last batch that the device refused to read was taken for a torn one: its entries, acknowledged long ago, were void, and
+/// the root would have given their positions away again.
+#[test]
+fn a_journal_that_cannot_be_read_does_not_end_earlier() {
+    let (mut bench, places) = journal();
+    let (file, at) = places[7];
+    let chunk = at / 2048 * 2048;
+    // The entry; both headers of its chunk.
+    for sectors in [vec![at], vec![chunk, chunk + 1536]] {
+        for at in sectors {
+            bench.disk.unreadable_at(file, at);
+        }
+        assert_eq!(
+            bench.restart(small()),
+            StoreState::Failed(StoreFailure::Device { op: "read" })
+        );
+        bench.disk.readable();
+    }
+    assert_eq!(bench.restart(small()), StoreState::Ready);
+    assert_eq!(bench.store.journal_last(), 8);
+}
+
 #[test]
 fn a_checkpoint_survives_the_loss_of_either_copy_and_not_of_both() {
     let (mut bench, _) = journal();

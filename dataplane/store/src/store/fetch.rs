@@ -3,7 +3,7 @@
 use super::Store;
 use super::device::FETCHES_QUEUED_MAX;
 use crate::chunk::ChunkBuf;
-use crate::error::BlockError;
+use crate::error::{BlockError, StoreFailure};
 use crate::format::{ScanPlan, scan};
 use crate::op::{BlockOpKind, BlockResult};
 use crate::ops::Job;
@@ -105,7 +105,8 @@ impl Store {
         }
     }
 
-    /// A piece was read. What cannot be read is asked for again in halves, down to one block: the rest is good.
+    /// A piece was read. What cannot be read is asked for again in halves, down to one block: the rest is good. A journal
+    /// that cannot be read is no journal: its end cannot be told from a torn one, and nobody has a copy.
     pub(super) fn fetch_read(
         &mut self,
         index: usize,
@@ -114,8 +115,10 @@ impl Store {
         result: BlockResult<'_>,
     ) {
         let block = self.config.block_bytes;
+        let journal = self.journal_index() as u8;
         let slot = &mut self.device.fetches[index];
         slot.in_flight -= 1;
+        let of_journal = slot.target.is_some_and(|(stream, _)| stream == journal);
         let buf = slot.buf.as_mut().expect("a fetch in flight has memory");
         let (start, end) = (from as usize, (from + len) as usize);
         match result {
@@ -127,8 +130,15 @@ impl Store {
                 slot.pieces.push((from + half, from + len));
                 slot.pieces.push((from, from + half));
             }
-            _ => buf.bytes[start..end].fill(0),
+            _ => {
+                buf.bytes[start..end].fill(0);
+                if of_journal {
+                    self.fail(StoreFailure::Device { op: "read" });
+                    return;
+                }
+            }
         }
+        let slot = &mut self.device.fetches[index];
         if slot.in_flight == 0 && slot.pieces.is_empty() {
             self.end_fetch(index);
         } else {

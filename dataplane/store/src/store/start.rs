@@ -58,6 +58,8 @@ pub(super) struct Start {
     files: Vec<FoundFile>,
     /// Chunks whose headers are to be read: file, chunk within it, copy.
     headers: Vec<(u32, u32, bool)>,
+    /// Chunks of the journal one of whose headers could not be read: file, chunk within it.
+    headers_unread: Vec<(usize, usize)>,
     mends: Vec<Mend>,
     /// How many of them were asked for.
     mended: usize,
@@ -112,6 +114,7 @@ impl Start {
             checkpoint_body: Vec::new(),
             files: Vec::new(),
             headers: Vec::new(),
+            headers_unread: Vec::new(),
             mends: Vec::new(),
             mended: 0,
             scans: Vec::new(),
@@ -434,6 +437,13 @@ impl Store {
             return;
         };
         start.left -= 1;
+        if result.is_err() && start.files[file].journal {
+            if start.headers_unread.contains(&(file, chunk)) {
+                // Without the chunk the journal would seem to end before it.
+                self.fail(StoreFailure::Device { op: "read" });
+            }
+            start.headers_unread.push((file, chunk));
+        }
         let header = result
             .ok()
             .and_then(|bytes| ChunkHeader::parse(bytes).ok())

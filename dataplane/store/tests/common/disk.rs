@@ -314,6 +314,16 @@ impl Disk {
         Some((name, rng.below(size as u64) as usize))
     }
 
+    /// The sector at an offset of a file cannot be read.
+    pub(crate) fn unreadable_at(&mut self, name: FileNo, at: usize) {
+        self.unreadable.push((name, at / SECTOR * SECTOR));
+    }
+
+    /// Cured: everything can be read again.
+    pub(crate) fn readable(&mut self) {
+        self.unreadable.clear();
+    }
+
     /// Changes bytes of a file, and nobody knows.
     pub(crate) fn patch(&mut self, name: FileNo, change: impl Fn(&mut [u8])) {
         let file = self
