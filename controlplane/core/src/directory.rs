@@ -439,7 +439,8 @@ impl<K: Knobs> Directory<K> {
         let nodes = &self.state.nodes;
         let bindings = &self.bindings;
         let domain_of = |node| nodes.get(&node).map_or(0, |node: &Node| node.domain);
-        let Some(plan) = plan::next_view(id, log, domain_of, |key| bindings.contains_key(&key))
+        let Some(plan) =
+            plan::next_view::<K>(id, log, domain_of, |key| bindings.contains_key(&key))
         else {
             return;
         };

@@ -5,7 +5,7 @@
 //! what was superseded is never sent.
 
 use ionian_types::{
-    ClientId, ConnId, EntryNo, Inc, Knobs, LogId, SessionNo, ShardId, Slot, Time, ViewId,
+    ClientId, ConnId, EntryNo, Inc, Knobs, LogId, Mutant, SessionNo, ShardId, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{
@@ -77,6 +77,15 @@ impl<K: Knobs> Directory<K> {
             .or_else(|| self.poll_map(&mut room, out))
     }
 
+    /// What depends on versions up to this one may leave.
+    fn may_leave(&self) -> u64 {
+        if K::mutant(Mutant::SendBeforePersisted) {
+            u64::MAX
+        } else {
+            self.persisted
+        }
+    }
+
     /// When the pending intent of `log` is to be sent again, if it was sent.
     pub(crate) fn resend_at(&self, log: LogId) -> Option<Time> {
         self.intent_due(log)?;
@@ -87,7 +96,7 @@ impl<K: Knobs> Directory<K> {
     /// When the pending intent of `log` is to be sent, if it may leave and its root is connected.
     fn intent_due(&self, log: LogId) -> Option<Time> {
         let pending = self.state.logs.get(&log)?.pending.as_ref()?;
-        if pending.since > self.persisted || !self.bindings.contains_key(&PlaceKey::Root(log)) {
+        if pending.since > self.may_leave() || !self.bindings.contains_key(&PlaceKey::Root(log)) {
             return None;
         }
         let sent = self.sent.get(&log);
@@ -125,7 +134,7 @@ impl<K: Knobs> Directory<K> {
         room: &mut impl FnMut(ConnId) -> usize,
         out: &mut Vec<u8>,
     ) -> Option<ConnId> {
-        let persisted = self.persisted;
+        let persisted = self.may_leave();
         let may_leave = |answer: &Answer| answer.version <= persisted;
         let at = self
             .answers
@@ -145,7 +154,7 @@ impl<K: Knobs> Directory<K> {
         let due = self.grants.iter().find_map(|(&log, &since)| {
             let binding = self.bindings.get(&PlaceKey::Root(log))?;
             let fits = room(binding.conn) >= message_bytes::<RootGrant>(0);
-            (since <= self.persisted && fits).then_some((log, binding.conn))
+            (since <= self.may_leave() && fits).then_some((log, binding.conn))
         });
         let (log, conn) = due?;
         self.grants.remove(&log);
@@ -154,7 +163,11 @@ impl<K: Knobs> Directory<K> {
             log,
             inc: state.root.inc,
             epoch: state.root_epoch,
-            floor: state.floor,
+            floor: if K::mutant(Mutant::FloorForgotten) {
+                ionian_types::Gsn::ZERO
+            } else {
+                state.floor
+            },
             ceiling: state.ceiling,
             view: state.base_view,
         };

@@ -11,7 +11,8 @@
 //! the leaf is there: without it nothing could be ordered.
 
 use ionian_types::{
-    Gsn, Inc, LogId, Lsn, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId, ShardId, Slot, ViewId,
+    Gsn, Inc, Knobs, LogId, Lsn, Mutant, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId, ShardId, Slot,
+    ViewId,
 };
 use ionian_wire::codec::Field;
 use ionian_wire::entry::{Change, encode_members, write_change};
@@ -36,7 +37,7 @@ pub(crate) struct Plan {
 
 /// Computes the next view of `log`, and marks in it which members hold the records of the shards that the view opens.
 /// `None` when nothing is to be changed, or nothing can be yet.
-pub(crate) fn next_view(
+pub(crate) fn next_view<K: Knobs>(
     id: LogId,
     log: &mut Log,
     domain_of: impl Fn(NodeId) -> u32,
@@ -60,7 +61,13 @@ pub(crate) fn next_view(
         }
         let all_here = (0..state.members.len())
             .all(|slot| connected(PlaceKey::Replica(id, shard, Slot::new(slot as u8))));
-        let lost = state.opened && state.members.iter().all(|member| !member.holds);
+        let mut holders = state.members.iter().map(|member| member.holds);
+        let lost = state.opened
+            && if K::mutant(Mutant::GiveUpTooEarly) {
+                holders.any(|holds| !holds)
+            } else {
+                !holders.any(|holds| holds)
+            };
         let open = |state: &mut Shard, writer: &mut Writer<'_>| {
             let mut bytes = [0; SEGMENTS_PER_SHARD_MAX * frame::Member::LEN];
             let members: Vec<frame::Member> = state

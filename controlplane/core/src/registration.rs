@@ -1,6 +1,6 @@
 //! Registration: a process takes its place, and gets an incarnation or a sentence that says why not.
 
-use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, NodeId, ShardId, Slot, Time};
+use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, Mutant, NodeId, ShardId, Slot, Time};
 use ionian_wire::directory::ADDRESS_BYTES_MAX;
 use ionian_wire::frame::{Register, Registered, Role};
 
@@ -209,10 +209,13 @@ impl<K: Knobs> Directory<K> {
             epoch: log.root_epoch,
             ceiling: log.ceiling,
         };
-        let inc = Inc::new(self.state.next_inc);
+        let mut inc = Inc::new(self.state.next_inc);
         self.state.next_inc += 1;
         let place = self.state.place_mut(key).expect("the place was found");
         let last = place.inc;
+        if K::mutant(Mutant::SameLifeAfterRestart) && request.has_data && last != Inc::ZERO {
+            inc = last;
+        }
         place.inc = inc;
         place.up = true;
         address.clone_into(&mut place.address);

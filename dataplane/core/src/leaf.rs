@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use ionian_types::{
-    ClientId, ClusterId, ConnId, EdgeEpoch, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, Nanos, NodeId,
-    SegmentId, SessionNo, ShardId, Shipped, Slot, Time, ViewId,
+    ClientId, ClusterId, ConnId, EdgeEpoch, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, Mutant, Nanos,
+    NodeId, SegmentId, SessionNo, ShardId, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::frame::{
     Down, DownShard, EdgeStart, Hello, Message, NeedEdge, Report, Role, ShardStart, Sync,
@@ -348,7 +348,13 @@ impl<K: Knobs> Leaf<K> {
                 let slot = Slot::new(slot as u8);
                 shard.set_conn(slot, self.replicas.get(&(given.shard, slot)).copied());
             }
-            segments.extend(given.segments().map(|(_, len)| len));
+            segments.extend(given.segments().map(|(_, len)| {
+                if K::mutant(Mutant::RootOnlyClamp) {
+                    NONE
+                } else {
+                    len
+                }
+            }));
             shards.push(shard);
         }
         self.by_id = shards
@@ -387,10 +393,11 @@ impl<K: Knobs> Leaf<K> {
             return;
         }
         self.touched.clear();
-        let fits = down.prev_entry == self.down_entry
+        let follows = down.prev_entry == self.down_entry || K::mutant(Mutant::IgnorePreviousRound);
+        let fits = follows
             && self
                 .rounds
-                .choose(down.prev_round, down.round, down.total, &mut self.touched);
+                .choose::<K>(down.prev_round, down.round, down.total, &mut self.touched);
         if !fits {
             self.counters.dropped_downs += 1;
             // Nothing is derived from a round that is not known here: start again.
@@ -411,7 +418,11 @@ impl<K: Knobs> Leaf<K> {
         let mut at = 0;
         while at < self.touched.len() {
             let shard = self.shard_of(self.touched[at].0);
-            let shard_base = base;
+            let shard_base = if K::mutant(Mutant::SplitWithoutSums) {
+                down.base.get()
+            } else {
+                base
+            };
             while at < self.touched.len() && self.shards[shard].holds(self.touched[at].0) {
                 base += self.touched[at].1;
                 at += 1;
@@ -433,7 +444,8 @@ impl<K: Knobs> Leaf<K> {
         }
         if sync.chosen != self.rounds.chosen() {
             // A Down was lost: its split can only come from the cut log.
-            if sync.chosen > self.rounds.chosen() {
+            let missed = sync.chosen > self.rounds.chosen();
+            if missed && !K::mutant(Mutant::IgnorePreviousRound) {
                 self.edge = None;
                 self.edge_wanted_at = Some(now);
             }
@@ -586,7 +598,7 @@ impl<K: Knobs> Leaf<K> {
     }
 
     fn flush_sync(&mut self, now: Time, out: &mut Outbox) {
-        if self.edge.is_some() {
+        if self.edge.is_some() && !K::mutant(Mutant::NoSync) {
             for shard in &self.shards {
                 let sync = SyncShard {
                     log: self.config.log,

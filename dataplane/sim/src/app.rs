@@ -44,6 +44,7 @@ pub struct App {
     /// Whether its appends keep the order in which it issues them.
     pub sticky: bool,
     rng: Rng,
+    rng_moves: Rng,
     /// Of each append that is open: its number, and that of its call in the history.
     tickets: BTreeMap<(u32, u64), (u64, u64)>,
     /// Of each request that is open: what was asked, and the number of its call.
@@ -98,11 +99,17 @@ impl App {
             number,
             sticky,
             rng,
+            rng_moves: Rng::stream(seed, &format!("moves {number}")),
             tickets: BTreeMap::new(),
             requests: BTreeMap::new(),
             subs: Vec::new(),
             payload: Vec::new(),
         }
+    }
+
+    /// Whether it leaves a server that it lost at once instead of waiting for it to come back.
+    pub fn moves_on(&mut self) -> bool {
+        self.sticky && self.rng_moves.permille(250)
     }
 
     /// Nanoseconds until it acts again.

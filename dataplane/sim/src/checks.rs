@@ -171,6 +171,10 @@ impl<K: Knobs> World<K> {
             Message::DownShard(down, tail) => self.o6_split(&down, tail),
             Message::AppendAck(ack, _) => self.o7_ack(proc, conn, &ack),
             Message::LocateAnswer(answer, _) => self.located(&answer),
+            Message::EdgeStart(start, _) => self.o10_committed("an edge start", start.entry),
+            Message::Sync(sync, _) => self.o10_committed("a sync", sync.complete),
+            Message::SyncShard(sync, _) => self.o10_committed("a sync", sync.complete),
+            Message::Entries(entries, _) => self.o10_committed("entries", entries.through),
             Message::TailAnswer(answer, _) => {
                 let end = self.history.reference.end;
                 self.history
@@ -192,6 +196,14 @@ impl<K: Knobs> World<K> {
             }
             _ => {}
         }
+    }
+
+    /// O10: no entry above the commit index is told of.
+    fn o10_committed(&mut self, what: &str, entry: EntryNo) {
+        let last = self.history.reference.last;
+        self.history.check(Invariant::O10, entry.get() <= last, || {
+            format!("{what} names entry {entry}, committed is {last}")
+        });
     }
 
     fn client_of(&self, proc: ProcId, conn: ConnId) -> Option<u128> {

@@ -65,7 +65,7 @@ impl<K: Knobs> World<K> {
             Place::Client(number) => {
                 let config = ClientConfig {
                     seed: self.seed ^ u64::from(number),
-                    append_timeout: Some(Nanos::from_ms(3_000)),
+                    append_timeout: Some(self.plan.append_timeout),
                     request_timeout: Some(Nanos::from_ms(3_000)),
                     rebind_after: Nanos::from_ms(60),
                     probe_after: Nanos::from_ms(150),
@@ -265,8 +265,11 @@ impl<K: Knobs> World<K> {
             Machine::Root(root) => root.closed(conn),
             Machine::Leaf(leaf) => leaf.closed(conn),
             Machine::Replica(replica) => replica.closed(now, conn),
-            Machine::Client(client, _) if matches!(peer, Some(Peer::Client(_))) => {
-                client.disconnected(now, conn)
+            Machine::Client(client, app) if matches!(peer, Some(Peer::Client(_))) => {
+                client.disconnected(now, conn);
+                if app.moves_on() {
+                    client.move_sticky(now);
+                }
             }
             Machine::Client(..) | Machine::None => {}
         }

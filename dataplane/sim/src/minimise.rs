@@ -176,6 +176,7 @@ impl<R: FnMut(&Plan) -> Attempt, G: FnMut() -> bool> Search<R, G> {
         self.keeps(best, |plan| plan.chunk_bytes = calm.chunk_bytes)?;
         self.keeps(best, |plan| plan.cut_interval_us = calm.cut_interval_us)?;
         self.keeps(best, |plan| plan.checkpoint_every = calm.checkpoint_every)?;
+        self.keeps(best, |plan| plan.append_timeout = calm.append_timeout)?;
         self.keeps(best, |plan| plan.gone = calm.gone)?;
         self.keeps(best, |plan| {
             plan.cut_log_chunk_entries = calm.cut_log_chunk_entries;

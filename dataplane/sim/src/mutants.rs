@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ionian_types::{Knobs, Mutant};
 
 use crate::invariant::Invariant;
-use crate::plan::Plan;
+use crate::plan::{Fault, Plan};
 use crate::world::World;
 
 thread_local! {
@@ -54,6 +54,46 @@ pub fn run_seed(mutant: Option<Mutant>, seed: u64) -> Seen {
     }
 }
 
+/// Whether the worlds of a plan can show a mutant at all: seeds of others are passed over, to save time.
+#[must_use]
+pub fn concerns(mutant: Mutant, plan: &Plan) -> bool {
+    use Mutant as M;
+    let flushed = plan.class.is_flushed();
+    let has = |wanted: &[Fault]| plan.faults.iter().any(|(fault, _)| wanted.contains(fault));
+    let root_restarts = || has(&[Fault::CrashRoot, Fault::CrashAll]);
+    let replica_restarts = || has(&[Fault::CrashReplica, Fault::LoseDisk]);
+    let drops = || plan.cut_log_chunk_entries <= 32;
+    match mutant {
+        M::AckBeforePersist | M::TailFromLogEnd | M::ServeUncommitted | M::EdgeStartUncommitted => {
+            flushed
+        }
+        M::CutBeforeDurable | M::ForgetLastEntry => flushed && root_restarts(),
+        M::AnswerBeforeOwnEpoch => flushed && root_restarts() && has(&[Fault::SlowDisk]),
+        M::DedupNotRebuilt => flushed && replica_restarts(),
+        M::AcceptOldWriter => !flushed && has(&[Fault::Zombie]),
+        M::AmnesiacRoot | M::UndeclaredLoss | M::FloorForgotten => !flushed && root_restarts(),
+        M::AppliedBeforeDurable => flushed && drops() && has(&[Fault::CrashShard, Fault::CrashAll]),
+        M::DropAtFastest => {
+            flushed && drops() && has(&[Fault::LoseDisk]) && has(&[Fault::CrashReplica])
+        }
+        M::SameLifeAfterRestart => flushed && has(&[Fault::CrashReplica]),
+        M::GiveUpTooEarly => !flushed && has(&[Fault::CrashReplica]),
+        M::KeepIndexAfterLoss => !flushed && has(&[Fault::CrashShard]),
+        M::SendBeforePersisted => has(&[Fault::CrashController, Fault::CrashAll]),
+        M::RoundWithoutEdge => has(&[Fault::Zombie]),
+        M::IgnorePreviousRound | M::TakeLaterRounds | M::IgnoreChainGap => {
+            has(&[Fault::Reset, Fault::PartitionFull, Fault::PartitionPair])
+        }
+        M::KeepSlotsOverView
+        | M::AcceptOldEpoch
+        | M::KeepVoidTail
+        | M::ReportNeverFalls
+        | M::NeverFromLaggingCopy => replica_restarts(),
+        M::TrimBeyondTail | M::TrimOneTooMany | M::TrimOfOneShard => plan.trims,
+        _ => true,
+    }
+}
+
 /// How the hunt for a mutant from one base seed ended.
 #[derive(Clone, Debug)]
 pub struct Hunt {
@@ -68,12 +108,13 @@ pub struct Hunt {
 /// Seeds of different bases do not meet.
 const BASE: u64 = 1_000_000;
 
-/// Runs seeds of one base until a mutant is found, `seeds_max` at most.
+/// Runs the seeds of one base that concern a mutant until it is found, `seeds_max` at most.
 #[must_use]
 pub fn hunt(mutant: Mutant, base: u64, seeds_max: u64) -> Hunt {
-    let mut panics = 0;
-    for step in 1..=seeds_max {
-        let seed = base * BASE + step;
+    let (mut panics, mut step) = (0, 0);
+    let seeds = (base * BASE + 1..).filter(|seed| concerns(mutant, &Plan::draw(*seed)));
+    for seed in seeds.take(usize::try_from(seeds_max).unwrap_or(usize::MAX)) {
+        step += 1;
         match run_seed(Some(mutant), seed) {
             Seen::Nothing => {}
             Seen::Panicked => panics += 1,

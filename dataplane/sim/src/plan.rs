@@ -281,6 +281,8 @@ pub struct Plan {
     pub think_ns: u64,
     /// The most unresolved appends of one client.
     pub outstanding_max: u32,
+    /// When a client gives up an append; what it may have done is then unknown.
+    pub append_timeout: Nanos,
     /// Whether clients trim.
     pub trims: bool,
     /// Entries in a replica's journal between two checkpoints (flushed classes).
@@ -321,6 +323,7 @@ impl Plan {
             sector_bytes: 512,
             think_ns: 300_000,
             outstanding_max: 64,
+            append_timeout: Nanos::from_ms(3_000),
             trims: false,
             checkpoint_every: 1 << 17,
             gone: Nanos::from_ms(30_000),

@@ -56,10 +56,100 @@ macro_rules! mutants {
 mutants! {
     KeepSlotsOverView, "mutant_keep_slots_over_view",
         "The leaf counts what a member reported before a view as reported after it.";
+    AcceptOldEpoch, "mutant_accept_old_epoch",
+        "The leaf takes reports of an earlier epoch of the shard.";
     ConfirmBeforeQuorum, "mutant_confirm_before_quorum",
         "The leaf takes the largest length that a member reports instead of the k-th largest.";
+    SplitWithoutSums, "mutant_split_without_sums",
+        "The leaf gives every shard of a cut the base of the whole cut.";
+    IgnorePreviousRound, "mutant_ignore_previous_round",
+        "Edges outlive their connections, and a leaf takes a Down although it missed the one before.";
+    RootOnlyClamp, "mutant_root_only_clamp",
+        "The leaf begins an edge from nothing instead of from the given lengths; only the root clamps.";
+    NoSync, "mutant_no_sync",
+        "The leaf never makes silence explicit: a lost last cut stays lost.";
+    DropAtFastest, "mutant_drop_at_fastest",
+        "The cut log is dropped up to what the fastest member has applied.";
+    TakeLaterRounds, "mutant_take_later_rounds",
+        "Edges outlive their connections, and the root takes rounds that do not follow the last one.";
+    RoundWithoutEdge, "mutant_round_without_edge",
+        "The root takes rounds of an earlier start of the edge, or of an earlier life of the leaf.";
     CutBeforeDurable, "mutant_cut_before_durable",
         "The root announces a cut before its journal is durable.";
+    AnswerBeforeOwnEpoch, "mutant_answer_before_own_epoch",
+        "A new life of the root answers before an entry of its own epoch is committed.";
+    AmnesiacRoot, "mutant_amnesiac_root",
+        "A root that lost its cut log numbers its entries from the start again.";
+    UndeclaredLoss, "mutant_undeclared_loss",
+        "A root that lost its cut log goes on at the reserved ceiling without declaring what was below lost.";
+    KeepEdgeOverView, "mutant_keep_edge_over_view",
+        "Edges outlive views: rounds made before a view are cut after it.";
+    TailFromLogEnd, "mutant_tail_from_log_end",
+        "The root answers a tail from the end of its log instead of from the commit index.";
+    ServeUncommitted, "mutant_serve_uncommitted",
+        "The root answers backfills with entries that are not committed.";
+    EdgeStartUncommitted, "mutant_edge_start_uncommitted",
+        "The root starts an edge from entries that are not committed.";
+    TrimBeyondTail, "mutant_trim_beyond_tail",
+        "The root takes a trim beyond the committed tail.";
+    BaseOffByOne, "mutant_base_off_by_one",
+        "The root tells its children bases that are one too large.";
+    ForgetLastEntry, "mutant_forget_last_entry",
+        "A restarted root leaves the last entry of its journal out: positions are used again.";
     AckBeforePersist, "mutant_ack_before_persist",
         "A replica reports what it holds instead of what is durable.";
+    WaiterWithoutSegment, "mutant_waiter_without_segment",
+        "Waiters are keyed by position alone: another segment's cut acknowledges them.";
+    IgnoreChainGap, "mutant_ignore_chain_gap",
+        "A replica applies a cut although it missed the one before.";
+    PositionsFromBase, "mutant_positions_from_base",
+        "A replica takes the base of its shard for that of its own segment.";
+    CountOwnShardOnly, "mutant_count_own_shard_only",
+        "A replica that catches up leaves other shards' records out of the sum that gives its base.";
+    KeepVoidTail, "mutant_keep_void_tail",
+        "A replica keeps, over a view, records beyond the length at which their generation closed.";
+    NeverFromLaggingCopy, "mutant_never_from_lagging_copy",
+        "A replica that does not hold the whole generation yet answers `never`.";
+    NeverWhileOpen, "mutant_never_while_open",
+        "A replica answers `never` while the generation is open and its session is not closed.";
+    NoTombstone, "mutant_no_tombstone",
+        "A primary promises that a session takes no more, and takes what comes late.";
+    AppendWithoutGeneration, "mutant_append_without_generation",
+        "An append is taken whatever generation it is for.";
+    HighWaterDedup, "mutant_high_water_dedup",
+        "A primary knows what it took of a session by the highest sequence number only.";
+    NoDedup, "mutant_no_dedup",
+        "A primary takes a repeated append once more.";
+    DedupNotRebuilt, "mutant_dedup_not_rebuilt",
+        "Records that were stored before are counted as seen without being entered into the dedup set.";
+    SilenceAsNothing, "mutant_silence_as_nothing",
+        "A replica counts entries that it missed as if there had been none.";
+    TrimOneTooMany, "mutant_trim_one_too_many",
+        "A replica trims one position more than was asked for.";
+    AcceptOldWriter, "mutant_accept_old_writer",
+        "A replica takes records from a writer whose generation is closed.";
+    AppliedBeforeDurable, "mutant_applied_before_durable",
+        "A replica reports entries as applied before its journal is durable: the root drops them.";
+    KeepIndexAfterLoss, "mutant_keep_index_after_loss",
+        "A replica keeps its index when its shard is opened anew after a declared loss.";
+    ReportNeverFalls, "mutant_report_never_falls",
+        "A replica reports the longest length that it ever held, also after a view made part of it void.";
+    RebindWithoutNever, "mutant_rebind_without_never",
+        "A client sends records elsewhere before it is promised that they will never be ordered.";
+    TimeoutMeansNoEffect, "mutant_timeout_means_no_effect",
+        "A client says that an append that timed out had no effect.";
+    TrimOfOneShard, "mutant_trim_of_one_shard",
+        "A client takes a trim gap for one shard's only, and waits for the others below it.";
+    MergeByArrival, "mutant_merge_by_arrival",
+        "A client delivers runs as they arrive instead of by position.";
+    SessionUsedAgain, "mutant_session_used_again",
+        "A client uses its session number again when it binds to another server.";
+    SameLifeAfterRestart, "mutant_same_life_after_restart",
+        "The controller gives a restarted process its old incarnation: it goes on in its old generation.";
+    SendBeforePersisted, "mutant_send_before_persisted",
+        "The controller sends what its durable snapshot does not have yet.";
+    GiveUpTooEarly, "mutant_give_up_too_early",
+        "The controller declares a shard lost while a member still holds its records.";
+    FloorForgotten, "mutant_floor_forgotten",
+        "The controller grants a root that lost its cut log positions from 0 again.";
 }

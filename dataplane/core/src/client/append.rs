@@ -1,6 +1,8 @@
 //! The append path: records in, frames out, positions back.
 
-use ionian_types::{ClientSeq, Effect, Knobs, Nanos, RECORD_BYTES_MAX, SessionNo, ShardId, Time};
+use ionian_types::{
+    ClientSeq, Effect, Knobs, Mutant, Nanos, RECORD_BYTES_MAX, SessionNo, ShardId, Time,
+};
 use ionian_wire::frame::{
     Append, AppendAck, AppendRefused, Body, MESSAGE_HEADER_BYTES, RefusalReason,
 };
@@ -420,7 +422,8 @@ impl<K: Knobs> Client<K> {
             if lane.is_empty() || now < self.expires_at(at, timeout) {
                 break;
             }
-            let effect = if lane.floor_may_have_effect() {
+            let effect = if lane.floor_may_have_effect() && !K::mutant(Mutant::TimeoutMeansNoEffect)
+            {
                 Effect::Unknown
             } else {
                 Effect::None

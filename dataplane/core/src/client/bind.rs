@@ -1,6 +1,6 @@
 //! Which server a lane is bound to, and how that follows the map and the connections.
 
-use ionian_types::{Gen, Inc, Knobs, NodeId, SegmentId, ShardId, Time, ViewId};
+use ionian_types::{Gen, Inc, Knobs, Mutant, NodeId, SegmentId, ShardId, Time, ViewId};
 
 use super::Client;
 use super::api::AppendError;
@@ -121,7 +121,9 @@ impl<K: Knobs> Client<K> {
             // Four billion sessions of one client life: the lane stays unbound and its appends time out, without effect.
             return;
         };
-        self.next_session = next;
+        if !K::mutant(Mutant::SessionUsedAgain) {
+            self.next_session = next;
+        }
         self.sessions.insert(session, at as u32);
         self.peers.want(now, server);
         let binding = Binding {

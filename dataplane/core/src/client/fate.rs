@@ -5,7 +5,7 @@
 //! all that is left; `pending` and `unknown` are asked again, of another replica. A record is bound to another session only
 //! after `never`, or when it was never sent.
 
-use ionian_types::{Knobs, Nanos, Time};
+use ionian_types::{Knobs, Mutant, Nanos, Time};
 use ionian_wire::frame::{
     Body, CloseSession, Fate, FateAnswer, FateOutcome, MESSAGE_HEADER_BYTES, SessionClosed,
 };
@@ -30,7 +30,8 @@ impl<K: Knobs> Client<K> {
     /// Moves a lane on once nothing that it sent can still be ordered under its binding.
     pub(super) fn settle(&mut self, now: Time, at: usize) {
         let lane = &self.lanes[at];
-        let (LaneState::Resolving(cause), true) = (lane.state, lane.is_settled()) else {
+        let settled = lane.is_settled() || K::mutant(Mutant::RebindWithoutNever);
+        let (LaneState::Resolving(cause), true) = (lane.state, settled) else {
             return;
         };
         let before = lane

@@ -6,7 +6,7 @@
 
 use core::cmp::Reverse;
 
-use ionian_types::{GapKind, Gsn, Knobs, Time};
+use ionian_types::{GapKind, Gsn, Knobs, Mutant, Time};
 use ionian_wire::frame::{Deliver, DeliverGap};
 use ionian_wire::record::{RecordKind, Records, parse_header};
 
@@ -96,7 +96,7 @@ impl<K: Knobs> Client<K> {
             return;
         }
         if gap.kind == GapKind::Trim {
-            if gap.to > sub.next {
+            if gap.to > sub.next && !K::mutant(Mutant::TrimOfOneShard) {
                 sub.trimmed = sub.trimmed.max(Some(gap.to));
             }
             let stream = &mut sub.streams[at];
@@ -143,7 +143,7 @@ impl<K: Knobs> Client<K> {
         stream.received = item.end;
         let direct = !sub.blocked
             && sub.trimmed.is_none()
-            && item.first == sub.next
+            && (item.first == sub.next || K::mutant(Mutant::MergeByArrival))
             && stream.front().is_none();
         if direct {
             let taken = offer(sub, at, &item, records, sink);

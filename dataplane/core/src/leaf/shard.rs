@@ -143,7 +143,7 @@ impl<K: Knobs> Shard<K> {
         let Some(member) = self.members.get_mut(slot.index()) else {
             return Taken::Stale;
         };
-        let counts = report.epoch == self.epoch
+        let counts = (report.epoch == self.epoch || K::mutant(Mutant::AcceptOldEpoch))
             && report.inc == member.inc
             && report.seq > member.seq
             && usize::from(report.segments) == count;
@@ -252,13 +252,17 @@ impl<K: Knobs> Shard<K> {
         complete: EntryNo,
         silent: impl Fn(Option<Time>) -> bool,
     ) -> EntryNo {
-        let applied = self
+        let live = self
             .members
             .iter()
             .filter(|member| member.conn.is_some() || !silent(member.reported_at))
-            .map(|member| member.applied)
-            .min()
-            .unwrap_or(EntryNo::ZERO);
+            .map(|member| member.applied);
+        let applied = if K::mutant(Mutant::DropAtFastest) {
+            live.max()
+        } else {
+            live.min()
+        }
+        .unwrap_or(EntryNo::ZERO);
         if applied >= self.last {
             complete
         } else {

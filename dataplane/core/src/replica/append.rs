@@ -1,7 +1,9 @@
 //! Clients' records: placing them in the own segment, and acknowledging them once a cut that covers them is applied.
 
 use ionian_store::StoreError;
-use ionian_types::{ClientSeq, ConnId, GuardEpoch, Knobs, Lsn, NodeId, NsEpoch, Slot, Time};
+use ionian_types::{
+    ClientSeq, ConnId, GuardEpoch, Knobs, Lsn, Mutant, NodeId, NsEpoch, Slot, Time,
+};
 use ionian_wire::frame::{Append, AppendAck, AppendRefused, RefusalReason};
 use ionian_wire::record::{Placement, RECORD_HEADER_BYTES, Records};
 
@@ -78,6 +80,11 @@ impl<K: Knobs> Replica<K> {
         let Some(segment) = self.segment(own) else {
             return Err(refuse(RefusalReason::NotReady));
         };
+        let mut append = *append;
+        if K::mutant(Mutant::AppendWithoutGeneration) {
+            append.generation = segment.generation;
+        }
+        let append = &append;
         if segment.generation != append.generation {
             // A generation that is still to come is not closed, only not entered yet.
             let reason = if append.generation > segment.generation {
@@ -102,7 +109,9 @@ impl<K: Knobs> Replica<K> {
         let Some(session) = self.dedup[own.index()].get_mut(index) else {
             return Err(refuse(RefusalReason::Busy));
         };
-        if session.tombstone || session.generation != append.generation {
+        let foreign =
+            session.generation != append.generation && !K::mutant(Mutant::AppendWithoutGeneration);
+        if session.tombstone || foreign {
             return Err(refuse(RefusalReason::SessionClosed));
         }
         if session.conn != Some(conn) {
@@ -113,14 +122,17 @@ impl<K: Knobs> Replica<K> {
         if first < session.floor {
             return Err(refuse(RefusalReason::Stale));
         }
-        if first > session.next_seq {
+        if first > session.next_seq && !K::mutant(Mutant::HighWaterDedup) {
             // An earlier run was refused; taking this one would break the session's order.
             return Err(refuse(RefusalReason::Busy));
         }
         if end > append.floor.get().saturating_add(WINDOW) {
             return Err(refuse(RefusalReason::Window));
         }
-        let next_seq = session.next_seq;
+        let mut next_seq = session.next_seq;
+        if K::mutant(Mutant::NoDedup) || K::mutant(Mutant::HighWaterDedup) && first > next_seq {
+            next_seq = first;
+        }
         if first < next_seq {
             self.repeat(index, append, records, next_seq.min(end))?;
             if end <= next_seq {
@@ -326,7 +338,8 @@ impl<K: Knobs> Replica<K> {
     /// Answers what is committed of one session. Whether nothing is left to answer now.
     fn ack_session(&mut self, index: u32, out: &mut Outbox) -> bool {
         let own = self.config.slot;
-        let committed = self.committed(own);
+        let waited_for = self.waited_for();
+        let committed = self.committed(waited_for);
         let Some(state) = &self.state else {
             return true;
         };
@@ -351,7 +364,7 @@ impl<K: Knobs> Replica<K> {
             }
             let left = run.seq + run.count - seq;
             let (session_no, generation) = (session.session, session.generation);
-            let Some(cut) = self.own_run(own, position) else {
+            let Some(cut) = self.own_run(waited_for, position) else {
                 return true;
             };
             let skip = position.get() - cut.position.get();
@@ -382,8 +395,21 @@ impl<K: Knobs> Replica<K> {
         }
     }
 
+    /// The segment whose committed length own records wait for.
+    #[inline]
+    fn waited_for(&self) -> Slot {
+        let own = self.config.slot;
+        if K::mutant(Mutant::WaiterWithoutSegment) {
+            let slots = (0..self.config.replicas).map(Slot::new);
+            return slots
+                .max_by_key(|slot| self.committed(*slot))
+                .unwrap_or(own);
+        }
+        own
+    }
+
     fn own_run(&self, own: Slot, position: Lsn) -> Option<crate::index::Run> {
-        if let Some(run) = self.last_own_run
+        if let Some(run) = self.last_own_run.filter(|run| run.slot == own)
             && run.position <= position
             && position.get() < run.position.get() + run.count
         {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use ionian_store::{Store, StoreError};
 use ionian_types::{
-    EntryNo, Gsn, GsnRange, Knobs, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId,
+    EntryNo, Gsn, GsnRange, Knobs, Lsn, Mutant, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId,
 };
 use ionian_wire::entry::{Change, EntryBody, EntryView};
 use ionian_wire::frame::{DownShard, SyncShard};
@@ -41,7 +41,8 @@ impl<K: Knobs> Replica<K> {
         if down.shard != self.config.shard || down.entry <= self.applied || self.is_adopting() {
             return;
         }
-        if down.prev_entry != self.applied || down.epoch != state.epoch {
+        let follows = down.prev_entry == self.applied || K::mutant(Mutant::IgnoreChainGap);
+        if !follows || down.epoch != state.epoch {
             self.counters.chain_gaps += 1;
             self.catchup.entries_soon();
             return;
@@ -72,7 +73,8 @@ impl<K: Knobs> Replica<K> {
             cut.lens[slot] = len;
         }
         // What the shard got lies within the whole cut.
-        if end.is_none_or(|end| end > down.end_gsn) {
+        let fits = end.is_some_and(|end| end <= down.end_gsn);
+        if !fits && !K::mutant(Mutant::IgnoreChainGap) {
             self.counters.contradictions += 1;
             self.catchup.entries_soon();
             return;
@@ -85,11 +87,12 @@ impl<K: Knobs> Replica<K> {
         if sync.shard != self.config.shard {
             return;
         }
-        if sync.last > self.applied || self.state.is_none() {
+        let behind = sync.last > self.applied && !K::mutant(Mutant::SilenceAsNothing);
+        if behind || self.state.is_none() {
             self.catchup.entries_soon();
             return;
         }
-        if sync.last == self.applied && sync.complete >= self.complete {
+        if sync.last >= self.applied && sync.complete >= self.complete {
             self.complete_through(sync.complete, sync.end_gsn, sync.trim);
         }
     }
@@ -106,6 +109,9 @@ impl<K: Knobs> Replica<K> {
     fn carry_out_trim(&mut self) {
         if self.trim <= self.head || self.trim > self.end_gsn {
             return;
+        }
+        if K::mutant(Mutant::TrimOneTooMany) {
+            self.trim = self.trim.next().unwrap_or(self.trim).min(self.end_gsn);
         }
         let lens = self.index.lens_at(self.trim);
         for (slot, len) in lens
@@ -163,7 +169,11 @@ impl<K: Knobs> Replica<K> {
                 self.last_own_run = Some(crate::index::Run {
                     slot: self.config.slot,
                     position: before,
-                    gsn: Gsn::new(gsn),
+                    gsn: if K::mutant(Mutant::PositionsFromBase) {
+                        cut.base
+                    } else {
+                        Gsn::new(gsn)
+                    },
                     count: grown,
                     entry: cut.entry,
                 });
@@ -198,7 +208,10 @@ impl<K: Knobs> Replica<K> {
                         base = base.or(Some(gsn));
                         lens[item.segment.slot.index()] = item.new_len;
                     }
-                    gsn += item.count();
+                    let own = item.segment.shard == self.config.shard;
+                    if own || !K::mutant(Mutant::CountOwnShardOnly) {
+                        gsn += item.count();
+                    }
                 }
                 let Some(base) = base else { return false };
                 let cut = ShardCut {
@@ -311,7 +324,9 @@ impl<K: Knobs> Replica<K> {
         self.waiters.clear();
         self.ack_ready.clear();
         self.last_own_run = None;
-        self.index.reset(&[]);
+        if !K::mutant(Mutant::KeepIndexAfterLoss) {
+            self.index.reset(&[]);
+        }
     }
 
     /// Keeps, per segment, the longest prefix whose records' generations own their positions, and tells everyone.
@@ -330,7 +345,8 @@ impl<K: Knobs> Replica<K> {
             let held = self.store.len(index);
             // A trim may have stepped over records that were never held here: then there is nothing to judge.
             let judged_from = segment.opened_at.max(self.store.first(index));
-            if held > judged_from && self.tail_generation[slot] <= closed.generation {
+            let keeps = K::mutant(Mutant::KeepVoidTail);
+            if !keeps && held > judged_from && self.tail_generation[slot] <= closed.generation {
                 truncate[slot] = Some(segment.opened_at);
             }
         }
@@ -406,6 +422,9 @@ impl<K: Knobs> Replica<K> {
     pub(super) fn journal(&mut self, bytes: &[u8], entry: EntryNo) -> bool {
         match self.store.journal_append_lazily(bytes) {
             Ok(number) => {
+                if K::mutant(Mutant::AppliedBeforeDurable) {
+                    self.applied_durable = entry;
+                }
                 self.journaled.push_back((number, entry));
                 true
             }

@@ -2,7 +2,7 @@
 //! the live primary of an open generation after the session is closed, or by a replica that has applied the close of the
 //! generation and holds or has indexed the whole prefix to the close.
 
-use ionian_types::{ClientSeq, ConnId, EntryNo, Gsn, Knobs, Lsn};
+use ionian_types::{ClientSeq, ConnId, EntryNo, Gsn, Knobs, Lsn, Mutant};
 use ionian_wire::frame::{CloseSession, Fate, FateAnswer, FateOutcome, SessionClosed};
 
 use super::Replica;
@@ -61,7 +61,7 @@ impl<K: Knobs> Replica<K> {
             let own = slot == self.config.slot && segment.writer == self.config.inc;
             let closed = session
                 .is_some_and(|session| session.tombstone && session.generation == fate.generation);
-            if own && closed {
+            if own && closed || K::mutant(Mutant::NeverWhileOpen) {
                 answer.outcome = FateOutcome::Never;
             }
             return;
@@ -72,7 +72,8 @@ impl<K: Knobs> Replica<K> {
         // The set must have seen every record of the generation: those held now, and those trimmed after they were seen.
         let indexed =
             self.store.len(slot) >= span.close && self.dedup_covers(slot, span.open, span.close);
-        if indexed && !dedup.may_have_forgotten(span.open) {
+        let whole = indexed || K::mutant(Mutant::NeverFromLaggingCopy);
+        if whole && !dedup.may_have_forgotten(span.open) {
             answer.outcome = FateOutcome::Never;
         }
     }
@@ -112,7 +113,7 @@ impl<K: Knobs> Replica<K> {
                 self.dedup[own.index()].open(close.client, close.session, close.generation)
             && let Some(session) = self.dedup[own.index()].get_mut(index)
         {
-            session.tombstone = true;
+            session.tombstone = !K::mutant(Mutant::NoTombstone);
             answer.next_seq = ClientSeq::new(session.next_seq);
             answer.known = true;
         }

@@ -401,7 +401,9 @@ impl<K: Knobs> Replica<K> {
                 self.settle_limit();
                 self.set_kind(conn, Kind::Peer(slot));
                 self.catchup.copy_soon();
-                self.close_replaced(replaced);
+                if !K::mutant(Mutant::AcceptOldWriter) {
+                    self.close_replaced(replaced);
+                }
             }
             Role::Leaf => {
                 let replaced = self.leaf.replace(conn);
@@ -520,6 +522,12 @@ impl<K: Knobs> Replica<K> {
     /// What is held of a segment at the class.
     #[inline]
     fn reported_len(&self, slot: Slot) -> Lsn {
+        if K::mutant(Mutant::ReportNeverFalls) {
+            return self
+                .store
+                .durable_len(slot)
+                .max(self.reported[slot.index()]);
+        }
         if K::mutant(Mutant::AckBeforePersist) {
             self.store.len(slot)
         } else {

@@ -4,7 +4,7 @@
 //! A fate of `never` needs a set that saw the whole generation; until then the answer is `unknown`.
 
 use ionian_store::Fetch;
-use ionian_types::{Knobs, Lsn, Slot};
+use ionian_types::{Knobs, Lsn, Mutant, Slot};
 use ionian_wire::record::{RecordKind, Records};
 
 use super::Replica;
@@ -40,6 +40,10 @@ impl<K: Knobs> Replica<K> {
         for _ in 0..RUNS_PER_FLUSH {
             let from = self.dedup_upto[slot.index()];
             if from >= goal {
+                return;
+            }
+            if K::mutant(Mutant::DedupNotRebuilt) {
+                self.dedup_upto[slot.index()] = goal;
                 return;
             }
             match self.store.run(slot, from, goal, RUN_BYTES) {

@@ -4,8 +4,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use ionian_types::{
-    ConnId, EdgeEpoch, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, NodeId, RoundNo, SegmentId, ShardId,
-    Slot, Time,
+    ConnId, EdgeEpoch, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, Mutant, NodeId, RoundNo, SegmentId,
+    ShardId, Slot, Time,
 };
 use ionian_wire::Reader;
 use ionian_wire::frame::{Down, EdgeStart, NeedFull, ShardStart, ShardStartHead, Sync, Up, UpItem};
@@ -78,15 +78,19 @@ impl Child {
     }
 
     /// Takes a connection; returns the one that it replaces.
-    pub(super) fn connect(&mut self, conn: ConnId) -> Option<ConnId> {
-        self.stop();
+    pub(super) fn connect<K: Knobs>(&mut self, conn: ConnId) -> Option<ConnId> {
+        if !keeps_edges::<K>() {
+            self.stop();
+        }
         self.conn.replace(conn)
     }
 
-    pub(super) fn disconnect(&mut self, conn: ConnId) {
+    pub(super) fn disconnect<K: Knobs>(&mut self, conn: ConnId) {
         if self.conn == Some(conn) {
             self.conn = None;
-            self.stop();
+            if !keeps_edges::<K>() {
+                self.stop();
+            }
         }
     }
 
@@ -136,9 +140,11 @@ impl Child {
     }
 
     /// Accepts a round that follows the last one, or any newer full one. `false` asks for a full one.
-    fn accept(&mut self, up: &Up, items: &[u8]) -> bool {
+    fn accept<K: Knobs>(&mut self, up: &Up, items: &[u8]) -> bool {
         let round = up.round.get();
-        if round <= self.round || (!up.full && (round != self.round + 1 || self.need_full)) {
+        let trusting = K::mutant(Mutant::TakeLaterRounds) || K::mutant(Mutant::RoundWithoutEdge);
+        let follows = up.full || trusting || (round == self.round + 1 && !self.need_full);
+        if round <= self.round || !follows {
             return round <= self.round;
         }
         let mut reader = Reader::new(items);
@@ -151,12 +157,13 @@ impl Child {
                 return false;
             };
             // Lengths never fall within an edge; the children clamp, once.
-            let Some(growth) = item.len.checked_since(self.lens[index]) else {
+            let len = clamped::<K>(item.len, self.lens[index]);
+            let Some(growth) = len.checked_since(self.lens[index]) else {
                 return false;
             };
             total = total.wrapping_add(growth);
         }
-        if total != up.total {
+        if total != up.total && !trusting && !K::mutant(Mutant::RootOnlyClamp) {
             return false;
         }
         let mut reader = Reader::new(items);
@@ -164,7 +171,7 @@ impl Child {
             if let Ok(item) = reader.field::<UpItem>()
                 && let Some(index) = self.by_segment.get(&item.segment).copied()
             {
-                self.lens[index] = item.len;
+                self.lens[index] = clamped::<K>(item.len, self.lens[index]);
             }
         }
         self.total = total;
@@ -204,6 +211,21 @@ impl Child {
     }
 }
 
+/// A reported length, which never falls.
+#[inline]
+fn clamped<K: Knobs>(reported: Lsn, known: Lsn) -> Lsn {
+    if K::mutant(Mutant::RootOnlyClamp) {
+        reported.max(known)
+    } else {
+        reported
+    }
+}
+
+/// Whether an edge outlives its connection.
+pub(super) fn keeps_edges<K: Knobs>() -> bool {
+    K::mutant(Mutant::IgnorePreviousRound) || K::mutant(Mutant::TakeLaterRounds)
+}
+
 /// What a committed cut means for one child.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Descent {
@@ -226,14 +248,18 @@ impl<K: Knobs> Root<K> {
         out: &mut Outbox,
     ) {
         let log = self.config.log;
-        let Some(child) = self.children.iter_mut().find(|child| child.is(node, inc)) else {
+        let Some(child) = self.children.iter_mut().find(|child| {
+            child.is(node, inc) || child.node == node && K::mutant(Mutant::RoundWithoutEdge)
+        }) else {
             return;
         };
-        if up.log != log || child.edge != Some(up.edge) || up.inc != inc {
+        let of_edge = child.edge == Some(up.edge) && up.inc == inc
+            || child.edge.is_some() && K::mutant(Mutant::RoundWithoutEdge);
+        if up.log != log || !of_edge {
             self.counters.refused_rounds += 1;
             return;
         }
-        if child.accept(up, items) {
+        if child.accept::<K>(up, items) {
             self.counters.rounds += 1;
             return;
         }
@@ -280,7 +306,7 @@ impl<K: Knobs> Root<K> {
                     .iter()
                     .find(|(other, life, _)| other == node && life == inc)
                 {
-                    child.connect(*conn);
+                    child.connect::<K>(*conn);
                 }
                 child
             })
@@ -290,7 +316,8 @@ impl<K: Knobs> Root<K> {
     /// Starts the edges that wait for it, once everything logged is committed: what an edge starts from is final.
     pub(super) fn flush_edges(&mut self, out: &mut Outbox) {
         let Some(epoch) = self.granted else { return };
-        if !self.pending.is_empty()
+        let unsettled = !self.pending.is_empty() && !K::mutant(Mutant::EdgeStartUncommitted);
+        if unsettled
             || self
                 .children
                 .iter()

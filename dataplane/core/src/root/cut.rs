@@ -152,7 +152,7 @@ impl<K: Knobs> Root<K> {
                 entry,
                 edge,
                 round: child.round,
-                base: Gsn::new(base),
+                base: Gsn::new(base + u64::from(K::mutant(Mutant::BaseOffByOne))),
                 total,
                 end_gsn,
             };
@@ -250,6 +250,7 @@ impl<K: Knobs> Root<K> {
                     self.counters.ordered += descent.total;
                     if let Some(child) = self.children.get_mut(child)
                         && !child.send_down(self.config.log, &descent, out)
+                        && !super::child::keeps_edges::<K>()
                     {
                         // The child cannot be told: its replicas learn from the cut log, its edge starts again.
                         child.stop();
@@ -336,8 +337,8 @@ impl<K: Knobs> Root<K> {
             what: What::View,
         });
         // From here on no cut uses the old edges of what the view touched.
-        for child in &mut self.children {
-            child.stop();
+        if !K::mutant(Mutant::KeepEdgeOverView) {
+            self.children.iter_mut().for_each(super::child::Child::stop);
         }
         self.adopt_children();
         true

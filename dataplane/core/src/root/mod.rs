@@ -22,8 +22,8 @@ use core::marker::PhantomData;
 
 use ionian_store::Store;
 use ionian_types::{
-    ClientId, ClusterId, ConnId, Durability, EntryNo, Gsn, Inc, Knobs, LogId, Nanos, NodeId,
-    RootEpoch, SessionNo, ShardId, Shipped, Slot, Time, ViewId,
+    ClientId, ClusterId, ConnId, Durability, EntryNo, Gsn, Inc, Knobs, LogId, Mutant, Nanos,
+    NodeId, RootEpoch, SessionNo, ShardId, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::entry::ENTRY_BYTES_MAX;
@@ -257,7 +257,7 @@ impl<K: Knobs> Root<K> {
     /// A connection is gone.
     pub fn closed(&mut self, conn: ConnId) {
         for child in &mut self.children {
-            child.disconnect(conn);
+            child.disconnect::<K>(conn);
         }
         if self.controller == Some(conn) {
             self.controller = None;
@@ -308,7 +308,7 @@ impl<K: Knobs> Root<K> {
                     .filter(|child| child.is(hello.node, hello.inc))
                 {
                     // Whoever believes in a connection that another replaced must know.
-                    self.close.extend(child.connect(conn));
+                    self.close.extend(child.connect::<K>(conn));
                 }
                 self.sync_at = now;
                 Kind::Leaf(hello.node, hello.inc)
@@ -435,7 +435,8 @@ impl<K: Knobs> Root<K> {
     /// Whether this life may answer for the log. What an earlier life committed counts only once an entry of this one's
     /// epoch follows it; an answer before that would deny positions that were acknowledged.
     fn serves(&self) -> bool {
-        self.granted.is_some() && self.committed >= self.begun
+        self.granted.is_some()
+            && (self.committed >= self.begun || K::mutant(Mutant::AnswerBeforeOwnEpoch))
     }
 
     fn kind(&self, conn: ConnId) -> Kind {

@@ -1,6 +1,8 @@
 //! What the root serves from committed entries: backfills, tail, locate, trim.
 
-use ionian_types::{ConnId, EntryNo, Gsn, Knobs, Lsn, SegmentId, ShardId, Slot, Time, ViewId};
+use ionian_types::{
+    ConnId, EntryNo, Gsn, Knobs, Lsn, Mutant, SegmentId, ShardId, Slot, Time, ViewId,
+};
 use ionian_wire::Writer;
 use ionian_wire::entry::{EntryBody, EntryView, EntryWriter};
 use ionian_wire::frame::{
@@ -51,7 +53,12 @@ impl<K: Knobs> Root<K> {
         tail.clear();
         let mut through = after;
         let mut count = 0;
-        while through < self.committed && through.get() - after.get() < BACKFILL_ENTRIES_MAX {
+        let end = if K::mutant(Mutant::ServeUncommitted) {
+            self.state.entry
+        } else {
+            self.committed
+        };
+        while through < end && through.get() - after.get() < BACKFILL_ENTRIES_MAX {
             let Some(next) = through.next() else { break };
             let Some(view) = self
                 .log
@@ -101,7 +108,11 @@ impl<K: Knobs> Root<K> {
         }
         let answer = TailAnswer {
             request: body.request,
-            tail: self.committed_end,
+            tail: if K::mutant(Mutant::TailFromLogEnd) {
+                self.state.end_gsn
+            } else {
+                self.committed_end
+            },
             head: self.committed_trim,
             entry: self.committed,
         };
@@ -209,7 +220,8 @@ impl<K: Knobs> Root<K> {
             tail: Gsn::ZERO,
         };
         if body.log == self.config.log && self.serves() {
-            if body.upto > self.committed_trim && body.upto <= self.committed_end {
+            let allowed = body.upto <= self.committed_end || K::mutant(Mutant::TrimBeyondTail);
+            if body.upto > self.committed_trim && allowed {
                 let asked = |(other, request, _): &(ConnId, u64, EntryNo)| {
                     (*other, *request) == (conn, body.request)
                 };

@@ -1,6 +1,6 @@
 //! The start of a root's life: what the journal recovered, and what the controller grants.
 
-use ionian_types::{EntryNo, Gsn, Knobs};
+use ionian_types::{EntryNo, Gsn, Knobs, Mutant};
 use ionian_wire::Reader;
 use ionian_wire::entry::{EntryView, EntryWriter, LossView};
 use ionian_wire::frame::RootGrant;
@@ -27,7 +27,11 @@ impl<K: Knobs> Root<K> {
             self.state = state;
         }
         self.log = EntryLog::new(self.base.entry, self.config.cut_log_chunk_entries);
-        for number in self.store.journal_first()..=self.store.journal_last() {
+        let mut last = self.store.journal_last();
+        if K::mutant(Mutant::ForgetLastEntry) {
+            last = last.saturating_sub(1);
+        }
+        for number in self.store.journal_first()..=last {
             let Some(bytes) = self.store.journal_read(number) else {
                 continue;
             };
@@ -84,7 +88,8 @@ impl<K: Knobs> Root<K> {
                 .get()
                 .saturating_sub(1)
                 .saturating_mul(ENTRIES_PER_EPOCH);
-            let entry = if grant.floor > Gsn::ZERO {
+            let numbered = grant.floor > Gsn::ZERO && !K::mutant(Mutant::AmnesiacRoot);
+            let entry = if numbered {
                 EntryNo::new(before)
             } else {
                 EntryNo::ZERO
@@ -109,7 +114,9 @@ impl<K: Knobs> Root<K> {
                 self.append_plain(len);
             }
         }
-        if empty && grant.floor > Gsn::ZERO {
+        if K::mutant(Mutant::UndeclaredLoss) {
+            self.state.end_gsn = self.state.end_gsn.max(grant.floor);
+        } else if empty && grant.floor > Gsn::ZERO {
             let loss = LossView {
                 shard: None,
                 from: Gsn::ZERO,
