@@ -315,6 +315,10 @@ fn text(corpus: &Corpus, outcome: &Outcome, judged: &Judged) -> String {
             number(corpus.len().checked_div(cuts).unwrap_or(0))
         ),
     );
+    row(
+        "times",
+        "with every call and delivery recorded for the judge; `ionian bench append --embedded` measures without".into(),
+    );
     row("sha256 of the input", outcome.input_hash.clone());
     row("sha256 received", verdict.hash.clone());
     row("verdict", judged.text());
