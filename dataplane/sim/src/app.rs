@@ -172,6 +172,10 @@ impl App {
                 let at = self.rng.below(2) as usize;
                 self.unsubscribe(client, at, history);
             }
+            // The session is closed, and another one opened elsewhere.
+            6 if plan.moves && self.sticky && self.rng.permille(100) => {
+                client.move_sticky(now);
+            }
             _ => {
                 for _ in 0..self.rng.range(1, 8) {
                     self.append(now, client, plan, history);
@@ -217,6 +221,20 @@ impl App {
                 .recorder
                 .append(client_id(self.number).get(), &self.payload);
             self.tickets.insert((ticket.lane, ticket.number), (id, op));
+        }
+    }
+
+    /// Its process has died: nobody will know how what it began ends.
+    pub fn abandon(&mut self, history: &mut History) {
+        for (id, op) in core::mem::take(&mut self.tickets).into_values() {
+            history.ended(id, Ended::Unknown);
+            history.recorder.failed(op, false);
+        }
+        for (_, op) in core::mem::take(&mut self.requests).into_values() {
+            history.recorder.failed(op, false);
+        }
+        for sub in self.subs.drain(..) {
+            history.recorder.end(sub.number);
         }
     }
 

@@ -405,8 +405,10 @@ impl<K: Knobs> World<K> {
     /// What has not settled yet.
     fn unsettled(&self) -> Option<Violation> {
         let end = self.history.reference.end;
-        for number in 0..self.plan.clients {
-            let proc = self.live(Place::Client(number))?;
+        for number in 0..self.clients {
+            let Some(proc) = self.live(Place::Client(number)) else {
+                continue;
+            };
             let Machine::Client(_, app) = &self.procs[proc].machine else {
                 continue;
             };
@@ -433,7 +435,7 @@ impl<K: Knobs> World<K> {
             let Machine::Replica(replica) = &self.procs[proc].machine else {
                 continue;
             };
-            let status = replica.status(self.now);
+            let status = replica.status(self.local(proc));
             let Place::Replica(shard, _) = place else {
                 continue;
             };
@@ -472,11 +474,11 @@ impl<K: Knobs> World<K> {
     /// Every client appends once more, and a new subscription walks everything from the start.
     fn last_reader(&mut self) {
         self.phase = Phase::Reading;
-        let now = self.now;
-        for number in 0..self.plan.clients {
+        for number in 0..self.clients {
             let Some(proc) = self.live(Place::Client(number)) else {
                 continue;
             };
+            let now = self.local(proc);
             let Machine::Client(client, app) = &mut self.procs[proc].machine else {
                 continue;
             };
@@ -508,7 +510,7 @@ impl<K: Knobs> World<K> {
                 continue;
             }
             if let Machine::Replica(replica) = &self.procs[proc].machine {
-                let waiting = replica.status(self.now).waiting;
+                let waiting = replica.status(self.local(proc)).waiting;
                 let place = self.procs[proc].place;
                 self.history.check(Invariant::O9, waiting == 0, || {
                     format!("{waiting} records of {place:?} wait to be ordered")

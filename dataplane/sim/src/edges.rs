@@ -57,11 +57,14 @@ impl<K: Knobs> World<K> {
             return;
         }
         let proc = self.procs.len();
+        let clock = self.new_clock();
         let mut dials = BTreeMap::new();
         let process = match place {
-            Place::Controller => {
-                Process::new(place, Machine::Directory(Box::new(self.directory())), None)
-            }
+            Place::Controller => Process::new(
+                place,
+                Machine::Directory(Box::new(self.directory(clock.read(self.now)))),
+                None,
+            ),
             Place::Client(number) => {
                 let config = ClientConfig {
                     seed: self.seed ^ u64::from(number),
@@ -88,7 +91,7 @@ impl<K: Knobs> World<K> {
             }
             _ => Process::new(place, Machine::None, None),
         };
-        self.procs.push(process);
+        self.procs.push(Process { clock, ..process });
         self.by_place.insert(place, proc);
         for peer in dials.keys().copied() {
             let after = self.rng_proc.below(1_000_000);
@@ -111,15 +114,14 @@ impl<K: Knobs> World<K> {
         self.flush_soon(proc);
     }
 
-    fn directory(&self) -> Directory<K> {
+    fn directory(&self, now: Time) -> Directory<K> {
         let config = DirectoryConfig {
             node: self.node(Place::Controller),
             resend_after: Nanos::from_ms(40),
             down_after: Nanos::from_ms(100),
         };
         if let Some(bytes) = &self.controller_disk {
-            return Directory::restore(bytes, config, self.now)
-                .expect("a snapshot that was durable");
+            return Directory::restore(bytes, config, now).expect("a snapshot that was durable");
         }
         let nodes = self.places().into_iter().map(|place| {
             let (shard, slot) = shard_slot(place);
@@ -145,7 +147,7 @@ impl<K: Knobs> World<K> {
                 shards: shards.collect(),
             }],
         };
-        Directory::new(CLUSTER, &spec, config, self.now).expect("a sound cluster")
+        Directory::new(CLUSTER, &spec, config, now).expect("a sound cluster")
     }
 
     /// The process has its place: its machine is made, and connects to the others.
@@ -153,9 +155,12 @@ impl<K: Knobs> World<K> {
         let place = self.procs[proc].place;
         let node = self.node(place);
         let (shard, slot) = shard_slot(place);
-        self.last_inc.insert(place, inc);
-        // The last one that registered is where the others connect, even if it was started before another one.
-        self.by_place.insert(place, proc);
+        // The last one that registered is where the others connect, even if it was started before another one, and
+        // whoever hears of its registration first.
+        if self.last_inc.get(&place).is_none_or(|last| *last < inc) {
+            self.last_inc.insert(place, inc);
+            self.by_place.insert(place, proc);
+        }
         let store = match self.procs[proc].store.take() {
             Some(mut store) => {
                 store.set_inc(inc);
@@ -164,7 +169,7 @@ impl<K: Knobs> World<K> {
             None if place == Place::Leaf => None,
             None => Some(Store::new(self.store_config(place))),
         };
-        let now = self.now;
+        let now = self.local(proc);
         self.procs[proc].machine = match (place, store) {
             (Place::Root, Some(store)) => {
                 let config = RootConfig {
@@ -224,7 +229,7 @@ impl<K: Knobs> World<K> {
     /// A connection is open; `peer` says to whom, when this process opened it.
     pub(crate) fn opened(&mut self, proc: ProcId, conn: ConnId, peer: Option<Peer>) {
         self.set_rooms(proc);
-        let now = self.now;
+        let now = self.local(proc);
         let process = &mut self.procs[proc];
         match (&mut process.machine, peer) {
             (Machine::Directory(directory), _) => directory.connected(conn),
@@ -259,7 +264,7 @@ impl<K: Knobs> World<K> {
 
     /// A connection is gone.
     pub(crate) fn lost(&mut self, proc: ProcId, conn: ConnId, peer: Option<Peer>) {
-        let now = self.now;
+        let now = self.local(proc);
         match &mut self.procs[proc].machine {
             Machine::Directory(directory) => directory.disconnected(now, conn),
             Machine::Root(root) => root.closed(conn),
@@ -287,6 +292,7 @@ impl<K: Knobs> World<K> {
             "bytes after a message".into()
         });
         self.set_rooms(proc);
+        self.note_silence(self.procs[proc].place);
         let process = &mut self.procs[proc];
         let from_controller = process.controller_conn() == Some(conn);
         let step = match &mut process.join {
@@ -308,7 +314,7 @@ impl<K: Knobs> World<K> {
     }
 
     fn machine_handles(&mut self, proc: ProcId, conn: ConnId, message: &Message<'_>) {
-        let now = self.now;
+        let now = self.local(proc);
         let process = &mut self.procs[proc];
         let out = &mut process.out;
         match &mut process.machine {
@@ -362,7 +368,7 @@ impl<K: Knobs> World<K> {
         if self.step(proc, Fault::CrashAtFlush) {
             return;
         }
-        let now = self.now;
+        let now = self.local(proc);
         for round in 0.. {
             self.set_rooms(proc);
             let process = &mut self.procs[proc];
@@ -406,6 +412,10 @@ impl<K: Knobs> World<K> {
         let process = &mut self.procs[proc];
         let deadline = process.machine.deadline();
         let place = process.place;
+        if place == Place::Controller && self.is_silent() {
+            // What is due would be said, and is not: it goes on when it speaks again.
+            return;
+        }
         self.history.check(Invariant::M1, deadline > now, || {
             format!(
                 "{place:?} has a deadline that stays due after a flush: an idle process would spin"
@@ -414,7 +424,8 @@ impl<K: Knobs> World<K> {
         let process = &mut self.procs[proc];
         if deadline != Time::FAR && process.timer_at != deadline {
             process.timer_at = deadline;
-            self.at(deadline, Event::Timer(proc, deadline));
+            let at = process.clock.when(deadline);
+            self.at(at, Event::Timer(proc, deadline));
         }
     }
 
@@ -485,14 +496,18 @@ impl<K: Knobs> World<K> {
     }
 
     fn drain_directory(&mut self, proc: ProcId) -> bool {
-        let now = self.now;
+        let now = self.local(proc);
         let mut sent = false;
         let mut bytes = Vec::new();
         loop {
+            let silent = self.is_silent();
             let Process { conns, machine, .. } = &mut self.procs[proc];
             let Machine::Directory(directory) = machine else {
                 return false;
             };
+            if silent {
+                return false;
+            }
             if let Some(snapshot) = directory.take_snapshot() {
                 let after = self.rng_proc.range(50_000, 2_000_000);
                 self.after(
@@ -516,8 +531,13 @@ impl<K: Knobs> World<K> {
     }
 
     pub(crate) fn persisted(&mut self, proc: ProcId, version: u64, bytes: Vec<u8>) {
-        if !self.procs[proc].alive {
+        // What another one that has its place since then would not see is not durable, and never will be.
+        if !self.procs[proc].alive || self.by_place.get(&Place::Controller) != Some(&proc) {
             return;
+        }
+        if self.is_silent() {
+            let at = self.silent_until();
+            return self.at(at, Event::Persisted(proc, version, bytes));
         }
         if let Machine::Directory(directory) = &mut self.procs[proc].machine {
             directory.persisted(version);
@@ -526,9 +546,23 @@ impl<K: Knobs> World<K> {
         self.flush_soon(proc);
     }
 
+    /// Calls that clients should have made by now: spread over the faults, then a quarter more while all is well.
+    fn calls_due(&self) -> u64 {
+        let [_, most] = self.plan.calls;
+        let span = self.plan.warm_up_ns + self.plan.fault_ns;
+        match u64::try_from(u128::from(self.now.as_ns()) * u128::from(most) / u128::from(span)) {
+            Ok(due) if self.phase < Phase::Healed => due.min(most).saturating_add(20),
+            _ => most.saturating_add(most / 4),
+        }
+    }
+
     /// An application acts, and asks for the map if its machine wants one.
     pub(crate) fn act(&mut self, proc: ProcId) {
-        let now = self.now;
+        let now = self.local(proc);
+        if !self.procs[proc].alive {
+            return;
+        }
+        let due = self.calls_due();
         let Process { machine, dials, .. } = &mut self.procs[proc];
         let Machine::Client(client, app) = machine else {
             return;
@@ -536,7 +570,8 @@ impl<K: Knobs> World<K> {
         let known = client.map_version();
         let asks = client.wants_map();
         let pause = app.pause(&self.plan);
-        let more = self.history.recorder.operations() < self.plan.operations_max;
+        let calls = self.history.recorder.operations();
+        let more = calls < due.min(self.plan.operations_max);
         if known.is_some() && more && self.phase < Phase::Resting {
             app.act(now, client, &self.plan, &mut self.history);
         } else {

@@ -1,15 +1,18 @@
-//! Faults: what each kind does, and whether the cluster can bear it now.
+//! Faults: what each kind does to processes and devices. Those of the network are in `storms`.
 
-use ionian_control_core::Directory;
-use ionian_types::{Knobs, ShardId, Time};
+use ionian_types::Knobs;
 
+use crate::atlas::Harm;
 use crate::plan::{FAULTS, Fault};
-use crate::process::{Machine, Place, ProcId, Process};
-use crate::world::{Event, LOG, Phase, World};
+use crate::process::{Place, ProcId, Process};
+use crate::world::{Event, Phase, World};
 
 impl<K: Knobs> World<K> {
     /// A fault begins. Counted when it takes effect; one that finds nothing to hit now is tried again soon.
     pub(crate) fn fault(&mut self, fault: Fault) {
+        if self.phase > Phase::Storm {
+            return;
+        }
         let done = match fault {
             Fault::CrashReplica => self.crash_replica(),
             Fault::CrashLeaf => self.crash(Place::Leaf),
@@ -26,13 +29,18 @@ impl<K: Knobs> World<K> {
                 .into_iter()
                 .fold(false, |done, place| self.crash(place) | done),
             Fault::Pause => self.pause(),
-            Fault::Zombie => self.zombie(),
+            Fault::CrashClient => self.crash_client(),
+            Fault::Zombie | Fault::ZombieClient | Fault::ZombieController => {
+                return self.zombie(fault);
+            }
+            Fault::ControllerSlow | Fault::MajorityLoss => return self.silence(fault),
             Fault::Reset => self.reset(),
             Fault::SlowDisk => self.slow_disk(),
             Fault::LoseDisk => self.lose_disk(),
             Fault::Corrupt => self.corrupt(),
             fault if fault.is_step() => return self.arm_somewhere(fault),
             fault if fault.needs_device() => return self.storage_fault(fault),
+            Fault::ClockJump | Fault::ClockDrift => self.clock_fault(fault),
             // All the others are the network's, and count when they hit something.
             _ => return self.storm(fault),
         };
@@ -98,7 +106,7 @@ impl<K: Knobs> World<K> {
     }
 
     pub(crate) fn crash(&mut self, place: Place) -> bool {
-        let Some(proc) = self.live(place) else {
+        let Some(proc) = self.live(place).filter(|_| self.allows(place, Harm::Stop)) else {
             return false;
         };
         self.kill(proc);
@@ -107,102 +115,10 @@ impl<K: Knobs> World<K> {
         true
     }
 
-    fn controller(&self) -> Option<&Directory<K>> {
-        let proc = self.live(Place::Controller)?;
-        match &self.procs[proc].machine {
-            Machine::Directory(directory) => Some(directory),
-            _ => None,
-        }
-    }
-
-    /// Whether the shard holds everything on every member and the controller knows it: one more crash is within what D0
-    /// survives.
-    pub(crate) fn is_whole(&self, shard: u32) -> bool {
-        let Some(state) = self.history.reference.shards.get(&shard) else {
-            return false;
-        };
-        let reported = self
-            .controller()
-            .and_then(|directory| directory.health(LOG, ShardId::new(shard)));
-        let known = reported
-            .is_some_and(|health| health.report.whole && health.report.epoch.get() == state.epoch);
-        known
-            && (0..self.plan.replicas).all(|slot| {
-                self.live(Place::Replica(shard, slot)).is_some_and(|proc| {
-                    match &self.procs[proc].machine {
-                        Machine::Replica(replica) => {
-                            let listed = replica.config().inc.get()
-                                == state.segments[usize::from(slot)].writer;
-                            let status = replica.status(self.now);
-                            let holds = state
-                                .segments
-                                .iter()
-                                .zip(&status.lens)
-                                .all(|(segment, lens)| lens.0.get() >= segment.len);
-                            listed && status.member && status.epoch.get() == state.epoch && holds
-                        }
-                        _ => false,
-                    }
-                })
-            })
-    }
-
     fn crash_replica(&mut self) -> bool {
         let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
         let slot = self.rng_fault.below(u64::from(self.plan.replicas)) as u8;
-        let bears = self.plan.class.is_flushed() || self.is_whole(shard);
-        bears && self.crash(Place::Replica(shard, slot))
-    }
-
-    fn any_live(&mut self) -> Option<ProcId> {
-        let mut places = self.places();
-        places.extend((0..self.plan.clients).map(Place::Client));
-        let place = self.rng_fault.pick(&places);
-        self.live(place)
-            .filter(|proc| self.procs[*proc].paused_until <= self.now)
-    }
-
-    fn pause(&mut self) -> bool {
-        let Some(proc) = self.any_live() else {
-            return false;
-        };
-        let span = self.rng_fault.pick(&[2_000_000, 30_000_000, 250_000_000]);
-        self.hold(proc, span);
-        true
-    }
-
-    fn hold(&mut self, proc: ProcId, span: u64) {
-        self.procs[proc].paused_until = Time::from_ns(self.now.as_ns() + span);
-        self.say(|| format!("{} stands still for {} us", self.who(proc), span / 1000));
-        self.after(span, Event::Wake(proc));
-    }
-
-    /// A process stands still; another takes its place; connections of the first break one by one, some only after it
-    /// has woken.
-    fn zombie(&mut self) -> bool {
-        let Some(proc) = self.any_live() else {
-            return false;
-        };
-        let place = self.procs[proc].place;
-        let bears = match place {
-            // A data directory has one process at a time.
-            Place::Replica(shard, _) => !self.plan.class.is_flushed() && self.is_whole(shard),
-            Place::Leaf => true,
-            // A second controller, client, or D0 root is another matter.
-            _ => false,
-        };
-        if !bears {
-            return false;
-        }
-        let span = self.rng_fault.range(5_000_000, 120_000_000);
-        self.hold(proc, span);
-        let ends: Vec<_> = self.procs[proc].conns.iter().flatten().copied().collect();
-        for end in ends {
-            let at = self.rng_fault.below(span + 20_000_000);
-            self.after(at, Event::Break(end.link));
-        }
-        self.start(place);
-        true
+        self.crash(Place::Replica(shard, slot))
     }
 
     fn reset(&mut self) -> bool {
@@ -219,13 +135,31 @@ impl<K: Knobs> World<K> {
         true
     }
 
-    /// Nothing bad happens from now on.
+    /// Nothing bad happens from now on. A plan of faults none of which has found anything to hit goes on until one has.
     pub(crate) fn heal(&mut self) {
+        let whole = !self.plan.faults.is_empty() && self.plan.only.is_none();
+        if whole && self.faults.total() == 0 {
+            let (network, class) = (self.plan.network, self.plan.class);
+            let planned = self.plan.faults.iter().map(|(fault, _)| *fault);
+            // Its own kinds first.
+            let mut kinds: Vec<Fault> = if self.rng_fault.permille(800) {
+                planned.collect()
+            } else {
+                FAULTS.to_vec()
+            };
+            kinds.retain(|fault| fault.fits(network, class) && !fault.is_beyond(class));
+            if !kinds.is_empty() {
+                let fault = self.rng_fault.pick(&kinds);
+                self.fault(fault);
+            }
+            return self.after(10_000_000, Event::Heal);
+        }
         self.phase = Phase::Healed;
         self.healed_at = self.now;
         self.weather.clear();
         let (head, tail) = (self.history.reference.trim, self.history.reference.end);
         self.history.recorder.healed(head, tail);
+        self.end_silence();
         self.slow_disks.clear();
         self.armed.clear();
         for disk in self.disks.values_mut() {

@@ -42,6 +42,8 @@ pub struct Op {
 pub struct Seen {
     /// Appends acknowledged.
     pub acks: u64,
+    /// Appends acknowledged while the controllers had no majority.
+    pub acks_in_minority: u64,
     /// Appends that failed without effect, and with an unknown one.
     pub failed: [u64; 2],
     /// Records delivered.
@@ -71,6 +73,8 @@ pub struct History {
     pub ops: Vec<Op>,
     /// Positions below were seen to exist by someone.
     pub evidence: u64,
+    /// The controllers have no majority.
+    pub minority: bool,
     /// The greatest trim asked for.
     pub trim_asked: u64,
     /// Losses may be declared in this run.
@@ -99,6 +103,7 @@ impl History {
             recorder: Recorder::new(seed, plan),
             ops: Vec::new(),
             evidence: 0,
+            minority: false,
             trim_asked: 0,
             may_lose: plan.may_lose(),
             seen: Seen::default(),
@@ -310,6 +315,7 @@ impl History {
         match ended {
             Ended::Ordered(gsn) => {
                 self.seen.acks += 1;
+                self.seen.acks_in_minority += u64::from(self.minority);
                 self.saw(gsn, id, "an ack");
                 self.check(Invariant::O7, gsn >= op.floor, || {
                     format!("append {id} was acked at {gsn}, below {}", op.floor)

@@ -6,12 +6,15 @@
 //! against the raw cut log as it happens, and at the end by histcheck, which shares no code with the machines.
 //!
 //! ```text
-//! start -> warm-up -> faults -> heal -> no new work, everything settles -> a last reader walks the log -> checks
+//! warm-up -> faults until one has hit -> heal -> enough work -> no new work, everything settles -> a last reader walks the log -> checks
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod app;
+mod atlas;
 mod checks;
+pub mod clocks;
+mod controllers;
 mod devices;
 pub mod disk;
 mod edges;
@@ -35,6 +38,7 @@ mod trace;
 pub mod weather;
 mod wires;
 pub mod world;
+mod zombies;
 
 pub use invariant::{Invariant, Violation};
 pub use plan::{FAULTS, Fault, FaultCounts, Network, Plan};

@@ -86,8 +86,8 @@ impl Link {
         }
     }
 
-    /// Gives it sessions, granted afresh: `number` names the grant.
-    pub fn with_sessions(&mut self, number: u64, now: Time) {
+    /// Gives it sessions, granted afresh: `number` names the grant; `now` is what the clock of each end shows.
+    pub fn with_sessions(&mut self, number: u64, now: [Time; 2]) {
         let config = |side: u64| SessionConfig {
             mtu_bytes: 1400,
             window_packets: 128,
@@ -105,7 +105,9 @@ impl Link {
                 Token::new(number * 2 + 1 - side),
             )
         };
-        let session = |side| Session::new(config(side), now).expect("the limits are in range");
+        let session = |side: u64| {
+            Session::new(config(side), now[side as usize]).expect("the limits are in range")
+        };
         self.sessions = Some(Box::new([session(0), session(1)]));
     }
 

@@ -31,8 +31,19 @@ pub enum Fault {
     CrashAll,
     /// A process stands still for a while and goes on as if nothing had happened.
     Pause,
-    /// A process stands still, another one takes its place, and the first one goes on: a zombie.
+    /// A leaf or replica stands still, another one takes its place, and the first one goes on: a zombie.
     Zombie,
+    /// The same of a client; the one that takes over has another name.
+    ZombieClient,
+    /// The same of the controller; what the first one writes after it was replaced is refused.
+    ZombieController,
+    /// A client dies, and another one comes.
+    CrashClient,
+    /// The controllers answer late, by up to seconds.
+    ControllerSlow,
+    /// The controllers lose their majority: for a while they answer nothing and keep nothing. Then they go on, or a new
+    /// leader does from the last durable state.
+    MajorityLoss,
     /// A connection breaks; what it carried is lost in part.
     Reset,
     /// The places fall into two groups that cannot reach each other for a while.
@@ -60,6 +71,10 @@ pub enum Fault {
     Reorder,
     /// A bit of a datagram flips. Datagram network only.
     Garble,
+    /// The clock of a process jumps forward, by up to hours.
+    ClockJump,
+    /// The clock of a process goes up to a tenth too fast or too slow from now on.
+    ClockDrift,
     /// A device is slow for a while. Flushed classes only.
     SlowDisk,
     /// A replica's device is lost with all that it held; the process starts again with an empty one. One replica per shard,
@@ -109,7 +124,7 @@ pub enum Fault {
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 43] = [
+pub const FAULTS: [Fault; 50] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -118,6 +133,11 @@ pub const FAULTS: [Fault; 43] = [
     Fault::CrashAll,
     Fault::Pause,
     Fault::Zombie,
+    Fault::ZombieClient,
+    Fault::ZombieController,
+    Fault::CrashClient,
+    Fault::ControllerSlow,
+    Fault::MajorityLoss,
     Fault::Reset,
     Fault::PartitionFull,
     Fault::PartitionPair,
@@ -131,6 +151,8 @@ pub const FAULTS: [Fault; 43] = [
     Fault::Duplicate,
     Fault::Reorder,
     Fault::Garble,
+    Fault::ClockJump,
+    Fault::ClockDrift,
     Fault::SlowDisk,
     Fault::LoseDisk,
     Fault::Corrupt,
@@ -283,6 +305,8 @@ pub struct Plan {
     pub outstanding_max: u32,
     /// When a client gives up an append; what it may have done is then unknown.
     pub append_timeout: Nanos,
+    /// Whether clients that keep to one server leave it now and then: the session is closed, another one opened.
+    pub moves: bool,
     /// Whether clients trim.
     pub trims: bool,
     /// Entries in a replica's journal between two checkpoints (flushed classes).
@@ -293,6 +317,12 @@ pub struct Plan {
     pub cut_log_chunk_entries: usize,
     /// The least time between two cuts.
     pub cut_interval_us: u64,
+    /// The least and the most calls of all clients together while faults may happen and shortly after.
+    pub calls: [u64; 2],
+    /// Whether more may be destroyed than the class promises to survive: records may then be declared lost, nothing else.
+    pub beyond_f: bool,
+    /// Whether the clocks of processes are off from the start; right and in step otherwise.
+    pub clocks: bool,
     /// Nanoseconds before the first fault.
     pub warm_up_ns: u64,
     /// Nanoseconds in which faults happen.
@@ -324,11 +354,15 @@ impl Plan {
             think_ns: 300_000,
             outstanding_max: 64,
             append_timeout: Nanos::from_ms(3_000),
+            moves: false,
             trims: false,
             checkpoint_every: 1 << 17,
             gone: Nanos::from_ms(30_000),
             cut_log_chunk_entries: 4096,
             cut_interval_us: 0,
+            calls: [0, u64::MAX],
+            beyond_f: false,
+            clocks: false,
             warm_up_ns: 30_000_000,
             fault_ns: 100_000_000,
             faults: Vec::new(),
@@ -358,19 +392,21 @@ impl Plan {
         plan.think_ns = rng.pick(&[300_000, 600_000, 1_200_000]);
         plan.outstanding_max = rng.pick(&[1, 16, 256]) as u32;
         plan.trims = rng.permille(400);
+        plan.clocks = rng.permille(500);
+        plan.moves = rng.permille(700);
         plan.cut_interval_us = rng.pick(&[0, 0, 100, 2000]);
-        plan.fault_ns = rng.pick(&[100_000_000, 200_000_000, 400_000_000]);
+        plan.fault_ns = rng.pick(&[100, 100, 200, 200, 400, 400, 400, 2000]) * 1_000_000;
         if plan.network == Network::Datagram {
             plan.think_ns = 1_500_000;
-            plan.fault_ns = 150_000_000;
+            plan.fault_ns = rng.pick(&[150, 150, 400]) * 1_000_000;
         }
         plan.draw_devices(seed);
-        // One seed in six has no fault at all.
-        if rng.permille(160) {
-            return plan;
-        }
+        plan.calls = [1000, rng.pick(&[1000, 1200, 2000])];
+        // What a flushed class survives is more than this world destroys.
+        plan.beyond_f = !plan.class.is_flushed() && rng.permille(250);
         for fault in FAULTS {
             let odds = match fault {
+                _ if fault.is_beyond(plan.class) => 300 * u64::from(plan.beyond_f),
                 Fault::CrashRoot | Fault::CrashShard | Fault::CrashAll => 120,
                 Fault::CrashReplica | Fault::Reset | Fault::Corrupt | Fault::LoseDisk => 450,
                 Fault::OldImage | Fault::CrashInCheckpoint | Fault::RotCheckpoint => 450,
@@ -382,6 +418,9 @@ impl Plan {
                 let count = rng.range(1, most);
                 plan.faults.push((fault, count));
             }
+        }
+        if plan.faults.is_empty() {
+            plan.faults.push((Fault::Reset, 2));
         }
         plan
     }
@@ -437,8 +476,6 @@ impl Plan {
     /// Whether records may be declared lost.
     #[must_use]
     pub fn may_lose(&self) -> bool {
-        self.faults
-            .iter()
-            .any(|(fault, _)| fault.is_beyond(self.class))
+        self.beyond_f
     }
 }

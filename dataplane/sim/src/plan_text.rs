@@ -24,11 +24,15 @@ const KEYS: &[&str] = &[
     "think_ns",
     "outstanding_max",
     "append_timeout",
+    "moves",
     "trims",
     "checkpoint_every",
     "gone",
     "cut_log_chunk_entries",
     "cut_interval_us",
+    "calls",
+    "beyond_f",
+    "clocks",
     "warm_up_ns",
     "fault_ns",
     "faults",
@@ -79,7 +83,11 @@ impl Plan {
             "sector_bytes" => self.sector_bytes.to_string(),
             "think_ns" => self.think_ns.to_string(),
             "outstanding_max" => self.outstanding_max.to_string(),
+            "moves" => self.moves.to_string(),
             "trims" => self.trims.to_string(),
+            "calls" => join(self.calls),
+            "beyond_f" => self.beyond_f.to_string(),
+            "clocks" => self.clocks.to_string(),
             "checkpoint_every" => self.checkpoint_every.to_string(),
             "append_timeout" => self.append_timeout.0.to_string(),
             "gone" => self.gone.0.to_string(),
@@ -131,7 +139,15 @@ impl Plan {
             }
             "think_ns" => self.think_ns = number(key, value)?,
             "outstanding_max" => self.outstanding_max = number(key, value)?,
+            "moves" => self.moves = number(key, value)?,
             "trims" => self.trims = number(key, value)?,
+            "calls" => {
+                self.calls = list(key, value)?
+                    .try_into()
+                    .map_err(|_| format!("{key}={value}: two numbers, joined by +"))?;
+            }
+            "beyond_f" => self.beyond_f = number(key, value)?,
+            "clocks" => self.clocks = number(key, value)?,
             "checkpoint_every" => self.checkpoint_every = number(key, value)?,
             "append_timeout" => self.append_timeout = Nanos(number(key, value)?),
             "gone" => self.gone = Nanos(number(key, value)?),

@@ -13,6 +13,8 @@ use ionian_store::Store;
 use ionian_types::{ConnId, Knobs, ShardId, Shipped, Slot, Time};
 
 use crate::app::App;
+use crate::clocks::Clock;
+use crate::plan::Fault;
 
 /// Names a process life. Never reused.
 pub type ProcId = usize;
@@ -103,6 +105,8 @@ pub struct Process<K: Knobs = Shipped> {
     pub place: Place,
     /// Dead processes stay in the table.
     pub alive: bool,
+    /// Its clock.
+    pub clock: Clock,
     /// It stands still until then.
     pub paused_until: Time,
     /// What it runs.
@@ -125,6 +129,10 @@ pub struct Process<K: Knobs = Shipped> {
     pub flush_pending: bool,
     /// The timer that counts; others are ignored.
     pub timer_at: Time,
+    /// It has said something.
+    pub spoke: bool,
+    /// It is, or will be, a zombie: by which fault, and who has its place.
+    pub heir: Option<(Fault, ProcId)>,
     /// What waited while it stood still.
     pub missed: Vec<crate::world::Event>,
 }
@@ -140,6 +148,7 @@ impl<K: Knobs> Process<K> {
         Self {
             place,
             alive: true,
+            clock: Clock::default(),
             paused_until: Time::ZERO,
             machine,
             has_data: false,
@@ -151,6 +160,8 @@ impl<K: Knobs> Process<K> {
             peer_of: BTreeMap::new(),
             flush_pending: false,
             timer_at: Time::FAR,
+            spoke: false,
+            heir: None,
             missed: Vec::new(),
         }
     }

@@ -7,6 +7,7 @@
 use ionian_store::{StoreFailure, StoreState};
 use ionian_types::{Knobs, Time};
 
+use crate::atlas::Harm;
 use crate::disk::Lie;
 use crate::invariant::Invariant;
 use crate::plan::Fault;
@@ -68,9 +69,7 @@ impl<K: Knobs> World<K> {
             return;
         };
         for fault in disk.take_effects() {
-            if self.trace {
-                println!("{:>9} {place:?}: {fault:?}", self.now.as_ns() / 1000);
-            }
+            self.say(|| format!("{place}: {fault:?}"));
             self.faults[fault] += 1;
         }
     }
@@ -116,9 +115,7 @@ impl<K: Knobs> World<K> {
     /// A store has given up: its process ends, as the edge sees to. Only a device that failed or lied is a reason.
     pub(crate) fn store_failed(&mut self, proc: ProcId, failure: StoreFailure) {
         let place = self.procs[proc].place;
-        if self.trace {
-            println!("{:>9} {place:?}: {failure}", self.now.as_ns() / 1000);
-        }
+        self.say(|| format!("{place}: {failure}"));
         let (lied, failed) = self
             .disks
             .get(&place)
@@ -178,16 +175,10 @@ impl<K: Knobs> World<K> {
         true
     }
 
-    /// The replica of a shard whose device is a bad one; those of its peers lose nothing.
-    fn victim(&self, shard: u32) -> Place {
-        let slot = (self.seed >> shard) % u64::from(self.plan.replicas);
-        Place::Replica(shard, slot as u8)
-    }
-
     pub(crate) fn lose_disk(&mut self) -> bool {
         let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
         let place = self.victim(shard);
-        self.crash(place) && self.disks.remove(&place).is_some()
+        self.bears(place, Harm::Device) && self.crash(place) && self.disks.remove(&place).is_some()
     }
 
     /// Records of the same replica of a shard are damaged in every such fault: its peer can repair them. They are read

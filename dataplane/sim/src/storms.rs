@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use ionian_types::{Knobs, Time};
 
 use crate::plan::{Fault, Network};
-use crate::process::Place;
 use crate::weather::{Cover, Effect, Way, swizzle};
 use crate::world::{Event, World};
 
@@ -121,10 +120,6 @@ impl<K: Knobs> World<K> {
             ways.swap(at, self.rng_fault.below(at as u64 + 1) as usize);
         }
         Some(ways)
-    }
-
-    fn everyone(&self) -> Vec<Place> {
-        self.by_place.keys().copied().collect()
     }
 
     /// Two groups, and every way between them.

@@ -25,6 +25,7 @@ impl<K: Knobs> World<K> {
             return;
         }
         let phase = match self.phase {
+            Phase::WarmUp => "warm-up",
             Phase::Storm => "storm",
             Phase::Healed => "healed",
             Phase::Resting => "resting",
@@ -73,6 +74,7 @@ impl<K: Knobs> World<K> {
                 format!("the controller's snapshot {version} is durable")
             }
             Event::Fault(fault, number) => format!("FAULT {fault:?}, number {number} of the plan"),
+            Event::Storm => "PHASE faults may happen".to_owned(),
             Event::Heal => "PHASE faults are over".to_owned(),
             Event::Rest => "PHASE no new work, everything must settle".to_owned(),
             other => format!("{other:?}"),

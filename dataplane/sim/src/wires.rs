@@ -41,7 +41,8 @@ impl<K: Knobs> World<K> {
         });
         self.links.push(Link::new(ends, self.plan.buffer_bytes));
         if self.plan.network == Network::Datagram {
-            self.links[link].with_sessions(link as u64 + 1, self.now);
+            let now = ends.map(|end| self.local(end.proc));
+            self.links[link].with_sessions(link as u64 + 1, now);
         }
         for side in [1, 0] {
             let owner = self.links[link].ends[side].proc;
@@ -73,6 +74,7 @@ impl<K: Knobs> World<K> {
         let Some(End { link, side }) = self.procs[proc].end(conn) else {
             return;
         };
+        self.note_speech(proc);
         let mut hash = bytes.len() as u64;
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -187,7 +189,8 @@ impl<K: Knobs> World<K> {
                 self.after(after, Event::Closed(link, side));
             }
         }
-        let (now, side) = (self.now, self.rng_net.below(2) as usize);
+        let side = self.rng_net.below(2) as usize;
+        let now = self.local(self.links[link].ends[side].proc);
         if let Some(sessions) = &mut self.links[link].sessions {
             // One end closes its session; the other hears of it, or finds out by silence.
             sessions[side].close(now);
@@ -229,7 +232,7 @@ impl<K: Knobs> World<K> {
     pub(crate) fn transmit(&mut self, link: usize, side: usize) {
         let mut buffer = [0u8; 2048];
         loop {
-            let now = self.now;
+            let now = self.local(self.links[link].ends[side].proc);
             let Some(sessions) = &mut self.links[link].sessions else {
                 return;
             };
@@ -259,6 +262,8 @@ impl<K: Knobs> World<K> {
         let at = sessions[side].next_deadline();
         if at != Time::FAR && at != self.links[link].timers[side] {
             self.links[link].timers[side] = at;
+            let proc = self.links[link].ends[side].proc;
+            let at = self.procs[proc].clock.when(at);
             self.at(at, Event::Session(link, side));
         }
     }
@@ -269,22 +274,22 @@ impl<K: Knobs> World<K> {
         if !receiver.open || !self.procs[receiver.proc].alive {
             return;
         }
-        let now = self.now;
+        let (arrived, now) = (self.now, self.local(receiver.proc));
         let Link { sessions, dirs, .. } = &mut self.links[link];
         let Some(sessions) = sessions else { return };
         let inbox = &mut dirs[side].queue;
         let received =
-            sessions[1 - side].receive(now, bytes, &mut |message| take(now, inbox, message));
+            sessions[1 - side].receive(now, bytes, &mut |message| take(arrived, inbox, message));
         let freed = received.is_ok_and(|received| received.freed);
         self.after_session(link, 1 - side, freed);
     }
 
     fn resume_session(&mut self, link: usize, side: usize) {
-        let now = self.now;
+        let (arrived, now) = (self.now, self.local(self.links[link].ends[side].proc));
         let Link { sessions, dirs, .. } = &mut self.links[link];
         let Some(sessions) = sessions else { return };
         let inbox = &mut dirs[1 - side].queue;
-        let received = sessions[side].resume(now, &mut |message| take(now, inbox, message));
+        let received = sessions[side].resume(now, &mut |message| take(arrived, inbox, message));
         if received.messages > 0 {
             self.after(0, Event::Arrive(link, 1 - side));
         }
@@ -293,11 +298,11 @@ impl<K: Knobs> World<K> {
 
     pub(crate) fn session_timer(&mut self, link: usize, side: usize) {
         let end = self.links[link].ends[side];
-        if self.links[link].timers[side] > self.now || !self.procs[end.proc].alive {
+        let now = self.local(end.proc);
+        if self.links[link].timers[side] > now || !self.procs[end.proc].alive {
             return;
         }
         self.links[link].timers[side] = Time::FAR;
-        let now = self.now;
         if let Some(sessions) = &mut self.links[link].sessions {
             sessions[side].on_deadline(now);
         }

@@ -7,6 +7,7 @@ use ionian_core::edge::Target;
 use ionian_histcheck::Verdict;
 use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, NodeId, Shipped, Time};
 
+use crate::controllers::Silence;
 use crate::disk::Disk;
 use crate::history::{History, Seen};
 use crate::invariant::{Invariant, Violation};
@@ -51,16 +52,20 @@ pub enum Event {
     Sever(usize, usize),
     /// A process flushes.
     Flush(ProcId),
-    /// A process's deadline.
+    /// A process's deadline, by its own clock.
     Timer(ProcId, Time),
     /// An application acts.
     Act(ProcId),
+    /// A controller that said nothing for a while speaks again.
+    Speak(ProcId),
     /// A paused process goes on.
     Wake(ProcId),
     /// An operation of a process's device completes.
     Disk(ProcId, u64),
     /// The controller's snapshot is durable.
     Persisted(ProcId, u64, Vec<u8>),
+    /// Faults may happen from now on.
+    Storm,
     /// A fault begins: its kind, and its place among those of the plan.
     Fault(Fault, u32),
     /// A device has room again.
@@ -166,6 +171,8 @@ impl core::fmt::Display for Failure {
 /// Which phase a run is in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Phase {
+    /// Nothing bad happens yet.
+    WarmUp,
     /// Faults may happen.
     Storm,
     /// No more faults; clients go on.
@@ -225,12 +232,17 @@ pub struct World<K: Knobs = Shipped> {
     pub(crate) rng_fault: Rng,
     pub(crate) rng_proc: Rng,
     pub(crate) rng_disk: Rng,
+    pub(crate) rng_clock: Rng,
     queue: BTreeMap<(Time, u64), Event>,
     sequence: u64,
     hash: u64,
     pub(crate) checked_roots: BTreeSet<ProcId>,
     pub(crate) events: u64,
     pub(crate) healed_at: Time,
+    /// The silence of the controllers.
+    pub(crate) silence: Silence,
+    /// Clients that were ever there.
+    pub(crate) clients: u32,
     /// How many more times a fault that found nothing to hit is tried again.
     pub(crate) retries: u32,
     pub(crate) scratch: Vec<(ConnId, Vec<u8>)>,
@@ -255,7 +267,7 @@ impl<K: Knobs> World<K> {
             links: Vec::new(),
             by_place: BTreeMap::new(),
             history: History::new(seed, &plan),
-            phase: Phase::Storm,
+            phase: Phase::WarmUp,
             last_inc: BTreeMap::new(),
             controller_disk: None,
             disks: BTreeMap::new(),
@@ -272,12 +284,15 @@ impl<K: Knobs> World<K> {
             rng_fault: Rng::stream(seed, "fault"),
             rng_proc: Rng::stream(seed, "proc"),
             rng_disk: Rng::stream(seed, "disk"),
+            rng_clock: Rng::stream(seed, "clock"),
             queue: BTreeMap::new(),
             sequence: 0,
             hash: seed,
             checked_roots: BTreeSet::new(),
             events: 0,
             healed_at: Time::ZERO,
+            silence: Silence::default(),
+            clients: plan.clients,
             retries: RETRIES,
             scratch: Vec::new(),
             plan,
@@ -301,6 +316,7 @@ impl<K: Knobs> World<K> {
                 self.after(at, Event::Fault(fault, instance));
             }
         }
+        self.after(self.plan.warm_up_ns, Event::Storm);
         let heal = self.plan.warm_up_ns + self.plan.fault_ns;
         self.after(heal, Event::Heal);
         self.after(5_000_000, Event::Look);
@@ -430,6 +446,7 @@ impl<K: Knobs> World<K> {
             Event::Flush(proc) => self.flush(proc),
             Event::Timer(proc, at) => self.timer(proc, at),
             Event::Act(proc) => self.act(proc),
+            Event::Speak(proc) => self.speak(proc),
             Event::Wake(proc) => self.wake(proc),
             Event::Persisted(proc, version, bytes) => self.persisted(proc, version, bytes),
             Event::Disk(proc, token) => self.disk_done(proc, token),
@@ -443,9 +460,24 @@ impl<K: Knobs> World<K> {
             Event::Emptied(place) => self.emptied(place),
             Event::PutBack(place) => self.put_back(place),
             Event::Heal => self.heal(),
-            Event::Rest => self.phase = Phase::Resting,
+            Event::Storm => self.phase = Phase::Storm,
+            Event::Rest => self.rest(),
             Event::Look => self.look(),
         }
+    }
+
+    /// No new work, once there was enough of it.
+    fn rest(&mut self) {
+        let (calls, [least, _]) = (self.history.recorder.operations(), self.plan.calls);
+        if calls >= least.min(self.plan.operations_max) {
+            self.phase = Phase::Resting;
+            return;
+        }
+        let waited = self.now.as_ns() - self.healed_at.as_ns();
+        self.history.check(Invariant::L1, waited < LIVENESS_NS, || {
+            format!("after heal: clients have made {calls} calls, {least} are wanted")
+        });
+        self.after(5_000_000, Event::Rest);
     }
 
     /// The paused process that an event is for.
@@ -494,7 +526,7 @@ impl<K: Knobs> World<K> {
         for process in &self.procs {
             match &process.machine {
                 Machine::Replica(replica) => {
-                    let counters = replica.status(self.now).counters;
+                    let counters = replica.status(process.clock.read(self.now)).counters;
                     machines.backfills += counters.backfills;
                     machines.copies += counters.copies;
                     machines.repeats += counters.repeats;

@@ -1,0 +1,90 @@
+//! The fault atlas: what each place and shard can bear now without losing what its class promises to keep.
+//!
+//! Within the plan no fault destroys more than that. Only a plan that says `beyond_f` goes further; a declared loss or a
+//! halt is legal then, and wrong data still is not.
+
+use ionian_control_core::Directory;
+use ionian_types::{Knobs, ShardId};
+
+use crate::process::{Machine, Place};
+use crate::world::{LOG, World};
+
+/// What a fault does to a place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Harm {
+    /// Its process ends, with all that it has in memory.
+    Stop,
+    /// Another process takes its place while this one is still about.
+    Replace,
+    /// Its device loses or changes what it had flushed.
+    Device,
+}
+
+impl<K: Knobs> World<K> {
+    /// Whether nothing is lost for good that the class keeps, if this happens to a place now.
+    pub(crate) fn bears(&self, place: Place, harm: Harm) -> bool {
+        let flushed = self.plan.class.is_flushed();
+        match (harm, place) {
+            (Harm::Device, Place::Replica(shard, _)) => flushed && self.victim(shard) == place,
+            (Harm::Device, _) => false,
+            (Harm::Stop, Place::Root) => flushed,
+            (Harm::Stop, Place::Replica(shard, _)) => flushed || self.is_whole(shard),
+            // A data directory has one process at a time, and a root at D0 has its order in memory only.
+            (Harm::Replace, Place::Replica(shard, _)) => !flushed && self.is_whole(shard),
+            (Harm::Replace, Place::Root) => false,
+            (_, Place::Controller | Place::Leaf | Place::Client(_)) => true,
+        }
+    }
+
+    /// Whether the plan allows a fault: it is borne, or the run goes beyond what the class survives. No plan lets two
+    /// processes have one data directory, or two devices of a shard lie.
+    pub(crate) fn allows(&self, place: Place, harm: Harm) -> bool {
+        self.bears(place, harm) || self.plan.beyond_f && harm == Harm::Stop
+    }
+
+    /// The replica of a shard whose device is a bad one; those of its peers lose nothing.
+    pub(crate) fn victim(&self, shard: u32) -> Place {
+        let slot = (self.seed >> shard) % u64::from(self.plan.replicas);
+        Place::Replica(shard, slot as u8)
+    }
+
+    fn controller(&self) -> Option<&Directory<K>> {
+        let proc = self.live(Place::Controller)?;
+        match &self.procs[proc].machine {
+            Machine::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    /// Whether the shard holds everything on every member and the controller knows it: one more crash is within what D0
+    /// survives.
+    pub(crate) fn is_whole(&self, shard: u32) -> bool {
+        let Some(state) = self.history.reference.shards.get(&shard) else {
+            return false;
+        };
+        let reported = self
+            .controller()
+            .and_then(|directory| directory.health(LOG, ShardId::new(shard)));
+        let known = reported
+            .is_some_and(|health| health.report.whole && health.report.epoch.get() == state.epoch);
+        known
+            && (0..self.plan.replicas).all(|slot| {
+                self.live(Place::Replica(shard, slot)).is_some_and(|proc| {
+                    match &self.procs[proc].machine {
+                        Machine::Replica(replica) => {
+                            let listed = replica.config().inc.get()
+                                == state.segments[usize::from(slot)].writer;
+                            let status = replica.status(self.local(proc));
+                            let holds = state
+                                .segments
+                                .iter()
+                                .zip(&status.lens)
+                                .all(|(segment, lens)| lens.0.get() >= segment.len);
+                            listed && status.member && status.epoch.get() == state.epoch && holds
+                        }
+                        _ => false,
+                    }
+                })
+            })
+    }
+}
