@@ -62,9 +62,9 @@ impl<K: Knobs> World<K> {
         let Some(state) = self.history.reference.shards.get(&shard) else {
             return false;
         };
-        let reported = self
-            .controller()
-            .and_then(|directory| directory.health(LOG, ShardId::new(shard)));
+        // What the controllers have not made durable, their next leader does not know.
+        let settled = self.controller().filter(|directory| !directory.dirty());
+        let reported = settled.and_then(|directory| directory.health(LOG, ShardId::new(shard)));
         let known = reported
             .is_some_and(|health| health.report.whole && health.report.epoch.get() == state.epoch);
         known

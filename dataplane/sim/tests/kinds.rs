@@ -152,3 +152,20 @@ fn a_fault_that_finds_nothing_is_replaced_by_one_that_does() {
     assert_eq!(report.faults[Fault::SlowDisk], 0);
     assert!(report.faults.total() > 0, "{report:?}");
 }
+
+/// Controllers that had heard that a shard was whole, but had not made it durable, were replaced: their heir did not know
+/// it, and declared lost what the one crash since then had taken. A crash is within what D0 survives only if the controllers
+/// durably know that the shard is whole.
+#[test]
+fn what_silent_controllers_have_heard_is_not_known() {
+    let mut plan = Plan::calm();
+    plan.apply(
+        "network=Datagram,buffer_bytes=12288,payload_bytes_max=8,think_ns=1500000,outstanding_max=256,\
+         cut_interval_us=100,calls=1000+1200,clocks=true,fault_ns=400000000,operations_max=175,\
+         faults=CrashReplica:2+CrashLeaf:3+Zombie:1+ZombieClient:2+ZombieController:3+ControllerSlow:3+PartitionFull:3+\
+         PartitionPair:2+Swizzle:2+Loss:1+ClockDrift:2+CrashAtFlush:3,only=0+1+8+10+13+14+26",
+    )
+    .unwrap();
+    assert!(!plan.beyond_f, "{plan:?}");
+    run(280, plan);
+}
