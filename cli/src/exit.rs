@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use ionian_node::DeviceFailure;
 use ionian_node::config::ConfigErrors;
 
 /// An exit code with a meaning.
@@ -16,6 +17,8 @@ pub(crate) enum Exit {
     Usage,
     /// The cluster is up but cannot take appends.
     Unable,
+    /// A device of the process has failed, so it ended as in a crash; it may be started again.
+    Device,
 }
 
 impl From<Exit> for ExitCode {
@@ -31,6 +34,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Unable => 3,
+            Self::Device => 4,
         }
     }
 }
@@ -69,6 +73,8 @@ fn classify(error: &anyhow::Error) -> Exit {
         Exit::Done
     } else if error.is::<UsageError>() || error.is::<ConfigErrors>() {
         Exit::Usage
+    } else if error.is::<DeviceFailure>() {
+        Exit::Device
     } else {
         Exit::Failed
     }
@@ -90,8 +96,15 @@ mod tests {
             Exit::Usage
         );
         assert_eq!(
-            [Exit::Done, Exit::Failed, Exit::Usage, Exit::Unable].map(Exit::code),
-            [0, 1, 2, 3]
+            [
+                Exit::Done,
+                Exit::Failed,
+                Exit::Usage,
+                Exit::Unable,
+                Exit::Device
+            ]
+            .map(Exit::code),
+            [0, 1, 2, 3, 4]
         );
     }
 }

@@ -1,7 +1,7 @@
 //! The `ionian` command: a cluster in one process, nodes of a cluster, and everything one does with a log.
 //!
 //! Exit codes: 0 done; 1 it failed, or a check did; 2 the command line or a configuration is wrong; 3 the cluster is up but
-//! cannot take appends (`status`). Results go to standard output, everything said to people to standard error.
+//! cannot take appends (`status`); 4 a device failed, and the process ended as in a crash (`node`, `dev`, `bench`). Results go to standard output, everything said to people to standard error.
 #![forbid(unsafe_code)]
 
 mod banner;

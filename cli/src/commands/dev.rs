@@ -20,7 +20,7 @@ use crate::signals::Signalled;
 /// Run a whole cluster in one process
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Clients on this machine find it without any option. Ends on SIGTERM or SIGINT; a second one ends it at once."
+    after_help = "Clients on this machine find it without any option. Ends on SIGTERM or SIGINT; a second one ends it at once. Exit code 4: a device failed."
 )]
 pub(crate) struct Args {
     /// Where state is kept; without it, in a new temporary folder, which is printed and stays

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ionian_node::config::{ClusterConfig, Secret};
-use ionian_node::{FaultSpec, Server, ServerOptions, TraceOptions};
+use ionian_node::{FaultSpec, FlushFault, Server, ServerOptions, TraceOptions};
 
 use crate::banner::{banner, lines_to_paste};
 use crate::exit::{Exit, UsageError};
@@ -19,7 +19,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Run one node of a configured cluster
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Ends on SIGTERM or SIGINT; a second one ends it at once.")]
+#[command(
+    after_help = "Ends on SIGTERM or SIGINT; a second one ends it at once. Exit code 4: a device failed; start it again, or see to the device first."
+)]
 pub(crate) struct Args {
     /// The cluster's configuration
     #[arg(long, value_name = "FILE", default_value = "cluster.toml")]
@@ -43,6 +45,9 @@ pub(crate) struct MiddlewareArgs {
     /// Lose, repeat, reorder, delay or damage what is sent: loss=P,dup=P,reorder=P,delay=P,corrupt=P,seed=N
     #[arg(long, value_name = "FAULTS", hide = true)]
     faults: Option<FaultSpec>,
+    /// Have the N-th flush after the start fail
+    #[arg(long, value_name = "N", hide = true)]
+    fail_flush: Option<u64>,
 }
 
 impl MiddlewareArgs {
@@ -52,6 +57,11 @@ impl MiddlewareArgs {
             port.faults = self.faults;
             port.trace = self.trace.as_deref().map(TraceOptions::to_file);
         }
+        options.flush_fault = self.fail_flush.map(|count| {
+            let fault = FlushFault::default();
+            fault.arm(count);
+            fault
+        });
     }
 }
 
@@ -83,9 +93,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     serve(server, &signalled)
 }
 
-/// Runs until asked to end, or until the reactor fails.
+/// Runs until asked to end, or until a device or the reactor fails.
 pub(crate) fn serve(server: Server, signalled: &Signalled) -> anyhow::Result<Exit> {
     while !signalled.wait(LOOK) {
+        if let Some(failure) = server.failure() {
+            return Err(failure.clone().into());
+        }
         if server.is_finished() {
             bail!("the reactor has ended: a fault of this program, its last words stand above");
         }

@@ -3,11 +3,13 @@
 //! The store says what to do; bytes to be written are copied into a device buffer, which the device owns until the
 //! operation ends. Nothing here blocks but [`open`], which waits for recovery before a place starts.
 
+mod failure;
+
 use std::path::Path;
 
 use ionian_driver_api::{
-    BlockOp as DeviceOp, BlockQueue, BlockRequest, BufPool, Completions, FileId, PoolLayout,
-    PoolOptions,
+    BlockError as DeviceError, BlockOp as DeviceOp, BlockQueue, BlockRequest, BufPool, Completions,
+    FileId, OpKind, PoolLayout, PoolOptions,
 };
 use ionian_store::{
     BlockError, BlockOp, BlockOpKind, FileKind, FileNo, Store, StoreConfig, StoreFailure,
@@ -16,10 +18,18 @@ use ionian_store::{
 use ionian_types::{Inc, Nanos, Time};
 use ionian_uring::{FileOptions, FileQueue, file_name};
 
+use crate::role::Place;
 use crate::server::StartError;
+
+pub use failure::{DeviceFailure, FlushFault};
 
 /// Device buffers of one store.
 const BUFFERS: u32 = 16;
+/// The device error that a fault reports: Linux EIO.
+const INJECTED: DeviceError = DeviceError::Io {
+    kind: OpKind::Flush,
+    errno: 5,
+};
 /// Between two questions for what a file system has left.
 const SPACE_EVERY: Nanos = Nanos::from_ms(1000);
 
@@ -34,6 +44,10 @@ pub struct StoreIo {
     sharers: u64,
     /// When the file system is asked next for what it has left.
     space_at: Time,
+    /// What the device said when the store failed, and the file it was about.
+    broken: Option<(FileNo, DeviceError)>,
+    /// A fault that was asked for.
+    fault: Option<FlushFault>,
 }
 
 impl StoreIo {
@@ -58,19 +72,51 @@ impl StoreIo {
         let mut count = 0;
         while let Some(completion) = self.done.pop() {
             count += 1;
-            let result = match completion.result {
-                Ok(()) => Ok(completion
-                    .buf
-                    .as_ref()
-                    .map_or(&[][..], |buf| self.pool.bytes(buf))),
-                Err(error) => Err(translate(&error)),
+            let result = match (&self.fault, completion.kind) {
+                (Some(fault), OpKind::Flush) if fault.takes() => Err(INJECTED),
+                _ => completion.result,
             };
-            store.complete(completion.token, result);
+            match result {
+                Ok(()) => {
+                    let buf = completion.buf.as_ref();
+                    let bytes = buf.map_or(&[][..], |buf| self.pool.bytes(buf));
+                    store.complete(completion.token, Ok(bytes));
+                }
+                Err(error) => self.failed(store, completion.token, error),
+            }
             if let Some(buf) = completion.buf {
                 self.pool.free(buf);
             }
         }
         count
+    }
+
+    /// Tells the store of an operation that failed, and remembers the one that ended it.
+    #[cold]
+    fn failed(&mut self, store: &mut Store, token: u64, error: DeviceError) {
+        let file = store.file_of(token);
+        store.complete(token, Err(translate(&error)));
+        if matches!(store.state(), StoreState::Failed(_)) && self.broken.is_none() {
+            self.broken = Some((file, error));
+        }
+    }
+
+    /// Why the store has failed, if it has: whoever runs it is to end.
+    #[inline]
+    pub(crate) fn failure(&self, place: Place, store: &Store) -> Option<DeviceFailure> {
+        let (file, error) = self.broken?;
+        let StoreState::Failed(failure) = store.state() else {
+            return None;
+        };
+        let named = file != FileNo::NONE;
+        Some(DeviceFailure {
+            place,
+            folder: self.queue.dir().path().to_owned(),
+            file: named.then(|| file_name(FileId(file.get()))),
+            failure,
+            error,
+            remedy: failure::remedy(store.config().segments),
+        })
     }
 
     /// Starts what the store asks for, as far as the device takes it. Returns the number of operations started.
@@ -219,12 +265,17 @@ fn check_lengths(path: &Path, queue: &FileQueue, config: &StoreConfig) -> Result
 }
 
 /// Opens the store of a place: makes it in an empty directory, recovers it from a full one. `sharers` stores of this process
-/// share what its file system has left.
+/// share what its file system has left. `fault` is one of flushes that was asked for.
 ///
 /// # Errors
 /// [`StartError::Open`], [`StartError::Pool`], [`StartError::CutOff`] or [`StartError::Store`]; effect none, but for files
 /// made.
-pub fn open(path: &Path, config: StoreConfig, sharers: u64) -> Result<Opened, StartError> {
+pub fn open(
+    path: &Path,
+    config: StoreConfig,
+    sharers: u64,
+    fault: Option<FlushFault>,
+) -> Result<Opened, StartError> {
     let options = FileOptions {
         transfer_bytes_max: config.write_bytes_max,
         ..FileOptions::default()
@@ -259,6 +310,8 @@ pub fn open(path: &Path, config: StoreConfig, sharers: u64) -> Result<Opened, St
         held: None,
         sharers: sharers.max(1),
         space_at: Time::ZERO,
+        broken: None,
+        fault,
     };
     loop {
         match store.state() {
@@ -294,11 +347,10 @@ pub fn open(path: &Path, config: StoreConfig, sharers: u64) -> Result<Opened, St
     })
 }
 
-fn translate(error: &ionian_driver_api::BlockError) -> BlockError {
-    use ionian_driver_api::BlockError as Device;
+fn translate(error: &DeviceError) -> BlockError {
     match error {
-        Device::NoSpace { .. } | Device::MemoryFull { .. } => BlockError::NoSpace,
-        Device::NoFile(_) => BlockError::NotFound,
+        DeviceError::NoSpace { .. } | DeviceError::MemoryFull { .. } => BlockError::NoSpace,
+        DeviceError::NoFile(_) => BlockError::NotFound,
         _ => BlockError::Io,
     }
 }

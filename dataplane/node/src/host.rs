@@ -86,6 +86,8 @@ pub(crate) struct Host {
     broken: Vec<ConnId>,
     /// Who asked for the state of this process, and the number of the request.
     status_wanted: Vec<(Asker, u64)>,
+    /// A device here has failed: nothing more is said to anybody.
+    failed: bool,
     /// The state of the process as far as the other hosts have told it.
     gathering: Option<Gathering>,
     gatherings: u64,
@@ -109,6 +111,7 @@ impl Host {
             shown: Vec::with_capacity(256),
             broken: Vec::new(),
             status_wanted: Vec::new(),
+            failed: false,
             gathering: None,
             gatherings: 0,
         }
@@ -130,6 +133,12 @@ impl Host {
 
     fn tenant_at(&self, place: Place) -> Option<usize> {
         self.tenants.iter().position(|tenant| tenant.place == place)
+    }
+
+    /// Whether a device of the process has failed: the host is not to be polled again.
+    #[inline]
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed || self.own.shared.failure().is_some()
     }
 
     /// One pass. Returns how much was done: 0 when there was nothing to do.
@@ -156,6 +165,9 @@ impl Host {
             for at in 0..self.tenants.len() {
                 if self.tenants[at].swept || !self.tenants[at].fresh.is_empty() {
                     work += self.poll_tenant(at, now);
+                    if self.failed {
+                        return work;
+                    }
                     any = true;
                 }
             }
@@ -198,6 +210,9 @@ impl Host {
 
     fn poll_tenant(&mut self, at: usize, now: Time) -> usize {
         let mut work = self.take_messages(at, now) + self.complete_io(at);
+        if self.failed {
+            return work;
+        }
         crate::start::register(&mut self.tenants[at], &mut self.out);
         self.tenants[at].machine.flush(now, &mut self.out);
         self.carry();
@@ -217,7 +232,16 @@ impl Host {
     fn complete_io(&mut self, at: usize) -> usize {
         let tenant = &mut self.tenants[at];
         match (&mut tenant.io, tenant.machine.store_mut()) {
-            (Some(io), Some(store)) => io.complete(store),
+            (Some(io), Some(store)) => {
+                let count = io.complete(store);
+                if count > 0
+                    && let Some(failure) = io.failure(tenant.place, store)
+                {
+                    self.failed = true;
+                    self.own.shared.fail(failure);
+                }
+                count
+            }
             _ => 0,
         }
     }

@@ -14,6 +14,7 @@ mod start;
 pub mod status;
 mod udp;
 
+pub use device::{DeviceFailure, FlushFault};
 pub use link::{LinkIds, ShmLink};
 pub use role::{Place, Tuning};
 pub use server::{

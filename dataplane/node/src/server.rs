@@ -23,6 +23,7 @@ use ionian_runtime::{
 use ionian_types::{ClusterId, Time};
 use ionian_uring::DataDir;
 
+use crate::device::DeviceFailure;
 use crate::host::{Control, Host, Own};
 use crate::role::Place;
 use crate::status::Status;
@@ -192,9 +193,12 @@ impl Server {
         self.shared.now()
     }
 
-    /// Asks every place for its state. `None` when a reactor does not answer in time.
+    /// Asks every place for its state. `None` when a reactor does not answer in time, or after [`Self::failure`].
     #[must_use]
     pub fn status(&self, timeout: std::time::Duration) -> Option<Status> {
+        if self.failure().is_some() {
+            return None;
+        }
         let deadline = std::time::Instant::now() + timeout;
         let hosts = self.shared.hosts();
         let (send, receive) = std::sync::mpsc::sync_channel(hosts);
@@ -207,6 +211,19 @@ impl Server {
             parts.push(receive.recv_timeout(left).ok()?);
         }
         Status::merged(parts)
+    }
+
+    /// The device whose failure has ended the work of the process, if one has: nothing is acknowledged or answered any more,
+    /// and whoever started the server is to say why and end.
+    #[must_use]
+    pub fn failure(&self) -> Option<&DeviceFailure> {
+        self.shared.failure()
+    }
+
+    /// Tells a thread of its own, that outlives the server if need be, of the failure; see [`Self::failure`].
+    pub fn watch(&self) -> impl Fn() -> Option<DeviceFailure> + Send + use<> {
+        let shared = self.shared.clone();
+        move || shared.failure().cloned()
     }
 
     /// Whether a reactor has ended by itself: the process can no longer do its part.
@@ -279,7 +296,7 @@ fn reactor_options(options: &ServerOptions, cores: &CoreUse, at: usize) -> React
     }
 }
 
-/// A host as the reactor polls it; none when it could not be made.
+/// A host as the reactor polls it; none when it could not be made, or a device of the process has failed.
 #[derive(Debug)]
 struct HostPoller {
     host: Option<Host>,
@@ -288,7 +305,15 @@ struct HostPoller {
 impl Poller for HostPoller {
     #[inline]
     fn poll(&mut self, now: Time) -> usize {
-        self.host.as_mut().map_or(0, |host| host.poll(now))
+        let Some(host) = &mut self.host else {
+            return 0;
+        };
+        let work = host.poll(now);
+        if host.has_failed() {
+            // Its connections end with it, as those of a process that has crashed.
+            self.host = None;
+        }
+        work
     }
 
     fn next_deadline(&self) -> Option<Time> {

@@ -2,19 +2,24 @@
 //! threads of their own, and what is really in force said beside every figure.
 
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ionian_client::{ClientConfig, Log};
 use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
 use ionian_node::client::LocalLink;
-use ionian_node::{CoreUse, Place, Server, ServerOptions};
+use ionian_node::{CoreUse, DeviceFailure, Place, Server, ServerOptions};
 use ionian_runtime::{
     CorePlan, Priority, PriorityOutcome, Topology, pin_current_thread, set_priority,
 };
 use ionian_types::{Durability, LogId, NodeId, OrderingMode};
 
 use crate::connect::random_client;
+use crate::exit;
 
+/// How often it is looked whether a device has failed.
+const LOOK: Duration = Duration::from_millis(500);
 /// The level of real-time scheduling.
 const FIFO_LEVEL: u8 = 50;
 /// The only log.
@@ -226,6 +231,8 @@ impl std::fmt::Display for Cores {
 pub(crate) struct Embedded {
     pub(crate) server: Server,
     pub(crate) cores: Cores,
+    /// Ends the watch over its devices when it is dropped.
+    _watched: SyncSender<()>,
 }
 
 impl Embedded {
@@ -244,7 +251,14 @@ impl Embedded {
             options.priority = Priority::Fifo { level: FIFO_LEVEL };
         }
         let server = Server::start(options).context("the cluster did not start")?;
-        Ok(Self { server, cores })
+        let (watched, ended) = sync_channel(0);
+        let failure = server.watch();
+        std::thread::spawn(move || end_with_device(failure, &ended));
+        Ok(Self {
+            server,
+            cores,
+            _watched: watched,
+        })
     }
 
     /// Opens the log for the calling thread, which stays with it. `spin` keeps the thread on its core while it waits.
@@ -267,6 +281,16 @@ impl Embedded {
             String::from("memory")
         } else {
             names.join(", ")
+        }
+    }
+}
+
+/// Ends the process when a device has failed: its clients here would wait for a log that is gone.
+fn end_with_device(failure: impl Fn() -> Option<DeviceFailure>, ended: &Receiver<()>) {
+    while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        if let Some(failure) = failure() {
+            let code = exit::report(&failure.into()).code();
+            std::process::exit(i32::from(code));
         }
     }
 }

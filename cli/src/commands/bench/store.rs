@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ionian_node::device;
-use ionian_store::{StoreConfig, StoreError, sample_run};
+use ionian_store::{StoreConfig, StoreError, StoreState, sample_run};
 use ionian_types::{ClusterId, Durability, LogId, Lsn, NodeId, RECORD_BYTES_MAX, ShardId, Slot};
 use ionian_wire::record::encoded_bytes;
 use serde_json::json;
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         mut io,
         fallback,
         ..
-    } = device::open(&path, config, 1).context("the store")?;
+    } = device::open(&path, config, 1, None).context("the store")?;
     let encoded = encoded_bytes(args.record_bytes) as u64;
     let run_records = (RUN_BYTES as u64 / encoded).max(1);
     let run = sample_run(run_records as usize, args.record_bytes);
@@ -110,6 +110,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
         io.submit(&mut store);
         io.complete(&mut store);
+        if let StoreState::Failed(failure) = store.state() {
+            bail!("the store: {failure}");
+        }
     }
     let elapsed = began.elapsed();
     let after = store.stats();

@@ -260,7 +260,9 @@ impl Builder<'_> {
                         class,
                     });
                 };
-                let opened = device::open(&place_directory(data_dir, place), config, self.copies)?;
+                let folder = place_directory(data_dir, place);
+                let fault = self.options.flush_fault.clone();
+                let opened = device::open(&folder, config, self.copies, fault)?;
                 let note = opened
                     .fallback
                     .map_or(String::new(), |reason| format!(" ({reason})"));

@@ -11,6 +11,7 @@ use ionian_types::{ClusterId, NodeId};
 
 use super::{CoreUse, build, layout};
 use crate::config::{Secret, format_size};
+use crate::device::FlushFault;
 use crate::role::Tuning;
 use crate::udp::{PortError, PortOptions};
 
@@ -35,6 +36,8 @@ pub struct ServerOptions {
     pub data_dir: Option<PathBuf>,
     /// Memory for records, of all replicas of the process together, in bytes.
     pub memory_bytes_max: u64,
+    /// A flush that is to fail, to see what comes of it.
+    pub flush_fault: Option<FlushFault>,
     /// Disk for records, of all replicas of the process together, in bytes.
     pub disk_bytes_max: u64,
     /// Settings of the machines.
@@ -75,6 +78,7 @@ impl ServerOptions {
             secret: None,
             data_dir: None,
             memory_bytes_max: 1 << 30,
+            flush_fault: None,
             disk_bytes_max: 1 << 40,
             tuning: Tuning::default(),
             retention_bytes_max: BTreeMap::new(),

@@ -1,8 +1,8 @@
 //! What the hosts of a process and the clients in it know of each other: who runs where, and how to reach it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ionian_driver_api::{Clock, Wake};
 use ionian_runtime::{MailboxSender, MonotonicClock, WakeHandle};
@@ -10,6 +10,7 @@ use ionian_shm::duplex;
 use ionian_types::{ClusterId, GuardEpoch, SessionId, Time, Token};
 
 use super::{RING_BYTES, SMALL_RING_BYTES};
+use crate::device::DeviceFailure;
 use crate::host::Control;
 use crate::link::{LinkIds, ShmLink};
 use crate::role::Place;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     clock: MonotonicClock,
     pub(super) cluster: ClusterId,
     sessions: AtomicU64,
+    /// The device that ended the process.
+    failure: OnceLock<DeviceFailure>,
 }
 
 impl Shared {
@@ -46,11 +49,27 @@ impl Shared {
             clock,
             cluster,
             sessions: AtomicU64::new(1 << 32),
+            failure: OnceLock::new(),
         }
     }
 
     pub(crate) fn now(&self) -> Time {
         self.clock.now()
+    }
+
+    /// Ends the work of every host: a device has failed. The first failure is the one that is told.
+    #[cold]
+    pub(crate) fn fail(&self, failure: DeviceFailure) {
+        let _ = self.failure.set(failure);
+        for door in &self.doors {
+            door.wake.wake();
+        }
+    }
+
+    /// The device that ended the process, if one did.
+    #[inline]
+    pub(crate) fn failure(&self) -> Option<&DeviceFailure> {
+        self.failure.get()
     }
 
     /// Number of hosts.

@@ -8,7 +8,7 @@ use super::fetch::FetchSlot;
 use crate::config::StoreConfig;
 use crate::error::{BlockError, StoreFailure, StoreState};
 use crate::extents::Extents;
-use crate::op::{BlockOp, BlockOpKind, BlockResult};
+use crate::op::{BlockOp, BlockOpKind, BlockResult, FileNo};
 use crate::ops::{Job, Ops};
 
 /// Batches in flight at most: while one is flushed the next is written.
@@ -142,6 +142,14 @@ impl Store {
             StoreState::Failed(_) => {}
         }
         self.device.ops.next()
+    }
+
+    /// The file that an operation in flight is for; [`FileNo::NONE`] for a flush, which is of all, or when there is no such
+    /// operation.
+    #[must_use]
+    pub fn file_of(&self, token: u64) -> FileNo {
+        let op = self.device.ops.job(token);
+        op.map_or(FileNo::NONE, |(op, _)| op.file)
     }
 
     /// Operations queued or in flight: a process that stops waits until there are none.
