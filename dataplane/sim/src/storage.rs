@@ -121,7 +121,12 @@ impl<K: Knobs> World<K> {
             .get(&place)
             .map_or((false, false), |disk| (disk.lied, disk.failed || disk.full));
         match failure {
-            StoreFailure::Device { .. } | StoreFailure::NoSpace if failed => {
+            // What cannot be read now is not given up: the next start may read it.
+            StoreFailure::Device { .. }
+            | StoreFailure::SuperblockUnread { .. }
+            | StoreFailure::NoSpace
+                if failed =>
+            {
                 self.crash(place);
             }
             // Declared, not passed over: the operator gives the node an empty device.

@@ -96,6 +96,17 @@ pub enum StoreFailure {
         /// Copies that exist.
         present: u8,
     },
+    /// The device refused to read copies of the superblock, and no other copy is valid: what they hold is not known, and
+    /// another start may read it. Effect: none.
+    #[error(
+        "the device failed in read of {unread} of {present} copies of the superblock, and no other copy is valid"
+    )]
+    SuperblockUnread {
+        /// Copies that could not be read.
+        unread: u8,
+        /// Copies that exist.
+        present: u8,
+    },
     /// The configuration breaks a rule. Effect: none.
     #[error("bad configuration: {0}")]
     Config(crate::ConfigError),
@@ -123,7 +134,8 @@ pub enum StoreFailure {
         bytes_max: u64,
     },
     /// A write, flush, create or delete failed. Effect: unknown. Never retried: after a failed flush the next one may
-    /// report success for pages that were dropped. Or a read of the journal failed at a start; effect: none.
+    /// report success for pages that were dropped. Or a read of the journal, or of the only
+    /// checkpoint that would do, failed at a start; effect: none.
     #[error("the device failed in {op}")]
     Device {
         /// The operation.

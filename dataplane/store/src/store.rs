@@ -100,8 +100,10 @@ pub struct StoreStats {
     pub fetches: u64,
     /// Chunks whose memory was taken for others.
     pub evictions: u64,
-    /// Entries found damaged.
+    /// Entries found damaged, each once while it is: those that are repaired, that are gone, and that are still damaged.
     pub damaged: u64,
+    /// Damaged entries that were trimmed, or void, before they were repaired.
+    pub damaged_gone: u64,
     /// Records repaired.
     pub repaired: u64,
     /// Checkpoints given up for want of space.
@@ -584,7 +586,12 @@ impl Store {
     /// Counters and sizes.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
+        let damage = self.streams.iter().map(|stream| stream.damage.counts());
+        let (damaged, damaged_gone) =
+            damage.fold((0, 0), |sum, (found, gone)| (sum.0 + found, sum.1 + gone));
         StoreStats {
+            damaged,
+            damaged_gone,
             record_bytes: (0..usize::from(self.config.segments))
                 .map(|segment| self.streams[segment].kept_bytes())
                 .sum(),

@@ -202,6 +202,51 @@ fn without_a_superblock_nothing_is_touched() {
     );
 }
 
+/// What cannot be read is not known to be damaged, and a store whose first files are all there is not one never made: it
+/// would have been made anew, and its life number given to another.
+#[test]
+fn a_superblock_or_checkpoint_that_cannot_be_read_is_not_a_damaged_one() {
+    let mut bench = Bench::new(small());
+    let unread = |unread| StoreState::Failed(StoreFailure::SuperblockUnread { unread, present: 4 });
+    let superblocks = || (0..SUPERBLOCK_COPIES as u8).map(superblock);
+    let fresh: Vec<FileNo> = superblocks().collect();
+    superblocks().for_each(|copy| bench.disk.unreadable_at(copy, 0));
+    bench.store = Store::recover(small(), &fresh);
+    bench.settle();
+    assert_eq!(bench.store.state(), unread(4));
+    bench.disk.readable();
+    assert_eq!(bench.restart(small()), StoreState::Ready);
+
+    bench.append().unwrap();
+    superblocks().for_each(|copy| bench.disk.unreadable_at(copy, 0));
+    assert_eq!(bench.restart(small()), unread(4));
+    bench.disk.readable();
+    bench.disk.unreadable_at(superblock(2), 0);
+    for copy in [0, 1, 3] {
+        bench.disk.patch(superblock(copy), |bytes| bytes[40] ^= 1);
+    }
+    assert_eq!(bench.restart(small()), unread(1));
+    bench.disk.readable();
+    assert_eq!(bench.restart(small()), StoreState::Ready);
+    assert!(bench.readable(0));
+
+    let (mut bench, _) = journal();
+    bench.store.journal_checkpoint(6, &[9; 700]).unwrap();
+    bench.settle();
+    let file = FileNo::of(FileKind::Checkpoint(0));
+    // Both headers; both copies of the snapshot.
+    for parts in [[0, 512], [1024, 2048]] {
+        for at in parts {
+            bench.disk.unreadable_at(file, at);
+        }
+        let failure = StoreFailure::Device { op: "read" };
+        assert_eq!(bench.restart(small()), StoreState::Failed(failure));
+        bench.disk.readable();
+    }
+    assert_eq!(bench.restart(small()), StoreState::Ready);
+    assert_eq!(bench.store.recovered().checkpoint, Some((6, &[9; 700][..])));
+}
+
 #[test]
 fn a_newer_version_is_refused_even_beside_a_known_one() {
     let mut bench = Bench::new(small());

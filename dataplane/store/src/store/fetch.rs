@@ -166,7 +166,6 @@ impl Store {
             .collect();
         let segment = &mut self.streams[stream_index];
         for pos in damaged.into_iter().filter(|pos| *pos >= first_kept) {
-            self.stats.damaged += 1;
             segment.damage.add(pos, pos + 1, starting);
         }
         if plan.complete && found.end < plan.limit {

@@ -45,6 +45,8 @@ pub(super) struct Start {
     next: usize,
     copies: [bool; SUPERBLOCK_COPIES],
     copies_bad: u8,
+    /// Those of them that the device refused to read.
+    copies_unread: u8,
     best: Option<Superblock>,
     newer: Option<u16>,
     /// Numbers of checkpoint files, ascending.
@@ -55,6 +57,8 @@ pub(super) struct Start {
     checkpoint: Option<CheckpointHeader>,
     checkpoint_copy: u64,
     checkpoint_body: Vec<u8>,
+    /// The device refused to read some part of a checkpoint.
+    checkpoint_unread: bool,
     files: Vec<FoundFile>,
     /// Chunks whose headers are to be read: file, chunk within it, copy.
     headers: Vec<(u32, u32, bool)>,
@@ -104,6 +108,7 @@ impl Start {
             next: 0,
             copies: [false; SUPERBLOCK_COPIES],
             copies_bad: 0,
+            copies_unread: 0,
             best: None,
             newer: None,
             checkpoints: Vec::new(),
@@ -112,6 +117,7 @@ impl Start {
             checkpoint: None,
             checkpoint_copy: 0,
             checkpoint_body: Vec::new(),
+            checkpoint_unread: false,
             files: Vec::new(),
             headers: Vec::new(),
             headers_unread: Vec::new(),
@@ -333,7 +339,10 @@ impl Store {
         let Some(best) = start.best else {
             let present = start.copies.iter().filter(|copy| **copy).count() as u8;
             let empty = start.files.is_empty() && start.checkpoints.is_empty();
-            self.fail(if empty {
+            let unread = start.copies_unread;
+            self.fail(if unread > 0 {
+                StoreFailure::SuperblockUnread { unread, present }
+            } else if empty {
                 StoreFailure::NotFormatted
             } else {
                 StoreFailure::NoValidSuperblock { present }
@@ -370,7 +379,11 @@ impl Store {
                 }
             }
             Ok(Err(SuperblockError::Newer { found, .. })) => start.newer = Some(found),
-            Ok(Err(SuperblockError::Bad(_))) | Err(_) => start.copies_bad += 1,
+            Ok(Err(SuperblockError::Bad(_))) => start.copies_bad += 1,
+            Err(_) => {
+                start.copies_bad += 1;
+                start.copies_unread += 1;
+            }
         }
     }
 

@@ -11,11 +11,20 @@ use crate::error::DamagedRange;
 pub(crate) struct Damage {
     ranges: Vec<DamagedRange>,
     at_start: Vec<DamagedRange>,
+    /// Positions found damaged, each once while it is.
+    found: u64,
+    /// Those of them that were trimmed, or void, before they were repaired.
+    gone: u64,
 }
 
 impl Damage {
     pub(crate) fn ranges(&self) -> &[DamagedRange] {
         &self.ranges
+    }
+
+    /// Positions found damaged so far, and those of them that went away without a repair.
+    pub(crate) const fn counts(&self) -> (u64, u64) {
+        (self.found, self.gone)
     }
 
     /// The first position that may not count as durable.
@@ -27,7 +36,7 @@ impl Damage {
         if from >= to {
             return;
         }
-        insert(&mut self.ranges, from, to);
+        self.found += insert(&mut self.ranges, from, to);
         if at_start {
             insert(&mut self.at_start, from, to);
         }
@@ -58,19 +67,21 @@ impl Damage {
     }
 
     pub(crate) fn trim(&mut self, upto: u64) {
-        remove(&mut self.ranges, 0, upto);
+        self.gone += remove(&mut self.ranges, 0, upto);
         remove(&mut self.at_start, 0, upto);
     }
 
     pub(crate) fn cut(&mut self, len: u64) {
-        remove(&mut self.ranges, len, u64::MAX);
+        self.gone += remove(&mut self.ranges, len, u64::MAX);
         remove(&mut self.at_start, len, u64::MAX);
     }
 }
 
-fn insert(ranges: &mut Vec<DamagedRange>, from: u64, to: u64) {
+/// Returns how many positions were not there before.
+fn insert(ranges: &mut Vec<DamagedRange>, from: u64, to: u64) -> u64 {
     let start = ranges.partition_point(|range| range.to.get() < from);
     let stop = ranges.partition_point(|range| range.from.get() <= to);
+    let known: u64 = ranges[start..stop].iter().map(count).sum();
     let merged = ranges[start..stop]
         .iter()
         .fold((from, to), |(from, to), range| {
@@ -81,9 +92,16 @@ fn insert(ranges: &mut Vec<DamagedRange>, from: u64, to: u64) {
         to: Lsn::new(merged.1),
     };
     ranges.splice(start..stop, [merged]);
+    count(&merged) - known
 }
 
-fn remove(ranges: &mut Vec<DamagedRange>, from: u64, to: u64) {
+const fn count(range: &DamagedRange) -> u64 {
+    range.to.get() - range.from.get()
+}
+
+/// Returns how many positions were there.
+fn remove(ranges: &mut Vec<DamagedRange>, from: u64, to: u64) -> u64 {
+    let mut removed = 0;
     let mut index = 0;
     while index < ranges.len() {
         let range = ranges[index];
@@ -101,9 +119,11 @@ fn remove(ranges: &mut Vec<DamagedRange>, from: u64, to: u64) {
             to: range.to,
         });
         let kept = left.iter().count() + right.iter().count();
+        removed += end.min(to) - start.max(from);
         ranges.splice(index..=index, left.into_iter().chain(right));
         index += kept;
     }
+    removed
 }
 
 #[cfg(test)]
@@ -116,11 +136,15 @@ mod tests {
         fn ranges_equal_a_set_of_positions(ops in prop::collection::vec((0..4u8, 0..40u64, 0..8u64), 0..30)) {
             let mut damage = Damage::default();
             let mut model = [false; 64];
+            let bad = |model: &[bool]| model.iter().filter(|bad| **bad).count() as u64;
+            let (mut found, mut gone) = (0, 0);
             for (op, from, len) in ops {
+                let before = bad(&model);
                 match op {
                     0 | 1 => {
                         damage.add(from, from + len, true);
                         model[from as usize..(from + len) as usize].fill(true);
+                        found += bad(&model) - before;
                     }
                     2 => {
                         damage.remove(from);
@@ -129,12 +153,15 @@ mod tests {
                     _ if len > 4 => {
                         damage.cut(from);
                         model[from as usize..].fill(false);
+                        gone += before - bad(&model);
                     }
                     _ => {
                         damage.trim(from);
                         model[..from as usize].fill(false);
+                        gone += before - bad(&model);
                     }
                 }
+                prop_assert_eq!(damage.counts(), (found, gone));
                 let mut listed = [false; 64];
                 for range in damage.ranges() {
                     prop_assert!(range.from < range.to);

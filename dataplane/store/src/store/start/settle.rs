@@ -22,7 +22,6 @@ impl Store {
                 chunk.end
             };
             segment.damage.add(first, missing, true);
-            self.stats.damaged += missing.saturating_sub(first);
         }
         for index in 0..segment.chunks.len() {
             let chunk = &mut segment.chunks[index];
@@ -42,7 +41,6 @@ impl Store {
             if from < end {
                 segment.extend_hole(index - 1, end);
                 segment.damage.add(from.max(first), end, true);
-                self.stats.damaged += end - from;
             }
         }
         let len = segment
@@ -71,8 +69,12 @@ impl Store {
             .map(|chunk| chunk.first);
         let uncovered = oldest.is_some_and(|oldest| oldest > first);
         if uncovered || (base > 0 && self.checkpoint.number.is_none()) {
-            self.fail(StoreFailure::CheckpointDamaged {
-                journal_first: oldest.unwrap_or(first),
+            self.fail(if start.checkpoint_unread {
+                StoreFailure::Device { op: "read" }
+            } else {
+                StoreFailure::CheckpointDamaged {
+                    journal_first: oldest.unwrap_or(first),
+                }
             });
             return;
         }

@@ -103,6 +103,7 @@ impl Store {
             return;
         };
         start.left -= 1;
+        start.checkpoint_unread |= result.is_err();
         if start.phase == Phase::CheckpointHeaders {
             let number = start.checkpoints.last().copied();
             let copy = (offset / u64::from(config.block_bytes)) as usize;
