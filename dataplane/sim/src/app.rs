@@ -49,6 +49,8 @@ pub struct App {
     tickets: BTreeMap<(u32, u64), (u64, u64)>,
     /// Of each request that is open: what was asked, and the number of its call.
     requests: BTreeMap<RequestId, (Asked, u64)>,
+    /// The farthest tail that it was told.
+    pub tail: u64,
     /// Its subscriptions.
     pub subs: Vec<Sub>,
     payload: Vec<u8>,
@@ -102,6 +104,7 @@ impl App {
             rng_moves: Rng::stream(seed, &format!("moves {number}")),
             tickets: BTreeMap::new(),
             requests: BTreeMap::new(),
+            tail: 0,
             subs: Vec::new(),
             payload: Vec::new(),
         }
@@ -269,6 +272,25 @@ impl App {
         history.recorder.end(sub.number);
     }
 
+    /// Trims all that is known to exist, unless it waits for an answer to that.
+    pub fn ask_trim(&mut self, now: Time, client: &mut Client<impl Knobs>, history: &mut History) {
+        let asked = |(asked, _): &(Asked, u64)| matches!(asked, Asked::Trim { .. });
+        let upto = history.evidence;
+        if upto > 0 && !self.requests.values().any(asked) {
+            history.trim_asked = history.trim_asked.max(upto);
+            self.ask(now, client, Asked::Trim { upto }, history);
+        }
+    }
+
+    /// Asks for the tail, unless it waits for an answer to that.
+    pub fn ask_tail(&mut self, now: Time, client: &mut Client<impl Knobs>, history: &mut History) {
+        let asked = |(asked, _): &(Asked, u64)| matches!(asked, Asked::Tail { .. });
+        if !self.requests.values().any(asked) {
+            let floor = history.evidence;
+            self.ask(now, client, Asked::Tail { floor }, history);
+        }
+    }
+
     /// Asks for the record at a position.
     pub fn read(
         &mut self,
@@ -336,6 +358,9 @@ impl App {
                 });
                 continue;
             };
+            if let Answer::Tail { tail, .. } = &answer {
+                self.tail = self.tail.max(tail.get());
+            }
             judge(asked, &answer, &payload, history);
             tell_answer(op, &answer, &payload, &mut history.recorder);
         }

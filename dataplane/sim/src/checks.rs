@@ -380,6 +380,9 @@ impl<K: Knobs> World<K> {
         self.after(5_000_000, Event::Look);
         self.look_at_space();
         self.o4_scrub(false);
+        if self.phase == Phase::Core {
+            return self.look_at_core();
+        }
         if self.phase < Phase::Resting {
             return;
         }
@@ -409,9 +412,15 @@ impl<K: Knobs> World<K> {
             let Some(proc) = self.live(Place::Client(number)) else {
                 continue;
             };
-            let Machine::Client(_, app) = &self.procs[proc].machine else {
+            let Machine::Client(client, app) = &self.procs[proc].machine else {
                 continue;
             };
+            if client.map_version().is_none() {
+                return Some(Violation::new(
+                    Invariant::L1,
+                    format!("after heal: client {number} waits for the map"),
+                ));
+            }
             if !app.is_idle() {
                 return Some(Violation::new(
                     Invariant::L1,

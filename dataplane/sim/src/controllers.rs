@@ -6,7 +6,7 @@
 use ionian_types::{Knobs, Time};
 
 use crate::plan::Fault;
-use crate::process::{Place, ProcId};
+use crate::process::{Machine, Place, ProcId};
 use crate::world::{Event, World};
 
 /// The time in which the controllers say nothing.
@@ -86,5 +86,22 @@ impl<K: Knobs> World<K> {
                 self.after(0, Event::Speak(proc));
             }
         }
+    }
+
+    /// A snapshot of the controller is on disk.
+    pub(crate) fn persisted(&mut self, proc: ProcId, version: u64, bytes: Vec<u8>) {
+        // What another one that has its place since then would not see is not durable, and never will be.
+        if !self.procs[proc].alive || self.by_place.get(&Place::Controller) != Some(&proc) {
+            return;
+        }
+        if self.is_silent() {
+            let at = self.silent_until();
+            return self.at(at, Event::Persisted(proc, version, bytes));
+        }
+        if let Machine::Directory(directory) = &mut self.procs[proc].machine {
+            directory.persisted(version);
+            self.controller_disk = Some(bytes);
+        }
+        self.flush_soon(proc);
     }
 }

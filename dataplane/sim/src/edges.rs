@@ -74,6 +74,9 @@ impl<K: Knobs> World<K> {
                     probe_after: Nanos::from_ms(150),
                     retry_after: Nanos::from_ms(60),
                     connections_max: 64,
+                    // As small as may be: memory is most of what a seed costs.
+                    send_bytes_max: RECORD_ENCODED_BYTES_MAX,
+                    answer_bytes_max: RECORD_ENCODED_BYTES_MAX,
                     subscribe_bytes_max: RECORD_ENCODED_BYTES_MAX,
                     ..ClientConfig::new(CLUSTER, LOG, client_id(number))
                 };
@@ -530,22 +533,6 @@ impl<K: Knobs> World<K> {
         }
     }
 
-    pub(crate) fn persisted(&mut self, proc: ProcId, version: u64, bytes: Vec<u8>) {
-        // What another one that has its place since then would not see is not durable, and never will be.
-        if !self.procs[proc].alive || self.by_place.get(&Place::Controller) != Some(&proc) {
-            return;
-        }
-        if self.is_silent() {
-            let at = self.silent_until();
-            return self.at(at, Event::Persisted(proc, version, bytes));
-        }
-        if let Machine::Directory(directory) = &mut self.procs[proc].machine {
-            directory.persisted(version);
-            self.controller_disk = Some(bytes);
-        }
-        self.flush_soon(proc);
-    }
-
     /// Calls that clients should have made by now: spread over the faults, then a quarter more while all is well.
     fn calls_due(&self) -> u64 {
         let [_, most] = self.plan.calls;
@@ -562,6 +549,10 @@ impl<K: Knobs> World<K> {
         if !self.procs[proc].alive {
             return;
         }
+        let of_core = self.of_core(self.procs[proc].place);
+        if of_core {
+            self.core_act(proc);
+        }
         let due = self.calls_due();
         let Process { machine, dials, .. } = &mut self.procs[proc];
         let Machine::Client(client, app) = machine else {
@@ -572,7 +563,9 @@ impl<K: Knobs> World<K> {
         let pause = app.pause(&self.plan);
         let calls = self.history.recorder.operations();
         let more = calls < due.min(self.plan.operations_max);
-        if known.is_some() && more && self.phase < Phase::Resting {
+        if of_core {
+            // It has acted.
+        } else if known.is_some() && more && self.phase < Phase::Resting {
             app.act(now, client, &self.plan, &mut self.history);
         } else {
             app.resume_all(now, client, &mut self.history);

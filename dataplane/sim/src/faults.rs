@@ -154,6 +154,15 @@ impl<K: Knobs> World<K> {
             }
             return self.after(10_000_000, Event::Heal);
         }
+        if !self.plan.legal_core {
+            self.heal_all();
+        } else if !self.begin_core() {
+            self.after(5_000_000, Event::Heal);
+        }
+    }
+
+    /// Everything is as it should be from now on.
+    pub(crate) fn heal_all(&mut self) {
         self.phase = Phase::Healed;
         self.healed_at = self.now;
         self.weather.clear();
@@ -165,12 +174,17 @@ impl<K: Knobs> World<K> {
         for disk in self.disks.values_mut() {
             disk.disarm();
         }
+        self.wake_all(|_| true);
+        self.after(60_000_000, Event::Rest);
+    }
+
+    /// Those that stand still go on.
+    pub(crate) fn wake_all(&mut self, which: impl Fn(Place) -> bool) {
         for proc in 0..self.procs.len() {
-            if self.procs[proc].paused_until > self.now {
+            if self.procs[proc].paused_until > self.now && which(self.procs[proc].place) {
                 self.procs[proc].paused_until = self.now;
                 self.after(0, Event::Wake(proc));
             }
         }
-        self.after(60_000_000, Event::Rest);
     }
 }

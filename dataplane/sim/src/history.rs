@@ -58,6 +58,10 @@ pub struct Seen {
     pub gaps: [u64; 2],
     /// Promises of `never`.
     pub nevers: u64,
+    /// Virtual nanoseconds in which a legal core made the progress that it had to; 0 if there was none.
+    pub core_ns: u64,
+    /// Whether that core was without the controller.
+    pub core_alone: bool,
     /// Positions declared lost that had been acknowledged.
     pub lost: u64,
 }

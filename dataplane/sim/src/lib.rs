@@ -6,7 +6,8 @@
 //! against the raw cut log as it happens, and at the end by histcheck, which shares no code with the machines.
 //!
 //! ```text
-//! warm-up -> faults until one has hit -> heal -> enough work -> no new work, everything settles -> a last reader walks the log -> checks
+//! warm-up -> faults until one has hit -> heal a core, which makes progress -> heal the rest -> enough work
+//!         -> no new work, everything settles -> a last reader walks the log -> checks
 //! ```
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ mod edges;
 mod faults;
 pub mod history;
 pub mod invariant;
+pub mod legal_core;
 pub mod minimise;
 pub mod mutants;
 pub mod net;

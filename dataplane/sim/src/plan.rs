@@ -321,6 +321,8 @@ pub struct Plan {
     pub calls: [u64; 2],
     /// Whether more may be destroyed than the class promises to survive: records may then be declared lost, nothing else.
     pub beyond_f: bool,
+    /// Whether only a core is healed at first, within which progress must be possible.
+    pub legal_core: bool,
     /// Whether the clocks of processes are off from the start; right and in step otherwise.
     pub clocks: bool,
     /// Nanoseconds before the first fault.
@@ -362,6 +364,7 @@ impl Plan {
             cut_interval_us: 0,
             calls: [0, u64::MAX],
             beyond_f: false,
+            legal_core: false,
             clocks: false,
             warm_up_ns: 30_000_000,
             fault_ns: 100_000_000,
@@ -419,6 +422,8 @@ impl Plan {
                 plan.faults.push((fault, count));
             }
         }
+        let mut rng = Rng::stream(seed, "legal core");
+        plan.legal_core = !plan.beyond_f && rng.permille(600);
         if plan.faults.is_empty() {
             plan.faults.push((Fault::Reset, 2));
         }

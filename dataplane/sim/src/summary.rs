@@ -39,7 +39,7 @@ fn write_text(out: &mut String, outcome: &Outcome, smaller: &[Smallest]) -> std:
     let [appends, acked, no_effect, unknown] = totals.appends;
     writeln!(
         out,
-        "{appends} appends: {acked} acked, {no_effect} failed without effect, {unknown} unknown; {} delivered, {} read, {} moves, {} nevers, {} copies, {} adoptions, {} of {} damaged records repaired, gaps {:?}, {} lost beyond the class",
+        "{appends} appends: {acked} acked, {no_effect} failed without effect, {unknown} unknown; {} delivered, {} read, {} moves, {} nevers, {} copies, {} adoptions, {} of {} damaged records repaired, gaps {:?}, {} lost beyond the class, {} legal cores, {} without the controller, the slowest took {:.1} virtual s",
         totals.delivered,
         totals.reads,
         totals.rebinds,
@@ -49,7 +49,10 @@ fn write_text(out: &mut String, outcome: &Outcome, smaller: &[Smallest]) -> std:
         totals.repaired,
         totals.damaged,
         totals.gaps,
-        totals.lost
+        totals.lost,
+        totals.cores[0],
+        totals.cores[1],
+        totals.core_ns as f64 / 1e9
     )?;
     for fault in FAULTS {
         writeln!(out, "  {:>6} {fault:?}", totals.faults[fault])?;

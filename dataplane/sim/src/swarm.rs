@@ -54,6 +54,10 @@ pub struct Totals {
     pub halts: u64,
     /// Gaps told: trim, loss.
     pub gaps: [u64; 2],
+    /// Runs with a legal core, and those of them in which it was without the controller.
+    pub cores: [u64; 2],
+    /// The longest that one needed to make progress: virtual nanoseconds.
+    pub core_ns: u64,
     /// Acknowledged records declared lost, beyond what the class survives.
     pub lost: u64,
 }
@@ -84,6 +88,9 @@ impl Totals {
         self.gaps[0] += seen.gaps[0];
         self.gaps[1] += seen.gaps[1];
         self.lost += seen.lost;
+        self.cores[0] += u64::from(seen.core_ns > 0);
+        self.cores[1] += u64::from(seen.core_alone);
+        self.core_ns = self.core_ns.max(seen.core_ns);
     }
 
     /// Adds the totals of others.
@@ -110,6 +117,9 @@ impl Totals {
         self.gaps[0] += other.gaps[0];
         self.gaps[1] += other.gaps[1];
         self.lost += other.lost;
+        self.cores[0] += other.cores[0];
+        self.cores[1] += other.cores[1];
+        self.core_ns = self.core_ns.max(other.core_ns);
     }
 
     fn least(&mut self, other: Option<u64>) {

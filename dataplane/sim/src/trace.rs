@@ -27,6 +27,7 @@ impl<K: Knobs> World<K> {
         let phase = match self.phase {
             Phase::WarmUp => "warm-up",
             Phase::Storm => "storm",
+            Phase::Core => "core",
             Phase::Healed => "healed",
             Phase::Resting => "resting",
             Phase::Reading => "reading",

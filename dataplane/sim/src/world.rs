@@ -11,6 +11,7 @@ use crate::controllers::Silence;
 use crate::disk::Disk;
 use crate::history::{History, Seen};
 use crate::invariant::{Invariant, Violation};
+use crate::legal_core::Core;
 use crate::net::Link;
 use crate::plan::{Fault, FaultCounts, Plan};
 use crate::process::{Machine, Peer, Place, ProcId, Process};
@@ -175,6 +176,8 @@ pub enum Phase {
     WarmUp,
     /// Faults may happen.
     Storm,
+    /// No more faults; a core is healed and must make progress, the rest is not.
+    Core,
     /// No more faults; clients go on.
     Healed,
     /// No new work; everything must settle.
@@ -241,6 +244,8 @@ pub struct World<K: Knobs = Shipped> {
     pub(crate) healed_at: Time,
     /// The silence of the controllers.
     pub(crate) silence: Silence,
+    /// What is healed while the rest is not.
+    pub(crate) core: Option<Core>,
     /// Clients that were ever there.
     pub(crate) clients: u32,
     /// How many more times a fault that found nothing to hit is tried again.
@@ -292,6 +297,7 @@ impl<K: Knobs> World<K> {
             events: 0,
             healed_at: Time::ZERO,
             silence: Silence::default(),
+            core: None,
             clients: plan.clients,
             retries: RETRIES,
             scratch: Vec::new(),
@@ -366,31 +372,7 @@ impl<K: Knobs> World<K> {
     /// # Errors
     /// The first violation.
     pub fn run(&mut self) -> Result<Report, Failure> {
-        while self.phase != Phase::Done && self.history.failure.is_none() {
-            let Some(((at, _), event)) = self.queue.pop_first() else {
-                self.history
-                    .fail(Invariant::L1, || "nothing will ever happen again".into());
-                break;
-            };
-            self.now = at;
-            self.history.recorder.at(at);
-            self.events += 1;
-            if self.events > EVENTS_MAX {
-                self.history.fail(Invariant::L1, || {
-                    "the run does not end: machines keep each other busy".into()
-                });
-            }
-            let told = self.history.recorder.len();
-            if self.trace && Self::is_told(&event) {
-                self.print(&event);
-            }
-            self.mix(at.as_ns());
-            self.handle(event);
-            self.tell_faults();
-            if self.trace {
-                self.print_history(told);
-            }
-        }
+        while self.step_on() {}
         if self.history.failure.is_none() {
             self.judge();
         }
@@ -403,6 +385,34 @@ impl<K: Knobs> World<K> {
             }),
             None => Ok(self.report()),
         }
+    }
+
+    /// The next event. Whether there is more to do.
+    pub(crate) fn step_on(&mut self) -> bool {
+        let Some(((at, _), event)) = self.queue.pop_first() else {
+            self.history
+                .fail(Invariant::L1, || "nothing will ever happen again".into());
+            return false;
+        };
+        self.now = at;
+        self.history.recorder.at(at);
+        self.events += 1;
+        if self.events > EVENTS_MAX {
+            self.history.fail(Invariant::L1, || {
+                "the run does not end: machines keep each other busy".into()
+            });
+        }
+        let told = self.history.recorder.len();
+        if self.trace && Self::is_told(&event) {
+            self.print(&event);
+        }
+        self.mix(at.as_ns());
+        self.handle(event);
+        self.tell_faults();
+        if self.trace {
+            self.print_history(told);
+        }
+        self.phase != Phase::Done && self.history.failure.is_none()
     }
 
     /// Everything that the clients did and saw is judged again, by somebody who knows nothing of the cut log.
@@ -434,6 +444,7 @@ impl<K: Knobs> World<K> {
             return;
         }
         match event {
+            Event::Start(place) if self.stays_dead(place) => {}
             Event::Start(place) => self.start(place),
             Event::Dial(proc, peer) => self.dial(proc, peer),
             Event::Arrive(link, side) => self.pump(link, side),

@@ -39,7 +39,7 @@ impl<K: Knobs> World<K> {
         true
     }
 
-    fn hold(&mut self, proc: ProcId, span: u64) {
+    pub(crate) fn hold(&mut self, proc: ProcId, span: u64) {
         self.procs[proc].paused_until = Time::from_ns(self.now.as_ns() + span);
         self.say(|| format!("{} stands still for {} us", self.who(proc), span / 1000));
         self.after(span, Event::Wake(proc));

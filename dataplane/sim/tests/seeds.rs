@@ -48,6 +48,7 @@ fn seeds_with_every_kind_of_fault() {
         totals.nevers > 50 && totals.copies > 50 && totals.rebinds > 20,
         "{totals:#?}"
     );
+    assert!(totals.cores[0] > 60 && totals.cores[1] > 5, "{totals:#?}");
     assert!(totals.repaired > 20 && totals.adoptions > 5, "{totals:#?}");
     assert!(
         totals.gaps[0] > 0 && totals.gaps[1] > 0 && totals.lost > 0,

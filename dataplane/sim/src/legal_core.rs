@@ -1,0 +1,374 @@
+//! The legal core: after the faults, the places among which progress must be possible are healed, and the others are not.
+//!
+//! A shard takes appends while all its replicas, the leaf and the root are there, so that the core is these, some shards
+//! whole and at least one client. The controller is in it unless nothing in it needs another view. Everybody else stays
+//! dead, cut off, slow or still until every client of the core has had appends acknowledged and has seen the tail pass.
+
+use std::collections::BTreeSet;
+
+use ionian_types::{Knobs, Time};
+
+use crate::atlas::Harm;
+use crate::history::Ended;
+use crate::invariant::{Invariant, Violation};
+use crate::plan::Fault;
+use crate::process::{Machine, Place, ProcId};
+use crate::rng::Rng;
+use crate::weather::{Cover, Effect, Way};
+use crate::world::{Event, Phase, World};
+
+/// Virtual time within which the core must have made progress.
+pub const CORE_NS: u64 = 20_000_000_000;
+/// Appends that each client of the core must see acknowledged.
+const ACKS: u64 = 4;
+/// The most appends that a client begins for it at a time.
+const PENDING_MAX: u64 = 8;
+
+/// What is healed while the rest is not.
+#[derive(Debug)]
+pub(crate) struct Core {
+    /// The places of it.
+    places: BTreeSet<Place>,
+    /// Places that stay without a process.
+    dead: BTreeSet<Place>,
+    /// Those of them that somebody wanted to start a process at.
+    wanted: Vec<Place>,
+    /// The first append that counts.
+    first: usize,
+    /// Where the order ended.
+    tail: u64,
+    since: Time,
+}
+
+/// What is wrong with a place that is not of the core.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ill {
+    Dead,
+    Still,
+    Cut,
+    /// It hears and is not heard, or the other way round.
+    Half,
+    Slow,
+    Well,
+}
+
+const ILLS: [Ill; 6] = [
+    Ill::Dead,
+    Ill::Still,
+    Ill::Cut,
+    Ill::Half,
+    Ill::Slow,
+    Ill::Well,
+];
+
+impl<K: Knobs> World<K> {
+    /// A core is drawn and healed. False when there is none yet: nobody is there who could append.
+    pub(crate) fn begin_core(&mut self) -> bool {
+        let mut rng = Rng::stream(self.seed, "core");
+        let mut shards: Vec<u32> = (0..self.plan.shards).collect();
+        shards.retain(|_| rng.permille(400));
+        if shards.is_empty() {
+            shards.push(rng.below(u64::from(self.plan.shards)) as u32);
+        }
+        let everyone = self.everyone();
+        let mut clients = everyone.clone();
+        clients.retain(|place| matches!(place, Place::Client(_)));
+        if clients.is_empty() {
+            return false;
+        }
+        let one = rng.pick(&clients);
+        clients.retain(|place| *place == one || rng.permille(500));
+        let mut places: BTreeSet<Place> = [Place::Root, Place::Leaf].into();
+        for shard in &shards {
+            places.extend((0..self.plan.replicas).map(|slot| Place::Replica(*shard, slot)));
+        }
+        places.extend(&clients);
+        if !(rng.permille(600) && self.needs_no_view(&shards, &clients)) {
+            places.insert(Place::Controller);
+        }
+        let mut outside = self.places();
+        outside.extend(everyone.iter().filter(|at| matches!(at, Place::Client(_))));
+        outside.retain(|place| !places.contains(place));
+        self.phase = Phase::Core;
+        self.weather.clear();
+        self.end_silence();
+        self.armed.clear();
+        for disk in self.disks.values_mut() {
+            disk.disarm();
+        }
+        self.slow_disks.retain(|place, _| !places.contains(place));
+        self.say(|| format!("the core is {places:?}"));
+        let mut core = Core {
+            places,
+            dead: BTreeSet::new(),
+            wanted: Vec::new(),
+            first: self.history.ops.len(),
+            tail: self.history.reference.end,
+            since: self.now,
+        };
+        for place in outside {
+            let ill = rng.pick(&ILLS);
+            self.fall_ill(place, ill, &mut core, &mut rng);
+        }
+        self.wake_all(|place| core.places.contains(&place));
+        self.core = Some(core);
+        true
+    }
+
+    /// Whether shards and clients go on by themselves: everybody is where the controller thinks, and rounds go up.
+    fn needs_no_view(&self, shards: &[u32], clients: &[Place]) -> bool {
+        let machine = |place: Place| {
+            self.live(place)
+                .map(|proc| (proc, &self.procs[proc].machine))
+        };
+        let Some((_, Machine::Root(root))) = machine(Place::Root) else {
+            return false;
+        };
+        let Some((leaf_proc, Machine::Leaf(leaf))) = machine(Place::Leaf) else {
+            return false;
+        };
+        let rows = leaf.status(self.local(leaf_proc));
+        // A leaf has no shards before its edge has begun, and that needs a view for each of its lives.
+        let ordered = |shard: &u32| {
+            let state = self.history.reference.shards.get(shard);
+            rows.iter().any(|row| {
+                row.shard.get() == *shard
+                    && row.whole
+                    && state.is_some_and(|state| state.epoch == row.epoch.get())
+            })
+        };
+        let knows = |place: &Place| match machine(*place) {
+            Some((_, Machine::Client(client, _))) => {
+                client.map_version().is_some() && !client.wants_map()
+            }
+            _ => false,
+        };
+        root.status().edges > 0
+            && shards
+                .iter()
+                .all(|shard| ordered(shard) && self.is_whole(*shard))
+            && clients.iter().all(knows)
+    }
+
+    fn fall_ill(&mut self, place: Place, ill: Ill, core: &mut Core, rng: &mut Rng) {
+        let ill = match (ill, self.live(place)) {
+            // What is dead already stays so.
+            (_, None) => Ill::Dead,
+            (Ill::Dead, Some(_)) if !self.allows(place, Harm::Stop) => Ill::Cut,
+            (ill, _) => ill,
+        };
+        self.say(|| format!("{place} is not of the core: {ill:?}"));
+        let until = Time::from_ns(self.now.as_ns() + 2 * CORE_NS);
+        let mut others = self.places();
+        others.extend(
+            self.everyone()
+                .iter()
+                .filter(|at| matches!(at, Place::Client(_))),
+        );
+        let others = others.into_iter().filter(|other| *other != place);
+        let [to, from]: [Vec<Way>; 2] = [
+            others.clone().map(|other| (place, other)).collect(),
+            others.map(|other| (other, place)).collect(),
+        ];
+        let now = self.now;
+        let both = || Cover::ways(to.iter().chain(&from).copied(), now, until);
+        match ill {
+            Ill::Well => {}
+            Ill::Dead => {
+                core.dead.insert(place);
+                if let Some(proc) = self.live(place) {
+                    self.kill(proc);
+                    if let Machine::Client(_, app) = &mut self.procs[proc].machine {
+                        app.abandon(&mut self.history);
+                    } else {
+                        core.wanted.push(place);
+                    }
+                }
+            }
+            Ill::Still => {
+                if let Some(proc) = self.live(place) {
+                    self.hold(proc, 2 * CORE_NS);
+                }
+            }
+            Ill::Cut => self
+                .weather
+                .begin(now, Fault::PartitionFull, Effect::Cut, both()),
+            Ill::Half => {
+                let ways = if rng.permille(500) { &to } else { &from };
+                let cover = Cover::ways(ways.iter().copied(), now, until);
+                self.weather
+                    .begin(now, Fault::PartitionOneWay, Effect::Cut, cover);
+            }
+            Ill::Slow => {
+                let slow = Effect::Slow(rng.pick(&[5_000_000, 80_000_000]));
+                self.weather.begin(now, Fault::Delay, slow, both());
+            }
+        }
+    }
+
+    /// Whether a process may not start at a place: it stays dead for now.
+    pub(crate) fn stays_dead(&mut self, place: Place) -> bool {
+        let Some(core) = &mut self.core else {
+            return false;
+        };
+        let dead = core.dead.contains(&place);
+        if dead && !core.wanted.contains(&place) {
+            core.wanted.push(place);
+        }
+        dead
+    }
+
+    /// Whether a place is of the core.
+    pub(crate) fn of_core(&self, place: Place) -> bool {
+        self.core
+            .as_ref()
+            .is_some_and(|core| core.places.contains(&place))
+    }
+
+    /// How many appends of a client count: those acknowledged, and those that have not ended.
+    fn core_appends(&self, number: u32) -> (u64, u64) {
+        let first = self.core.as_ref().map_or(0, |core| core.first);
+        let ops = self.history.ops.iter().skip(first);
+        ops.filter(|op| op.client == number)
+            .fold((0, 0), |(acks, open), op| match op.ended {
+                Ended::Ordered(_) => (acks + 1, open),
+                Ended::Open => (acks, open + 1),
+                _ => (acks, open),
+            })
+    }
+
+    /// What the core has not done yet, if anything.
+    fn core_lacks(&self) -> Option<String> {
+        let core = self.core.as_ref()?;
+        let mut clients = core.places.iter().filter_map(|place| match place {
+            Place::Client(number) => Some(*number),
+            _ => None,
+        });
+        clients.find_map(|number| {
+            let (acks, open) = self.core_appends(number);
+            let tail = match self
+                .live(Place::Client(number))
+                .map(|proc| &self.procs[proc].machine)
+            {
+                Some(Machine::Client(_, app)) => app.tail,
+                _ => 0,
+            };
+            (acks < ACKS || tail <= core.tail).then(|| {
+                format!(
+                    "client {number} has {acks} acks and {open} appends that wait, saw the tail at {tail}, it was at {}; of the core are {:?}, dead are {:?}",
+                    core.tail, core.places, core.dead
+                )
+            })
+        })
+    }
+
+    /// A client of the core acts: it appends until enough is acknowledged, and asks for the tail.
+    pub(crate) fn core_act(&mut self, proc: ProcId) {
+        let Place::Client(number) = self.procs[proc].place else {
+            return;
+        };
+        let (acks, open) = self.core_appends(number);
+        let (from, now) = (
+            self.core.as_ref().map_or(0, |core| core.tail),
+            self.local(proc),
+        );
+        let Machine::Client(client, app) = &mut self.procs[proc].machine else {
+            return;
+        };
+        app.resume_all(now, client, &mut self.history);
+        if client.map_version().is_none() {
+            return;
+        }
+        if acks < ACKS && open < PENDING_MAX {
+            app.append(now, client, &self.plan, &mut self.history);
+        }
+        if self.plan.is_small() {
+            // What is full waits for a trim.
+            app.ask_trim(now, client, &mut self.history);
+        }
+        if app.tail <= from && acks > 0 {
+            app.ask_tail(now, client, &mut self.history);
+        }
+    }
+
+    /// Looks whether the core has done what it must.
+    pub(crate) fn look_at_core(&mut self) {
+        let Some(since) = self.core.as_ref().map(|core| core.since) else {
+            return;
+        };
+        let waited = self.now.as_ns() - since.as_ns();
+        match self.core_lacks() {
+            None => {
+                self.history.seen.core_ns = waited;
+                self.history.seen.core_alone = !self.of_core(Place::Controller);
+                self.end_core();
+                self.heal_all();
+            }
+            Some(what) if waited >= CORE_NS => self.history.violated(Violation::new(
+                Invariant::L1,
+                format!("a legal core makes no progress: {what}"),
+            )),
+            Some(_) => {}
+        }
+    }
+
+    fn end_core(&mut self) {
+        let Some(core) = self.core.take() else { return };
+        for place in core.wanted {
+            let after = self.rng_proc.range(200_000, 20_000_000);
+            self.after(after, Event::Start(place));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    fn until_core(seed: u64) -> World {
+        let plan = Plan {
+            legal_core: true,
+            ..Plan::calm()
+        };
+        let mut world = World::new(seed, plan);
+        while world.phase < Phase::Core && world.step_on() {}
+        assert!(world.core.is_some());
+        world
+    }
+
+    #[test]
+    fn the_rest_stays_as_it_is_until_the_core_has_made_progress() {
+        for seed in 1..=20 {
+            let mut world = until_core(seed);
+            let dead = world.core.as_ref().map(|core| core.dead.clone()).unwrap();
+            while world.phase == Phase::Core && world.step_on() {
+                assert!(dead.iter().all(|place| world.live(*place).is_none()));
+            }
+            assert!(
+                world.history.failure.is_none(),
+                "{:?}",
+                world.history.failure
+            );
+            let seen = world.history.seen;
+            assert!(seen.core_ns > 0 && seen.core_ns < CORE_NS);
+            world.run().unwrap_or_else(|failure| panic!("{failure}"));
+        }
+    }
+
+    /// What is found when it fails: one place of the core is not there after all.
+    #[test]
+    fn a_core_that_lacks_what_it_needs_makes_no_progress() {
+        for lacks in [Place::Root, Place::Leaf] {
+            let mut world = until_core(3);
+            if let Some(core) = &mut world.core {
+                core.dead.insert(lacks);
+            }
+            let proc = world.live(lacks).unwrap();
+            world.kill(proc);
+            let failure = world.run().unwrap_err();
+            assert_eq!(failure.violation.invariant, Invariant::L1);
+            assert!(failure.violation.what.contains("a legal core"), "{failure}");
+        }
+    }
+}
