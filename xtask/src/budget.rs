@@ -12,13 +12,14 @@ pub(crate) const TOTAL: Duration = Duration::from_secs(40 * 60);
 pub(crate) const STAGES: &[(&str, u64)] = &[
     ("fmt", 10),
     ("tidy", 80),
-    ("clippy", 300),
+    ("clippy", 240),
     ("tests", 660),
     ("loom", 120),
     ("docs", 150),
     ("features", 180),
     ("fuzz", 360),
     ("seeds", 240),
+    ("mutants", 60),
     ("system", 300),
 ];
 

@@ -30,6 +30,16 @@ pub(crate) struct Options {
     write: bool,
 }
 
+impl Options {
+    /// What the gate asks for.
+    pub(crate) fn of_gate() -> Self {
+        Self {
+            check: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// Measures; true when every mutant was found.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let workspace = Workspace::read()?;

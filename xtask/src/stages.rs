@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::counts::{Counts, Skip, TestOutput};
 use crate::requirements::{HWLOC, PKG_CONFIG, Requirement};
 use crate::workspace::{Feature, SIMULATOR, SIMULATOR_PROFILE, SYSTEM_TESTS, TIDY, Workspace};
-use crate::{budget, fuzz, process};
+use crate::{budget, fuzz, mutants, process};
 
 /// One stage.
 #[derive(Debug)]
@@ -56,6 +56,10 @@ pub(crate) const GATE: &[Stage] = &[
     Stage {
         name: "seeds",
         run: seeds,
+    },
+    Stage {
+        name: "mutants",
+        run: find_mutants,
     },
 ];
 
@@ -302,6 +306,15 @@ fn seeds(context: &Context<'_>, report: &mut Report) -> Result<()> {
                 "--",
             ])
             .args(SEED_ARGUMENTS),
+        report,
+    )
+}
+
+/// The table of deliberate bugs is that of the code, and the simulator still finds each of them.
+fn find_mutants(context: &Context<'_>, report: &mut Report) -> Result<()> {
+    let mut command = context.workspace.cargo("run");
+    context.check(
+        command.args(mutants::arguments(&mutants::Options::of_gate())),
         report,
     )
 }

@@ -106,11 +106,16 @@ impl<K: Knobs> World<K> {
     }
 
     pub(crate) fn crash(&mut self, place: Place) -> bool {
+        let after = self.rng_fault.range(200_000, 40_000_000);
+        self.crash_for(place, after)
+    }
+
+    /// A process dies, and another one starts after so many nanoseconds.
+    pub(crate) fn crash_for(&mut self, place: Place, after: u64) -> bool {
         let Some(proc) = self.live(place).filter(|_| self.allows(place, Harm::Stop)) else {
             return false;
         };
         self.kill(proc);
-        let after = self.rng_fault.range(200_000, 40_000_000);
         self.after(after, Event::Start(place));
         true
     }

@@ -4,6 +4,7 @@
 //! ionian-sim gate                          the seeds of the gate
 //! ionian-sim --seeds N | --minutes N       seeds from 1 on; --first SEED, --threads T, --failures N, --json
 //! ionian-sim --seed N                      one seed; --plan KEY=VALUE,... changes what the seed draws,
+//!                                          --mutant NAME gives the machines a deliberate bug, and the plan of its family
 //!                                          --trace prints every message and fault,
 //!                                          --history FILE writes what clients saw (hist/1)
 //!                                          --minimise finds the smallest plan that still fails
@@ -20,8 +21,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ionian_sim::minimise::{Smallest, minimise};
-use ionian_sim::swarm::{Outcome, attempt};
+use ionian_sim::mutants::{Mutated, with};
+use ionian_sim::swarm::{Outcome, attempt_with};
 use ionian_sim::{Plan, World};
+use ionian_types::{Knobs, Shipped};
 
 use options::{Command, Many, One};
 
@@ -52,14 +55,17 @@ fn main() -> ExitCode {
         }
     }));
     match command {
-        Command::One(run) => one(&run),
+        Command::One(run) => match run.mutant {
+            None => one::<Shipped>(&run),
+            mutant => with(mutant, || one::<Mutated>(&run)),
+        },
         Command::Many(run) => many(&run),
     }
 }
 
-fn one(run: &One) -> ExitCode {
+fn one<K: Knobs>(run: &One) -> ExitCode {
     if run.minimise {
-        return match smaller(run.seed, &run.plan, MINIMISE_ONE_FOR) {
+        return match smaller::<K>(run.seed, &run.plan, MINIMISE_ONE_FOR) {
             Some(smallest) => {
                 println!("{}", summary::smallest(&smallest));
                 ExitCode::FAILURE
@@ -71,7 +77,7 @@ fn one(run: &One) -> ExitCode {
         };
     }
     println!("{:?}", run.plan);
-    let mut world = World::new(run.seed, run.plan.clone());
+    let mut world = World::<K>::with_knobs(run.seed, run.plan.clone());
     world.trace = run.trace;
     let outcome = world.run();
     if let Some(path) = &run.history
@@ -103,7 +109,7 @@ fn many(run: &Many) -> ExitCode {
         .take(MINIMISED_MAX)
         .filter_map(|failure| {
             eprintln!("seed {} is made smaller", failure.seed);
-            smaller(failure.seed, &Plan::draw(failure.seed), MINIMISE_FOR)
+            smaller::<Shipped>(failure.seed, &Plan::draw(failure.seed), MINIMISE_FOR)
         })
         .collect();
     if run.json {
@@ -126,12 +132,12 @@ fn passed(run: &Many, outcome: &Outcome) -> bool {
     passed
 }
 
-fn smaller(seed: u64, plan: &Plan, for_at_most: Duration) -> Option<Smallest> {
+fn smaller<K: Knobs>(seed: u64, plan: &Plan, for_at_most: Duration) -> Option<Smallest> {
     let began = Instant::now();
     LOUD.set(false);
     let found = minimise(
         plan,
-        |plan| attempt(seed, plan),
+        |plan| attempt_with::<K>(seed, plan),
         || began.elapsed() < for_at_most,
     );
     LOUD.set(true);

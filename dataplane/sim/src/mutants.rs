@@ -3,6 +3,7 @@
 //! [`Mutated`] is one type whose answer is set per thread, so the machines are built twice (as shipped, and mutated) and not
 //! once per mutant. What counts as found is a check of the simulator; a panic inside the mutated code is told apart.
 
+pub mod families;
 pub mod table;
 
 use std::cell::Cell;
@@ -11,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ionian_types::{Knobs, Mutant};
 
 use crate::invariant::Invariant;
-use crate::plan::{Fault, Plan};
+use crate::plan::Plan;
 use crate::world::World;
 
 thread_local! {
@@ -39,58 +40,39 @@ pub enum Seen {
     Panicked,
 }
 
-/// Runs one seed of a mutant; `None` runs the same machines without a bug.
+/// The mutant that is switched on in this thread.
 #[must_use]
-pub fn run_seed(mutant: Option<Mutant>, seed: u64) -> Seen {
+pub fn active() -> Option<Mutant> {
+    ACTIVE.get()
+}
+
+/// Runs something with a mutant switched on; it is off afterwards, after a panic too.
+pub fn with<T>(mutant: Option<Mutant>, run: impl FnOnce() -> T) -> T {
+    struct Off;
+    impl Drop for Off {
+        fn drop(&mut self) {
+            ACTIVE.set(None);
+        }
+    }
     ACTIVE.set(mutant);
-    let ran = catch_unwind(AssertUnwindSafe(|| {
-        World::<Mutated>::with_knobs(seed, Plan::draw(seed)).run()
-    }));
-    ACTIVE.set(None);
-    match ran {
+    let _off = Off;
+    run()
+}
+
+/// Runs one seed of a mutant by its plan.
+#[must_use]
+pub fn run_seed(mutant: Mutant, seed: u64) -> Seen {
+    run_plan(Some(mutant), seed, families::plan(Some(mutant), seed))
+}
+
+/// Runs one seed by a plan; without a mutant the same machines have no bug.
+#[must_use]
+pub fn run_plan(mutant: Option<Mutant>, seed: u64, plan: Plan) -> Seen {
+    let run = || World::<Mutated>::with_knobs(seed, plan).run();
+    match catch_unwind(AssertUnwindSafe(|| with(mutant, run))) {
         Ok(Ok(_)) => Seen::Nothing,
         Ok(Err(failure)) => Seen::Caught(failure.violation.invariant, failure.violation.what),
         Err(_) => Seen::Panicked,
-    }
-}
-
-/// Whether the worlds of a plan can show a mutant at all: seeds of others are passed over, to save time.
-#[must_use]
-pub fn concerns(mutant: Mutant, plan: &Plan) -> bool {
-    use Mutant as M;
-    let flushed = plan.class.is_flushed();
-    let has = |wanted: &[Fault]| plan.faults.iter().any(|(fault, _)| wanted.contains(fault));
-    let root_restarts = || has(&[Fault::CrashRoot, Fault::CrashAll]);
-    let replica_restarts = || has(&[Fault::CrashReplica, Fault::LoseDisk]);
-    let drops = || plan.cut_log_chunk_entries <= 32;
-    match mutant {
-        M::AckBeforePersist | M::TailFromLogEnd | M::ServeUncommitted | M::EdgeStartUncommitted => {
-            flushed
-        }
-        M::CutBeforeDurable | M::ForgetLastEntry => flushed && root_restarts(),
-        M::AnswerBeforeOwnEpoch => flushed && root_restarts() && has(&[Fault::SlowDisk]),
-        M::DedupNotRebuilt => flushed && replica_restarts(),
-        M::AcceptOldWriter => !flushed && has(&[Fault::Zombie]),
-        M::AmnesiacRoot | M::UndeclaredLoss | M::FloorForgotten => !flushed && root_restarts(),
-        M::AppliedBeforeDurable => flushed && drops() && has(&[Fault::CrashShard, Fault::CrashAll]),
-        M::DropAtFastest => {
-            flushed && drops() && has(&[Fault::LoseDisk]) && has(&[Fault::CrashReplica])
-        }
-        M::SameLifeAfterRestart => flushed && has(&[Fault::CrashReplica]),
-        M::GiveUpTooEarly => !flushed && has(&[Fault::CrashReplica]),
-        M::KeepIndexAfterLoss => !flushed && has(&[Fault::CrashShard]),
-        M::SendBeforePersisted => has(&[Fault::CrashController, Fault::CrashAll]),
-        M::RoundWithoutEdge => has(&[Fault::Zombie]),
-        M::IgnorePreviousRound | M::TakeLaterRounds | M::IgnoreChainGap => {
-            has(&[Fault::Reset, Fault::PartitionFull, Fault::PartitionPair])
-        }
-        M::KeepSlotsOverView
-        | M::AcceptOldEpoch
-        | M::KeepVoidTail
-        | M::ReportNeverFalls
-        | M::NeverFromLaggingCopy => replica_restarts(),
-        M::TrimBeyondTail | M::TrimOneTooMany | M::TrimOfOneShard => plan.trims,
-        _ => true,
     }
 }
 
@@ -103,35 +85,43 @@ pub struct Hunt {
     pub caught: Option<(Invariant, u64)>,
     /// Seeds in which the mutated code stopped itself.
     pub panics: u64,
+    /// A seed that fails without the mutant too: what was found there says nothing about the mutant.
+    pub fails_anyway: Option<u64>,
 }
 
 /// Seeds of different bases do not meet.
 const BASE: u64 = 1_000_000;
 
-/// Runs the seeds of one base that concern a mutant until it is found, `seeds_max` at most.
+/// Runs the seeds of one base that concern a mutant until it is found, `seeds_max` at most. A seed counts as found only if
+/// it passes without the mutant.
 #[must_use]
 pub fn hunt(mutant: Mutant, base: u64, seeds_max: u64) -> Hunt {
-    let (mut panics, mut step) = (0, 0);
-    let seeds = (base * BASE + 1..).filter(|seed| concerns(mutant, &Plan::draw(*seed)));
-    for seed in seeds.take(usize::try_from(seeds_max).unwrap_or(usize::MAX)) {
-        step += 1;
-        match run_seed(Some(mutant), seed) {
+    let mut hunt = Hunt {
+        seeds: 0,
+        caught: None,
+        panics: 0,
+        fails_anyway: None,
+    };
+    let concerned = |seed: &u64| families::concerns(mutant, &Plan::draw(*seed));
+    for seed in (base * BASE + 1..).filter(concerned) {
+        if hunt.seeds == seeds_max {
+            break;
+        }
+        hunt.seeds += 1;
+        match run_seed(mutant, seed) {
             Seen::Nothing => {}
-            Seen::Panicked => panics += 1,
+            Seen::Panicked => hunt.panics += 1,
             Seen::Caught(invariant, _) => {
-                return Hunt {
-                    seeds: step,
-                    caught: Some((invariant, seed)),
-                    panics,
-                };
+                let plan = families::plan(Some(mutant), seed);
+                if run_plan(None, seed, plan) == Seen::Nothing {
+                    hunt.caught = Some((invariant, seed));
+                    break;
+                }
+                hunt.fails_anyway = Some(seed);
             }
         }
     }
-    Hunt {
-        seeds: seeds_max,
-        caught: None,
-        panics,
-    }
+    hunt
 }
 
 #[cfg(test)]

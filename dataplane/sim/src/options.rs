@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ionian_sim::Plan;
+use ionian_sim::mutants::families;
 use ionian_sim::swarm::Swarm;
+use ionian_types::Mutant;
 
 /// Seeds of the gate: at least so many, and as many more as begin in this time.
 const GATE_SEEDS_MIN: u64 = 300;
@@ -15,7 +17,7 @@ const FAILURES_MAX: u64 = 10;
 pub(crate) const USAGE: &str = "\
 usage: ionian-sim gate [--json]
        ionian-sim --seeds N | --minutes N | --seconds N [--first SEED] [--threads T] [--failures N] [--json]
-       ionian-sim --seed N [--plan KEY=VALUE,...] [--trace] [--history FILE] [--minimise]";
+       ionian-sim --seed N [--plan KEY=VALUE,...] [--mutant NAME] [--trace] [--history FILE] [--minimise]";
 
 /// What is asked for.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(crate) enum Command {
 pub(crate) struct One {
     pub(crate) seed: u64,
     pub(crate) plan: Plan,
+    /// The deliberate bug that the machines have.
+    pub(crate) mutant: Option<Mutant>,
     pub(crate) trace: bool,
     pub(crate) history: Option<PathBuf>,
     pub(crate) minimise: bool,
@@ -54,6 +58,7 @@ struct Words {
     threads: Option<u64>,
     failures: Option<u64>,
     plan: Option<String>,
+    mutant: Option<Mutant>,
     history: Option<PathBuf>,
     trace: bool,
     minimise: bool,
@@ -87,6 +92,14 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Comma
             "--threads" => words.threads = Some(number()?),
             "--failures" => words.failures = Some(number()?),
             "--plan" => words.plan = Some(text()?),
+            "--mutant" => {
+                let name = text()?;
+                let named = |mutant: &&Mutant| mutant.name() == name;
+                let found = Mutant::ALL.iter().find(named).copied();
+                words.mutant = Some(found.ok_or_else(|| {
+                    format!("no mutant is called `{name}`; docs/testing.md has a table of them")
+                })?);
+            }
             "--history" => words.history = Some(PathBuf::from(text()?)),
             "--trace" => words.trace = true,
             "--minimise" => words.minimise = true,
@@ -99,7 +112,11 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Comma
 
 impl Words {
     fn command(self) -> Result<Command, String> {
-        let of_one = self.plan.is_some() || self.history.is_some() || self.trace || self.minimise;
+        let of_one = self.plan.is_some()
+            || self.mutant.is_some()
+            || self.history.is_some()
+            || self.trace
+            || self.minimise;
         let many = self.gate || self.seeds.is_some() || self.seconds.is_some();
         let of_many = self.first.is_some() || self.threads.is_some() || self.failures.is_some();
         match (self.seed, many) {
@@ -108,15 +125,17 @@ impl Words {
             (Some(_), false) if of_many || self.json => {
                 Err("--first, --threads, --failures and --json belong to many seeds".to_owned())
             }
-            (None, true) if of_one => {
-                Err("--plan, --trace, --history and --minimise belong to one --seed".to_owned())
-            }
+            (None, true) if of_one => Err(
+                "--plan, --mutant, --trace, --history and --minimise belong to one --seed"
+                    .to_owned(),
+            ),
             (Some(seed), false) => {
-                let mut plan = Plan::draw(seed);
+                let mut plan = families::plan(self.mutant, seed);
                 plan.apply(&self.plan.unwrap_or_default())?;
                 Ok(Command::One(One {
                     seed,
                     plan,
+                    mutant: self.mutant,
                     trace: self.trace,
                     history: self.history,
                     minimise: self.minimise,

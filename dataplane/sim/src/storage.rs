@@ -5,7 +5,7 @@
 //! copies of superblocks and checkpoints. Every device tears and loses what was not flushed, fails, and is slow or full.
 
 use ionian_store::{StoreFailure, StoreState};
-use ionian_types::{Knobs, Time};
+use ionian_types::{Knobs, Nanos, Time};
 
 use crate::atlas::Harm;
 use crate::disk::Lie;
@@ -13,6 +13,9 @@ use crate::invariant::Invariant;
 use crate::plan::Fault;
 use crate::process::{Machine, Place, ProcId};
 use crate::world::{Event, World};
+
+/// The cut log waits longer for a silent member than any fault keeps it away.
+const GONE_LONG: Nanos = Nanos::from_ms(30_000);
 
 impl<K: Knobs> World<K> {
     /// A fault of a device begins. What is armed counts when it takes effect; what found nothing to damage is tried again.
@@ -180,10 +183,31 @@ impl<K: Knobs> World<K> {
         true
     }
 
+    /// A replica's device is gone. In some of them its peers have died shortly before and come back some time after: what
+    /// they need is in the cut log then, and nowhere else.
     pub(crate) fn lose_disk(&mut self) -> bool {
         let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
         let place = self.victim(shard);
-        self.bears(place, Harm::Device) && self.crash(place) && self.disks.remove(&place).is_some()
+        if !self.bears(place, Harm::Device) || self.live(place).is_none() {
+            return false;
+        }
+        if self.plan.gone < GONE_LONG || self.rng_fault.permille(500) {
+            return self.lose_disk_of(place);
+        }
+        for slot in 0..self.plan.replicas {
+            let peer = Place::Replica(shard, slot);
+            if peer != place {
+                let away = self.rng_fault.range(100_000_000, 200_000_000);
+                self.crash_for(peer, away);
+            }
+        }
+        let after = self.rng_fault.range(1_000_000, 90_000_000);
+        self.after(after, Event::DiskLost(place));
+        true
+    }
+
+    pub(crate) fn lose_disk_of(&mut self, place: Place) -> bool {
+        self.crash(place) && self.disks.remove(&place).is_some()
     }
 
     /// Records of the same replica of a shard are damaged in every such fault: its peer can repair them. They are read

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use ionian_types::{Knobs, Time};
 
 use crate::plan::{Fault, Network};
+use crate::process::Place;
 use crate::weather::{Cover, Effect, Way, swizzle};
 use crate::world::{Event, World};
 
@@ -161,7 +162,12 @@ impl<K: Knobs> World<K> {
             return false;
         }
         // The end that opened the connection: it is the one that opens another.
-        let (link, side) = (self.rng_fault.pick(&open), 0);
+        let (mut link, side) = (self.rng_fault.pick(&open), 0);
+        // There is one leaf among many links, and everything is ordered by what it says to the root.
+        let orders = |link: &&usize| self.way(**link, 0) == (Place::Leaf, Place::Root);
+        if let (Some(order), true) = (open.iter().find(orders), self.rng_fault.permille(200)) {
+            link = *order;
+        }
         let held = self.rng_fault.range(20_000_000, 200_000_000);
         self.links[link].dirs[side].held_until = Time::from_ns(self.now.as_ns() + held);
         let after = self.rng_fault.range(500_000, 10_000_000);

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ionian_types::Time;
+use ionian_types::{Knobs, Shipped, Time};
 
 use crate::invariant::{Invariant, Violation};
 use crate::minimise::Attempt;
+use crate::mutants::{active, families};
 use crate::plan::{FAULTS, FaultCounts, Plan};
 use crate::world::{Failure, Report, World};
 
@@ -150,6 +151,7 @@ pub fn run_seed(seed: u64, totals: &mut Totals) -> Result<Report, Failure> {
                 seed,
                 at: second.now,
                 violation: Violation::new(Invariant::T1, format!("two runs differ: {what}")),
+                mutant: None,
                 plan: String::new(),
             })
         };
@@ -172,8 +174,14 @@ pub fn run_seed(seed: u64, totals: &mut Totals) -> Result<Report, Failure> {
 /// One run with a plan. A machine that panics is a failure, where panics can be caught.
 #[must_use]
 pub fn attempt(seed: u64, plan: &Plan) -> Attempt {
+    attempt_with::<Shipped>(seed, plan)
+}
+
+/// The same of machines with knobs.
+#[must_use]
+pub fn attempt_with<K: Knobs>(seed: u64, plan: &Plan) -> Attempt {
     let run = || {
-        let mut world = World::new(seed, plan.clone());
+        let mut world = World::<K>::with_knobs(seed, plan.clone());
         let failure = world.run().err();
         Attempt {
             operations: world.history.recorder.operations(),
@@ -182,7 +190,7 @@ pub fn attempt(seed: u64, plan: &Plan) -> Attempt {
     };
     caught(run).unwrap_or_else(|panic| Attempt {
         operations: u64::MAX,
-        failure: Some(panicked(seed, plan.difference(&Plan::draw(seed)), panic)),
+        failure: Some(panicked(seed, plan, panic)),
     })
 }
 
@@ -194,12 +202,13 @@ fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-fn panicked(seed: u64, plan: String, panic: String) -> Failure {
+fn panicked(seed: u64, plan: &Plan, panic: String) -> Failure {
     Failure {
         seed,
         at: Time::ZERO,
         violation: Violation::new(Invariant::M1, format!("a machine panics: {panic}")),
-        plan,
+        mutant: active(),
+        plan: plan.difference(&families::plan(active(), seed)),
     }
 }
 
@@ -248,7 +257,7 @@ impl Swarm {
                 let seed = self.first.saturating_add(at);
                 let mut of_seed = Totals::default();
                 let outcome = caught(|| run_seed(seed, &mut of_seed))
-                    .unwrap_or_else(|panic| Err(panicked(seed, String::new(), panic)));
+                    .unwrap_or_else(|panic| Err(panicked(seed, &Plan::draw(seed), panic)));
                 match outcome {
                     Ok(_) => totals.merge(&of_seed),
                     Err(failure) => {

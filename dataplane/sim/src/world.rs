@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ionian_core::edge::Target;
 use ionian_histcheck::Verdict;
-use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, NodeId, Shipped, Time};
+use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, Mutant, NodeId, Shipped, Time};
 
 use crate::controllers::Silence;
 use crate::disk::Disk;
 use crate::history::{History, Seen};
 use crate::invariant::{Invariant, Violation};
 use crate::legal_core::Core;
+use crate::mutants::{active, families};
 use crate::net::Link;
 use crate::plan::{Fault, FaultCounts, Plan};
 use crate::process::{Machine, Peer, Place, ProcId, Process};
@@ -71,6 +72,8 @@ pub enum Event {
     Fault(Fault, u32),
     /// A device has room again.
     Emptied(Place),
+    /// The device of a replica is gone, after its peers have died.
+    DiskLost(Place),
     /// A device is set back to what it held before.
     PutBack(Place),
     /// Faults are over.
@@ -136,6 +139,8 @@ pub struct Failure {
     pub at: Time,
     /// What it is judged by, and what is wrong.
     pub violation: Violation,
+    /// The deliberate bug that the machines had.
+    pub mutant: Option<Mutant>,
     /// How its plan differs from the one that the seed draws.
     pub plan: String,
 }
@@ -149,8 +154,11 @@ impl Failure {
         } else {
             format!(" --plan '{}'", self.plan)
         };
+        let mutant = self.mutant.map_or(String::new(), |mutant| {
+            format!(" --mutant {}", mutant.name())
+        });
         format!(
-            "cargo run --profile sim -p ionian-sim -- --seed {}{plan} --trace",
+            "cargo run --profile sim -p ionian-sim -- --seed {}{mutant}{plan} --trace",
             self.seed
         )
     }
@@ -381,7 +389,8 @@ impl<K: Knobs> World<K> {
                 seed: self.seed,
                 at: self.now,
                 violation,
-                plan: self.plan.difference(&Plan::draw(self.seed)),
+                mutant: active(),
+                plan: self.plan.difference(&families::plan(active(), self.seed)),
             }),
             None => Ok(self.report()),
         }
@@ -469,6 +478,11 @@ impl<K: Knobs> World<K> {
                 self.fault(fault);
             }
             Event::Emptied(place) => self.emptied(place),
+            Event::DiskLost(place) => {
+                if self.phase == Phase::Storm {
+                    self.lose_disk_of(place);
+                }
+            }
             Event::PutBack(place) => self.put_back(place),
             Event::Heal => self.heal(),
             Event::Storm => self.phase = Phase::Storm,

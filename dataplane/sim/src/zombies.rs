@@ -62,7 +62,9 @@ impl<K: Knobs> World<K> {
         let Some(proc) = self.awake(place) else {
             return;
         };
-        let span = self.rng_fault.range(5_000_000, 120_000_000);
+        // The other one has just begun, or has long been at work, when the first one goes on.
+        let longest = self.rng_fault.pick(&[12_000_000, 120_000_000]);
+        let span = self.rng_fault.range(3_000_000, longest);
         self.hold(proc, span);
         let ends: Vec<_> = self.procs[proc].conns.iter().flatten().copied().collect();
         for end in ends {

@@ -45,6 +45,7 @@ fn broken(plan: &Plan) -> Attempt {
             seed: 41,
             at: Time::ZERO,
             violation: Violation::new(Invariant::S14, "on purpose"),
+            mutant: None,
             plan: plan.difference(&Plan::draw(41)),
         }),
     }

@@ -9,6 +9,7 @@ use ionian_wire::record::{Placement, RECORD_HEADER_BYTES, Records};
 
 use super::{Replica, Waiter};
 use crate::dedup::WINDOW;
+use crate::index::Run;
 use crate::outbox::Outbox;
 
 /// A refusal: which part of the run, why, and the node concerned.
@@ -80,11 +81,16 @@ impl<K: Knobs> Replica<K> {
         let Some(segment) = self.segment(own) else {
             return Err(refuse(RefusalReason::NotReady));
         };
-        let mut append = *append;
-        if K::mutant(Mutant::AppendWithoutGeneration) {
-            append.generation = segment.generation;
-        }
-        let append = &append;
+        let forged;
+        let append = if K::mutant(Mutant::AppendWithoutGeneration) {
+            forged = Append {
+                generation: segment.generation,
+                ..*append
+            };
+            &forged
+        } else {
+            append
+        };
         if segment.generation != append.generation {
             // A generation that is still to come is not closed, only not entered yet.
             let reason = if append.generation > segment.generation {
@@ -408,8 +414,9 @@ impl<K: Knobs> Replica<K> {
         own
     }
 
-    fn own_run(&self, own: Slot, position: Lsn) -> Option<crate::index::Run> {
-        if let Some(run) = self.last_own_run.filter(|run| run.slot == own)
+    fn own_run(&self, own: Slot, position: Lsn) -> Option<Run> {
+        let is_own = |run: &Run| run.slot == own || !K::mutant(Mutant::WaiterWithoutSegment);
+        if let Some(run) = self.last_own_run.filter(is_own)
             && run.position <= position
             && position.get() < run.position.get() + run.count
         {

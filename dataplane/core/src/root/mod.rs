@@ -307,8 +307,11 @@ impl<K: Knobs> Root<K> {
                     .iter_mut()
                     .filter(|child| child.is(hello.node, hello.inc))
                 {
+                    let replaced = child.connect::<K>(conn);
                     // Whoever believes in a connection that another replaced must know.
-                    self.close.extend(child.connect::<K>(conn));
+                    if !K::mutant(Mutant::RoundWithoutEdge) {
+                        self.close.extend(replaced);
+                    }
                 }
                 self.sync_at = now;
                 Kind::Leaf(hello.node, hello.inc)

@@ -2,7 +2,7 @@
 
 use ionian_types::Mutant;
 
-use super::Hunt;
+use super::{Hunt, families};
 use crate::invariant::Invariant;
 
 /// The line before the table.
@@ -64,6 +64,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Seeds that fail without the mutant too: bugs of the machines, or of the simulator.
+    pub fn fail_anyway(&self) -> impl Iterator<Item = u64> + '_ {
+        self.hunts.iter().filter_map(|hunt| hunt.fails_anyway)
+    }
+
     /// Whether some stream of seeds did not find it.
     #[must_use]
     pub fn survived(&self) -> bool {
@@ -117,7 +122,10 @@ pub fn render(rows: &[Row]) -> String {
     for row in rows {
         let (name, story) = (row.mutant.name(), row.mutant.story());
         let (found, median) = (row.found_by(), row.median());
-        text.push_str(&format!("| `{name}` | {story} | {found} | {median} |\n"));
+        let own = families::family(row.mutant).map_or("", |_| " *f*");
+        text.push_str(&format!(
+            "| `{name}` | {story} | {found} | {median}{own} |\n"
+        ));
     }
     for (name, story, waits_for) in LATER {
         text.push_str(&format!(
@@ -214,6 +222,7 @@ mod tests {
             seeds,
             caught: Some((Invariant::O3, 7)),
             panics: 0,
+            fails_anyway: None,
         };
         let row = |mutant: &Mutant| Row {
             mutant: *mutant,

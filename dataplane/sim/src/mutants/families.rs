@@ -1,0 +1,122 @@
+//! Which worlds a mutant is hunted in: those of the common swarm that can show it, or a family of plans of its own.
+//!
+//! A family is the swarm's plan with fewer kinds of faults and more of each, for bugs that need several things to fall together.
+//! Every plan of a family is one that the swarm may draw, so that the machines as they ship hold in it.
+
+use ionian_types::{Durability, Mutant, Nanos};
+
+use crate::plan::{Fault, Network, Plan};
+
+/// The plan of a mutant's seed.
+#[must_use]
+pub fn plan(mutant: Option<Mutant>, seed: u64) -> Plan {
+    let mut plan = Plan::draw(seed);
+    if let Some((class, faults)) = mutant.and_then(family) {
+        focus(&mut plan, class, faults);
+    }
+    match mutant {
+        Some(Mutant::DropAtFastest | Mutant::AppliedBeforeDurable) => {
+            plan.cut_log_chunk_entries = 8;
+            plan.gone = Nanos::from_ms(30_000);
+        }
+        Some(Mutant::AcceptOldWriter) => {
+            plan.think_ns = 1_000_000;
+            plan.fault_ns = 600_000_000;
+            plan.calls = [1000, 8000];
+        }
+        Some(Mutant::RoundWithoutEdge) => plan.cut_interval_us = 2000,
+        Some(Mutant::TimeoutMeansNoEffect) => plan.append_timeout = Nanos::from_ms(20),
+        _ => {}
+    }
+    plan
+}
+
+/// The class and the faults of a mutant's own family, if it has one.
+#[must_use]
+pub const fn family(mutant: Mutant) -> Option<(Durability, &'static [(Fault, u64)])> {
+    use Durability::{D0, D1};
+    Some(match mutant {
+        Mutant::AcceptOldWriter => (D0, &[(Fault::Zombie, 100)]),
+        Mutant::RoundWithoutEdge => (D0, &[(Fault::CrashReplica, 20), (Fault::Late, 40)]),
+        Mutant::TakeLaterRounds | Mutant::IgnorePreviousRound | Mutant::IgnoreChainGap => {
+            (D0, &[(Fault::Reset, 60)])
+        }
+        Mutant::NoTombstone => (D0, &[(Fault::Late, 60)]),
+        Mutant::AppendWithoutGeneration => (D0, &[(Fault::CrashReplica, 15), (Fault::Late, 30)]),
+        Mutant::NeverFromLaggingCopy => (
+            D0,
+            &[
+                (Fault::CrashReplica, 15),
+                (Fault::Delay, 10),
+                (Fault::Reset, 15),
+            ],
+        ),
+        Mutant::HighWaterDedup => (D0, &[(Fault::CrashReplica, 6), (Fault::Reset, 60)]),
+        Mutant::SendBeforePersisted => (
+            D0,
+            &[(Fault::CrashController, 20), (Fault::CrashReplica, 10)],
+        ),
+        Mutant::AppliedBeforeDurable => (D1, &[(Fault::CrashShard, 6), (Fault::SlowDisk, 10)]),
+        Mutant::DropAtFastest => (D1, &[(Fault::LoseDisk, 6)]),
+        Mutant::TimeoutMeansNoEffect => (D0, &[(Fault::Reset, 20), (Fault::Clog, 10)]),
+        _ => return None,
+    })
+}
+
+/// Makes a plan one of a family.
+fn focus(plan: &mut Plan, class: Durability, faults: &[(Fault, u64)]) {
+    plan.network = Network::Fabric;
+    plan.class = class;
+    plan.faults = faults.to_vec();
+    plan.think_ns = 300_000;
+    plan.fault_ns = 200_000_000;
+    plan.clients = 4;
+    plan.outstanding_max = 256;
+    plan.buffer_bytes = 64 << 10;
+    plan.payload_bytes_max = 64;
+    plan.moves = true;
+    plan.clocks = false;
+    plan.beyond_f = false;
+    plan.space_bytes = Plan::calm().space_bytes;
+}
+
+/// Whether the worlds of a plan can show a mutant at all: seeds of others are passed over, to save time.
+#[must_use]
+pub fn concerns(mutant: Mutant, plan: &Plan) -> bool {
+    use Mutant as M;
+    let flushed = plan.class.is_flushed();
+    let has = |wanted: &[Fault]| plan.faults.iter().any(|(fault, _)| wanted.contains(fault));
+    let root_restarts = || has(&[Fault::CrashRoot, Fault::CrashAll]);
+    let replica_restarts = || has(&[Fault::CrashReplica, Fault::LoseDisk]);
+    let drops = || plan.cut_log_chunk_entries <= 32;
+    match mutant {
+        mutant if family(mutant).is_some() => true,
+        M::AckBeforePersist | M::TailFromLogEnd | M::ServeUncommitted | M::EdgeStartUncommitted => {
+            flushed
+        }
+        M::CutBeforeDurable | M::ForgetLastEntry => flushed && root_restarts(),
+        M::AnswerBeforeOwnEpoch => flushed && root_restarts() && has(&[Fault::SlowDisk]),
+        M::DedupNotRebuilt => flushed && replica_restarts(),
+        M::AcceptOldWriter => !flushed && has(&[Fault::Zombie]),
+        M::AmnesiacRoot | M::UndeclaredLoss | M::FloorForgotten => !flushed && root_restarts(),
+        M::AppliedBeforeDurable => flushed && drops() && has(&[Fault::CrashShard, Fault::CrashAll]),
+        M::DropAtFastest => {
+            flushed && drops() && has(&[Fault::LoseDisk]) && has(&[Fault::CrashReplica])
+        }
+        M::SameLifeAfterRestart => flushed && has(&[Fault::CrashReplica]),
+        M::GiveUpTooEarly => !flushed && has(&[Fault::CrashReplica]),
+        M::KeepIndexAfterLoss => !flushed && has(&[Fault::CrashShard]),
+        M::SendBeforePersisted => has(&[Fault::CrashController, Fault::CrashAll]),
+        M::RoundWithoutEdge => has(&[Fault::Zombie]),
+        M::IgnorePreviousRound | M::TakeLaterRounds | M::IgnoreChainGap => {
+            has(&[Fault::Reset, Fault::PartitionFull, Fault::PartitionPair])
+        }
+        M::KeepSlotsOverView
+        | M::AcceptOldEpoch
+        | M::KeepVoidTail
+        | M::ReportNeverFalls
+        | M::NeverFromLaggingCopy => replica_restarts(),
+        M::TrimBeyondTail | M::TrimOneTooMany | M::TrimOfOneShard => plan.trims,
+        _ => true,
+    }
+}
