@@ -160,8 +160,7 @@ impl App {
                     0 => history.evidence + 1000,
                     _ => history.evidence.saturating_sub(self.rng.below(200)),
                 };
-                history.trim_asked = history.trim_asked.max(upto);
-                self.ask(now, client, Asked::Trim { upto }, history);
+                self.trim(now, client, upto, history);
             }
             4 if self.subs.len() < 2 => {
                 let from = if self.rng.permille(500) {
@@ -225,6 +224,18 @@ impl App {
                 .append(client_id(self.number).get(), &self.payload);
             self.tickets.insert((ticket.lane, ticket.number), (id, op));
         }
+    }
+
+    /// Trims everything below `upto`.
+    pub fn trim(
+        &mut self,
+        now: Time,
+        client: &mut Client<impl Knobs>,
+        upto: u64,
+        history: &mut History,
+    ) {
+        history.trim_asked = history.trim_asked.max(upto);
+        self.ask(now, client, Asked::Trim { upto }, history);
     }
 
     /// Its process has died: nobody will know how what it began ends.

@@ -250,6 +250,8 @@ pub struct World<K: Knobs = Shipped> {
     pub(crate) checked_roots: BTreeSet<ProcId>,
     pub(crate) events: u64,
     pub(crate) healed_at: Time,
+    /// Full replicas were given room for the end of the run.
+    pub(crate) made_room: bool,
     /// The silence of the controllers.
     pub(crate) silence: Silence,
     /// What is healed while the rest is not.
@@ -304,6 +306,7 @@ impl<K: Knobs> World<K> {
             checked_roots: BTreeSet::new(),
             events: 0,
             healed_at: Time::ZERO,
+            made_room: false,
             silence: Silence::default(),
             core: None,
             clients: plan.clients,
