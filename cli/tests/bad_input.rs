@@ -179,7 +179,7 @@ fn wrong_configurations_are_code_2_with_every_line() {
                 code: 2,
                 says: &[
                     "small.toml:12:20: memory_bytes_max is 64MiB, too little for the 8 copies of shards on node n1: give at least 96MiB",
-                    "small.toml:13:18: disk_bytes_max is 256MiB, too little for the 8 copies of shards on node n1: give at least 1GiB",
+                    "small.toml:13:18: disk_bytes_max is 256MiB, too little for the 8 copies of shards on node n1: give at least 1536MiB",
                 ],
             },
             Row {

@@ -26,7 +26,7 @@ fn options(class: Durability, dir: Option<&Path>) -> ServerOptions {
     options.data_dir = dir.map(ToOwned::to_owned);
     options.shared_core = true;
     if class.is_flushed() {
-        options.disk_bytes_max = 2 * 192 * MIB;
+        options.disk_bytes_max = 2 * 320 * MIB;
     } else {
         options.memory_bytes_max = 2 * 32 * MIB;
     }

@@ -136,14 +136,14 @@ fn limits_too_small_for_the_copies_are_refused_with_what_would_do() {
             .to_string()
     };
     assert_eq!(
-        said(383, 64),
-        "disk_bytes_max is 383MiB, too little for the 2 copies of shards here: give at least 384MiB"
+        said(639, 64),
+        "disk_bytes_max is 639MiB, too little for the 2 copies of shards here: give at least 640MiB"
     );
     assert_eq!(
-        said(384, 31),
+        said(640, 31),
         "memory_bytes_max is 31MiB, too little for the 2 copies of shards here: give at least 32MiB"
     );
-    let server = start(384, 64).expect("what was said to do does");
+    let server = start(640, 64).expect("what was said to do does");
     append_all(&mut local_client(&server, LOG, 1), &numbered(0, 10));
 }
 

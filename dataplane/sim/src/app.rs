@@ -158,7 +158,9 @@ impl App {
             3 if plan.trims && self.rng.permille(150) && history.evidence > 0 => {
                 let upto = match self.rng.below(10) {
                     0 => history.evidence + 1000,
-                    _ => history.evidence.saturating_sub(self.rng.below(200)),
+                    _ => history
+                        .evidence
+                        .saturating_sub(self.rng.below(200).min(history.evidence / 2)),
                 };
                 self.trim(now, client, upto, history);
             }

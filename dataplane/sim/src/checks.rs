@@ -56,6 +56,9 @@ fn record_at(store: &mut Store, slot: Slot, position: u64) -> Option<(u64, Conte
     Some((header.generation.get(), content))
 }
 
+/// Virtual time after the faults are over from which on replicas with little room count as full.
+const FULL_NS: u64 = 5_000_000_000;
+
 impl<K: Knobs> World<K> {
     /// Takes over what the root counts as committed since it was last looked at.
     pub(crate) fn ingest(&mut self, proc: ProcId) {
@@ -391,8 +394,15 @@ impl<K: Knobs> World<K> {
         if unsettled.is_none() && self.phase == Phase::Reading {
             unsettled = self.scrubbed();
         }
+        if self.plan.is_small() && !self.made_room && self.phase == Phase::Resting {
+            // A promise of room ends with the life of the replica that made it, and the next life may give the room to
+            // another segment: what the peer has taken for it waits for a trim.
+            if unsettled.is_none() || waited >= FULL_NS {
+                self.make_room();
+            }
+            return;
+        }
         match (self.phase, unsettled) {
-            (Phase::Resting, None) if self.plan.is_small() && !self.made_room => self.make_room(),
             (Phase::Resting, None) => self.last_reader(),
             (Phase::Reading, None) => {
                 self.o9_drained();

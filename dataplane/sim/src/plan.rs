@@ -460,7 +460,7 @@ impl Plan {
         }
         if rng.permille(150) {
             // Little more than a store must have; trims make room.
-            let small = u64::from(self.chunk_bytes) * 12;
+            let small = self.small_bytes();
             self.space_bytes = rng.pick(&[
                 [small; 3],
                 [small, 256 << 20, small],
@@ -475,7 +475,19 @@ impl Plan {
     pub fn is_small(&self) -> bool {
         self.space_bytes
             .iter()
-            .any(|space| *space <= u64::from(self.chunk_bytes) * 12)
+            .any(|space| *space <= self.small_bytes())
+    }
+
+    /// Bytes of space that are little more than a store must have: of a device the least that it starts with, two files of
+    /// four chunks for each segment and one more.
+    #[must_use]
+    pub fn small_bytes(&self) -> u64 {
+        let chunks = if self.class.is_flushed() {
+            (u64::from(self.replicas) * 2 + 1) * 4
+        } else {
+            12
+        };
+        chunks * u64::from(self.chunk_bytes)
     }
 
     /// Whether records may be declared lost.

@@ -24,14 +24,19 @@ fn plan(class: Durability, space_bytes: [u64; 3]) -> Plan {
     }
 }
 
-/// Twelve chunks, and three files of four chunks: little more than a store must have.
-const SMALL: u64 = 12 * (16 << 10);
 const LARGE: u64 = 8 << 20;
+
+/// Little more than a store must have: twelve chunks; five files of four chunks.
+const fn small(class: Durability) -> u64 {
+    let chunks = if class.is_flushed() { 20 } else { 12 };
+    chunks * (16 << 10)
+}
 
 #[test]
 fn a_peer_with_less_room_refuses_for_both() {
     for class in [Durability::D0, Durability::D1] {
-        for space_bytes in [[LARGE, SMALL, LARGE], [SMALL, LARGE, LARGE], [SMALL; 3]] {
+        let small = small(class);
+        for space_bytes in [[LARGE, small, LARGE], [small, LARGE, LARGE], [small; 3]] {
             let (mut refused, mut trims) = (0, 0);
             for seed in 1..=12 {
                 let report = run(seed, plan(class, space_bytes));
@@ -57,7 +62,7 @@ fn a_restart_on_a_full_disk_loses_nothing_and_ends() {
             seed,
             Plan {
                 faults: vec![(Fault::CrashReplica, 3), (Fault::Reset, 3)],
-                ..plan(Durability::D1, [LARGE, SMALL, LARGE])
+                ..plan(Durability::D1, [LARGE, small(Durability::D1), LARGE])
             },
         );
         assert!(report.seen.acks > 10, "{report:?}");

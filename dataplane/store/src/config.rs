@@ -98,11 +98,12 @@ impl StoreConfig {
         (self.segments as u64 * 2 + self.fetches_max as u64) * self.chunk_bytes as u64
     }
 
-    /// The least `disk_bytes_max` with which a trim makes room, in bytes: a file for each segment, and one to go on to.
-    /// With less, a segment that fills its file waits for ever.
+    /// The least `disk_bytes_max` with which a trim makes room, in bytes: for each segment the file that its end lies in
+    /// and one to go on to, and one more. With less, all files may belong to segments whose ends lie in them, and one that
+    /// has to go on waits for ever.
     #[must_use]
     pub const fn disk_bytes_min(&self) -> u64 {
-        (self.segments as u64 + 1) * self.extent_bytes
+        (self.segments as u64 * 2 + 1) * self.extent_bytes
     }
 
     /// Checks every relation between the fields.

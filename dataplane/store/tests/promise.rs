@@ -185,3 +185,75 @@ fn a_full_device_takes_a_truncation_and_a_trim() {
     let next = record(slot, len - 2, 2, &[7; 200]);
     assert_eq!(bench.append(slot, &[next]), Ok(()));
 }
+
+#[derive(Clone, Debug)]
+enum Life {
+    /// As many records of this payload length as a new promise covers, at most so many.
+    Fill { slot: u8, payload: u16, most: u8 },
+    /// The last records go.
+    Truncate { slot: u8, back: u64 },
+    /// The process ends and another one starts.
+    Restart,
+}
+
+fn lives() -> impl Strategy<Value = Vec<Life>> {
+    let life = prop_oneof![
+        6 => (0..2u8, 0..900u16, 1..60u8)
+            .prop_map(|(slot, payload, most)| Life::Fill { slot, payload, most }),
+        1 => (0..2u8, 0..5u64).prop_map(|(slot, back)| Life::Truncate { slot, back }),
+        2 => Just(Life::Restart),
+    ];
+    prop::collection::vec(life, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A replica that was full, started again and trimmed promised all that it had to one segment, and nothing to the other
+    /// one, ever: what its peer had taken under an earlier promise could not be ordered any more.
+    #[test]
+    fn when_everything_is_trimmed_every_segment_has_room(lives in lives(), first in 0..2u8) {
+        let mut config = config(Durability::D1, 2, 6144, 10);
+        config.disk_bytes_max = config.disk_bytes_min();
+        let mut bench = Bench::new(config);
+        let charge = bench.store.charge(RUN_BYTES_MAX);
+        for life in lives {
+            match life {
+                Life::Fill { slot, payload, most } => {
+                    let slot = Slot::new(slot);
+                    for _ in 0..most {
+                        let position = bench.store.len(slot).get();
+                        let next = record(slot, position, 1, &vec![5; usize::from(payload)]);
+                        if bench.store.promise(slot, RUN_BYTES_MAX) < charge.of(next.len() as u64, 1) {
+                            break;
+                        }
+                        prop_assert_eq!(bench.append(slot, &[next]), Ok(()));
+                    }
+                }
+                Life::Truncate { slot, back } => {
+                    let slot = Slot::new(slot);
+                    bench.settle();
+                    let len = bench.store.len(slot).get();
+                    let to = len.saturating_sub(back).max(bench.store.first(slot).get());
+                    bench.store.truncate(slot, Lsn::new(to));
+                }
+                Life::Restart => {
+                    bench.settle();
+                    bench.store = Store::recover(config, &bench.disk.files());
+                    bench.settle();
+                    prop_assert_eq!(bench.store.state(), StoreState::Ready);
+                }
+            }
+            bench.settle();
+        }
+        for slot in [0, 1].map(Slot::new) {
+            let len = bench.store.len(slot);
+            bench.store.trim(slot, len);
+        }
+        bench.settle();
+        for slot in [first, 1 - first].map(Slot::new) {
+            let credit = bench.store.promise(slot, RUN_BYTES_MAX);
+            prop_assert!(credit > 2000, "{slot:?} has room for {credit}");
+        }
+    }
+}

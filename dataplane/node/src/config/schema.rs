@@ -250,7 +250,7 @@ pub(crate) const LIMITS: Section = Section {
                 max: ANY,
             },
             missing: Value("\"16GiB\""),
-            doc: "Space for records in the data directory, shared by the copies of shards that the process hosts: each needs 64 MiB for every replica of its shard, and 64 MiB more.",
+            doc: "Space for records in the data directory, shared by the copies of shards that the process hosts: each needs 128 MiB for every replica of its shard, and 64 MiB more.",
         },
         Key {
             name: "connections_max",
