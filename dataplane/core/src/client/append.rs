@@ -343,9 +343,12 @@ impl<K: Knobs> Client<K> {
                 self.settle(now, at);
             }
             RefusalReason::Mismatch | RefusalReason::Malformed if first == lane.floor => {
-                // Sending it again cannot help, and nothing of this session lies before it.
-                let failure = AppendFailure::Refused(refused.reason);
-                self.fail(at, end - first, failure, Effect::None);
+                // Sending it again cannot help, and nothing of this session lies before it. Another sending of it, cut in
+                // other runs, may have been taken nevertheless: then the server is asked what became of it.
+                if !lane.may_have_effect(first, end) {
+                    let failure = AppendFailure::Refused(refused.reason);
+                    self.fail(at, end - first, failure, Effect::None);
+                }
                 self.leave_hole(now, at);
                 self.settle(now, at);
             }

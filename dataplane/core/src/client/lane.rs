@@ -239,6 +239,11 @@ impl Lane {
         self.meta[self.slot(self.floor)].invoked
     }
 
+    /// Whether a sending of one of the records `first..end` in this session has not been refused.
+    pub(super) fn may_have_effect(&self, first: u64, end: u64) -> bool {
+        (first..end).any(|number| self.meta[self.slot(number)].sends > 0)
+    }
+
     /// Whether the oldest unresolved record may have an effect.
     pub(super) fn floor_may_have_effect(&self) -> bool {
         self.meta[self.slot(self.floor)].sends > 0

@@ -219,6 +219,53 @@ fn a_requested_move_closes_the_session_first() {
     assert_eq!(sent[0].conn, conn(SECOND));
 }
 
+/// A run was too large for its server, which had taken the same records already from another sending, cut in smaller runs:
+/// they failed with no effect, and were ordered (seed 5234 of the simulator).
+#[test]
+fn a_sending_that_is_refused_for_good_says_nothing_about_another_one() {
+    let mut bench = Bench::connected(config(), &[&[1, 1]]);
+    for payload in ["a", "b"] {
+        bench.append(payload.as_bytes());
+    }
+    bench.flush();
+    bench.disconnect(FIRST);
+    bench.connect(FIRST);
+    assert_eq!(appends(&bench.flush()).len(), 1);
+    bench.receive(FIRST, &refused(0, 2, RefusalReason::Malformed), &[]);
+    assert!(bench.completions().is_empty());
+    let sent = bench.flush();
+    assert!(appends(&sent).is_empty());
+    assert!(
+        matches!(sent[0].message(), Message::CloseSession(..)),
+        "the server is asked"
+    );
+    let closed = SessionClosed {
+        segment: segment(0, 0),
+        generation: ViewId::new(1),
+        session: SessionNo::ZERO,
+        next_seq: ClientSeq::new(1),
+        known: true,
+    };
+    bench.receive(FIRST, &closed, &[]);
+    bench.receive(FIRST, &ack(0, 0, 1, 4), &[]);
+    let done = bench.completions();
+    assert!(
+        matches!(
+            done[..],
+            [Completion {
+                count: 1,
+                outcome: Outcome::Ordered { .. },
+                ..
+            }]
+        ),
+        "{done:?}"
+    );
+    // The second one was never taken: it is tried elsewhere.
+    let sent = bench.flush();
+    assert_eq!(appends(&sent), [(0, vec![b"b".to_vec()])]);
+    assert_eq!(sent[0].conn, conn(SECOND));
+}
+
 /// A primary that had just started, and had not entered the generation, could not close the session. It was asked once:
 /// the lane waited for a fate that no replica of an open generation can tell, and its records never moved.
 #[test]
