@@ -37,9 +37,23 @@ impl<K: Knobs> World<K> {
     }
 
     /// Whether the plan allows a fault: it is borne, or the run goes beyond what the class survives. No plan lets two
-    /// processes have one data directory, or two devices of a shard lie.
+    /// processes have one data directory, or the root's device lie in what its layout does not bear.
     pub(crate) fn allows(&self, place: Place, harm: Harm) -> bool {
-        self.bears(place, harm) || self.plan.beyond_f && harm == Harm::Stop
+        let beyond = match harm {
+            Harm::Stop => true,
+            Harm::Device => matches!(place, Place::Replica(..)) && self.plan.class.is_flushed(),
+            Harm::Replace => false,
+        };
+        self.bears(place, harm) || self.plan.beyond_f && beyond
+    }
+
+    /// The replica of a shard whose device a fault hits: the bad one, but beyond f any of them.
+    pub(crate) fn hit(&mut self, shard: u32) -> Place {
+        if self.plan.beyond_f && self.rng_fault.permille(600) {
+            let slot = self.rng_fault.below(u64::from(self.plan.replicas));
+            return Place::Replica(shard, slot as u8);
+        }
+        self.victim(shard)
     }
 
     /// The replica of a shard whose device is a bad one; those of its peers lose nothing.

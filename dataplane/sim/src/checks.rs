@@ -16,6 +16,9 @@ use crate::process::{Machine, Place, ProcId};
 use crate::reference::{Content, Fresh};
 use crate::world::{Event, LIVENESS_NS, Phase, World};
 
+/// Virtual time after the faults are over after which a cluster that may stand still for good counts as standing still.
+pub(crate) const HALT_NS: u64 = LIVENESS_NS / 3;
+
 /// Whether the record at a position is on its way from the device, known to be damaged, or trimmed by now: nothing to look
 /// at yet, or ever.
 fn is_away(store: &mut Store, slot: Slot, position: u64) -> Option<Away> {
@@ -406,9 +409,15 @@ impl<K: Knobs> World<K> {
             (Phase::Resting, None) => self.last_reader(),
             (Phase::Reading, None) => {
                 self.o9_drained();
-                self.history.finish();
+                self.history.finish(false);
                 let (head, tail) = (self.history.reference.trim, self.history.reference.end);
                 self.history.recorder.finished(head, tail);
+                self.phase = Phase::Done;
+            }
+            // Nothing was wrong so far, and nothing is given out for what is not to be had.
+            (_, Some(_)) if self.plan.may_halt() && waited >= HALT_NS => {
+                self.history.finish(true);
+                self.stands_still = true;
                 self.phase = Phase::Done;
             }
             (_, Some(violation)) if waited >= LIVENESS_NS => self.history.violated(violation),

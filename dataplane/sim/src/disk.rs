@@ -58,6 +58,9 @@ pub struct Disk {
     armed: Vec<Lie>,
     /// Writes that went astray, by when: they count once a flush has promised them.
     astray: Vec<(u64, Fault)>,
+    /// Reads that fail after the next one that does.
+    pub unread: u32,
+    failing: u32,
     /// Copies of the superblock that rot, and checkpoints that do, until they are written again.
     rotten: BTreeSet<FileNo>,
     /// No file can be made.
@@ -84,6 +87,8 @@ impl Disk {
             sector,
             armed: Vec::new(),
             astray: Vec::new(),
+            unread: 0,
+            failing: 0,
             rotten: BTreeSet::new(),
             full: false,
             lied: false,
@@ -161,7 +166,6 @@ impl Disk {
         bytes: Vec<u8>,
         rng: &mut Rng,
     ) -> Result<Vec<u8>, BlockError> {
-        self.rotten.remove(&file);
         let Some((file, offset)) = self.divert(file, offset, &bytes, rng) else {
             return Ok(Vec::new());
         };
@@ -187,6 +191,7 @@ impl Disk {
             return Err(BlockError::Io);
         }
         for write in self.unflushed.extract_if(.., |write| write.order < order) {
+            self.rotten.remove(&write.file);
             if let Some(file) = self.files.get_mut(&write.file) {
                 let range = write.offset..write.offset + write.bytes.len();
                 file.durable[range].copy_from_slice(&write.bytes);

@@ -306,6 +306,12 @@ impl<K: Knobs> World<K> {
         match step {
             Step::None => {}
             Step::Admitted { inc, .. } => self.admitted(proc, inc),
+            // Nobody has what the shard held: it is for the operator to restore a device.
+            Step::Refused(reason)
+                if self.plan.may_halt() && reason.contains("restore one of them") =>
+            {
+                self.turned_away(proc);
+            }
             Step::Refused(reason) => self.history.fail(Invariant::M1, || {
                 format!("a registration was refused: {reason}")
             }),

@@ -101,7 +101,7 @@ pub enum Fault {
     RotCheckpoint,
     /// A flush fails: the process ends, and another one starts from what is there.
     FlushFails,
-    /// A read fails, once.
+    /// A read fails, once or many times in a row.
     ReadFails,
     /// A device takes no more files for a while: something else has filled it.
     FullDisk,
@@ -405,8 +405,9 @@ impl Plan {
         }
         plan.draw_devices(seed);
         plan.calls = [1000, rng.pick(&[1000, 1200, 2000])];
-        // What a flushed class survives is more than this world destroys.
-        plan.beyond_f = !plan.class.is_flushed() && rng.permille(250);
+        // At D0 processes, at flushed classes all devices of a shard.
+        let odds = if plan.class.is_flushed() { 120 } else { 250 };
+        plan.beyond_f = rng.permille(odds);
         for fault in FAULTS {
             let odds = match fault {
                 _ if fault.is_beyond(plan.class) => 300 * u64::from(plan.beyond_f),
@@ -459,7 +460,9 @@ impl Plan {
             self.sector_bytes = rng.pick(&[512, 4096]);
         }
         if rng.permille(150) {
-            // Little more than a store must have; trims make room.
+            // Little more than a store must have, and records that fill it; trims make room.
+            self.chunk_bytes = self.block_bytes.max(2048) * 8;
+            self.payload_bytes_max = 2000;
             let small = self.small_bytes();
             self.space_bytes = rng.pick(&[
                 [small; 3],
@@ -488,6 +491,12 @@ impl Plan {
             12
         };
         chunks * u64::from(self.chunk_bytes)
+    }
+
+    /// Whether a shard may stand still for good: what is damaged on every device is nowhere to be had.
+    #[must_use]
+    pub fn may_halt(&self) -> bool {
+        self.beyond_f && self.class.is_flushed()
     }
 
     /// Whether records may be declared lost.

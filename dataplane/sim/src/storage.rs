@@ -1,11 +1,12 @@
 //! Faults of devices: which device they hit, so that no more copies of anything are destroyed than the cluster bears.
 //!
 //! Of each shard one replica has a device that lies and forgets, the same in every fault of a run; its peers' devices lose
-//! nothing that was flushed. The root is alone, so that its device lies in nothing that its layout does not bear: single
-//! copies of superblocks and checkpoints. Every device tears and loses what was not flushed, fails, and is slow or full.
+//! nothing that was flushed, unless the run goes beyond f. The root is alone, so that its device lies in nothing that its
+//! layout does not bear: single copies of superblocks and checkpoints. Every device tears and loses what was not flushed,
+//! fails, and is slow or full.
 
 use ionian_store::{StoreFailure, StoreState};
-use ionian_types::{Knobs, Nanos, Time};
+use ionian_types::{Knobs, Nanos, Slot, Time};
 
 use crate::atlas::Harm;
 use crate::disk::Lie;
@@ -21,7 +22,7 @@ impl<K: Knobs> World<K> {
     /// A fault of a device begins. What is armed counts when it takes effect; what found nothing to damage is tried again.
     pub(crate) fn storage_fault(&mut self, fault: Fault) {
         let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
-        let bad = self.victim(shard);
+        let bad = self.hit(shard);
         let places: Vec<Place> = self.disks.keys().copied().collect();
         if places.is_empty() {
             return self.again(fault);
@@ -45,6 +46,10 @@ impl<K: Knobs> World<K> {
         };
         let done = match (armed, fault) {
             (Some(lie), _) => {
+                // Many in a row: what a replica then misses it copies, unless its peer is the one that lies.
+                if fault == Fault::ReadFails && (place == bad || place == Place::Root) {
+                    disk.unread = self.rng_fault.pick(&[0, 8, 60]);
+                }
                 disk.arm(lie);
                 false
             }
@@ -149,6 +154,15 @@ impl<K: Knobs> World<K> {
         }
     }
 
+    /// A replica is refused since no device of its shard holds the records. It is started again now and then: another one of
+    /// the shard may have come back.
+    pub(crate) fn turned_away(&mut self, proc: ProcId) {
+        let place = self.procs[proc].place;
+        self.halts += 1;
+        self.kill(proc);
+        self.after(100_000_000, Event::Start(place));
+    }
+
     /// What the edge does now and then: space may have come free. Notes which devices are full.
     pub(crate) fn look_at_space(&mut self) {
         for proc in 0..self.procs.len() {
@@ -187,8 +201,8 @@ impl<K: Knobs> World<K> {
     /// they need is in the cut log then, and nowhere else.
     pub(crate) fn lose_disk(&mut self) -> bool {
         let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
-        let place = self.victim(shard);
-        if !self.bears(place, Harm::Device) || self.live(place).is_none() {
+        let place = self.hit(shard);
+        if !self.allows(place, Harm::Device) || self.live(place).is_none() {
             return false;
         }
         if self.plan.gone < GONE_LONG || self.rng_fault.permille(500) {
@@ -214,7 +228,7 @@ impl<K: Knobs> World<K> {
     /// back when memory is short, or at the next start, which often comes soon.
     pub(crate) fn corrupt(&mut self) -> bool {
         let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
-        let place = self.victim(shard);
+        let place = self.hit(shard);
         let Some(disk) = self.disks.get_mut(&place) else {
             return false;
         };
@@ -227,5 +241,28 @@ impl<K: Knobs> World<K> {
             }
         }
         done
+    }
+
+    /// Every record that a life of a replica found damaged was repaired, went away, or is still known to be damaged.
+    pub(crate) fn damage_adds_up(&mut self) {
+        for process in &self.procs {
+            let Machine::Replica(replica) = &process.machine else {
+                continue;
+            };
+            let store = replica.store();
+            let stats = store.stats();
+            let slots = (0..self.plan.replicas).map(Slot::new);
+            let left: u64 = slots
+                .flat_map(|slot| store.damaged(slot))
+                .map(|range| range.to.get() - range.from.get())
+                .sum();
+            let settled = process.alive && !self.stands_still;
+            let adds_up = stats.damaged == stats.repaired + stats.damaged_gone + left;
+            let place = process.place;
+            self.history
+                .check(Invariant::O4, adds_up && !(settled && left > 0), || {
+                    format!("{place:?}: {left} records are damaged still: {stats:?}")
+                });
+        }
     }
 }

@@ -51,8 +51,12 @@ pub struct Totals {
     pub damaged: u64,
     /// Records repaired from a peer.
     pub repaired: u64,
+    /// Damaged records that went away without a repair.
+    pub damaged_gone: u64,
     /// Stores that halted because what they held was damaged.
     pub halts: u64,
+    /// Runs beyond f that stood still in the end.
+    pub stands_still: u64,
     /// Gaps told: trim, loss.
     pub gaps: [u64; 2],
     /// Runs with a legal core, and those of them in which it was without the controller.
@@ -86,6 +90,8 @@ impl Totals {
         self.damaged += report.machines.damaged;
         self.repaired += report.machines.repaired;
         self.halts += report.machines.halts;
+        self.damaged_gone += report.machines.damaged_gone;
+        self.stands_still += report.machines.stands_still;
         self.gaps[0] += seen.gaps[0];
         self.gaps[1] += seen.gaps[1];
         self.lost += seen.lost;
@@ -115,6 +121,8 @@ impl Totals {
         self.damaged += other.damaged;
         self.repaired += other.repaired;
         self.halts += other.halts;
+        self.damaged_gone += other.damaged_gone;
+        self.stands_still += other.stands_still;
         self.gaps[0] += other.gaps[0];
         self.gaps[1] += other.gaps[1];
         self.lost += other.lost;

@@ -7,6 +7,7 @@ use ionian_core::edge::Target;
 use ionian_histcheck::Verdict;
 use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, Mutant, NodeId, Shipped, Time};
 
+use crate::checks::HALT_NS;
 use crate::controllers::Silence;
 use crate::disk::Disk;
 use crate::history::{History, Seen};
@@ -124,10 +125,14 @@ pub struct Machines {
     pub adoptions: u64,
     /// Records that a device damaged, found.
     pub damaged: u64,
+    /// Those of them that went away without a repair.
+    pub damaged_gone: u64,
     /// Records repaired from a peer.
     pub repaired: u64,
     /// Stores that said at a start that what they held is damaged beyond repair.
     pub halts: u64,
+    /// The cluster stood still at the end, as it may beyond f: 1 or 0.
+    pub stands_still: u64,
 }
 
 /// Why a run failed.
@@ -231,6 +236,8 @@ pub struct World<K: Knobs = Shipped> {
     pub(crate) armed: BTreeMap<(Place, Fault), u64>,
     /// Stores that said at a start that they cannot go on.
     pub(crate) halts: u64,
+    /// Something that every device of a shard has lost is waited for.
+    pub(crate) stands_still: bool,
     /// Faults that took place.
     pub faults: FaultCounts,
     /// The fault that happens, by its place among those of the plan.
@@ -291,6 +298,7 @@ impl<K: Knobs> World<K> {
             old: Old::default(),
             armed: BTreeMap::new(),
             halts: 0,
+            stands_still: false,
             faults: FaultCounts::default(),
             instance: 0,
             told: FaultCounts::default(),
@@ -384,6 +392,9 @@ impl<K: Knobs> World<K> {
     /// The first violation.
     pub fn run(&mut self) -> Result<Report, Failure> {
         while self.step_on() {}
+        if self.history.failure.is_none() {
+            self.damage_adds_up();
+        }
         if self.history.failure.is_none() {
             self.judge();
         }
@@ -502,6 +513,11 @@ impl<K: Knobs> World<K> {
             return;
         }
         let waited = self.now.as_ns() - self.healed_at.as_ns();
+        // Clients whose appends wait for what stands still call no more.
+        if self.plan.may_halt() && waited >= HALT_NS / 2 {
+            self.phase = Phase::Resting;
+            return;
+        }
         self.history.check(Invariant::L1, waited < LIVENESS_NS, || {
             format!("after heal: clients have made {calls} calls, {least} are wanted")
         });
@@ -549,6 +565,7 @@ impl<K: Knobs> World<K> {
     fn report(&self) -> Report {
         let mut machines = Machines {
             halts: self.halts,
+            stands_still: u64::from(self.stands_still),
             ..Machines::default()
         };
         for process in &self.procs {
@@ -561,6 +578,7 @@ impl<K: Knobs> World<K> {
                     machines.adoptions += counters.adoptions;
                     let store = replica.store().stats();
                     machines.damaged += store.damaged;
+                    machines.damaged_gone += store.damaged_gone;
                     machines.repaired += store.repaired;
                 }
                 Machine::Root(root) => machines.edge_starts += root.status().counters.edge_starts,

@@ -2,11 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ionian_sim::FAULTS;
 use ionian_sim::swarm::{Totals, run_seed};
 
 /// Calibrated: well under a minute at opt-level 1 on two busy cores.
 const SEEDS: u64 = 200;
 const THREADS: usize = 2;
+/// The least that each fault of devices takes effect, all seeds together; most do five to thirty times as often.
+const STORAGE_LEAST: u64 = 3;
 
 #[test]
 fn seeds_with_every_kind_of_fault() {
@@ -39,6 +42,10 @@ fn seeds_with_every_kind_of_fault() {
     assert!(totals.twice >= SEEDS / 20);
     let missing: Vec<_> = totals.missing_faults().collect();
     assert!(missing.is_empty(), "never took place: {missing:?}");
+    let rare =
+        |fault: &ionian_sim::Fault| fault.needs_device() && totals.faults[*fault] < STORAGE_LEAST;
+    let rare: Vec<_> = FAULTS.into_iter().filter(rare).collect();
+    assert!(rare.is_empty(), "hardly ever took place: {rare:?}");
     // A run in which nothing happened proves nothing.
     assert!(
         totals.appends[1] > 50_000 && totals.delivered > 100_000,
@@ -49,7 +56,12 @@ fn seeds_with_every_kind_of_fault() {
         "{totals:#?}"
     );
     assert!(totals.cores[0] > 60 && totals.cores[1] > 5, "{totals:#?}");
-    assert!(totals.repaired > 20 && totals.adoptions > 5, "{totals:#?}");
+    // Each run checks by itself that the records it found damaged add up.
+    assert!(
+        totals.damaged > 80 && totals.repaired > 20 && totals.adoptions > 5,
+        "{totals:#?}"
+    );
+    assert!(totals.halts > 4 && totals.stands_still > 0, "{totals:#?}");
     assert!(
         totals.gaps[0] > 0 && totals.gaps[1] > 0 && totals.lost > 0,
         "{totals:#?}"

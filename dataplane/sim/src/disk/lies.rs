@@ -36,6 +36,7 @@ impl Disk {
     /// Nothing bad happens from now on.
     pub fn disarm(&mut self) {
         self.armed.clear();
+        self.failing = 0;
         self.full = false;
     }
 
@@ -116,6 +117,11 @@ impl Disk {
         if self.tells(Lie::ReadFails) {
             self.took.push(Fault::ReadFails);
             self.failed = true;
+            self.failing = self.unread;
+            return Err(BlockError::Io);
+        }
+        if self.failing > 0 {
+            self.failing -= 1;
             return Err(BlockError::Io);
         }
         let bytes_at = |file: FileNo, offset: usize| {
