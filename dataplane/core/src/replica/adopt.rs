@@ -309,7 +309,8 @@ impl<K: Knobs> Replica<K> {
     }
 
     /// The state becomes durable before anything follows from it. What is held here beyond the committed lengths known so
-    /// far goes first: nobody vouches for it once the entries between are skipped.
+    /// far goes first: nobody vouches for it once the entries between are skipped. The own segment stays if it is open
+    /// still: its peers may hold what it holds, and a position must not be given away twice in one generation.
     #[cold]
     fn keep_state(&mut self, now: Time) {
         let Some(mut adoption) = self.adoption.take() else {
@@ -320,7 +321,8 @@ impl<K: Knobs> Replica<K> {
             return;
         };
         if marker.is_none() {
-            self.drop_uncommitted();
+            let keeps_own = self.goes_on_writing(&image);
+            self.drop_uncommitted(keeps_own);
         }
         let flushed = self.store.config().class.is_flushed();
         let number = match marker {
@@ -343,9 +345,25 @@ impl<K: Knobs> Replica<K> {
         self.adoption = Some(adoption);
     }
 
-    fn drop_uncommitted(&mut self) {
+    /// Whether this life wrote the own segment before the entries that are skipped, and does after them, in one generation.
+    fn goes_on_writing(&self, image: &Image) -> bool {
+        let own = self.config.slot;
+        let then = image
+            .state
+            .as_ref()
+            .and_then(|state| state.segments.get(own.index()));
+        self.segment(own).zip(then).is_some_and(|(now, then)| {
+            let written_here = now.writer == self.config.inc && then.writer == self.config.inc;
+            written_here && now.generation == then.generation
+        })
+    }
+
+    fn drop_uncommitted(&mut self, keeps_own: bool) {
         for slot in 0..usize::from(self.config.replicas) {
             let index = Slot::new(slot as u8);
+            if keeps_own && index == self.config.slot {
+                continue;
+            }
             let committed = self.committed(index).max(self.store.first(index));
             self.store.truncate(index, committed);
             self.unsee(index, committed);
@@ -355,12 +373,30 @@ impl<K: Knobs> Replica<K> {
                 .zip(segment)
                 .map_or(ViewId::ZERO, |(last, segment)| segment.owner(last));
         }
-        self.waiters.clear();
+        if !keeps_own {
+            self.waiters.clear();
+        }
         self.last_own_run = None;
     }
 
     fn adopt_image(&mut self, image: Image, now: Time) {
+        let own = self.config.slot;
+        let kept = self.goes_on_writing(&image).then(|| {
+            let set = core::mem::take(&mut self.dedup[own.index()]);
+            (
+                set,
+                self.dedup_upto[own.index()],
+                self.dedup_from[own.index()],
+            )
+        });
         self.take_image(image);
+        if let Some((set, upto, from)) = kept {
+            // The writer knows more of its sessions than a peer does.
+            self.dedup[own.index()] = set;
+            self.dedup_upto[own.index()] = upto;
+            self.dedup_from[own.index()] = from;
+            self.covered(self.committed(own), now);
+        }
         self.journaled.clear();
         self.applied_durable = self.applied;
         self.checkpoint_at = self.store.journal_last();
