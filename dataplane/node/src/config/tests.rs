@@ -352,7 +352,7 @@ fn network_profiles_are_found_and_their_errors_have_lines() {
 #[test]
 fn what_a_file_says_reaches_the_process() {
     let text = format!(
-        "{GOOD}retention_bytes_max = \"2MiB\"\n[limits]\nmemory_bytes_max = \"65MiB\"\ndisk_bytes_max = \"257MiB\"\nconnections_max = 9\n\
+        "{GOOD}retention_bytes_max = \"2MiB\"\n[limits]\nmemory_bytes_max = \"65MiB\"\ndisk_bytes_max = \"321MiB\"\nconnections_max = 9\n\
          uncommitted_records_max = 65\n[cores]\nplan = \"cooperative\"\npriority = \"fifo\"\nspin_us = 7\n[network]\nmtu = 600\n\
          [timing]\ncut_interval_us = 8\ndead_after_ms = 90\n"
     );
@@ -364,7 +364,7 @@ fn what_a_file_says_reaches_the_process() {
     assert_eq!(options.retention_bytes_max["default"], 2 << 20);
     assert_eq!(
         (options.memory_bytes_max, options.disk_bytes_max),
-        (65 << 20, 257 << 20)
+        (65 << 20, 321 << 20)
     );
     let listen = options.listen.unwrap();
     assert_eq!((listen.sessions_max, listen.udp.mtu_bytes), (9, 600));
