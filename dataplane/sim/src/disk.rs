@@ -1,6 +1,6 @@
 //! A device as bad as the plan allows: operations complete after a while and out of order, and fail or lie on request.
 //!
-//! What was not flushed is kept, lost or torn at a crash ([`crash`]); what was flushed is only damaged on request, by the
+//! What was not flushed is kept, lost or torn at a crash (`crash.rs`); what was flushed is only damaged on request, by the
 //! lies of `lies.rs`. Each says when it took effect: a fault that damaged nothing does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
