@@ -246,7 +246,7 @@ impl Lane {
 
     /// Whether the oldest unresolved record may have an effect.
     pub(super) fn floor_may_have_effect(&self) -> bool {
-        self.meta[self.slot(self.floor)].sends > 0
+        self.may_have_effect(self.floor, self.floor + 1)
     }
 
     /// Resolves `count` records from the floor.

@@ -380,21 +380,11 @@ impl<K: Knobs> Replica<K> {
     }
 
     fn adopt_image(&mut self, image: Image, now: Time) {
+        // The writer knows more of its sessions than a peer does.
         let own = self.config.slot;
-        let kept = self.goes_on_writing(&image).then(|| {
-            let set = core::mem::take(&mut self.dedup[own.index()]);
-            (
-                set,
-                self.dedup_upto[own.index()],
-                self.dedup_from[own.index()],
-            )
-        });
-        self.take_image(image);
-        if let Some((set, upto, from)) = kept {
-            // The writer knows more of its sessions than a peer does.
-            self.dedup[own.index()] = set;
-            self.dedup_upto[own.index()] = upto;
-            self.dedup_from[own.index()] = from;
+        let keeps = self.goes_on_writing(&image).then_some(own);
+        self.take_image(image, keeps);
+        if keeps.is_some() {
             self.covered(self.committed(own), now);
         }
         self.journaled.clear();

@@ -5,7 +5,9 @@
 
 use alloc::vec::Vec;
 
-use ionian_types::{EntryNo, Gsn, GsnRange, Knobs, LogId, Lsn, SEGMENTS_PER_SHARD_MAX, ShardId};
+use ionian_types::{
+    EntryNo, Gsn, GsnRange, Knobs, LogId, Lsn, SEGMENTS_PER_SHARD_MAX, ShardId, Slot,
+};
 use ionian_wire::{Reader, WireError, Writer};
 
 use super::Replica;
@@ -191,8 +193,8 @@ impl<K: Knobs> Replica<K> {
     }
 
     /// Takes over an applied state. What lies below its trim and is not held is stepped over; the dedup sets reach as far
-    /// as the records held, and see the others as they come.
-    pub(super) fn take_image(&mut self, image: Image) {
+    /// as the records held, and see the others as they come. `keeps` names a segment whose set stays as it is.
+    pub(super) fn take_image(&mut self, image: Image, keeps: Option<Slot>) {
         self.applied = image.applied;
         self.complete = image.complete;
         self.end_gsn = image.end_gsn;
@@ -203,9 +205,12 @@ impl<K: Knobs> Replica<K> {
         self.index = image.index;
         let trimmed: [Lsn; SEGMENTS_PER_SHARD_MAX] = self.index.lens_at(self.head);
         for (slot, seen) in image.seen.into_iter().enumerate() {
-            let index = ionian_types::Slot::new(slot as u8);
+            let index = Slot::new(slot as u8);
             if self.head > Gsn::ZERO {
                 self.trim_segment(index, trimmed[slot].min(self.committed(index)));
+            }
+            if keeps == Some(index) {
+                continue;
             }
             self.dedup_upto[slot] = seen.upto.min(self.store.len(index));
             self.dedup_from[slot] = seen.from;

@@ -25,7 +25,7 @@ impl<K: Knobs> Replica<K> {
             .map(|(_, bytes)| Vec::from(bytes));
         if let Some(bytes) = checkpoint {
             match Image::read(&bytes, self.config.replicas, self.config.cuts_ready) {
-                Ok(image) => self.take_image(image),
+                Ok(image) => self.take_image(image, None),
                 // The store has checked the bytes; what does not parse was written by another version of this code.
                 Err(_) => self.counters.contradictions += 1,
             }

@@ -26,6 +26,17 @@ fn answer(seq: u64, outcome: FateOutcome, gsn: u64) -> FateAnswer {
     }
 }
 
+/// The first server has closed the first session, of which it took the records below `next_seq`.
+fn session_closed(next_seq: u64) -> SessionClosed {
+    SessionClosed {
+        segment: segment(0, 0),
+        generation: ViewId::new(1),
+        session: SessionNo::ZERO,
+        next_seq: ClientSeq::new(next_seq),
+        known: true,
+    }
+}
+
 /// The fate queries among what was sent: to whom, which sequence number.
 fn fates(sent: &[Sent]) -> Vec<(ConnId, u64)> {
     let queries = sent.iter().filter_map(|sent| match sent.message() {
@@ -201,14 +212,7 @@ fn a_requested_move_closes_the_session_first() {
         matches!(sent[0].message(), Message::CloseSession(..)),
         "before any fate is asked"
     );
-    let closed = SessionClosed {
-        segment: segment(0, 0),
-        generation: ViewId::new(1),
-        session: SessionNo::ZERO,
-        next_seq: ClientSeq::new(1),
-        known: true,
-    };
-    bench.receive(FIRST, &closed, &[]);
+    bench.receive(FIRST, &session_closed(1), &[]);
     assert!(
         appends(&bench.flush()).is_empty(),
         "the first record was taken and is not ordered yet"
@@ -239,14 +243,7 @@ fn a_sending_that_is_refused_for_good_says_nothing_about_another_one() {
         matches!(sent[0].message(), Message::CloseSession(..)),
         "the server is asked"
     );
-    let closed = SessionClosed {
-        segment: segment(0, 0),
-        generation: ViewId::new(1),
-        session: SessionNo::ZERO,
-        next_seq: ClientSeq::new(1),
-        known: true,
-    };
-    bench.receive(FIRST, &closed, &[]);
+    bench.receive(FIRST, &session_closed(1), &[]);
     bench.receive(FIRST, &ack(0, 0, 1, 4), &[]);
     let done = bench.completions();
     assert!(
@@ -279,19 +276,15 @@ fn a_primary_that_could_not_close_a_session_is_asked_again() {
         sent.iter().filter(close).count()
     };
     assert_eq!(closes(&bench.flush()), 1);
-    let mut closed = SessionClosed {
-        segment: segment(0, 0),
-        generation: ViewId::new(1),
-        session: SessionNo::ZERO,
-        next_seq: ClientSeq::ZERO,
+    let unknown = SessionClosed {
         known: false,
+        ..session_closed(0)
     };
-    bench.receive(FIRST, &closed, &[]);
+    bench.receive(FIRST, &unknown, &[]);
     assert_eq!(closes(&bench.flush()), 0, "not at once");
     bench.receive(FIRST, &answer(0, FateOutcome::Unknown, 0), &[]);
     assert_eq!(closes(&bench.wait(Nanos::from_ms(1))), 1);
-    closed.known = true;
-    bench.receive(FIRST, &closed, &[]);
+    bench.receive(FIRST, &session_closed(0), &[]);
     let sent = bench.flush();
     assert_eq!(appends(&sent), [(0, vec![b"a".to_vec()])]);
     assert_eq!(sent[0].conn, conn(SECOND));

@@ -244,7 +244,7 @@ fn a_state_that_is_too_large_is_not_sent() {
         desk.sent();
         desk.replica.adoption = None;
         let image = Image::read(&encoded(CUTS), REPLICAS, 1).unwrap();
-        desk.replica.take_image(image);
+        desk.replica.take_image(image, None);
     }
     let request = StateRequest {
         shard: SHARD,
