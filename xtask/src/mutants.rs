@@ -5,7 +5,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::workspace::{SIMULATOR, SIMULATOR_PROFILE, Workspace};
+use crate::workspace::{Workspace, simulator_arguments};
 
 /// Where the table is.
 pub(crate) const DOCUMENT: &str = "docs/testing.md";
@@ -51,10 +51,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 
 /// What cargo is called with after `run`.
 pub(crate) fn arguments(options: &Options) -> Vec<String> {
-    let mut arguments: Vec<String> = ["--quiet", "--profile", SIMULATOR_PROFILE, "-p", SIMULATOR]
+    let mut arguments = simulator_arguments("ionian-mutants")
         .map(str::to_owned)
         .to_vec();
-    arguments.extend(["--bin", "ionian-mutants", "--"].map(str::to_owned));
     let mut with = |flag: &str, value: Option<String>| {
         arguments.push(flag.to_owned());
         arguments.extend(value);

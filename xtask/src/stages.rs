@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::counts::{Counts, Skip, TestOutput};
 use crate::requirements::{HWLOC, PKG_CONFIG, Requirement};
-use crate::workspace::{Feature, SIMULATOR, SIMULATOR_PROFILE, SYSTEM_TESTS, TIDY, Workspace};
+use crate::workspace::{Feature, SIMULATOR, SYSTEM_TESTS, TIDY, Workspace, simulator_arguments};
 use crate::{budget, fuzz, mutants, process};
 
 /// One stage.
@@ -295,19 +295,8 @@ fn seeds(context: &Context<'_>, report: &mut Report) -> Result<()> {
         return Ok(());
     }
     let mut command = context.workspace.cargo("run");
-    context.check(
-        command
-            .args([
-                "--quiet",
-                "--profile",
-                SIMULATOR_PROFILE,
-                "-p",
-                SIMULATOR,
-                "--",
-            ])
-            .args(SEED_ARGUMENTS),
-        report,
-    )
+    command.args(simulator_arguments(SIMULATOR));
+    context.check(command.args(SEED_ARGUMENTS), report)
 }
 
 /// The table of deliberate bugs is that of the code, and the simulator still finds each of them.

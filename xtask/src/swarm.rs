@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::workspace::{SIMULATOR, SIMULATOR_PROFILE, Workspace};
+use crate::workspace::{SIMULATOR, Workspace, simulator_arguments};
 
 /// Flags of `swarm`.
 #[derive(Debug, Args)]
@@ -59,16 +59,9 @@ impl Options {
 /// When cargo cannot be started.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let workspace = Workspace::read()?;
-    let mut command = workspace.cargo("run");
-    let status = command
-        .args([
-            "--quiet",
-            "--profile",
-            SIMULATOR_PROFILE,
-            "-p",
-            SIMULATOR,
-            "--",
-        ])
+    let status = workspace
+        .cargo("run")
+        .args(simulator_arguments(SIMULATOR))
         .args(options.arguments())
         .status()
         .context("starting cargo")?;

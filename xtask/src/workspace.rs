@@ -16,7 +16,21 @@ pub(crate) const TIDY: &str = "ionian-tidy";
 pub(crate) const SIMULATOR: &str = "ionian-sim";
 
 /// The profile that it is built with: as what is shipped, but a panic of a machine is a failure of its seed and no more.
-pub(crate) const SIMULATOR_PROFILE: &str = "sim";
+const SIMULATOR_PROFILE: &str = "sim";
+
+/// What `cargo run` is called with for a program of the simulator's package; the program's own arguments follow.
+pub(crate) fn simulator_arguments(program: &str) -> [&str; 8] {
+    [
+        "--quiet",
+        "--profile",
+        SIMULATOR_PROFILE,
+        "-p",
+        SIMULATOR,
+        "--bin",
+        program,
+        "--",
+    ]
+}
 
 /// One feature of one package of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -236,7 +236,6 @@ impl App {
         upto: u64,
         history: &mut History,
     ) {
-        history.trim_asked = history.trim_asked.max(upto);
         self.ask(now, client, Asked::Trim { upto }, history);
     }
 
@@ -290,8 +289,7 @@ impl App {
         let asked = |(asked, _): &(Asked, u64)| matches!(asked, Asked::Trim { .. });
         let upto = history.evidence;
         if upto > 0 && !self.requests.values().any(asked) {
-            history.trim_asked = history.trim_asked.max(upto);
-            self.ask(now, client, Asked::Trim { upto }, history);
+            self.trim(now, client, upto, history);
         }
     }
 
@@ -325,7 +323,10 @@ impl App {
     ) {
         let request = match asked {
             Asked::Tail { .. } => client.tail(now),
-            Asked::Trim { upto } => client.trim(now, Gsn::new(upto)),
+            Asked::Trim { upto } => {
+                history.trim_asked = history.trim_asked.max(upto);
+                client.trim(now, Gsn::new(upto))
+            }
             Asked::Read { gsn, .. } => client.read(now, Gsn::new(gsn)),
         };
         if let Ok(id) = request {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use ionian_histcheck::quoted;
 use ionian_sim::FAULTS;
 use ionian_sim::minimise::Smallest;
 use ionian_sim::swarm::Outcome;
@@ -120,22 +121,4 @@ fn write_json(out: &mut String, outcome: &Outcome, smaller: &[Smallest]) -> std:
     }
     out.push_str("]}");
     Ok(())
-}
-
-/// A string of JSON.
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for char in text.chars() {
-        match char {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            char if char < ' ' => {
-                let _ = write!(out, "\\u{:04x}", char as u32);
-            }
-            char => out.push(char),
-        }
-    }
-    out.push('"');
-    out
 }

@@ -39,6 +39,6 @@ mod write;
 pub use judge::{Counts, Floor, Judge};
 pub use parse::Parser;
 pub use read::{attach_lines, judge, read_lines};
-pub use report::{Outcome, Report, Verdict};
+pub use report::{Outcome, Report, Verdict, quoted};
 pub use witness::{Id, WITNESSES, Witness, WitnessLine};
 pub use write::write_line;

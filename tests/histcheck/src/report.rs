@@ -278,8 +278,9 @@ impl Report {
     }
 }
 
-/// A string of JSON.
-fn quoted(text: &str) -> String {
+/// A text as a string of JSON, quotes included.
+#[must_use]
+pub fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for char in text.chars() {
         match char {
