@@ -28,3 +28,14 @@ fn a_writer_that_takes_over_a_state_keeps_what_it_wrote() {
         "clients=2,chunk_bytes=65536,outstanding_max=1,checkpoint_every=131072,only=0+5+6,operations_max=259",
     );
 }
+
+/// A replica that was not heard while the cut log dropped what it missed took over its peer's state, and dropped what it
+/// held beyond the lengths known to it: records that it had reported, that were ordered on its word, and acknowledged. The
+/// leaf saw a report that fell, and ordered nothing of the shard any more.
+#[test]
+fn a_replica_that_takes_over_a_state_keeps_what_it_reported() {
+    passes(
+        26012,
+        "clients=2,buffer_bytes=1048576,payload_bytes_max=8,trims=false,fault_ns=100000000,only=none,operations_max=171",
+    );
+}

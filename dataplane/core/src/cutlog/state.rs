@@ -125,6 +125,20 @@ impl SegmentState {
             .find(|span| span.generation == generation)
     }
 
+    /// The length beyond which nothing that `generation` wrote counts: `None` while it is the current one, or one that this
+    /// state does not know yet; zero if it never owned a position.
+    #[must_use]
+    pub fn end_of(&self, generation: ViewId) -> Option<Lsn> {
+        if let Some(span) = self.closed_span(generation) {
+            return Some(span.close);
+        }
+        let last = self
+            .closed
+            .last()
+            .map_or(ViewId::ZERO, |span| span.generation);
+        (generation < self.generation.max(last)).then_some(Lsn::ZERO)
+    }
+
     /// Whether `generation` is the current one and has a writer.
     #[must_use]
     pub fn is_open_in(&self, generation: ViewId) -> bool {

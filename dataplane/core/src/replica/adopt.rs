@@ -308,9 +308,7 @@ impl<K: Knobs> Replica<K> {
         }
     }
 
-    /// The state becomes durable before anything follows from it. What is held here beyond the committed lengths known so
-    /// far goes first: nobody vouches for it once the entries between are skipped. The own segment stays if it is open
-    /// still: its peers may hold what it holds, and a position must not be given away twice in one generation.
+    /// The state becomes durable before anything follows from it. What is held here and void in it goes first.
     #[cold]
     fn keep_state(&mut self, now: Time) {
         let Some(mut adoption) = self.adoption.take() else {
@@ -321,8 +319,7 @@ impl<K: Knobs> Replica<K> {
             return;
         };
         if marker.is_none() {
-            let keeps_own = self.goes_on_writing(&image);
-            self.drop_uncommitted(keeps_own);
+            self.drop_void(&image);
         }
         let flushed = self.store.config().class.is_flushed();
         let number = match marker {
@@ -358,22 +355,33 @@ impl<K: Knobs> Replica<K> {
         })
     }
 
-    fn drop_uncommitted(&mut self, keeps_own: bool) {
-        for slot in 0..usize::from(self.config.replicas) {
+    /// As over a view (ORDERING.md, REPLICA, apply): each segment keeps the longest prefix whose records' generations own
+    /// their positions. A generation gives a position one record ever, so what is held beyond the committed length known
+    /// so far is what the skipped entries ordered, or may order yet. It was reported: the order counts on it, and no other
+    /// good copy need be left.
+    ///
+    /// The last record held names the generation that was entered last; what lies below was judged then.
+    fn drop_void(&mut self, image: &Image) {
+        let then = image
+            .state
+            .as_ref()
+            .map_or(&[][..], |state| &state.segments);
+        for (slot, segment) in then.iter().enumerate() {
             let index = Slot::new(slot as u8);
-            if keeps_own && index == self.config.slot {
+            let held = self.store.len(index);
+            let end = segment.end_of(self.tail_generation[slot]);
+            let Some(end) = end.map(|end| end.max(self.store.first(index))) else {
+                continue;
+            };
+            if end >= held {
                 continue;
             }
-            let committed = self.committed(index).max(self.store.first(index));
-            self.store.truncate(index, committed);
-            self.unsee(index, committed);
-            let last = self.store.len(index).get().checked_sub(1).map(Lsn::new);
-            let segment = self.segment(index);
-            self.tail_generation[slot] = last
-                .zip(segment)
-                .map_or(ViewId::ZERO, |(last, segment)| segment.owner(last));
+            self.store.truncate(index, end);
+            self.unsee(index, end);
+            let last = end.get().checked_sub(1).map(Lsn::new);
+            self.tail_generation[slot] = last.map_or(ViewId::ZERO, |last| segment.owner(last));
         }
-        if !keeps_own {
+        if !self.goes_on_writing(image) {
             self.waiters.clear();
         }
         self.last_own_run = None;

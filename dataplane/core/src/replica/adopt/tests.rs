@@ -5,19 +5,22 @@ use alloc::vec::Vec;
 
 use ionian_store::{BlockOpKind, FileKind, FileNo, Store, StoreConfig, StoreState};
 use ionian_types::{
-    ClientId, ClusterId, ConnId, Durability, EntryNo, Gsn, Inc, NodeId, SessionNo, Slot, Time,
-    ViewId,
+    ClientId, ClientSeq, ClusterId, ConnId, Durability, EntryNo, Gsn, GuardEpoch, Inc, Lsn, NodeId,
+    NsEpoch, SegmentId, SessionNo, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::crc::crc32c;
 use ionian_wire::frame::{
-    Body, Hello, Message, Read, ReadStatus, Role, ShardSnapshot, StateData, StateRequest, encode,
+    Body, Hello, Message, Read, ReadStatus, Replicate, Role, ShardSnapshot, StateData,
+    StateRequest, encode,
 };
+use ionian_wire::record::{Placement, emit_unplaced, encoded_bytes};
 
 use super::super::image::Image;
-use super::super::image::tests::{LOG, REPLICAS, SHARD, encoded, state};
+use super::super::image::tests::{LOG, REPLICAS, SHARD, encoded, encoded_with, state};
 use super::super::{Replica, ReplicaConfig};
 use super::TOO_LARGE_PAUSE;
+use crate::cutlog::{GenSpan, SegmentState, ShardState};
 use crate::outbox::{Outbox, OutboxLimits};
 
 const CLUSTER: ClusterId = ClusterId::new(7);
@@ -28,6 +31,8 @@ const CLIENT: ConnId = ConnId::new(3);
 const CHECKPOINT_BYTES_MAX: u64 = 1 << 20;
 /// Cuts in the state that is handed over.
 const CUTS: u64 = 200;
+/// Records of the peer's segment that are held when the cuts up to [`CUTS`] are skipped.
+const HELD: u64 = 25;
 
 /// The device: what of the checkpoint is written, and what of that is durable.
 #[derive(Default)]
@@ -110,9 +115,45 @@ impl Desk {
             };
             desk.handle(conn, &hello, &[]);
         }
-        let mut then = vec![0; 1 << 12];
-        let mut writer = ionian_wire::Writer::new(&mut then);
-        state(CUTS).write(&mut writer).unwrap();
+        desk.strand(&state(CUTS));
+        desk
+    }
+
+    /// A replica that has applied the first ten cuts and holds `HELD` records of its peer's segment, more than those cuts
+    /// ordered, when the cut log has dropped what leads to `then`.
+    fn holding(then: &ShardState) -> Self {
+        let mut desk = Self::new(CHECKPOINT_BYTES_MAX);
+        desk.replica.adoption = None;
+        let image = Image::read(&encoded(10), REPLICAS, 1).unwrap();
+        desk.replica.take_image(image, None);
+        let segment = SegmentId {
+            shard: SHARD,
+            slot: Slot::new(1),
+        };
+        let generation = ViewId::new(1);
+        let records: Vec<u8> = (0..HELD)
+            .flat_map(|position| record(segment, generation, position))
+            .collect();
+        let run = Replicate {
+            log: LOG,
+            segment,
+            generation,
+            from: Lsn::ZERO,
+            count: HELD as u32,
+        };
+        desk.handle(PEER, &run, &records);
+        while desk.device.step(desk.replica.store_mut()) {}
+        assert_eq!(desk.replica.reported_len(segment.slot), Lsn::new(HELD));
+        assert!(desk.replica.committed(segment.slot) < Lsn::new(HELD));
+        desk.strand(then);
+        desk
+    }
+
+    /// Everything up to the end of `then` was dropped from the cut log.
+    fn strand(&mut self, then: &ShardState) {
+        let mut bytes = vec![0; 1 << 12];
+        let mut writer = ionian_wire::Writer::new(&mut bytes);
+        then.write(&mut writer).unwrap();
         let len = writer.len();
         let snapshot = ShardSnapshot {
             log: LOG,
@@ -121,8 +162,25 @@ impl Desk {
             end_gsn: Gsn::new(100 * CUTS + 5),
             trim: Gsn::new(3),
         };
-        desk.handle(ROOT, &snapshot, &then[..len]);
-        desk
+        self.handle(ROOT, &snapshot, &bytes[..len]);
+    }
+
+    /// Takes over `then` and tells, at every step, how much of the peer's segment counts as held.
+    fn take_over(&mut self, then: &ShardState) -> Vec<Lsn> {
+        assert!(self.sent().contains(&(PEER, "StateRequest")));
+        let state = encoded_with(then, CUTS);
+        self.state_data(&state, state.len() as u64);
+        let mut held = Vec::new();
+        loop {
+            self.sent();
+            held.push(self.replica.reported_len(Slot::new(1)));
+            if !self.device.step(self.replica.store_mut()) {
+                break;
+            }
+        }
+        assert_eq!(self.replica.status(self.now).counters.adoptions, 1);
+        assert!(self.replica.committed(Slot::new(1)) > Lsn::new(HELD));
+        held
     }
 
     fn handle(&mut self, from: ConnId, body: &impl Body, tail: &[u8]) {
@@ -178,6 +236,23 @@ impl Desk {
     }
 }
 
+fn record(segment: SegmentId, generation: ViewId, position: u64) -> Vec<u8> {
+    let payload = b"held";
+    let mut bytes = vec![0; encoded_bytes(payload.len())];
+    let seq = ClientSeq::new(position);
+    emit_unplaced(&mut bytes, ClientId::new(9), SessionNo::ZERO, seq, payload).unwrap();
+    Placement {
+        log: LOG,
+        segment,
+        ns_epoch: NsEpoch::ZERO,
+        generation,
+        position: Lsn::new(position),
+        guard: GuardEpoch::ZERO,
+    }
+    .seal(&mut bytes);
+    bytes
+}
+
 /// What follows from a state: a report, and answers to clients.
 fn follows(sent: &[(ConnId, &str)]) -> bool {
     sent.iter().any(|(conn, name)| {
@@ -212,6 +287,50 @@ fn nothing_follows_from_a_peers_state_before_it_is_durable() {
     assert_eq!(status.applied, EntryNo::new(10 * CUTS));
     assert!(status.stranded.is_none());
     assert!(desk.sent().contains(&(LEAF, "Report")));
+}
+
+/// The skipped entries had ordered those records, with this replica's report as half of the quorum: dropped, they stood at
+/// one member only, and the fallen report kept the shard from ordering anything for as long as the epoch lasted.
+#[test]
+fn what_was_reported_is_kept_when_a_peers_state_is_taken_over() {
+    let then = state(CUTS);
+    let held = Desk::holding(&then).take_over(&then);
+    assert!(held.iter().all(|len| *len == Lsn::new(HELD)), "{held:?}");
+}
+
+#[test]
+fn what_is_void_in_a_peers_state_goes_before_it_is_taken_over() {
+    let mut then = state(CUTS);
+    let (closed, close) = (ViewId::new(1), Lsn::new(22));
+    let segment = &mut then.segments[1];
+    segment.closed.push(GenSpan {
+        generation: closed,
+        open: Lsn::ZERO,
+        close,
+    });
+    (segment.generation, segment.opened_at) = (ViewId::new(2), close);
+    let mut desk = Desk::holding(&then);
+    let held = desk.take_over(&then);
+    assert_eq!(held.last(), Some(&close), "{held:?}");
+    assert_eq!(desk.replica.tail_generation[1], closed);
+}
+
+#[test]
+fn what_a_generation_wrote_counts_up_to_its_close() {
+    let mut segment = state(CUTS).segments.remove(0);
+    let ends = |segment: &SegmentState| {
+        let generations = [0, 1, 2, 3].map(ViewId::new);
+        generations.map(|generation| segment.end_of(generation).map(Lsn::get))
+    };
+    assert_eq!(ends(&segment), [Some(0), Some(12), None, None]);
+    // Closed, and nobody writes.
+    segment.closed.push(GenSpan {
+        generation: segment.generation,
+        open: segment.opened_at,
+        close: segment.len,
+    });
+    segment.generation = ViewId::ZERO;
+    assert_eq!(ends(&segment), [Some(0), Some(12), Some(3 * CUTS), None]);
 }
 
 #[test]

@@ -52,6 +52,11 @@ pub(in crate::replica) fn state(cuts: u64) -> ShardState {
 }
 
 pub(in crate::replica) fn encoded(cuts: u64) -> Vec<u8> {
+    encoded_with(&state(cuts), cuts)
+}
+
+/// An image of `state` after those cuts.
+pub(in crate::replica) fn encoded_with(state: &ShardState, cuts: u64) -> Vec<u8> {
     let mut index = RunIndex::new(usize::from(REPLICAS), 1);
     for cut in 1..=cuts {
         let lens = [Lsn::new(3 * cut), Lsn::new(2 * cut)];
@@ -73,7 +78,7 @@ pub(in crate::replica) fn encoded(cuts: u64) -> Vec<u8> {
         writer.field(Gsn::new(3))?;
         writer.field(Gsn::new(3))?;
         writer.field(true)?;
-        state(cuts).write(&mut writer)?;
+        state.write(&mut writer)?;
         writer.field(1u32)?;
         writer.field(Gsn::new(20))?;
         writer.field(Gsn::new(30))?;
