@@ -77,12 +77,12 @@ impl Child {
         self.edge.is_some() && self.conn.is_some()
     }
 
-    /// Takes a connection; returns the one that it replaces.
-    pub(super) fn connect<K: Knobs>(&mut self, conn: ConnId) -> Option<ConnId> {
+    /// Takes a connection.
+    pub(super) fn connect<K: Knobs>(&mut self, conn: ConnId) {
         if !keeps_edges::<K>() {
             self.stop();
         }
-        self.conn.replace(conn)
+        self.conn = Some(conn);
     }
 
     pub(super) fn disconnect<K: Knobs>(&mut self, conn: ConnId) {

@@ -307,14 +307,12 @@ impl<K: Knobs> Root<K> {
                     .iter_mut()
                     .filter(|child| child.is(hello.node, hello.inc))
                 {
-                    let replaced = child.connect::<K>(conn);
-                    // Whoever believes in a connection that another replaced must know.
-                    if !K::mutant(Mutant::RoundWithoutEdge) {
-                        self.close.extend(replaced);
-                    }
+                    child.connect::<K>(conn);
                 }
+                let kind = Kind::Leaf(hello.node, hello.inc);
+                self.replace(kind, conn);
                 self.sync_at = now;
-                Kind::Leaf(hello.node, hello.inc)
+                kind
             }
             Role::Controller if mine => {
                 self.close.extend(self.controller.replace(conn));
@@ -328,6 +326,25 @@ impl<K: Knobs> Root<K> {
             }
         };
         self.set_kind(conn, kind);
+    }
+
+    /// Closes the connection of a leaf that `conn` replaces: whoever believes in it must know. No view need name this life
+    /// yet; when one does, its edge starts on the connection that is left.
+    fn replace(&mut self, kind: Kind, conn: ConnId) {
+        if K::mutant(Mutant::RoundWithoutEdge) {
+            return;
+        }
+        for (at, other) in self.conns.iter_mut().enumerate() {
+            let at = ConnId::new(at as u32);
+            if *other != kind || at == conn || self.close.contains(&at) {
+                continue;
+            }
+            self.close.push(at);
+            // What still comes by it is of an edge that has ended.
+            if !child::keeps_edges::<K>() {
+                *other = Kind::Unknown;
+            }
+        }
     }
 
     /// Cuts, commits, and sends everything that is committed.

@@ -1,13 +1,17 @@
-//! Trims while a commit is held up: each is answered, and few wait.
+//! Trims while a commit is held up: each is answered, and few wait. Connections of a leaf: the last one has the edge.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use ionian_store::{BlockError, Store, StoreConfig, StoreState};
 use ionian_types::{
-    ClusterId, ConnId, Durability, Gsn, Inc, LogId, NodeId, RootEpoch, ShardId, Time, ViewId,
+    ClientId, ClusterId, ConnId, Durability, EntryNo, Gsn, Inc, LogId, NodeId, RootEpoch,
+    SessionNo, ShardId, Slot, Time, ViewId,
 };
-use ionian_wire::frame::{Message, RootGrant, TrimAnswer, TrimRequest, TrimStatus, encode};
+use ionian_wire::WIRE_VERSION;
+use ionian_wire::frame::{
+    Hello, Message, Role, RootGrant, TrimAnswer, TrimRequest, TrimStatus, encode,
+};
 
 use super::serve::TRIMS_MAX;
 use super::{Kind, Root, RootConfig};
@@ -157,4 +161,53 @@ fn a_trim_before_the_root_has_begun_is_refused() {
     desk.root.granted = None;
     desk.trim(1, 10);
     assert_eq!(desk.taken()[0].status, TrimStatus::Busy);
+}
+
+/// A leaf of a new life lost its connection and opened another before a view named it. The root had not heard of the loss:
+/// it began the edge on the first connection, forgot the edge when that was gone, and never used the second.
+#[test]
+fn an_edge_begins_on_the_last_connection_of_a_leaf() {
+    let mut desk = Desk::new();
+    let (node, inc) = (NodeId::new(3), Inc::new(11));
+    let hello = Hello {
+        cluster: CLUSTER,
+        wire_version: WIRE_VERSION,
+        role: Role::Leaf,
+        node,
+        inc,
+        log: LOG,
+        shard: ShardId::ZERO,
+        slot: Slot::ZERO,
+        epoch: ViewId::ZERO,
+        last: EntryNo::ZERO,
+        client: ClientId::default(),
+        session: SessionNo::ZERO,
+    };
+    let [lost, last] = [4, 5].map(ConnId::new);
+    for conn in [lost, last] {
+        desk.out.set_room(conn, 4 << 20);
+        desk.root.opened(conn, &mut desk.out);
+        let hello = Message::Hello(hello, &[]);
+        desk.root.handle(NOW, conn, &hello, &mut desk.out);
+    }
+    assert_eq!(desk.root.take_close(), Some(lost), "it must know");
+    assert_eq!(desk.root.take_close(), None);
+    desk.out.clear();
+    // A view names it.
+    desk.root.state.children = vec![(node, inc)];
+    desk.root.adopt_children();
+    desk.root.flush(NOW, &mut desk.out);
+    let starts: Vec<ConnId> = desk
+        .out
+        .envelopes()
+        .iter()
+        .filter(|envelope| {
+            let (message, _) = Message::new_checked(desk.out.head(envelope)).unwrap();
+            matches!(message, Message::EdgeStart(..))
+        })
+        .map(|envelope| envelope.conn)
+        .collect();
+    assert_eq!(starts, [last]);
+    desk.root.closed(lost);
+    assert_eq!(desk.root.status().edges, 1);
 }
