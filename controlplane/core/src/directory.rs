@@ -105,6 +105,8 @@ pub struct Directory<K: Knobs = Shipped> {
     pub(crate) in_flight: Option<(u64, PublicMap)>,
     pub(crate) public: Option<PublicMap>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
+    /// How many connections there were.
+    opened: u64,
     pub(crate) bindings: BTreeMap<PlaceKey, Binding>,
     /// Places shown as up without a connection, and when they are to be shown as down.
     pub(crate) absent: BTreeMap<PlaceKey, Time>,
@@ -166,6 +168,7 @@ impl<K: Knobs> Directory<K> {
             in_flight: None,
             public: None,
             conns: BTreeMap::new(),
+            opened: 0,
             bindings: BTreeMap::new(),
             answers: VecDeque::new(),
             sent: BTreeMap::new(),
@@ -240,7 +243,13 @@ impl<K: Knobs> Directory<K> {
 
     /// A connection is there. The directory greets it; the peer says who it is by `Hello` or `Register`.
     pub fn connected(&mut self, conn: ConnId) {
-        self.conns.insert(conn, Conn::default());
+        self.opened += 1;
+        let opened = self.opened;
+        let fresh = Conn {
+            opened,
+            ..Conn::default()
+        };
+        self.conns.insert(conn, fresh);
     }
 
     /// A connection is gone.
@@ -251,7 +260,12 @@ impl<K: Knobs> Directory<K> {
         let lost: Vec<PlaceKey> = self.places_of(conn).collect();
         for key in lost {
             self.bindings.remove(&key);
-            self.absent.insert(key, down_at);
+            match self.last_of_life(key) {
+                Some(other) => self.bind(now, key, other, None),
+                None => {
+                    self.absent.insert(key, down_at);
+                }
+            }
         }
     }
 
@@ -407,6 +421,7 @@ impl<K: Knobs> Directory<K> {
     pub(crate) fn bind(&mut self, now: Time, key: PlaceKey, conn: ConnId, request: Option<u64>) {
         self.bindings.insert(key, Binding { conn, request });
         self.absent.remove(&key);
+        self.note_life(key, conn);
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.known.get_or_insert(0);
         }
@@ -415,6 +430,29 @@ impl<K: Knobs> Directory<K> {
             self.grants.insert(log, self.state.version);
         }
         self.plan(now, key.log());
+    }
+
+    /// The place's present life has said that `conn` leads to it.
+    pub(crate) fn note_life(&mut self, key: PlaceKey, conn: ConnId) {
+        let inc = self.state.place(key).map(|place| place.inc);
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.life = inc.map(|inc| (key, inc));
+        }
+    }
+
+    /// Whether the place is bound to a connection that opened after `conn`. Its process has given `conn` up, then, and what
+    /// it had said there comes late.
+    pub(crate) fn is_given_up(&self, key: PlaceKey, conn: ConnId) -> bool {
+        let opened = |conn: ConnId| self.conns.get(&conn).map(|conn| conn.opened);
+        let bound = self.bindings.get(&key).map(|binding| binding.conn);
+        bound.and_then(opened) > opened(conn)
+    }
+
+    /// Of the connections of the place's present life the one that opened last.
+    fn last_of_life(&self, key: PlaceKey) -> Option<ConnId> {
+        let life = Some((key, self.state.place(key)?.inc));
+        let conns = self.conns.iter().filter(|(_, conn)| conn.life == life);
+        conns.max_by_key(|(_, conn)| conn.opened).map(|(&id, _)| id)
     }
 
     /// The incarnation that this very request was given before.

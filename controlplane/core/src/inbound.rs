@@ -1,6 +1,8 @@
 //! What processes say: greetings, requests for the map, views logged, positions wanted, shards whole.
 //!
-//! A report counts only on the connection of the process that fills its place now; what a past life says is set aside.
+//! A report counts only on the connection of the process that fills its place now; what a past life says is set aside. Of
+//! several connections of one life the one opened last counts: the life has given up the others, and what it said there
+//! may arrive late. When that one is gone, the last of the others does.
 
 use ionian_types::{ClusterId, ConnId, Knobs, Time};
 use ionian_wire::WIRE_VERSION;
@@ -35,7 +37,12 @@ impl<K: Knobs> Directory<K> {
                     place.up = true;
                     self.map_changed();
                 }
-                self.bind(now, key, conn, None);
+                if self.is_given_up(key, conn) {
+                    self.counters.stale += 1;
+                    self.note_life(key, conn);
+                } else {
+                    self.bind(now, key, conn, None);
+                }
             }
             // Its place belongs to a later life, or never was its own: it is told so, and stops.
             _ => {

@@ -22,9 +22,10 @@
 //!
 //! It sends `Register` and waits for `Registered` with its request number. The number is new for every connection: an
 //! answer to a request of an earlier connection may name a life that is past. Over later connections of the same life it
-//! says who it is by `Hello` with its incarnation. `Registered` with request 0 says that a later life has its place: it
-//! stops. A root also waits for a `RootGrant` of its incarnation; without a cut log it declares every position below `floor`
-//! lost, and takes `view + 1` as its first view.
+//! says who it is by `Hello` with its incarnation; of several connections of one life the one opened last counts, whatever
+//! arrives late by the others. `Registered` with request 0 says that a later life has its place: it stops. A root also waits
+//! for a `RootGrant` of its incarnation; without a cut log it declares every position below `floor` lost, and takes
+//! `view + 1` as its first view.
 //!
 //! # Failure table
 //!

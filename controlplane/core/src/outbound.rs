@@ -18,6 +18,10 @@ use crate::state::PlaceKey;
 /// A connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Conn {
+    /// Its number among all connections that there were, in the order in which they opened.
+    pub(crate) opened: u64,
+    /// The life that has said that this connection leads to it.
+    pub(crate) life: Option<(PlaceKey, Inc)>,
     pub(crate) greeted: bool,
     /// The version of the map that the peer knows, once it has shown interest.
     pub(crate) known: Option<u64>,

@@ -39,3 +39,21 @@ fn a_replica_that_takes_over_a_state_keeps_what_it_reported() {
         "clients=2,buffer_bytes=1048576,payload_bytes_max=8,trims=false,fault_ns=100000000,only=none,operations_max=171",
     );
 }
+
+/// A leaf that had just registered lost its connection to the root, which had not heard of that, and opened another. When a
+/// view named the leaf, the root began the edge on the first connection, and forgot the edge when that was gone: nothing
+/// was ordered any more, while the leaf was connected.
+#[test]
+fn an_edge_begins_on_the_last_connection_of_a_leaf() {
+    passes(25959, "only=0+1+2+4+5+6+7+8+9+10+11+12+13+14+15");
+}
+
+/// A leaf gave its connection to the controller up before its hello had arrived there. The late hello took the place from
+/// the leaf's new connection; when the old one was gone, the leaf counted as down, and nothing that it reported was heard.
+#[test]
+fn a_late_hello_does_not_take_the_place_from_a_later_connection() {
+    passes(
+        26066,
+        "only=0+1+2+3+4+6+7+10+11+12+13+16+17+20+21+22+24+26,operations_max=328",
+    );
+}

@@ -1,5 +1,6 @@
 //! What the tests share: a cluster of two shards with two replicas each, and messages in and out of a directory.
 
+mod connections;
 mod random;
 mod rules;
 

@@ -12,15 +12,15 @@ use ionian_wire::frame::{
 };
 
 /// A directory with every process connected and registered over connection `place`, and view 1 logged.
-struct Running {
-    directory: Directory,
-    incs: [Inc; PLACES],
+pub(super) struct Running {
+    pub(super) directory: Directory,
+    pub(super) incs: [Inc; PLACES],
     request: u64,
-    now: Time,
+    pub(super) now: Time,
 }
 
 impl Running {
-    fn start(class: Durability) -> Self {
+    pub(super) fn start(class: Durability) -> Self {
         let mut world = Self {
             directory: directory(class),
             incs: [Inc::ZERO; PLACES],
@@ -38,19 +38,19 @@ impl Running {
         world
     }
 
-    fn send<B: Body>(&mut self, place: usize, body: &B) {
+    pub(super) fn send<B: Body>(&mut self, place: usize, body: &B) {
         let frame = bytes(body);
         self.directory
             .handle(self.now, ConnId::new(place as u32), &message(&frame));
     }
 
-    fn drain(&mut self) -> Vec<(ConnId, Vec<u8>)> {
+    pub(super) fn drain(&mut self) -> Vec<(ConnId, Vec<u8>)> {
         persist(&mut self.directory);
         drain(&mut self.directory, self.now)
     }
 
     /// Registers over a new connection. Other messages that leave meanwhile are lost.
-    fn register(&mut self, place: usize, has_data: bool) -> Result<(), String> {
+    pub(super) fn register(&mut self, place: usize, has_data: bool) -> Result<(), String> {
         let conn = ConnId::new(place as u32);
         self.directory.disconnected(self.now, conn);
         self.directory.connected(conn);
@@ -71,7 +71,7 @@ impl Running {
     }
 
     /// Logs intents until there are none; returns what each view said.
-    fn settle(&mut self) -> Vec<String> {
+    pub(super) fn settle(&mut self) -> Vec<String> {
         let mut views = Vec::new();
         loop {
             self.now = self.now.after(DirectoryConfig::default().resend_after);
@@ -110,7 +110,7 @@ impl Running {
         self.send(LEAF, &report);
     }
 
-    fn map(&self) -> ClusterMap {
+    pub(super) fn map(&self) -> ClusterMap {
         self.directory.map()
     }
 }
@@ -439,30 +439,6 @@ fn a_repeated_registration_gets_the_same_answer() {
 }
 
 #[test]
-fn a_past_life_is_told_to_stop() {
-    let mut world = Running::start(Durability::D0);
-    let past = hello(2, world.incs[2]);
-    world.register(2, false).unwrap();
-    world.settle();
-    world.directory.connected(ConnId::new(60));
-    world.send(60, &past);
-    let sent = world.drain();
-    let told = sent.iter().find_map(|(conn, frame)| match message(frame) {
-        Message::Registered(answer, why) if conn.get() == 60 => {
-            Some((answer.request, answer.inc, why))
-        }
-        _ => None,
-    });
-    let (request, inc, why) = told.unwrap();
-    assert_eq!((request, inc), (0, Inc::ZERO));
-    assert!(why.ends_with(b"of replica 0.0 was replaced by a later one"));
-    assert_eq!(
-        world.map().logs[0].shards[0].replicas[0].endpoint.inc,
-        world.incs[2]
-    );
-}
-
-#[test]
 fn ceilings_rise_one_block_at_a_time_and_only_for_the_current_root() {
     let mut world = Running::start(Durability::D0);
     let before = grant_of(&mut world);
@@ -491,32 +467,6 @@ fn ceilings_rise_one_block_at_a_time_and_only_for_the_current_root() {
     world.send(ROOT, &ask);
     assert!(grants(&world.drain()).is_empty());
     assert_eq!(world.directory.counters().stale, 2);
-}
-
-#[test]
-fn a_process_without_connection_is_shown_as_down_and_up_again() {
-    let mut world = Running::start(Durability::D0);
-    let version = world.map().version;
-    world.directory.disconnected(world.now, ConnId::new(2));
-    assert_eq!(world.map().version, version, "a short break is not shown");
-    world.now = world.directory.next_deadline();
-    world.directory.on_deadline(world.now);
-    assert_eq!(
-        world.map().logs[0].shards[0].replicas[0].endpoint.inc,
-        Inc::ZERO
-    );
-    assert!(world.map().version > version);
-    assert!(world.directory.logs().next().unwrap().missing[0].contains("replica 0.0"));
-    world.directory.connected(ConnId::new(90));
-    let again = bytes(&hello(2, world.incs[2]));
-    world
-        .directory
-        .handle(world.now, ConnId::new(90), &message(&again));
-    assert_eq!(
-        world.map().logs[0].shards[0].replicas[0].endpoint.inc,
-        world.incs[2]
-    );
-    assert!(world.settle().is_empty(), "a reconnection changes no view");
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! Which connection leads to the process of a place: lives that are past, connections that come and go.
+
+use super::rules::Running;
+use super::*;
+use ionian_wire::frame::ShardStatus;
+
+#[test]
+fn a_past_life_is_told_to_stop() {
+    let mut world = Running::start(Durability::D0);
+    let past = hello(2, world.incs[2]);
+    world.register(2, false).unwrap();
+    world.settle();
+    world.directory.connected(ConnId::new(60));
+    world.send(60, &past);
+    let sent = world.drain();
+    let told = sent.iter().find_map(|(conn, frame)| match message(frame) {
+        Message::Registered(answer, why) if conn.get() == 60 => {
+            Some((answer.request, answer.inc, why))
+        }
+        _ => None,
+    });
+    let (request, inc, why) = told.unwrap();
+    assert_eq!((request, inc), (0, Inc::ZERO));
+    assert!(why.ends_with(b"of replica 0.0 was replaced by a later one"));
+    assert_eq!(
+        world.map().logs[0].shards[0].replicas[0].endpoint.inc,
+        world.incs[2]
+    );
+}
+
+#[test]
+fn a_process_without_connection_is_shown_as_down_and_up_again() {
+    let mut world = Running::start(Durability::D0);
+    let version = world.map().version;
+    world.directory.disconnected(world.now, ConnId::new(2));
+    assert_eq!(world.map().version, version, "a short break is not shown");
+    world.now = world.directory.next_deadline();
+    world.directory.on_deadline(world.now);
+    assert_eq!(
+        world.map().logs[0].shards[0].replicas[0].endpoint.inc,
+        Inc::ZERO
+    );
+    assert!(world.map().version > version);
+    assert!(world.directory.logs().next().unwrap().missing[0].contains("replica 0.0"));
+    world.directory.connected(ConnId::new(90));
+    let again = bytes(&hello(2, world.incs[2]));
+    world
+        .directory
+        .handle(world.now, ConnId::new(90), &message(&again));
+    assert_eq!(
+        world.map().logs[0].shards[0].replicas[0].endpoint.inc,
+        world.incs[2]
+    );
+    assert!(world.settle().is_empty(), "a reconnection changes no view");
+}
+
+/// What the leaf says over `conn`, and whether it counts.
+fn counts(world: &mut Running, conn: usize) -> bool {
+    let before = world.directory.counters().stale;
+    let report = ShardStatus {
+        log: LOG,
+        shard: ShardId::ZERO,
+        epoch: ViewId::new(1),
+        whole: true,
+        ready: false,
+        regressed: 0,
+        slowest: 0,
+        members: 2,
+    };
+    world.send(conn, &report);
+    world.directory.counters().stale == before
+}
+
+/// A leaf gave its connection up before the hello that it had sent there arrived. The late hello took the place from the
+/// new connection; when the old one was gone too, nothing that the leaf said counted any more.
+#[test]
+fn a_hello_that_comes_late_does_not_take_the_place_from_a_later_connection() {
+    let mut world = Running::start(Durability::D0);
+    let again = hello(LEAF, world.incs[LEAF]);
+    world.directory.connected(ConnId::new(60));
+    world.send(60, &again);
+    assert!(counts(&mut world, 60));
+    world.send(LEAF, &again);
+    assert!(counts(&mut world, 60));
+    assert!(!counts(&mut world, LEAF), "it was given up");
+    let old = ConnId::new(LEAF as u32);
+    world.directory.disconnected(world.now, old);
+    assert!(counts(&mut world, 60));
+    world.now = world.now.after(DirectoryConfig::default().down_after);
+    world.directory.on_deadline(world.now);
+    let missing = world.directory.logs().next().unwrap().missing;
+    assert!(missing.is_empty(), "{missing:?}");
+    // The number of the connection is used again, by one that opens later.
+    world.directory.connected(old);
+    world.send(LEAF, &again);
+    assert!(counts(&mut world, LEAF));
+}
+
+/// A connection that was given up may be accepted after the one that followed it.
+#[test]
+fn when_the_last_connection_of_a_life_is_gone_the_one_before_counts() {
+    let mut world = Running::start(Durability::D0);
+    world.directory.connected(ConnId::new(60));
+    world.send(60, &hello(LEAF, world.incs[LEAF]));
+    world.directory.disconnected(world.now, ConnId::new(60));
+    assert!(counts(&mut world, LEAF));
+    assert_eq!(world.directory.next_deadline(), Time::FAR, "it is there");
+    // One of a past life does not.
+    let past = world.incs[LEAF];
+    world.directory.connected(ConnId::new(61));
+    let (next, last_inc) = (register(LEAF, 1000, past, false), world.incs[LEAF]);
+    world.send(61, &next);
+    world.settle();
+    world.directory.disconnected(world.now, ConnId::new(61));
+    assert!(!counts(&mut world, LEAF), "incarnation {last_inc}");
+    assert!(world.directory.next_deadline() < Time::FAR);
+}
