@@ -14,7 +14,7 @@ use ionian_types::{
 };
 use ionian_wire::frame::{
     Down, DownShard, EdgeStart, Hello, Message, NeedEdge, Report, Role, ShardStart, Sync,
-    SyncShard, Up, UpItem,
+    SyncShard, Up, UpItem, UpKeep,
 };
 use ionian_wire::{Reader, WIRE_VERSION};
 
@@ -41,8 +41,8 @@ pub struct LeafConfig {
     pub status: Nanos,
     /// How often an unanswered request to the parent is repeated.
     pub retry: Nanos,
-    /// A member that is silent for longer keeps no entry of the cut log from being dropped: it takes over a peer's state
-    /// when it returns.
+    /// Of the entries that a member has not applied that is silent for longer, the cut log keeps only those that touch its
+    /// shard, and only while fewer members than an ack takes have applied them.
     pub gone: Nanos,
 }
 
@@ -142,6 +142,7 @@ pub struct Leaf<K: Knobs = Shipped> {
     conns: Vec<Kind>,
     close: Vec<ConnId>,
     items: Vec<UpItem>,
+    keeps: Vec<UpKeep>,
     touched: Vec<(usize, u64)>,
     counters: LeafCounters,
     knobs: PhantomData<K>,
@@ -173,6 +174,7 @@ impl<K: Knobs> Leaf<K> {
             conns: Vec::with_capacity(1024),
             close: Vec::new(),
             items: Vec::with_capacity(1024),
+            keeps: Vec::with_capacity(64),
             touched: Vec::with_capacity(1024),
             counters: LeafCounters::default(),
             knobs: PhantomData,
@@ -526,7 +528,7 @@ impl<K: Knobs> Leaf<K> {
         {
             return;
         }
-        if out.room(root) < 64 + self.rounds.segments() * 16 {
+        if out.room(root) < 64 + (self.rounds.segments() + self.shards.len()) * 16 {
             return;
         }
         self.items.clear();
@@ -565,19 +567,23 @@ impl<K: Knobs> Leaf<K> {
                 }
             }
         }
+        let applied = self.applied_by_all(now);
+        self.note_keeps(applied);
         let up = Up {
             log: self.config.log,
             edge,
             inc: self.config.inc,
             round,
             total: self.rounds.total(),
-            applied: self.applied_by_all(now),
+            applied,
             full: self.full_due,
             items: self.items.len() as u32,
+            keeps: self.keeps.len() as u32,
         };
-        let items = &self.items;
+        let (items, keeps) = (&self.items, &self.keeps);
         let sent = out.send_with(root, &up, |writer| {
-            items.iter().try_for_each(|item| writer.field(*item))
+            items.iter().try_for_each(|item| writer.field(*item))?;
+            keeps.iter().try_for_each(|keep| writer.field(*keep))
         });
         // A round that did not leave is a gap; the next one must be full.
         self.full_due = sent.is_err();
@@ -595,6 +601,20 @@ impl<K: Knobs> Leaf<K> {
             .map(|shard| shard.applied_by_live(self.complete, silent))
             .min()
             .unwrap_or(EntryNo::ZERO)
+    }
+
+    /// Notes the shards of which too few members have applied everything through `applied`: those with members away.
+    fn note_keeps(&mut self, applied: EntryNo) {
+        self.keeps.clear();
+        if K::mutant(Mutant::DropAtFastest) {
+            return;
+        }
+        for shard in &self.shards {
+            if let Some(after) = shard.applied_by_quorum().filter(|after| *after < applied) {
+                let shard = shard.shard;
+                self.keeps.push(UpKeep { shard, after });
+            }
+        }
     }
 
     fn flush_sync(&mut self, now: Time, out: &mut Outbox) {

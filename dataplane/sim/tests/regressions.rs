@@ -18,6 +18,20 @@ fn a_refused_sending_says_nothing_about_another_one() {
     passes(5234, "only=1+4+5+6,operations_max=1274");
 }
 
+/// A member of a shard was away, and the cut log dropped entries that only its peer had applied. Then the peer's device gave
+/// back an old image: both asked each other for a state that nobody had, and their shard was never read again.
+#[test]
+fn a_member_that_is_away_keeps_what_touches_its_shard() {
+    passes(
+        776,
+        "payload_bytes_max=8,only=2+6+8+9+10+12+14+17+18+20,operations_max=343",
+    );
+    passes(
+        25449,
+        "cut_interval_us=0,only=6+7+8+10+11,operations_max=1188",
+    );
+}
+
 /// A replica stood still until the cut log had dropped what it missed, and took over its peer's state. It cut its own
 /// segment, which it went on writing, to what it knew as committed, while its peer held a record more: the position would
 /// have been given away twice in one generation, and until then nothing of the segment was ordered.

@@ -34,7 +34,7 @@ pub use shard::{
 };
 pub use tree::{
     Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStartHead,
-    ShardStatus, Sync, SyncShard, Up, UpItem,
+    ShardStatus, Sync, SyncShard, Up, UpItem, UpKeep,
 };
 
 use crate::codec::{Reader, WireError, Writer};

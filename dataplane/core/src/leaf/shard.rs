@@ -270,6 +270,17 @@ impl<K: Knobs> Shard<K> {
         }
     }
 
+    /// The entry up to which as many members as an ack takes have applied what touches the shard, live or not; `None` when
+    /// they have applied everything. Of what follows, one bad device could take back all that is known.
+    pub(super) fn applied_by_quorum(&self) -> Option<EntryNo> {
+        let mut applied = [EntryNo::ZERO; SEGMENTS_PER_SHARD_MAX];
+        for (applied, member) in applied.iter_mut().zip(&self.members) {
+            *applied = member.applied;
+        }
+        applied[..self.members.len()].sort_unstable_by(|a, b| b.cmp(a));
+        Some(applied[self.quorum - 1]).filter(|applied| *applied < self.last)
+    }
+
     fn whole(&self) -> bool {
         let count = self.members.len();
         (0..count).all(|segment| self.length(segment, NONE) >= self.start_lens[segment])
@@ -421,5 +432,22 @@ mod tests {
         assert_eq!(applied(vec![here, member(20, None, at)], false), 20);
         assert_eq!(applied(vec![here, member(20, None, at)], true), 90);
         assert_eq!(applied(vec![member(20, None, at); 2], true), 0, "nobody");
+    }
+
+    /// Those that it alone has not applied were dropped; then the device of the other one took back that it had.
+    #[test]
+    fn a_member_that_is_away_counts_for_the_entries_of_its_shard() {
+        let at = Some(Time::from_ns(7));
+        let (here, away) = (member(50, Some(1), at), member(20, None, at));
+        let known = |members, quorum| {
+            let mut shard = shard(members);
+            shard.quorum = quorum;
+            shard.applied_by_quorum().map(EntryNo::get)
+        };
+        assert_eq!(known(vec![here, away], 2), Some(20));
+        assert_eq!(known(vec![here, member(0, None, None)], 2), Some(0));
+        assert_eq!(known(vec![here, here], 2), None, "nothing is missing");
+        assert_eq!(known(vec![away, here, here], 2), None, "two have all of it");
+        assert_eq!(known(vec![away, away, here], 2), Some(20));
     }
 }

@@ -1,9 +1,10 @@
 //! A replica without its index, after the cut log dropped the entries that made it: it takes over a peer's applied state.
 //!
-//! Only a replica that lost its disk needs this, since entries are dropped once every member has durably applied them, or
-//! once they are trimmed. Until it has the state it serves nothing: it must not call a record absent that it does not know
-//! of. A peer sends its state in parts, taken at one entry; it is checked against the cut log's own snapshot, kept durably
-//! as a checkpoint, and only then believed. The entries after it come from the cut log, the records from peers, as ever.
+//! Only a replica that lost its disk, or has an old image of it, needs this: entries are dropped once they are trimmed, or
+//! durably applied by every member that is there and by enough; what members that are away miss is kept. Until it has the
+//! state it serves nothing: it must not call a record absent that it does not know of. A peer sends its state in parts,
+//! taken at one entry; it is checked against the cut log's own snapshot, kept durably as a checkpoint, and only then
+//! believed. The entries after it come from the cut log, the records from peers, as ever.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -8,7 +8,9 @@ use ionian_types::{
     ShardId, Slot, Time,
 };
 use ionian_wire::Reader;
-use ionian_wire::frame::{Down, EdgeStart, NeedFull, ShardStart, ShardStartHead, Sync, Up, UpItem};
+use ionian_wire::frame::{
+    Down, EdgeStart, NeedFull, ShardStart, ShardStartHead, Sync, Up, UpItem, UpKeep,
+};
 
 use super::Root;
 use crate::cutlog::LogState;
@@ -34,8 +36,9 @@ pub(super) struct Child {
     /// Whether that round says more than the log's end.
     pub(super) fresh: bool,
     need_full: bool,
-    /// What every member below has applied.
+    /// What every live member below has applied, and what of it too few members have.
     pub(super) applied: EntryNo,
+    keeps: Vec<UpKeep>,
     /// The last round that an entry in the log chose, and the last Down sent.
     pub(super) logged_round: u64,
     down_entry: EntryNo,
@@ -59,6 +62,7 @@ impl Child {
             fresh: false,
             need_full: false,
             applied: EntryNo::ZERO,
+            keeps: Vec::new(),
             logged_round: 0,
             down_entry: EntryNo::ZERO,
             down_round: 0,
@@ -98,6 +102,14 @@ impl Child {
     pub(super) fn stop(&mut self) {
         self.edge = None;
         self.fresh = false;
+    }
+
+    pub(super) fn keeps(&self) -> &[UpKeep] {
+        &self.keeps
+    }
+
+    pub(super) fn has(&self, shard: ShardId) -> bool {
+        self.shards.contains(&shard)
     }
 
     pub(super) fn segments(&self) -> &[SegmentId] {
@@ -166,6 +178,9 @@ impl Child {
         if total != up.total && !trusting && !K::mutant(Mutant::RootOnlyClamp) {
             return false;
         }
+        if (0..up.keeps).any(|_| reader.field::<UpKeep>().is_err()) {
+            return false;
+        }
         let mut reader = Reader::new(items);
         for _ in 0..up.items {
             if let Ok(item) = reader.field::<UpItem>()
@@ -174,9 +189,14 @@ impl Child {
                 self.lens[index] = clamped::<K>(item.len, self.lens[index]);
             }
         }
+        self.keeps.clear();
+        for _ in 0..up.keeps {
+            self.keeps.extend(reader.field::<UpKeep>());
+        }
         self.total = total;
         self.round = round;
-        self.applied = self.applied.max(up.applied);
+        // The newest says what is to be kept: a member may have come back with less than it had.
+        self.applied = up.applied;
         self.fresh = true;
         self.need_full = false;
         true

@@ -49,7 +49,7 @@ impl<K: Knobs> Root<K> {
         if !self.cut_due() || now < self.cut_at {
             return;
         }
-        if self.log.bytes() > self.config.cut_log_bytes_max {
+        if self.cut_log_bytes() > self.config.cut_log_bytes_max {
             self.counters.held_back += 1;
             return;
         }

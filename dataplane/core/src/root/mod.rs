@@ -4,11 +4,12 @@
 //! Nothing above the commit index leaves this machine. At a flushed class an entry is committed when the journal has made
 //! it durable; at D0 when it is in memory, and positions are used only below a ceiling that the controller has reserved.
 //!
-//! Files: `child` (edges and rounds), `cut` (appending and committing entries), `serve` (entries, tail, locate, trim),
-//! `start` (restart and grants).
+//! Files: `child` (edges and rounds), `cut` (appending and committing entries), `drop` (when entries go), `serve` (entries,
+//! tail, locate, trim), `start` (restart and grants).
 
 mod child;
 mod cut;
+mod drop;
 mod serve;
 mod start;
 #[cfg(test)]
@@ -29,7 +30,7 @@ use ionian_wire::WIRE_VERSION;
 use ionian_wire::entry::ENTRY_BYTES_MAX;
 use ionian_wire::frame::{CeilingRequest, Hello, Message, Role};
 
-use crate::cutlog::{CHUNK_ENTRIES, EntryLog, LogState};
+use crate::cutlog::{CHUNK_ENTRIES, EntryLog, Kept, LogState};
 use crate::outbox::Outbox;
 use child::Child;
 use cut::Pending;
@@ -156,6 +157,8 @@ pub struct Root<K: Knobs = Shipped> {
     state: LogState,
     base: LogState,
     log: EntryLog,
+    /// What members that are away need of the entries that are no longer in the log.
+    kept: Kept,
     committed: EntryNo,
     committed_end: Gsn,
     committed_trim: Gsn,
@@ -191,6 +194,7 @@ impl<K: Knobs> Root<K> {
             state: LogState::default(),
             base: LogState::default(),
             log: EntryLog::new(EntryNo::ZERO, config.cut_log_chunk_entries),
+            kept: Kept::default(),
             committed: EntryNo::ZERO,
             committed_end: Gsn::ZERO,
             committed_trim: Gsn::ZERO,
@@ -445,7 +449,7 @@ impl<K: Knobs> Root<K> {
                 .iter()
                 .filter(|child| child.is_running())
                 .count(),
-            cut_log_bytes: self.log.bytes(),
+            cut_log_bytes: self.cut_log_bytes(),
             cut_log_first: self.log.first(),
             last_cut_at: self.last_cut_at,
             counters: self.counters,
@@ -457,6 +461,11 @@ impl<K: Knobs> Root<K> {
     fn serves(&self) -> bool {
         self.granted.is_some()
             && (self.committed >= self.begun || K::mutant(Mutant::AnswerBeforeOwnEpoch))
+    }
+
+    /// Bytes of entries in memory.
+    fn cut_log_bytes(&self) -> u64 {
+        self.log.bytes() + self.kept.bytes()
     }
 
     fn kind(&self, conn: ConnId) -> Kind {

@@ -1,9 +1,10 @@
 //! What the root serves from committed entries: backfills, tail, locate, trim.
 
+use alloc::vec::Vec;
+
 use ionian_types::{
     ConnId, EntryNo, Gsn, Knobs, Lsn, Mutant, SegmentId, ShardId, Slot, Time, ViewId,
 };
-use ionian_wire::Writer;
 use ionian_wire::entry::{EntryBody, EntryView, EntryWriter};
 use ionian_wire::frame::{
     Backfill, Entries, Locate, LocateAnswer, LocateStatus, ShardSnapshot, Tail, TailAnswer,
@@ -20,6 +21,26 @@ const BACKFILL_BYTES_MAX: usize = 256 * 1024;
 /// Trims that wait for a commit, at most: what is more is refused, and asked again.
 pub(super) const TRIMS_MAX: usize = 1024;
 
+/// The entries of an answer.
+struct Filling {
+    tail: Vec<u8>,
+    count: u32,
+}
+
+impl Filling {
+    /// Whether the entry fits. The first one always does.
+    fn push(&mut self, encoded: &[u8]) -> bool {
+        if self.count > 0 && self.tail.len() + encoded.len() + 4 > BACKFILL_BYTES_MAX {
+            return false;
+        }
+        self.tail
+            .extend_from_slice(&(encoded.len() as u32).to_le_bytes());
+        self.tail.extend_from_slice(encoded);
+        self.count += 1;
+        true
+    }
+}
+
 impl<K: Knobs> Root<K> {
     /// ORDERING.md: only entries up to the commit index are ever served.
     pub(super) fn on_backfill(&mut self, conn: ConnId, body: &Backfill, out: &mut Outbox) {
@@ -28,9 +49,26 @@ impl<K: Knobs> Root<K> {
         }
         self.counters.backfills += 1;
         let first = self.log.first();
+        let mut answer = Filling {
+            tail: core::mem::take(&mut self.scratch),
+            count: 0,
+        };
+        answer.tail.clear();
         let mut after = body.after;
+        // What is kept of the entries dropped, as far as it fits: the last of it and the end of the order after it.
+        let mut kept = None;
+        let mut goes_on = true;
         if after.next().is_some_and(|next| next < first) {
-            if let Some(state) = self
+            if let Some(entries) = self.kept.entries(body.shard, after) {
+                for (number, end_gsn, encoded) in entries {
+                    goes_on = answer.push(encoded);
+                    if !goes_on {
+                        break;
+                    }
+                    kept = Some((number, end_gsn));
+                }
+                after = EntryNo::new(first.get() - 1);
+            } else if let Some(state) = self
                 .base
                 .shards
                 .get(&body.shard)
@@ -44,21 +82,20 @@ impl<K: Knobs> Root<K> {
                     trim: self.committed_trim,
                 };
                 let _ = out.send_with(conn, &snapshot, |writer| state.write(writer));
+                self.scratch = answer.tail;
                 return;
+            } else {
+                // Nothing that was dropped touched the shard.
+                after = self.base.entry;
             }
-            // Nothing that was dropped touched the shard.
-            after = self.base.entry;
         }
-        let mut tail = core::mem::take(&mut self.scratch);
-        tail.clear();
         let mut through = after;
-        let mut count = 0;
         let end = if K::mutant(Mutant::ServeUncommitted) {
             self.state.entry
         } else {
             self.committed
         };
-        while through < end && through.get() - after.get() < BACKFILL_ENTRIES_MAX {
+        while goes_on && through < end && through.get() - after.get() < BACKFILL_ENTRIES_MAX {
             let Some(next) = through.next() else { break };
             let Some(view) = self
                 .log
@@ -67,28 +104,28 @@ impl<K: Knobs> Root<K> {
             else {
                 break;
             };
-            if view.touches(body.shard) {
-                if count > 0 && tail.len() + view.encoded().len() + 4 > BACKFILL_BYTES_MAX {
-                    break;
-                }
-                tail.extend_from_slice(&(view.encoded().len() as u32).to_le_bytes());
-                tail.extend_from_slice(view.encoded());
-                count += 1;
+            if view.touches(body.shard) && !answer.push(view.encoded()) {
+                break;
             }
             through = next;
         }
-        let complete = through >= self.committed;
+        let end_gsn = match kept.filter(|_| through == after) {
+            // Nothing of the log itself.
+            Some((number, end_gsn)) => {
+                through = number;
+                end_gsn
+            }
+            None if through >= self.committed => self.committed_end,
+            None => self.end_after(through),
+        };
+        let Filling { tail, count } = answer;
         let answer = Entries {
             log: self.config.log,
             shard: body.shard,
             after: body.after,
             through,
             count,
-            end_gsn: if complete {
-                self.committed_end
-            } else {
-                self.end_after(through)
-            },
+            end_gsn,
             trim: self.committed_trim,
         };
         let _ = out.send(conn, &answer, &tail);
@@ -289,72 +326,5 @@ impl<K: Knobs> Root<K> {
             };
             out.send(*conn, &answer, &[]).is_err()
         });
-    }
-
-    /// Drops entries, a chunk at a time, with a snapshot in their place: those that are trimmed whole, and at a flushed
-    /// class those that every member of every shard has durably applied (ORDERING.md, ROOT LEADER, drop prefix).
-    pub(super) fn drop_prefix(&mut self) {
-        let trimmed = self.log.droppable(self.committed_trim);
-        let applied = if self.config.class.is_flushed() {
-            let everywhere = self
-                .children
-                .iter()
-                .map(|child| child.applied)
-                .min()
-                .unwrap_or_default();
-            self.log.droppable_through(everywhere)
-        } else {
-            None
-        };
-        let Some(upto) = trimmed.max(applied) else {
-            return;
-        };
-        if upto >= self.committed {
-            return;
-        }
-        if self.config.class.is_flushed() {
-            self.checkpoint_through(upto);
-            return;
-        }
-        self.advance_base(upto);
-        self.log.drop_through(upto);
-    }
-
-    fn advance_base(&mut self, upto: EntryNo) {
-        while self.base.entry < upto {
-            let Some(view) = self
-                .base
-                .entry
-                .next()
-                .and_then(|next| self.log.get(next))
-                .and_then(|bytes| EntryView::new_checked(bytes).ok())
-            else {
-                return;
-            };
-            self.base
-                .apply(&view)
-                .expect("entries of the log follow each other");
-        }
-    }
-
-    /// Flushed classes: the snapshot replaces the entries once it is durable.
-    fn checkpoint_through(&mut self, upto: EntryNo) {
-        self.advance_base(upto);
-        let mut bytes = core::mem::take(&mut self.scratch);
-        let mut size = 64 * 1024;
-        let len = loop {
-            bytes.clear();
-            bytes.resize(size, 0);
-            let mut writer = Writer::new(&mut bytes);
-            if self.base.write(&mut writer).is_ok() {
-                break writer.len();
-            }
-            size *= 2;
-        };
-        let number = upto.get() - self.journal_offset();
-        if self.store.journal_checkpoint(number, &bytes[..len]).is_ok() {
-            self.log.drop_through(upto);
-        }
-        self.scratch = bytes;
     }
 }

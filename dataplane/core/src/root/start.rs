@@ -6,7 +6,7 @@ use ionian_wire::entry::{EntryView, EntryWriter, LossView};
 use ionian_wire::frame::RootGrant;
 
 use super::Root;
-use crate::cutlog::{EntryLog, LogState};
+use crate::cutlog::{EntryLog, Kept, LogState};
 
 /// Ask for more positions when fewer than this many are left.
 pub(super) const CEILING_MARGIN: u64 = 1 << 31;
@@ -20,11 +20,13 @@ impl<K: Knobs> Root<K> {
         if !self.config.class.is_flushed() {
             return;
         }
-        if let Some((_, bytes)) = self.store.recovered().checkpoint
-            && let Ok(state) = LogState::read(&mut Reader::new(bytes))
-        {
-            self.base = state.clone();
-            self.state = state;
+        if let Some((_, bytes)) = self.store.recovered().checkpoint {
+            let mut reader = Reader::new(bytes);
+            if let Ok(state) = LogState::read(&mut reader) {
+                self.base = state.clone();
+                self.state = state;
+                self.kept = Kept::read(&mut reader).unwrap_or_default();
+            }
         }
         self.log = EntryLog::new(self.base.entry, self.config.cut_log_chunk_entries);
         let mut last = self.store.journal_last();

@@ -11,7 +11,7 @@ use crate::codec::{Reader, WireError, Writer};
 
 body! {
     /// Child to parent: a round. Consecutive within (`edge`, `inc`). Tail: [`UpItem`]s, the changed segments, or all of them
-    /// when `full`.
+    /// when `full`; then [`UpKeep`]s.
     Up = 48 {
         /// The log.
         log: LogId,
@@ -23,12 +23,14 @@ body! {
         round: RoundNo,
         /// The sum of all lengths of the subtree in this round.
         total: u64,
-        /// Every member of every shard below has applied, at the log's class, all that touches it up to this entry.
+        /// Every live member of every shard below has applied, at the log's class, all that touches it up to this entry.
         applied: EntryNo,
         /// Whether the tail holds every segment of the subtree.
         full: bool,
         /// The number of items.
         items: u32,
+        /// The number of shards of which fewer members than an ack takes have applied all that `applied` says.
+        keeps: u32,
     }
 }
 
@@ -53,6 +55,31 @@ impl Field for UpItem {
     fn put(self, bytes: &mut [u8]) {
         self.segment.put(&mut bytes[..5]);
         self.len.put(&mut bytes[5..13]);
+    }
+}
+
+/// A shard in an [`Up`] of which some members are away: what touches it after an entry is to be kept for them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UpKeep {
+    /// The shard.
+    pub shard: ShardId,
+    /// As many members as an ack takes have applied, at the log's class, all that touches the shard up to this entry.
+    pub after: EntryNo,
+}
+
+impl Field for UpKeep {
+    const LEN: usize = ShardId::LEN + EntryNo::LEN;
+    fn take(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        Ok(Self {
+            shard: reader.field()?,
+            after: reader.field()?,
+        })
+    }
+    fn put(self, bytes: &mut [u8]) {
+        let (shard, after) = bytes.split_at_mut(ShardId::LEN);
+        self.shard.put(shard);
+        self.after.put(&mut after[..EntryNo::LEN]);
     }
 }
 

@@ -1,0 +1,297 @@
+//! Members of one shard are away while the log goes on: what they need stays, and only that.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use ionian_store::{Store, StoreConfig, StoreState};
+use ionian_types::{
+    ClusterId, ConnId, Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RootEpoch,
+    RoundNo, SegmentId, ShardId, Slot, Time, ViewId,
+};
+use ionian_wire::Writer;
+use ionian_wire::entry::{Change, EntryView, encode_members, write_change};
+use ionian_wire::frame::{Backfill, Intent, Member, Message, RootGrant, Up, UpItem, UpKeep};
+
+use crate::cutlog::Kept;
+use crate::outbox::{Outbox, OutboxLimits};
+use crate::root::{Kind, Root, RootConfig};
+
+const CLUSTER: ClusterId = ClusterId::new(7);
+const LOG: LogId = LogId::new(1);
+const LEAF: ConnId = ConnId::new(1);
+const LEAF_NODE: NodeId = NodeId::new(5);
+const LEAF_INC: Inc = Inc::new(9);
+const REPLICA: ConnId = ConnId::new(2);
+const AWAY: ShardId = ShardId::new(0);
+const BUSY: ShardId = ShardId::new(1);
+
+/// What a backfill brings.
+#[derive(PartialEq, Eq, Debug)]
+enum Answer {
+    Entries(Vec<u64>, EntryNo, Gsn),
+    Snapshot,
+}
+
+struct Desk {
+    root: Root,
+    out: Outbox,
+    now: Time,
+    edge: EdgeEpoch,
+    round: u64,
+    lens: [u64; 2],
+}
+
+impl Desk {
+    /// A root of a flushed log that drops entries one by one, with two shards of two below one leaf. Entry 3 opened them.
+    fn new() -> Self {
+        let node = NodeId::new(1);
+        let store = StoreConfig::new(CLUSTER, node, LOG, ShardId::MAX, 0, Durability::D1);
+        let store = Store::format(store, Inc::ZERO, &[]);
+        let config = RootConfig {
+            cut_log_chunk_entries: 1,
+            ..RootConfig::new(CLUSTER, node, Inc::new(1), LOG, Durability::D1)
+        };
+        let now = Time::from_ns(1_000_000);
+        let mut desk = Self {
+            root: Root::new(config, store, now),
+            out: Outbox::new(OutboxLimits {
+                connections: 8,
+                ..OutboxLimits::default()
+            }),
+            now,
+            edge: EdgeEpoch::default(),
+            round: 0,
+            lens: [0; 2],
+        };
+        desk.work();
+        assert_eq!(desk.root.store.state(), StoreState::Ready);
+        desk.root.on_grant(&RootGrant {
+            log: LOG,
+            inc: Inc::new(1),
+            epoch: RootEpoch::new(1),
+            floor: Gsn::ZERO,
+            ceiling: Gsn::new(1 << 40),
+            view: ViewId::ZERO,
+        });
+        desk.root.set_kind(LEAF, Kind::Leaf(LEAF_NODE, LEAF_INC));
+        desk.root.set_kind(REPLICA, Kind::Replica);
+        desk.open();
+        desk.settle();
+        assert_eq!(desk.root.status().commit, EntryNo::new(3));
+        assert_eq!(desk.root.status().edges, 1);
+        desk.edge = desk.root.children[0].edge.unwrap();
+        desk
+    }
+
+    fn open(&mut self) {
+        let mut changes = [0u8; 512];
+        let mut writer = Writer::new(&mut changes);
+        for shard in [AWAY, BUSY] {
+            let member = |slot: u32| Member {
+                node: NodeId::new(10 + 2 * shard.get() + slot),
+                inc: Inc::new(u64::from(2 + slot)),
+                domain: slot,
+            };
+            let mut members = [0u8; 64];
+            let members = encode_members(&mut members, &[member(0), member(1)]).unwrap();
+            let change = Change::Open {
+                shard,
+                rank: shard.get(),
+                log: LOG,
+                class: Durability::D1,
+                quorum: 2,
+                members,
+            };
+            write_change(&mut writer, &change).unwrap();
+        }
+        let mut child = [0u8; 12];
+        let mut encoded = Writer::new(&mut child);
+        encoded.field(LEAF_NODE).unwrap();
+        encoded.field(LEAF_INC).unwrap();
+        write_change(&mut writer, &Change::Tree { children: &child }).unwrap();
+        let len = writer.len();
+        let (log, view) = (LOG, ViewId::new(1));
+        let intent = Intent { log, view };
+        self.root
+            .on_intent(REPLICA, &intent, &changes[..len], &mut self.out);
+    }
+
+    fn work(&mut self) {
+        while let Some(op) = self.root.store.next_op() {
+            self.root.store.complete(op.token, Ok(&[][..]));
+        }
+    }
+
+    /// Commits what is there, and lets the time pass after which entries are dropped.
+    fn settle(&mut self) {
+        for _ in 0..3 {
+            self.work();
+            self.now = self.now.after(ionian_types::Nanos::from_ms(60));
+            self.out.set_room(LEAF, 4 << 20);
+            self.root.flush(self.now, &mut self.out);
+            self.out.clear();
+        }
+    }
+
+    /// A record more in a shard: an entry more.
+    fn cut(&mut self, shard: ShardId, applied: u64, keeps: &[(ShardId, u64)]) {
+        let len = &mut self.lens[shard.get() as usize];
+        *len += 1;
+        self.round += 1;
+        let slot = Slot::ZERO;
+        let item = UpItem {
+            segment: SegmentId { shard, slot },
+            len: Lsn::new(*len),
+        };
+        let up = Up {
+            log: LOG,
+            edge: self.edge,
+            inc: LEAF_INC,
+            round: RoundNo::new(self.round),
+            total: self.lens.iter().sum(),
+            applied: EntryNo::new(applied),
+            full: false,
+            items: 1,
+            keeps: keeps.len() as u32,
+        };
+        let mut tail = vec![0; 256];
+        let mut writer = Writer::new(&mut tail);
+        writer.field(item).unwrap();
+        for (shard, after) in keeps {
+            let (shard, after) = (*shard, EntryNo::new(*after));
+            writer.field(UpKeep { shard, after }).unwrap();
+        }
+        let len = writer.len();
+        let (root, out) = (&mut self.root, &mut self.out);
+        root.on_up(LEAF, LEAF_NODE, LEAF_INC, &up, &tail[..len], out);
+        self.settle();
+    }
+
+    fn backfill(&mut self, shard: ShardId, after: u64) -> Answer {
+        let (log, after) = (LOG, EntryNo::new(after));
+        let body = Backfill { log, shard, after };
+        self.out.set_room(REPLICA, 4 << 20);
+        self.root.on_backfill(REPLICA, &body, &mut self.out);
+        let envelope = self.out.envelopes().last().unwrap();
+        let answer = match Message::new_checked(self.out.head(envelope)).unwrap().0 {
+            Message::Entries(body, tail) => {
+                let mut reader = ionian_wire::Reader::new(tail);
+                let entries = (0..body.count).map(|_| {
+                    let len = reader.field::<u32>().unwrap() as usize;
+                    let view = EntryView::new_checked(reader.bytes(len).unwrap()).unwrap();
+                    view.header.entry.get()
+                });
+                Answer::Entries(entries.collect(), body.through, body.end_gsn)
+            }
+            Message::ShardSnapshot(..) => Answer::Snapshot,
+            other => panic!("{other:?}"),
+        };
+        self.out.clear();
+        answer
+    }
+
+    /// One member of a shard has applied entry 4 and went away, the other one 6; the log went on to 12.
+    fn with_a_member_away() -> Self {
+        let mut desk = Self::new();
+        desk.cut(AWAY, 0, &[]);
+        desk.cut(BUSY, 0, &[]);
+        desk.cut(AWAY, 3, &[]);
+        for entry in 7..=12 {
+            desk.cut(BUSY, entry - 2, &[(AWAY, 4)]);
+        }
+        assert_eq!(desk.root.status().commit, EntryNo::new(12));
+        assert_eq!(desk.root.status().cut_log_first, EntryNo::new(11));
+        desk
+    }
+}
+
+/// The one that had applied it was given an old image of its device: nobody knew any more where the records stood.
+#[test]
+fn what_only_one_member_has_applied_is_kept() {
+    let mut desk = Desk::with_a_member_away();
+    let all = |entries: &[u64]| Answer::Entries(entries.into(), EntryNo::new(12), Gsn::new(9));
+    assert_eq!(desk.backfill(AWAY, 4), all(&[6]));
+    assert_eq!(desk.backfill(AWAY, 5), all(&[6]), "as the old image says");
+    assert_eq!(desk.backfill(AWAY, 6), all(&[]), "and nothing after it");
+    assert_eq!(
+        desk.backfill(AWAY, 3),
+        Answer::Snapshot,
+        "both had applied it"
+    );
+    assert_eq!(
+        desk.backfill(BUSY, 7),
+        Answer::Snapshot,
+        "nobody is away there"
+    );
+}
+
+#[test]
+fn what_enough_members_have_applied_goes() {
+    let mut desk = Desk::with_a_member_away();
+    desk.cut(BUSY, 11, &[]);
+    assert_eq!(desk.root.kept, Kept::default());
+    assert_eq!(desk.backfill(AWAY, 4), Answer::Snapshot);
+}
+
+/// A member comes back with less than it had: from then on it counts.
+#[test]
+fn the_newest_round_says_what_is_kept() {
+    let mut desk = Desk::with_a_member_away();
+    desk.cut(BUSY, 4, &[]);
+    desk.cut(BUSY, 4, &[]);
+    assert_eq!(desk.root.status().cut_log_first, EntryNo::new(11));
+    let entries = |entries: &[u64]| Answer::Entries(entries.into(), EntryNo::new(14), Gsn::new(11));
+    assert_eq!(desk.backfill(AWAY, 4), entries(&[6]));
+}
+
+#[test]
+fn what_is_trimmed_is_not_kept() {
+    let mut desk = Desk::with_a_member_away();
+    let end = desk.root.status().tail;
+    let trim = ionian_wire::frame::TrimRequest {
+        log: LOG,
+        request: 1,
+        upto: end,
+    };
+    desk.root.on_trim(REPLICA, &trim, &mut desk.out);
+    desk.settle();
+    assert_eq!(desk.root.kept, Kept::default());
+    assert_eq!(desk.backfill(AWAY, 4), Answer::Snapshot);
+}
+
+/// An edge says more than the log can know, or less than it says it does.
+#[test]
+fn a_round_that_is_cut_off_changes_nothing() {
+    let mut desk = Desk::with_a_member_away();
+    let up = Up {
+        log: LOG,
+        edge: desk.edge,
+        inc: LEAF_INC,
+        round: RoundNo::new(desk.round + 1),
+        total: desk.lens.iter().sum(),
+        applied: EntryNo::new(12),
+        full: false,
+        items: 0,
+        keeps: u32::MAX,
+    };
+    let before = desk.root.kept.clone();
+    let (root, out) = (&mut desk.root, &mut desk.out);
+    root.on_up(LEAF, LEAF_NODE, LEAF_INC, &up, &[], out);
+    desk.settle();
+    assert_eq!(desk.root.kept, before);
+    assert_eq!(desk.root.status().cut_log_first, EntryNo::new(11));
+}
+
+#[test]
+fn a_snapshot_has_what_is_kept() {
+    let desk = Desk::with_a_member_away();
+    let mut bytes = vec![0; 4096];
+    let mut writer = Writer::new(&mut bytes);
+    desk.root.kept.write(&mut writer).unwrap();
+    let len = writer.len();
+    let read = Kept::read(&mut ionian_wire::Reader::new(&bytes[..len])).unwrap();
+    assert_eq!(read, desk.root.kept);
+    assert_eq!(read.entries(AWAY, EntryNo::new(4)).unwrap().count(), 1);
+    let cut_off = Kept::read(&mut ionian_wire::Reader::new(&bytes[..len - 1]));
+    assert!(cut_off.is_err());
+}
