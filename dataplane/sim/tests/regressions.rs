@@ -30,6 +30,10 @@ fn a_member_that_is_away_keeps_what_touches_its_shard() {
         25449,
         "cut_interval_us=0,only=6+7+8+10+11,operations_max=1188",
     );
+    passes(
+        31292,
+        "buffer_bytes=1048576,only=2+4+10+11+14+17+19,operations_max=626",
+    );
 }
 
 /// A replica stood still until the cut log had dropped what it missed, and took over its peer's state. It cut its own
