@@ -56,6 +56,10 @@ fn a_replica_that_takes_over_a_state_keeps_what_it_reported() {
         26012,
         "clients=2,buffer_bytes=1048576,payload_bytes_max=8,trims=false,fault_ns=100000000,only=none,operations_max=171",
     );
+    passes(
+        584,
+        "only=0+1+2+3+5+6+7+10+12+13+17+18+20+21+22+23+24+25+28+30+31+33,operations_max=1312",
+    );
 }
 
 /// A leaf that had just registered lost its connection to the root, which had not heard of that, and opened another. When a

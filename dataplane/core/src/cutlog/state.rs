@@ -304,6 +304,15 @@ impl ShardState {
         Ok(())
     }
 
+    /// The view that opened the shard: another one after each reset.
+    #[must_use]
+    pub fn opened_in(&self) -> ViewId {
+        self.segments.first().map_or(ViewId::ZERO, |segment| {
+            let first = segment.closed.first();
+            first.map_or(segment.generation, |span| span.generation)
+        })
+    }
+
     /// The state of a shard that `change` opens in view `view`, at entry `entry`; `None` for any other change.
     #[must_use]
     pub fn opened(change: &Change<'_>, view: ViewId, entry: EntryNo) -> Option<Self> {

@@ -257,6 +257,9 @@ impl<K: Knobs> Replica<K> {
 
     pub(super) fn on_state_data(&mut self, now: Time, slot: Slot, body: &StateData, part: &[u8]) {
         let bytes_max = self.store.config().checkpoint_bytes_max;
+        // Only at D0 is a shard opened anew.
+        let flushed = self.store.config().class.is_flushed();
+        let opened = self.state.as_ref().map(ShardState::opened_in);
         let Some(adoption) = self.adoption.as_mut().filter(|adoption| {
             matches!(adoption.stage, Stage::Asking)
                 && adoption.peer == Some(slot)
@@ -296,6 +299,7 @@ impl<K: Knobs> Replica<K> {
                 crc32c(&adoption.bytes) == body.crc
                     && image.is_sound(config.log, config.shard, config.replicas)
                     && image.agrees(&adoption.then, adoption.end_gsn)
+                    && (!flushed || opened.is_none() || image.opened_in() == opened)
             });
         match image {
             Some(image) => adoption.stage = Stage::Keeping(Box::new(image), None),
@@ -363,10 +367,11 @@ impl<K: Knobs> Replica<K> {
     ///
     /// The last record held names the generation that was entered last; what lies below was judged then.
     fn drop_void(&mut self, image: &Image) {
-        let then = image
-            .state
-            .as_ref()
-            .map_or(&[][..], |state| &state.segments);
+        let then = image.state.as_ref();
+        if then.is_some_and(|then| self.is_opened_anew(then)) {
+            return self.start_anew();
+        }
+        let then = then.map_or(&[][..], |state| &state.segments);
         for (slot, segment) in then.iter().enumerate() {
             let index = Slot::new(slot as u8);
             let held = self.store.len(index);

@@ -274,6 +274,9 @@ impl<K: Knobs> Replica<K> {
                     return false;
                 }
                 let reset = state.is_some();
+                if reset && self.store.config().class.is_flushed() {
+                    return false;
+                }
                 *state = Some(opened);
                 if reset {
                     self.start_anew();
@@ -312,8 +315,14 @@ impl<K: Knobs> Replica<K> {
         normalize(losses);
     }
 
+    /// Whether the shard was opened anew between what is applied here and `then`: only at D0, after a declared loss.
+    pub(super) fn is_opened_anew(&self, then: &ShardState) -> bool {
+        let now = self.state.as_ref();
+        now.is_some_and(|now| now.opened_in() != then.opened_in())
+    }
+
     /// The shard was opened anew after a declared loss: nothing of it is left.
-    fn start_anew(&mut self) {
+    pub(super) fn start_anew(&mut self) {
         self.store = Store::new(*self.store.config());
         for dedup in &mut self.dedup {
             dedup.clear();

@@ -300,6 +300,9 @@ impl<K: Knobs> Replica<K> {
         if state.last <= self.applied {
             return;
         }
+        if self.is_opened_anew(&state) && self.store.config().class.is_flushed() {
+            return self.bad_entries();
+        }
         if body.end_gsn > body.trim {
             return self.strand(now, body, state);
         }
@@ -336,6 +339,10 @@ impl<K: Knobs> Replica<K> {
         trim: ionian_types::Gsn,
         now: Time,
     ) {
+        if self.is_opened_anew(&state) {
+            // What is held here has the same positions, and is not what they stand for now.
+            self.start_anew();
+        }
         // What the snapshot's lengths cover is trimmed, or it would not have been dropped from the cut log.
         let mut lens = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
         for (slot, segment) in state.segments.iter().enumerate() {
@@ -355,3 +362,6 @@ impl<K: Knobs> Replica<K> {
         self.view_entered(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use ionian_types::{
-    EntryNo, Gsn, GsnRange, Knobs, LogId, Lsn, SEGMENTS_PER_SHARD_MAX, ShardId, Slot,
+    EntryNo, Gsn, GsnRange, Knobs, LogId, Lsn, SEGMENTS_PER_SHARD_MAX, ShardId, Slot, ViewId,
 };
 use ionian_wire::{Reader, WireError, Writer};
 
@@ -82,6 +82,11 @@ impl Image {
         &self.index
     }
 
+    /// The view that opened the shard.
+    pub(super) fn opened_in(&self) -> Option<ViewId> {
+        self.state.as_ref().map(ShardState::opened_in)
+    }
+
     /// Whether an image that a peer sent is one of this shard, and free of contradictions: then every question can be asked
     /// of it, and entries after it can be applied.
     #[must_use]
@@ -132,12 +137,7 @@ impl Image {
         if now.last == then.last {
             return now == then;
         }
-        let opened = |state: &ShardState| {
-            let segment = &state.segments[0];
-            let first = segment.closed.first();
-            first.map_or(segment.generation, |span| span.generation)
-        };
-        if opened(now) != opened(then) || self.head > end_gsn {
+        if now.opened_in() != then.opened_in() || self.head > end_gsn {
             // The shard was opened anew since, or all that the snapshot covers is trimmed.
             return true;
         }
