@@ -1,9 +1,10 @@
 //! Members of one shard are away while the log goes on: what they need stays, and only that.
 
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use ionian_store::{Store, StoreConfig, StoreState};
+use ionian_store::{BlockOpKind, FileNo, Store, StoreConfig, StoreState};
 use ionian_types::{
     ClusterId, ConnId, Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RootEpoch,
     RoundNo, SegmentId, ShardId, Slot, Time, ViewId,
@@ -32,8 +33,40 @@ enum Answer {
     Snapshot,
 }
 
+/// A device that does all it is asked.
+#[derive(Default)]
+struct Device(BTreeMap<FileNo, Vec<u8>>);
+
+impl Device {
+    fn work(&mut self, store: &mut Store) {
+        while let Some(op) = store.next_op() {
+            let files = &mut self.0;
+            match op.kind {
+                BlockOpKind::Create { bytes } => {
+                    files.insert(op.file, vec![0; bytes as usize]);
+                }
+                BlockOpKind::Delete => drop(files.remove(&op.file)),
+                BlockOpKind::Write { offset, len } => {
+                    let (from, to) = (offset as usize, offset as usize + len as usize);
+                    let file = files.entry(op.file).or_default();
+                    file.resize(file.len().max(to), 0);
+                    store.fill(&op, &mut file[from..to]);
+                }
+                BlockOpKind::Read { offset, len } => {
+                    let (from, to) = (offset as usize, offset as usize + len as usize);
+                    store.complete(op.token, Ok(&files[&op.file][from..to]));
+                    continue;
+                }
+                BlockOpKind::Flush => {}
+            }
+            store.complete(op.token, Ok(&[]));
+        }
+    }
+}
+
 struct Desk {
     root: Root,
+    device: Device,
     out: Outbox,
     now: Time,
     edge: EdgeEpoch,
@@ -54,6 +87,7 @@ impl Desk {
         let now = Time::from_ns(1_000_000);
         let mut desk = Self {
             root: Root::new(config, store, now),
+            device: Device::default(),
             out: Outbox::new(OutboxLimits {
                 connections: 8,
                 ..OutboxLimits::default()
@@ -65,14 +99,7 @@ impl Desk {
         };
         desk.work();
         assert_eq!(desk.root.store.state(), StoreState::Ready);
-        desk.root.on_grant(&RootGrant {
-            log: LOG,
-            inc: Inc::new(1),
-            epoch: RootEpoch::new(1),
-            floor: Gsn::ZERO,
-            ceiling: Gsn::new(1 << 40),
-            view: ViewId::ZERO,
-        });
+        desk.grant(1);
         desk.root.set_kind(LEAF, Kind::Leaf(LEAF_NODE, LEAF_INC));
         desk.root.set_kind(REPLICA, Kind::Replica);
         desk.open();
@@ -116,10 +143,36 @@ impl Desk {
             .on_intent(REPLICA, &intent, &changes[..len], &mut self.out);
     }
 
+    fn grant(&mut self, life: u64) {
+        self.root.on_grant(&RootGrant {
+            log: LOG,
+            inc: Inc::new(life),
+            epoch: RootEpoch::new(life),
+            floor: Gsn::ZERO,
+            ceiling: Gsn::new(1 << 40),
+            view: ViewId::ZERO,
+        });
+    }
+
+    /// The process ends, and another one starts on the same device.
+    fn restart(&mut self) {
+        let config = *self.root.store.config();
+        let files: Vec<FileNo> = self.device.0.keys().copied().collect();
+        let mut store = Store::recover(config, &files);
+        self.device.work(&mut store);
+        assert_eq!(store.state(), StoreState::Ready);
+        let config = RootConfig {
+            inc: Inc::new(2),
+            ..self.root.config
+        };
+        self.root = Root::new(config, store, self.now);
+        self.root.set_kind(REPLICA, Kind::Replica);
+        self.grant(2);
+        self.settle();
+    }
+
     fn work(&mut self) {
-        while let Some(op) = self.root.store.next_op() {
-            self.root.store.complete(op.token, Ok(&[][..]));
-        }
+        self.device.work(&mut self.root.store);
     }
 
     /// Commits what is there, and lets the time pass after which entries are dropped.
@@ -282,16 +335,20 @@ fn a_round_that_is_cut_off_changes_nothing() {
     assert_eq!(desk.root.status().cut_log_first, EntryNo::new(11));
 }
 
+/// Nobody has told the new life anything yet.
 #[test]
-fn a_snapshot_has_what_is_kept() {
-    let desk = Desk::with_a_member_away();
-    let mut bytes = vec![0; 4096];
-    let mut writer = Writer::new(&mut bytes);
-    desk.root.kept.write(&mut writer).unwrap();
-    let len = writer.len();
-    let read = Kept::read(&mut ionian_wire::Reader::new(&bytes[..len])).unwrap();
-    assert_eq!(read, desk.root.kept);
-    assert_eq!(read.entries(AWAY, EntryNo::new(4)).unwrap().count(), 1);
-    let cut_off = Kept::read(&mut ionian_wire::Reader::new(&bytes[..len - 1]));
-    assert!(cut_off.is_err());
+fn a_root_that_starts_again_has_what_is_kept() {
+    let mut desk = Desk::with_a_member_away();
+    let before = desk.root.kept.clone();
+    desk.restart();
+    assert_eq!(desk.root.kept, before);
+    assert_eq!(desk.root.status().cut_log_first, EntryNo::new(11));
+    let Answer::Entries(entries, through, end) = desk.backfill(AWAY, 4) else {
+        panic!("the entries are gone");
+    };
+    assert_eq!((&entries[..], end), (&[6][..], Gsn::new(9)));
+    assert!(through > EntryNo::new(12), "the epoch of the new life");
+    // Its leaf has said nothing of what was applied.
+    desk.settle();
+    assert_eq!(desk.root.kept, before);
 }
