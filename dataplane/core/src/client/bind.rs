@@ -72,37 +72,46 @@ impl<K: Knobs> Client<K> {
         found
     }
 
-    /// A lane for `target`: a new one, or when there are as many as may be, one that is empty.
+    /// A lane for `target`: an empty one that no record is given to any more, a new one, or when there are as many as may
+    /// be, any that is empty.
     fn new_lane(
         &mut self,
         now: Time,
         target: Target,
         server: Option<PeerIx>,
     ) -> Result<u32, AppendError> {
-        let at = if self.lanes.len() < self.config.lanes_max {
-            self.lanes.push(Lane::new(
-                target,
-                self.config.send_bytes_max,
-                self.config.window,
-            ));
-            self.lanes.len() - 1
-        } else {
-            let sticky = self.sticky.map(|lane| lane as usize);
-            let free = (0..self.lanes.len())
-                .find(|at| self.lanes[*at].is_empty() && Some(*at) != sticky)
-                .ok_or(AppendError::Busy)?;
-            self.unbind(free);
-            let free_lane = free as u32;
-            self.by_segment.retain(|_, lane| *lane != free_lane);
-            self.by_shard.retain(|_, lane| *lane != free_lane);
-            self.lanes[free].target = target;
-            free
+        let full = self.lanes.len() >= self.config.lanes_max;
+        let sticky = self.sticky.map(|lane| lane as usize);
+        let mut empty =
+            (0..self.lanes.len()).filter(|at| self.lanes[*at].is_empty() && Some(*at) != sticky);
+        let first = empty.clone().next().filter(|_| full);
+        let at = match empty.find(|at| !self.is_in_use(*at as u32)).or(first) {
+            Some(free) => {
+                self.unbind(free);
+                let free_lane = free as u32;
+                self.by_segment.retain(|_, lane| *lane != free_lane);
+                self.by_shard.retain(|_, lane| *lane != free_lane);
+                self.lanes[free].target = target;
+                free
+            }
+            None if full => return Err(AppendError::Busy),
+            None => {
+                let (bytes, window) = (self.config.send_bytes_max, self.config.window);
+                self.lanes.push(Lane::new(target, bytes, window));
+                self.lanes.len() - 1
+            }
         };
         match server {
             Some(server) => self.bind_to(now, at, server),
             None => self.bind(now, at, None),
         }
         Ok(at as u32)
+    }
+
+    /// Whether records may be given to a lane. One that has left its server for another that has a lane is out of use.
+    fn is_in_use(&self, lane: u32) -> bool {
+        let mut used = self.by_segment.values().chain(self.by_shard.values());
+        self.sticky == Some(lane) || used.any(|other| *other == lane)
     }
 
     /// Binds a lane to a server that its target allows; without one it stays unbound until the map changes.

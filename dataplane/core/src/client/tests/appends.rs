@@ -479,3 +479,37 @@ fn lanes_are_bounded_and_empty_ones_are_used_again() {
     assert_eq!(third.lane, first.lane);
     assert!(third.number > first.number, "a ticket is never used twice");
 }
+
+/// Each time that a server came back it got another lane, with a buffer of its own; the one that had left it was used by
+/// nobody, until there were as many as may be.
+#[test]
+fn a_lane_that_has_left_its_server_is_used_again() {
+    let mut bench = Bench::connected(config(), &[&[1, 1]]);
+    bench.client.set_policy(Policy::Spread);
+    let mut lanes = Vec::new();
+    for generation in 2..20 {
+        let version = 2 * generation;
+        bench.client.set_map(bench.now, &map(version, &[&[0, 1]]));
+        let open = map(version + 1, &[&[generation, 1]]);
+        bench.client.set_map(bench.now, &open);
+        for _ in 0..2 {
+            let ticket = bench.append(b"x");
+            assert!(!lanes.contains(&(ticket.lane, ticket.number)));
+            lanes.push((ticket.lane, ticket.number));
+        }
+        for sent in bench.flush() {
+            let Message::Append(append, _) = sent.message() else {
+                continue;
+            };
+            let ack = AppendAck {
+                segment: append.segment,
+                generation: append.generation,
+                ..ack(append.session.get(), append.first_seq.get(), 1, 7)
+            };
+            let slot = append.segment.slot.get();
+            bench.receive(replica(0, slot), &ack, &[]);
+        }
+        assert_eq!(bench.completions().len(), 2);
+    }
+    assert!(lanes.iter().all(|(lane, _)| *lane < 2), "{lanes:?}");
+}
