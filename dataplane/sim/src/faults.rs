@@ -79,6 +79,7 @@ impl<K: Knobs> World<K> {
         if !core::mem::replace(&mut self.procs[proc].alive, false) {
             return;
         }
+        self.dying.push(proc);
         self.say(|| format!("{} dies", self.who(proc)));
         if let Some(disk) = self.disks.get_mut(&self.procs[proc].place) {
             disk.crash(&mut self.rng_disk);
@@ -89,6 +90,8 @@ impl<K: Knobs> World<K> {
             self.links[end.link].ends[end.side].open = false;
             if self.links[end.link].sessions.is_none() {
                 self.break_link(end.link);
+            } else {
+                self.given_up.push(end.link);
             }
         }
     }

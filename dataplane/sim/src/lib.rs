@@ -23,6 +23,7 @@ mod faults;
 pub mod history;
 pub mod invariant;
 pub mod legal_core;
+pub mod lives;
 pub mod minimise;
 pub mod mutants;
 pub mod net;

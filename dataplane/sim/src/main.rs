@@ -13,6 +13,7 @@
 //! The exit code is 0 when every seed passes, 1 when one fails, 2 when the command line is wrong.
 #![forbid(unsafe_code)]
 
+mod memory;
 mod options;
 mod summary;
 
@@ -59,7 +60,10 @@ fn main() -> ExitCode {
             None => one::<Shipped>(&run),
             mutant => with(mutant, || one::<Mutated>(&run)),
         },
-        Command::Many(run) => many(&run),
+        Command::Many(run) => {
+            memory::give_back_what_is_large();
+            many(&run)
+        }
     }
 }
 

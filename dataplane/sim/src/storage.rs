@@ -245,24 +245,30 @@ impl<K: Knobs> World<K> {
 
     /// Every record that a life of a replica found damaged was repaired, went away, or is still known to be damaged.
     pub(crate) fn damage_adds_up(&mut self) {
-        for process in &self.procs {
-            let Machine::Replica(replica) = &process.machine else {
-                continue;
-            };
-            let store = replica.store();
-            let stats = store.stats();
-            let slots = (0..self.plan.replicas).map(Slot::new);
-            let left: u64 = slots
-                .flat_map(|slot| store.damaged(slot))
-                .map(|range| range.to.get() - range.from.get())
-                .sum();
-            let settled = process.alive && !self.stands_still;
-            let adds_up = stats.damaged == stats.repaired + stats.damaged_gone + left;
-            let place = process.place;
-            self.history
-                .check(Invariant::O4, adds_up && !(settled && left > 0), || {
-                    format!("{place:?}: {left} records are damaged still: {stats:?}")
-                });
+        for proc in 0..self.procs.len() {
+            self.damage_of_life_adds_up(proc);
         }
+    }
+
+    /// The same of one life, at its end.
+    pub(crate) fn damage_of_life_adds_up(&mut self, proc: ProcId) {
+        let process = &self.procs[proc];
+        let Machine::Replica(replica) = &process.machine else {
+            return;
+        };
+        let store = replica.store();
+        let stats = store.stats();
+        let slots = (0..self.plan.replicas).map(Slot::new);
+        let left: u64 = slots
+            .flat_map(|slot| store.damaged(slot))
+            .map(|range| range.to.get() - range.from.get())
+            .sum();
+        let settled = process.alive && !self.stands_still;
+        let adds_up = stats.damaged == stats.repaired + stats.damaged_gone + left;
+        let place = process.place;
+        self.history
+            .check(Invariant::O4, adds_up && !(settled && left > 0), || {
+                format!("{place:?}: {left} records are damaged still: {stats:?}")
+            });
     }
 }

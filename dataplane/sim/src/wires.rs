@@ -207,6 +207,7 @@ impl<K: Knobs> World<K> {
         {
             return;
         }
+        self.given_up.push(link);
         let process = &mut self.procs[end.proc];
         process.conns[end.conn.index()] = None;
         let peer = process.peer_of.remove(&end.conn);

@@ -13,10 +13,11 @@ use crate::disk::Disk;
 use crate::history::{History, Seen};
 use crate::invariant::{Invariant, Violation};
 use crate::legal_core::Core;
+use crate::lives::Machines;
 use crate::mutants::{active, families};
 use crate::net::Link;
 use crate::plan::{Fault, FaultCounts, Plan};
-use crate::process::{Machine, Peer, Place, ProcId, Process};
+use crate::process::{Peer, Place, ProcId, Process};
 use crate::rng::Rng;
 use crate::storms::Old;
 use crate::weather::Weather;
@@ -108,33 +109,6 @@ pub struct Report {
     pub machines: Machines,
 }
 
-/// Events that machines of all lives counted, as far as they lived to the end.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Machines {
-    /// Backfills asked for.
-    pub backfills: u64,
-    /// Copies asked for.
-    pub copies: u64,
-    /// Repeated appends.
-    pub repeats: u64,
-    /// Starts of edges.
-    pub edge_starts: u64,
-    /// Lanes that moved.
-    pub rebinds: u64,
-    /// States taken over from a peer.
-    pub adoptions: u64,
-    /// Records that a device damaged, found.
-    pub damaged: u64,
-    /// Those of them that went away without a repair.
-    pub damaged_gone: u64,
-    /// Records repaired from a peer.
-    pub repaired: u64,
-    /// Stores that said at a start that what they held is damaged beyond repair.
-    pub halts: u64,
-    /// The cluster stood still at the end, as it may beyond f: 1 or 0.
-    pub stands_still: u64,
-}
-
 /// Why a run failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -214,6 +188,11 @@ pub struct World<K: Knobs = Shipped> {
     pub procs: Vec<Process<K>>,
     /// Links, broken ones too.
     pub links: Vec<Link>,
+    /// Processes that have died since the last event, and what those before counted.
+    pub(crate) dying: Vec<ProcId>,
+    pub(crate) past: Machines,
+    /// Links that some end has given up, whose sessions are still there.
+    pub(crate) given_up: Vec<usize>,
     /// The reachable process of each place.
     pub by_place: BTreeMap<Place, ProcId>,
     /// What was done and seen.
@@ -287,6 +266,9 @@ impl<K: Knobs> World<K> {
             now: Time::ZERO,
             procs: Vec::new(),
             links: Vec::new(),
+            dying: Vec::new(),
+            past: Machines::default(),
+            given_up: Vec::new(),
             by_place: BTreeMap::new(),
             history: History::new(seed, &plan),
             phase: Phase::WarmUp,
@@ -430,7 +412,12 @@ impl<K: Knobs> World<K> {
             self.print(&event);
         }
         self.mix(at.as_ns());
+        let look = matches!(event, Event::Look);
         self.handle(event);
+        self.bury_dead();
+        if look {
+            self.drop_sessions();
+        }
         self.tell_faults();
         if self.trace {
             self.print_history(told);
@@ -563,29 +550,6 @@ impl<K: Knobs> World<K> {
     }
 
     fn report(&self) -> Report {
-        let mut machines = Machines {
-            halts: self.halts,
-            stands_still: u64::from(self.stands_still),
-            ..Machines::default()
-        };
-        for process in &self.procs {
-            match &process.machine {
-                Machine::Replica(replica) => {
-                    let counters = replica.status(process.clock.read(self.now)).counters;
-                    machines.backfills += counters.backfills;
-                    machines.copies += counters.copies;
-                    machines.repeats += counters.repeats;
-                    machines.adoptions += counters.adoptions;
-                    let store = replica.store().stats();
-                    machines.damaged += store.damaged;
-                    machines.damaged_gone += store.damaged_gone;
-                    machines.repaired += store.repaired;
-                }
-                Machine::Root(root) => machines.edge_starts += root.status().counters.edge_starts,
-                Machine::Client(client, _) => machines.rebinds += client.stats().rebinds,
-                _ => {}
-            }
-        }
         Report {
             trace: self.hash,
             events: self.events,
@@ -595,7 +559,7 @@ impl<K: Knobs> World<K> {
             appends: self.history.ops.len() as u64,
             operations: self.history.recorder.operations(),
             entries: self.history.reference.entries.len() as u64,
-            machines,
+            machines: self.machines(),
         }
     }
 }
