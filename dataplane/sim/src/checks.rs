@@ -72,9 +72,10 @@ impl<K: Knobs> World<K> {
         let status = root.status();
         let last = self.history.reference.last;
         let first = status.cut_log_first.get();
-        if status.commit.get() >= last && self.checked_roots.insert(proc) && last > 0 {
+        let commit = status.commit.get();
+        if commit > 0 && commit >= last && self.checked_roots.insert(proc) {
             // Another life of the root: what was committed before stands, unless the class lost it.
-            if self.plan.class.is_flushed() && first > last + 1 {
+            if self.plan.class.is_flushed() && last > 0 && first > last + 1 {
                 return self.history.fail(Invariant::O1, || {
                     format!("the cut log begins at {first}, {last} was committed")
                 });
@@ -88,9 +89,16 @@ impl<K: Knobs> World<K> {
                     });
                 }
             }
+        } else if self.checked_roots.contains(&proc) && first > last + 1 {
+            return self.history.fail(Invariant::O1, || {
+                format!(
+                    "entries {}..{first} were dropped before they were seen",
+                    last + 1
+                )
+            });
         }
         let mut next = (last + 1).max(first);
-        while next <= status.commit.get() {
+        while next <= commit {
             let Some(bytes) = root.committed_entry(EntryNo::new(next)) else {
                 return self.history.fail(Invariant::O1, || {
                     format!("entry {next} is committed and not there")

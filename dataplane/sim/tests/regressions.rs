@@ -79,3 +79,14 @@ fn a_late_hello_does_not_take_the_place_from_a_later_connection() {
         "only=0+1+2+3+4+6+7+10+11+12+13+16+17+20+21+22+24+26,operations_max=328",
     );
 }
+
+/// No bug of the product, but of what the simulator saw of it: a new life of the root committed its epoch and a view in one
+/// flush, and the same flush dropped the epoch, after which nothing was ordered yet, with the chunk that it filled. The check
+/// of the cut log never saw that entry, and took it for lost.
+#[test]
+fn an_entry_is_seen_before_it_is_dropped() {
+    passes(
+        102391,
+        "clients=1,buffer_bytes=1048576,payload_bytes_max=8,trims=false,only=0+1+2+3+4+5+6+8+9+12,operations_max=171",
+    );
+}

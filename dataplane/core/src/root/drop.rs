@@ -16,7 +16,10 @@ mod tests;
 impl<K: Knobs> Root<K> {
     /// Drops entries, a chunk at a time: those that are trimmed whole, and at a flushed class those that every live member of
     /// every shard has durably applied. Of the latter, those that touch a shard with members away are kept.
-    pub(super) fn drop_prefix(&mut self) {
+    ///
+    /// Only of what is before `seen`, the commit index when this flush began: who looks at the root after every flush sees
+    /// every committed entry.
+    pub(super) fn drop_prefix(&mut self, seen: EntryNo) {
         let trimmed = self.log.droppable(self.committed_trim);
         let applied = if self.config.class.is_flushed() {
             let everywhere = self.applied_everywhere();
@@ -24,12 +27,11 @@ impl<K: Knobs> Root<K> {
         } else {
             None
         };
-        let Some(upto) = trimmed.max(applied) else {
+        let before = EntryNo::new(seen.get().saturating_sub(1));
+        let before = self.log.droppable_through(before);
+        let Some(upto) = trimmed.max(applied).min(before) else {
             return;
         };
-        if upto >= self.committed {
-            return;
-        }
         if self.config.class.is_flushed() {
             self.checkpoint_through(upto);
             return;

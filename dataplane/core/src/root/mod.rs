@@ -354,6 +354,7 @@ impl<K: Knobs> Root<K> {
     /// Cuts, commits, and sends everything that is committed.
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
         self.flushed_at = now;
+        let seen = self.committed;
         self.cut(now);
         self.commit(now, out);
         self.answer_trims(out);
@@ -361,7 +362,7 @@ impl<K: Knobs> Root<K> {
         self.flush_controller(now, out);
         if now >= self.sync_at {
             self.flush_sync(now, out);
-            self.drop_prefix();
+            self.drop_prefix(seen);
         }
     }
 
@@ -422,7 +423,7 @@ impl<K: Knobs> Root<K> {
         }
     }
 
-    /// A committed entry, while it is in memory.
+    /// A committed entry, while it is in memory: after the flush that committed it, at least.
     #[must_use]
     pub fn committed_entry(&self, entry: EntryNo) -> Option<&[u8]> {
         self.log.get(entry).filter(|_| entry <= self.committed)

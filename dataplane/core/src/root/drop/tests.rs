@@ -178,12 +178,16 @@ impl Desk {
     /// Commits what is there, and lets the time pass after which entries are dropped.
     fn settle(&mut self) {
         for _ in 0..3 {
-            self.work();
-            self.now = self.now.after(ionian_types::Nanos::from_ms(60));
-            self.out.set_room(LEAF, 4 << 20);
-            self.root.flush(self.now, &mut self.out);
-            self.out.clear();
+            self.flush();
         }
+    }
+
+    fn flush(&mut self) {
+        self.work();
+        self.now = self.now.after(ionian_types::Nanos::from_ms(60));
+        self.out.set_room(LEAF, 4 << 20);
+        self.root.flush(self.now, &mut self.out);
+        self.out.clear();
     }
 
     /// A record more in a shard: an entry more.
@@ -333,6 +337,31 @@ fn a_round_that_is_cut_off_changes_nothing() {
     desk.settle();
     assert_eq!(desk.root.kept, before);
     assert_eq!(desk.root.status().cut_log_first, EntryNo::new(11));
+}
+
+/// Entries that order nothing are trimmed as soon as they are committed. One that was committed and dropped by the same
+/// flush was never seen by whoever follows the log at the root.
+#[test]
+fn what_a_flush_commits_it_does_not_drop() {
+    let mut desk = Desk::new();
+    for ceiling in [1 << 41, 1 << 42] {
+        desk.root.on_grant(&RootGrant {
+            log: LOG,
+            inc: Inc::new(1),
+            epoch: RootEpoch::new(1),
+            floor: Gsn::ZERO,
+            ceiling: Gsn::new(ceiling),
+            view: ViewId::ZERO,
+        });
+    }
+    desk.flush();
+    assert_eq!(desk.root.status().commit, EntryNo::new(5));
+    for entry in [4, 5] {
+        let entry = EntryNo::new(entry);
+        assert!(desk.root.committed_entry(entry).is_some(), "entry {entry}");
+    }
+    desk.flush();
+    assert_eq!(desk.root.status().cut_log_first, EntryNo::new(5));
 }
 
 /// Nobody has told the new life anything yet.
