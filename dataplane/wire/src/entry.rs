@@ -279,12 +279,30 @@ impl<'a> EntryView<'a> {
     /// Whether the entry changes or names `shard` (ORDERING.md: touches).
     #[must_use]
     pub fn touches(&self, shard: ShardId) -> bool {
+        self.touches_all() || self.shards().any(|touched| touched == shard)
+    }
+
+    /// Whether the entry touches every shard: a loss that names none.
+    #[must_use]
+    pub const fn touches_all(&self) -> bool {
+        matches!(self.body, EntryBody::Loss(LossView { shard: None, .. }))
+    }
+
+    /// The shards that the entry names, one or more times each.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + 'a {
+        let (mut cut, mut view, mut loss) = (None, None, None);
         match self.body {
-            EntryBody::Cut(cut) => cut.items().any(|item| item.segment.shard == shard),
-            EntryBody::View(view) => view.changes().any(|change| change.shard() == Some(shard)),
-            EntryBody::Loss(loss) => loss.shard.is_none_or(|lost| lost == shard),
-            EntryBody::RootEpoch(_) | EntryBody::Trim { .. } | EntryBody::Ceiling { .. } => false,
+            EntryBody::Cut(body) => cut = Some(body),
+            EntryBody::View(body) => view = Some(body),
+            EntryBody::Loss(body) => loss = body.shard,
+            EntryBody::RootEpoch(_) | EntryBody::Trim { .. } | EntryBody::Ceiling { .. } => {}
         }
+        let items = cut.into_iter().flat_map(|cut| cut.items());
+        let changes = view.into_iter().flat_map(|view| view.changes());
+        items
+            .map(|item| item.segment.shard)
+            .chain(changes.filter_map(|change| change.shard()))
+            .chain(loss)
     }
 }
 
@@ -324,7 +342,7 @@ impl<'a> CutView<'a> {
     }
 
     /// The segments that grew, in the order of their positions.
-    pub fn items(&self) -> impl Iterator<Item = CutItem> + 'a {
+    pub fn items(&self) -> impl Iterator<Item = CutItem> + use<'a> {
         let mut reader = Reader::new(self.items);
         core::iter::from_fn(move || {
             (!reader.is_empty())

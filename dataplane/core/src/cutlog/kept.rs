@@ -6,7 +6,7 @@
 //! the end stops every shard; so what touches their shards is kept here. That is little: a shard of which every member must
 //! acknowledge gets no cuts meanwhile.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use ionian_types::{EntryNo, Gsn, ShardId};
@@ -81,7 +81,7 @@ impl Kept {
     }
 
     /// What is to be kept once the entries of the log through `upto` are dropped: of each shard wanted, what touches it after
-    /// the entry given. `base` is what the log says before its first entry.
+    /// the entry given. `base` is what the log says before its first entry. `None` if that is more than `bytes_max`.
     #[must_use]
     pub fn advanced(
         &self,
@@ -89,7 +89,8 @@ impl Kept {
         base: &LogState,
         log: &EntryLog,
         upto: EntryNo,
-    ) -> Self {
+        bytes_max: u64,
+    ) -> Option<Self> {
         let mut next = Self::default();
         for (shard, after) in wanted {
             // What was dropped before, and is not here, was applied by enough.
@@ -100,7 +101,7 @@ impl Kept {
         }
         next.after.retain(|_, after| *after < upto);
         if next.is_empty() {
-            return next;
+            return Some(next);
         }
         let earlier = self.entries.iter();
         let earlier = earlier.map(|(number, entry)| (*number, entry.end_gsn, &entry.encoded[..]));
@@ -108,19 +109,34 @@ impl Kept {
             let number = EntryNo::new(number);
             Some((number, log.end_gsn(number)?, log.get(number)?))
         });
+        let mut missed = BTreeSet::new();
         for (number, end_gsn, encoded) in earlier.chain(leaving) {
-            let needed = EntryView::new_checked(encoded).is_ok_and(|view| {
-                let mut shards = next.after.iter();
-                shards.any(|(shard, after)| number > *after && view.touches(*shard))
-            });
-            if needed {
+            if next.note_missed(number, encoded, &mut missed) {
                 next.push(number, end_gsn, encoded);
             }
+            if next.bytes > bytes_max {
+                return None;
+            }
         }
-        let entries = &next.entries;
-        next.after
-            .retain(|shard, _| entries.values().any(|entry| entry.touches(*shard)));
-        next
+        next.after.retain(|shard, _| missed.contains(shard));
+        Some(next)
+    }
+
+    /// Enters the shards that miss an entry into `missed`; whether there are any.
+    fn note_missed(&self, number: EntryNo, encoded: &[u8], missed: &mut BTreeSet<ShardId>) -> bool {
+        let Ok(view) = EntryView::new_checked(encoded) else {
+            return false;
+        };
+        let misses = |shard: &ShardId| self.after.get(shard).is_some_and(|after| number > *after);
+        let all = view.touches_all().then(|| self.shards());
+        // A cut can name a shard thousands of times, and thousands of shards can miss it: each name is looked at once.
+        let named = all.into_iter().flatten().chain(view.shards());
+        let mut any = false;
+        for shard in named.filter(misses) {
+            missed.insert(shard);
+            any = true;
+        }
+        any
     }
 
     fn push(&mut self, number: EntryNo, end_gsn: Gsn, encoded: &[u8]) {

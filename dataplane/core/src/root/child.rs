@@ -109,7 +109,8 @@ impl Child {
     }
 
     pub(super) fn has(&self, shard: ShardId) -> bool {
-        self.shards.contains(&shard)
+        let slot = Slot::ZERO;
+        self.by_segment.contains_key(&SegmentId { shard, slot })
     }
 
     pub(super) fn segments(&self) -> &[SegmentId] {
@@ -178,8 +179,16 @@ impl Child {
         if total != up.total && !trusting && !K::mutant(Mutant::RootOnlyClamp) {
             return false;
         }
-        if (0..up.keeps).any(|_| reader.field::<UpKeep>().is_err()) {
-            return false;
+        // Each of the shards below once, at most: what is kept is looked for by shard.
+        let mut named = 0;
+        for _ in 0..up.keeps {
+            let Ok(keep) = reader.field::<UpKeep>() else {
+                return false;
+            };
+            named += 1;
+            if named > self.shards.len() || !self.has(keep.shard) {
+                return false;
+            }
         }
         let mut reader = Reader::new(items);
         for _ in 0..up.items {

@@ -159,6 +159,8 @@ pub struct Root<K: Knobs = Shipped> {
     log: EntryLog,
     /// What members that are away need of the entries that are no longer in the log.
     kept: Kept,
+    /// Before then nothing more is kept: it was too much.
+    keep_again_at: Time,
     committed: EntryNo,
     committed_end: Gsn,
     committed_trim: Gsn,
@@ -195,6 +197,7 @@ impl<K: Knobs> Root<K> {
             base: LogState::default(),
             log: EntryLog::new(EntryNo::ZERO, config.cut_log_chunk_entries),
             kept: Kept::default(),
+            keep_again_at: now,
             committed: EntryNo::ZERO,
             committed_end: Gsn::ZERO,
             committed_trim: Gsn::ZERO,
@@ -362,7 +365,7 @@ impl<K: Knobs> Root<K> {
         self.flush_controller(now, out);
         if now >= self.sync_at {
             self.flush_sync(now, out);
-            self.drop_prefix(seen);
+            self.drop_prefix(now, seen);
         }
     }
 

@@ -11,8 +11,11 @@ use ionian_types::{
 };
 use ionian_wire::Writer;
 use ionian_wire::entry::{Change, EntryView, encode_members, write_change};
-use ionian_wire::frame::{Backfill, Intent, Member, Message, RootGrant, Up, UpItem, UpKeep};
+use ionian_wire::frame::{
+    Backfill, Intent, Member, Message, RootGrant, TrimRequest, Up, UpItem, UpKeep,
+};
 
+use super::KEEP_AGAIN;
 use crate::cutlog::Kept;
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::root::{Kind, Root, RootConfig};
@@ -77,8 +80,15 @@ struct Desk {
 impl Desk {
     /// A root of a flushed log that drops entries one by one, with two shards of two below one leaf. Entry 3 opened them.
     fn new() -> Self {
+        Self::with_snapshots_of(64 << 20)
+    }
+
+    fn with_snapshots_of(checkpoint_bytes_max: u64) -> Self {
         let node = NodeId::new(1);
-        let store = StoreConfig::new(CLUSTER, node, LOG, ShardId::MAX, 0, Durability::D1);
+        let store = StoreConfig {
+            checkpoint_bytes_max,
+            ..StoreConfig::new(CLUSTER, node, LOG, ShardId::MAX, 0, Durability::D1)
+        };
         let store = Store::format(store, Inc::ZERO, &[]);
         let config = RootConfig {
             cut_log_chunk_entries: 1,
@@ -247,6 +257,13 @@ impl Desk {
         answer
     }
 
+    fn trim(&mut self, upto: Gsn) {
+        let (log, request) = (LOG, 1);
+        let trim = TrimRequest { log, request, upto };
+        self.root.on_trim(REPLICA, &trim, &mut self.out);
+        self.settle();
+    }
+
     /// One member of a shard has applied entry 4 and went away, the other one 6; the log went on to 12.
     fn with_a_member_away() -> Self {
         let mut desk = Self::new();
@@ -305,15 +322,40 @@ fn the_newest_round_says_what_is_kept() {
 fn what_is_trimmed_is_not_kept() {
     let mut desk = Desk::with_a_member_away();
     let end = desk.root.status().tail;
-    let trim = ionian_wire::frame::TrimRequest {
-        log: LOG,
-        request: 1,
-        upto: end,
-    };
-    desk.root.on_trim(REPLICA, &trim, &mut desk.out);
-    desk.settle();
+    desk.trim(end);
     assert_eq!(desk.root.kept, Kept::default());
     assert_eq!(desk.backfill(AWAY, 4), Answer::Snapshot);
+}
+
+/// What members miss has no room in a snapshot. Then nothing went, not even what was trimmed, until the cut log was full.
+#[test]
+fn what_is_trimmed_goes_when_there_is_too_much_to_keep() {
+    let mut desk = Desk::with_snapshots_of(1024);
+    for entry in 4..=20 {
+        desk.cut(AWAY, entry - 2, &[(AWAY, 3)]);
+    }
+    let first = desk.root.status().cut_log_first;
+    assert!(first > EntryNo::new(4), "as many as there is room for");
+    assert!(first < EntryNo::new(15), "and the others stay");
+    desk.trim(Gsn::new(14));
+    assert_eq!(desk.root.status().cut_log_first, EntryNo::new(18));
+    assert_eq!(desk.root.kept, Kept::default());
+    desk.now = desk.now.after(KEEP_AGAIN);
+    desk.cut(AWAY, 20, &[(AWAY, 3)]);
+    assert_eq!(desk.root.status().cut_log_first, EntryNo::new(21));
+    assert!(!desk.root.kept.is_empty());
+}
+
+/// A leaf that names what is not below it, or names it again and again, would have every entry looked at for each of them.
+#[test]
+fn a_round_names_shards_of_its_subtree_only() {
+    let mut desk = Desk::with_a_member_away();
+    let before = desk.root.status().counters;
+    desk.cut(BUSY, 11, &[(AWAY, 4), (ShardId::new(7), 4)]);
+    desk.cut(BUSY, 11, &[(AWAY, 4), (BUSY, 4), (BUSY, 5)]);
+    let after = desk.root.status().counters;
+    assert_eq!(after.refused_rounds - before.refused_rounds, 2);
+    assert_eq!(after.rounds, before.rounds);
 }
 
 /// An edge says more than the log can know, or less than it says it does.
