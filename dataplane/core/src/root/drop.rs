@@ -40,14 +40,13 @@ impl<K: Knobs> Root<K> {
         } else {
             None
         };
-        for upto in [applied.filter(|upto| trimmed < Some(*upto)), trimmed] {
-            if let Some(upto) = upto {
-                if self.checkpoint_through(upto) {
-                    return;
-                }
-                // To find out that it is too much costs time.
-                self.keep_again_at = now.after(KEEP_AGAIN);
+        let more = applied.filter(|upto| trimmed < Some(*upto));
+        for upto in more.into_iter().chain(trimmed) {
+            if self.checkpoint_through(upto) {
+                return;
             }
+            // To find out that it is too much costs time.
+            self.keep_again_at = now.after(KEEP_AGAIN);
         }
     }
 
