@@ -62,13 +62,16 @@ pub enum Error {
         /// What the operation may have done.
         effect: Effect,
     },
-    /// A trim beyond the tail. Effect: none.
-    #[error("cannot trim below {upto}: the log ends at {tail}; trim at most there (no effect)")]
+    /// A trim beyond the tail. Effect: none, unless the request was sent more than once: then a sending under way may be
+    /// carried out when the log has grown that far.
+    #[error("cannot trim below {upto}: the log ends at {tail}; trim at most there ({effect})")]
     TrimBeyondTail {
         /// The position asked for.
         upto: Gsn,
         /// The position after the last one ordered.
         tail: Gsn,
+        /// What the operation may have done, or may do yet.
+        effect: Effect,
     },
     /// The ticket was collected before, or is of another client. Effect: none.
     #[error(
@@ -93,7 +96,9 @@ impl Error {
     #[must_use]
     pub const fn effect(&self) -> Effect {
         match self {
-            Self::AppendTimedOut { effect, .. } | Self::TimedOut { effect } => *effect,
+            Self::AppendTimedOut { effect, .. }
+            | Self::TimedOut { effect }
+            | Self::TrimBeyondTail { effect, .. } => *effect,
             Self::Abandoned => Effect::Unknown,
             _ => Effect::None,
         }

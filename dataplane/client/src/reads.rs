@@ -91,7 +91,8 @@ impl<L: Link> Log<L> {
     /// Removes every position below `upto`, and returns the first one kept.
     ///
     /// # Errors
-    /// [`Error::TrimBeyondTail`] and [`Error::Busy`] without effect; after [`Error::TimedOut`] the trim may be done.
+    /// [`Error::Busy`] without effect; [`Error::TrimBeyondTail`] says whether it has none; after [`Error::TimedOut`] the trim
+    /// may be done.
     ///
     /// # Examples
     /// ```
@@ -107,7 +108,9 @@ impl<L: Link> Log<L> {
         let id = self.driver.client.trim(now, upto)?;
         match self.ask(now, id, Call::Trim(upto), &mut Vec::new())? {
             Answer::TrimDone { head, .. } => Ok(head),
-            Answer::TrimBeyondTail { tail } => Err(Error::TrimBeyondTail { upto, tail }),
+            Answer::TrimBeyondTail { tail, effect } => {
+                Err(Error::TrimBeyondTail { upto, tail, effect })
+            }
             answer => Err(unexpected(&answer)),
         }
     }
@@ -176,10 +179,10 @@ pub(crate) fn outcome_event(op: u64, answer: &Answer, payload: &[u8]) -> What {
                 error: "timeout",
             };
         }
-        Answer::TrimBeyondTail { .. } => {
+        Answer::TrimBeyondTail { effect, .. } => {
             return What::Failed {
                 op,
-                effect: ionian_types::Effect::None,
+                effect,
                 error: "beyond-tail",
             };
         }

@@ -41,7 +41,8 @@ fn operations_have_the_answers_of_the_blocking_face() {
             refused,
             Error::TrimBeyondTail {
                 upto: Gsn::new(3),
-                tail: Gsn::new(2)
+                tail: Gsn::new(2),
+                effect: Effect::None,
             }
         );
     });

@@ -114,7 +114,8 @@ fn gaps_and_trims_are_told_as_what_they_are() {
         refused,
         Error::TrimBeyondTail {
             upto: Gsn::new(7),
-            tail: Gsn::new(6)
+            tail: Gsn::new(6),
+            effect: Effect::None,
         }
     );
     let delivered: Vec<Delivery> = log.subscribe(Gsn::ZERO).unwrap().take(5).collect();

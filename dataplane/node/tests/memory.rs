@@ -63,7 +63,8 @@ fn what_was_appended_is_read_followed_and_trimmed() {
         log.trim(Gsn::new(5_001)),
         Err(Error::TrimBeyondTail {
             upto: Gsn::new(5_001),
-            tail: Gsn::new(5_000)
+            tail: Gsn::new(5_000),
+            effect: Effect::None,
         })
     );
 }

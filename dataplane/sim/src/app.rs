@@ -441,8 +441,9 @@ fn tell_answer(op: u64, answer: &Answer, payload: &[u8], recorder: &mut Recorder
         Answer::Trimmed { .. } => Said::Trimmed,
         Answer::Unwritten { .. } => Said::Unwritten,
         Answer::TrimDone { head, .. } => Said::Head(head.get()),
-        Answer::TrimBeyondTail { .. } => return recorder.failed(op, true),
-        Answer::TimedOut { effect } => return recorder.failed(op, *effect == Effect::None),
+        Answer::TrimBeyondTail { effect, .. } | Answer::TimedOut { effect } => {
+            return recorder.failed(op, *effect == Effect::None);
+        }
     };
     recorder.ok(op, said);
 }
@@ -462,7 +463,7 @@ fn judge(asked: Asked, answer: &Answer, payload: &[u8], history: &mut History) {
                 || format!("a trim to {upto} is done with head {head}, asked for up to {asked}"),
             );
         }
-        (Asked::Trim { upto }, Answer::TrimBeyondTail { tail }) => {
+        (Asked::Trim { upto }, Answer::TrimBeyondTail { tail, .. }) => {
             history.check(Invariant::S14, tail.get() < upto, || {
                 format!("a trim to {upto} was refused at tail {tail}")
             });

@@ -254,7 +254,9 @@ impl<L: Link> Worker<L> {
                 }
                 Open::Trim(upto, reply) => reply.send(match answer {
                     Answer::TrimDone { head, .. } => Ok(head),
-                    Answer::TrimBeyondTail { tail } => Err(Error::TrimBeyondTail { upto, tail }),
+                    Answer::TrimBeyondTail { tail, effect } => {
+                        Err(Error::TrimBeyondTail { upto, tail, effect })
+                    }
                     answer => Err(unexpected(&answer)),
                 }),
                 Open::Tail(reply) => reply.send(match answer {

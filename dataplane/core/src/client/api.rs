@@ -213,10 +213,13 @@ pub enum Answer {
         /// The position after the last one ordered.
         tail: Gsn,
     },
-    /// To a trim: refused, the position lies beyond the tail. No effect.
+    /// To a trim: refused, the position lies beyond the tail.
     TrimBeyondTail {
         /// The position after the last one ordered.
         tail: Gsn,
+        /// None, unless the request had to be sent again and an earlier sending is unanswered: that one may reach the root
+        /// once the log is long enough.
+        effect: Effect,
     },
     /// The time allowed passed.
     TimedOut {

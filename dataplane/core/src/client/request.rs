@@ -52,7 +52,8 @@ pub(super) struct Request {
     pub(super) tried: u32,
     /// Who was asked and has not answered.
     pub(super) asked: Option<PeerIx>,
-    pub(super) ever_sent: bool,
+    /// How often it was sent without an answer to that sending: what is under way may still be carried out.
+    pub(super) unanswered: u32,
     queued: bool,
     pub(super) deadline: Time,
     pub(super) retry_at: Time,
@@ -194,7 +195,7 @@ impl<K: Knobs> Client<K> {
             cursor: (self.config.seed as u32).wrapping_add(requests.serial as u32),
             tried: 0,
             asked: None,
-            ever_sent: false,
+            unanswered: 0,
             queued: false,
             deadline,
             retry_at: Time::ZERO,
@@ -310,7 +311,7 @@ impl<K: Knobs> Client<K> {
         if sent.is_err() {
             return false;
         }
-        request.ever_sent = true;
+        request.unanswered += 1;
         request.asked = Some(peer);
         request.retry_at = now.after(self.config.retry_after);
         let retry_at = request.retry_at;
@@ -342,7 +343,7 @@ impl<K: Knobs> Client<K> {
             };
             let id = request.id;
             if now >= request.deadline {
-                let trim = matches!(request.task, Task::Trim(_)) && request.ever_sent;
+                let trim = matches!(request.task, Task::Trim(_)) && request.unanswered > 0;
                 let effect = if trim { Effect::Unknown } else { Effect::None };
                 self.answer(id, Answer::TimedOut { effect }, 0);
                 continue;
@@ -373,17 +374,27 @@ impl<K: Knobs> Client<K> {
 
     pub(super) fn on_trim(&mut self, peer: PeerIx, answer: &TrimAnswer) {
         let request = self.requests.get_mut(answer.request);
-        if peer == ROOT && request.is_some_and(|request| matches!(request.task, Task::Trim(_))) {
-            let TrimAnswer {
-                head, tail, status, ..
-            } = *answer;
-            let answered = match status {
-                TrimStatus::Done => Answer::TrimDone { head, tail },
-                TrimStatus::BeyondTail => Answer::TrimBeyondTail { tail },
-                // Asked again when its time has come.
-                TrimStatus::Busy => return,
-            };
-            self.answer(answer.request, answered, 0);
+        let Some(request) = request.filter(|request| matches!(request.task, Task::Trim(_))) else {
+            return;
+        };
+        if peer != ROOT {
+            return;
         }
+        let TrimAnswer {
+            head, tail, status, ..
+        } = *answer;
+        request.unanswered = request.unanswered.saturating_sub(1);
+        let answered = match status {
+            TrimStatus::Done => Answer::TrimDone { head, tail },
+            TrimStatus::BeyondTail => {
+                // The tail grows: another sending that is still under way may find it far enough.
+                let alone = request.unanswered == 0;
+                let effect = if alone { Effect::None } else { Effect::Unknown };
+                Answer::TrimBeyondTail { tail, effect }
+            }
+            // Asked again when its time has come.
+            TrimStatus::Busy => return,
+        };
+        self.answer(answer.request, answered, 0);
     }
 }

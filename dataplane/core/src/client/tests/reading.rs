@@ -284,9 +284,39 @@ fn tail_and_trim_go_to_the_root_and_wait_for_it() {
                 head,
                 entry
             },
-            Answer::TrimBeyondTail { tail: end }
+            Answer::TrimBeyondTail {
+                tail: end,
+                effect: Effect::None
+            }
         ]
     );
+}
+
+#[test]
+fn a_trim_sent_twice_is_refused_for_good_once_both_are_answered() {
+    for both in [false, true] {
+        let mut bench = Bench::connected(config(), &[&[1]]);
+        let trim = bench.client.trim(bench.now, Gsn::new(4)).unwrap();
+        assert_eq!(bench.flush().len(), 1);
+        bench.disconnect(PeerKind::Root);
+        bench.connect(PeerKind::Root);
+        assert_eq!(bench.flush().len(), 1, "asked again on the new connection");
+        let tail = Gsn::new(3);
+        let answer = |status| TrimAnswer {
+            request: trim.get(),
+            status,
+            head: Gsn::ZERO,
+            tail,
+        };
+        if both {
+            bench.receive(PeerKind::Root, &answer(TrimStatus::Busy), &[]);
+        }
+        bench.receive(PeerKind::Root, &answer(TrimStatus::BeyondTail), &[]);
+        // The other sending may reach the root when the log has grown.
+        let effect = if both { Effect::None } else { Effect::Unknown };
+        let answers: Vec<Answer> = bench.answers().into_iter().map(|answer| answer.1).collect();
+        assert_eq!(answers, [Answer::TrimBeyondTail { tail, effect }]);
+    }
 }
 
 #[test]
