@@ -90,3 +90,24 @@ fn an_entry_is_seen_before_it_is_dropped() {
         "clients=1,buffer_bytes=1048576,payload_bytes_max=8,trims=false,only=0+1+2+3+4+5+6+8+9+12,operations_max=171",
     );
 }
+
+/// A replica wrote records that a view made void, and others in their places. Its device lost the chunk that held those, both
+/// copies of its header with it, so that the next start found the void ones again, sound and in the right places: the replica
+/// served them.
+#[test]
+fn what_a_view_made_void_does_not_come_back_from_a_device() {
+    passes(
+        101937,
+        "buffer_bytes=1048576,checkpoint_every=131072,gone=30000000000,only=0+1+2+3+4+5+11+12+14+15+17+20,operations_max=769",
+    );
+}
+
+/// A trim beyond the tail was sent twice. The first answer refused it, and the caller was told that it had no effect; the
+/// second sending reached the root when the log had grown that far, and was carried out.
+#[test]
+fn a_trim_that_was_sent_twice_may_take_place_after_a_refusal() {
+    passes(
+        103942,
+        "cut_log_chunk_entries=4096,only=0+1+2+3+4+5+6+7+8+9+10+11+12+13+14+15+16+17+18+20+21",
+    );
+}

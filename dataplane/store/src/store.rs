@@ -15,6 +15,7 @@ mod checkpoint;
 mod device;
 mod fetch;
 mod open;
+mod owners;
 mod promise;
 mod repair;
 mod start;

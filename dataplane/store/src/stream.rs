@@ -15,8 +15,10 @@ use crate::op::FileNo;
 
 mod cut;
 mod damage;
+mod owners;
 
 pub(crate) use damage::Damage;
+pub(crate) use owners::Owners;
 
 /// Where entries may lie in a chunk.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +78,10 @@ pub(crate) struct Stream {
     /// Extents in use, by ascending number.
     pub(crate) extents: VecDeque<(u64, FileNo)>,
     pub(crate) damage: Damage,
+    /// Whose records these are; nobody's in a journal.
+    pub(crate) owners: Owners,
+    /// The length that recovery found: what lies below came from the device.
+    pub(crate) recovered: u64,
     /// Chunks with repairs that were not handed to the device.
     pub(crate) repairs: Vec<u64>,
 }
@@ -98,6 +104,8 @@ impl Stream {
             promised: 0,
             extents: VecDeque::with_capacity(16),
             damage: Damage::default(),
+            owners: Owners::default(),
+            recovered: first,
             repairs: Vec::new(),
         }
     }

@@ -116,6 +116,15 @@ impl SegmentState {
             .map_or(ViewId::ZERO, |span| span.generation)
     }
 
+    /// From each position on, the generation that owns what lies there, up to the next one's; ascending, the current one
+    /// last.
+    pub fn owners(&self) -> impl Iterator<Item = (Lsn, ViewId)> {
+        self.closed
+            .iter()
+            .map(|span| (span.open, span.generation))
+            .chain([(self.opened_at, self.generation)])
+    }
+
     /// The span of a closed generation.
     #[must_use]
     pub fn closed_span(&self, generation: ViewId) -> Option<GenSpan> {

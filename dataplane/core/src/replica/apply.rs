@@ -371,6 +371,7 @@ impl<K: Knobs> Replica<K> {
             let committed = self.committed(own);
             self.waiters.retain(|waiter| waiter.position < committed);
         }
+        self.tell_owners();
         self.last_own_run = None;
         self.progress_at = now;
         for peer in &mut self.peers {

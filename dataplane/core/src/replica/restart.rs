@@ -42,14 +42,28 @@ impl<K: Knobs> Replica<K> {
         }
         self.checkpoint_at = self.store.journal_first().saturating_sub(1);
         self.applied_durable = self.applied;
+        self.tell_owners();
         for slot in 0..usize::from(self.config.replicas) {
             let slot = Slot::new(slot as u8);
             self.store.committed_hint(slot, self.committed(slot));
+        }
+        self.find_tail_generations();
+        for slot in 0..usize::from(self.config.replicas) {
+            let slot = Slot::new(slot as u8);
             if self.tail_generation[slot.index()] == ViewId::MAX {
                 let current = self.segment(slot);
                 self.tail_generation[slot.index()] =
                     current.map_or(ViewId::ZERO, |segment| segment.generation);
             }
+        }
+    }
+
+    /// Tells the store whose records these are. A device may give back what a view made void: it counts as damaged then.
+    pub(super) fn tell_owners(&mut self) {
+        let Some(state) = &self.state else { return };
+        for (slot, segment) in state.segments.iter().enumerate() {
+            self.store
+                .set_owners(Slot::new(slot as u8), segment.owners());
         }
     }
 

@@ -157,6 +157,8 @@ impl Store {
         let starting = self.start.is_some();
         let plan = self.scan_plan(stream_index, number);
         let found = scan(&plan, &mut buf.bytes, &mut buf.places);
+        let owners = &self.streams[stream_index].owners;
+        owners.judge(plan.first, 0, &mut buf, drop);
         let damaged: Vec<u64> = buf
             .places
             .iter()

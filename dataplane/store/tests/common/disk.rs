@@ -325,7 +325,7 @@ impl Disk {
     }
 
     /// Changes bytes of a file, and nobody knows.
-    pub(crate) fn patch(&mut self, name: FileNo, change: impl Fn(&mut [u8])) {
+    pub(crate) fn patch(&mut self, name: FileNo, mut change: impl FnMut(&mut [u8])) {
         let file = self
             .files
             .get_mut(&name)

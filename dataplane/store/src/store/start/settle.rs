@@ -48,6 +48,7 @@ impl Store {
             .back()
             .map_or(first, |chunk| chunk.end.max(first));
         segment.len = len;
+        segment.recovered = len;
         segment.emitted = len;
         segment.flushed = len;
         segment.dirty = segment.next_number();
