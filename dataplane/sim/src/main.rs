@@ -42,6 +42,13 @@ thread_local! {
 }
 
 fn main() -> ExitCode {
+    if std::env::args()
+        .skip(1)
+        .any(|word| word == "--help" || word == "-h")
+    {
+        println!("{}", options::USAGE);
+        return ExitCode::SUCCESS;
+    }
     let command = match options::parse(std::env::args().skip(1)) {
         Ok(command) => command,
         Err(why) => {

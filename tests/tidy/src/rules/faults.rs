@@ -1,4 +1,4 @@
-//! The fault menu: 29 rows, and what each row names as its test exists.
+//! The fault menu: 29 rows, and what each row names as its test exists. The lists of bugs found: so do their tests.
 //!
 //! A reference is in backticks: `crate::test` a test of a crate of ours, `sim:Kind` a kind of fault of the simulator,
 //! `chaos:scenario` one of the real processes, `fuzz:target` a fuzz target. A row without any says *later*, and why.
@@ -8,6 +8,8 @@ use crate::repo::Repo;
 
 const DOCUMENT: &str = "docs/testing.md";
 const HEADING: &str = "## The fault menu";
+/// What stands before the lists of bugs that were found.
+const FOUND: [&str; 2] = ["### What the simulator found", "What chaos found:"];
 /// Rows of the menu.
 const ROWS: usize = 29;
 /// Where the simulator names its faults, and chaos its own.
@@ -98,6 +100,46 @@ pub fn check(repo: &Repo) -> Vec<Finding> {
             "keep one row per fault; a fault of a new kind belongs to one of them",
         );
     }
+    findings.extend(found(repo, text));
+    findings
+}
+
+/// Every bug that was found has a test, and the tests that the lists name exist, in whatever crate.
+fn found(repo: &Repo, text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut inside = false;
+    for (at, line) in text.lines().enumerate() {
+        if FOUND.contains(&line) {
+            inside = true;
+        } else if line.starts_with('#') {
+            inside = false;
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
+        let heads = line.starts_with("|---") || cells.last() == Some(&"regression test ");
+        if !inside || !line.starts_with('|') || heads {
+            continue;
+        }
+        let names = cells.last().copied().unwrap_or_default().split('`');
+        let names: Vec<&str> = names.skip(1).step_by(2).collect();
+        let missing = names.iter().find(|name| {
+            let mut files = repo.files.iter();
+            !files.any(|file| file.is_rust() && has_test(&file.text, name))
+        });
+        let what = match missing {
+            Some(name) => {
+                format!("`{name}` is the test of a bug that was found, and does not exist")
+            }
+            None if names.is_empty() => "a bug that was found has no test".to_owned(),
+            None => continue,
+        };
+        findings.push(Finding {
+            path: DOCUMENT.to_owned(),
+            line: at + 1,
+            rule: "faults",
+            what,
+            remedy: "name the function of a test in the last cell",
+        });
+    }
     findings
 }
 
@@ -155,6 +197,21 @@ mod tests {
             ("tests/fuzz/Cargo.toml", "name = \"packet\"\n"),
             (CHAOS, "Self::Kill => \"kill9\","),
         ])
+    }
+
+    #[test]
+    fn a_bug_that_was_found_has_a_test() {
+        let list = |cell: &str| {
+            format!(
+                "### What the simulator found\n\n| seed | what it was | regression test |\n|---|---|---|\n| 1 | a \
+                `b` | {cell} |\n"
+            )
+        };
+        let repo = Repo::in_memory(&[("cli/tests/a.rs", TESTS)]);
+        assert_eq!(found(&repo, &list("`it_holds` (cli)")), vec![]);
+        for bad in ["`helper`", "`it_holds`, `gone`", "`cargo test`", "it_holds"] {
+            assert_eq!(found(&repo, &list(bad)).len(), 1, "{bad}");
+        }
     }
 
     #[test]
