@@ -41,9 +41,10 @@
 //! # Truncation
 //!
 //! A truncation opens a new chunk whose first position lies below the end of the one before: the header is the record of
-//! it. All journal entries made after a truncation are written after that header was flushed.
-//! A device that loses that chunk altogether gives the void entries back: only the owners of positions tell then
-//! ([`crate::Store::set_owners`]).
+//! it. All journal entries made after a truncation are written after that header was flushed. Chunks without a record
+//! that is kept before them, void or trimmed, are freed once a superblock names the number of the first that is needed.
+//! A device that loses the chunk of a truncation altogether gives the void entries back: only the owners of positions
+//! tell then ([`crate::Store::set_owners`]).
 //!
 //! # What needs no scan
 //!

@@ -389,6 +389,7 @@ impl Store {
         }
         if opens {
             self.open_if_cut(index);
+            self.give_up_dead(index);
         }
     }
 
@@ -423,14 +424,20 @@ impl Store {
         }
         self.streams[index].trim(upto.get());
         self.streams[index].drop_trimmed_memory(&mut self.pool);
-        let needed = self.streams[index].first_needed();
         if on_device {
-            let wanted = &mut self.superblock.wanted;
-            wanted.trim[index] = upto.get();
-            wanted.base[index] = needed;
+            self.superblock.wanted.trim[index] = upto.get();
+            self.give_up_dead(index);
         } else {
+            let needed = self.streams[index].first_needed();
             while self.streams[index].pop_below(needed).is_some() {}
         }
+    }
+
+    /// The chunks in front that hold nothing kept are freed with the next superblock. Not after a trim only: a truncation
+    /// to the trim mark makes chunks void that no later trim passes before there are records again, for which there may
+    /// be no room until those chunks are freed.
+    fn give_up_dead(&mut self, index: usize) {
+        self.superblock.wanted.base[index] = self.streams[index].first_needed();
     }
 
     /// Appends an entry to the journal. Returns its number: from 1, dense.

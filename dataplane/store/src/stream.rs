@@ -3,8 +3,8 @@
 //! Positions are dense. A chunk knows the positions it holds (`first..end`) for as long as it is kept, whether its bytes
 //! are in memory or not; within a resident chunk a table gives the place of each entry. Finding a position is a binary
 //! search over chunks, mostly answered by the last one, and one table look-up. An entry, and a run handed out, never
-//! crosses a chunk. A chunk made void by a truncation stays in the sequence, empty, until a trim passes it: the `first`
-//! of chunks never falls along the sequence.
+//! crosses a chunk. A chunk made void by a truncation stays in the sequence, empty, while one before it holds what is
+//! kept: the `first` of chunks never falls along the sequence.
 
 use std::collections::VecDeque;
 

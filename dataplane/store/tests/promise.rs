@@ -79,6 +79,21 @@ impl Bench {
         }
     }
 
+    /// The last `back` records go.
+    fn truncate(&mut self, slot: Slot, back: u64) {
+        let len = self.store.len(slot).get();
+        let to = len.saturating_sub(back).max(self.store.first(slot).get());
+        self.store.truncate(slot, Lsn::new(to));
+    }
+
+    /// Another process starts from what is on the device.
+    fn restart(&mut self) -> Result<(), TestCaseError> {
+        self.store = Store::recover(*self.store.config(), &self.disk.files());
+        self.settle();
+        prop_assert_eq!(self.store.state(), StoreState::Ready);
+        Ok(())
+    }
+
     /// Appends what was promised: at a device it may wait for a file or for memory, but never for room.
     fn append(&mut self, slot: Slot, records: &[Vec<u8>]) -> Result<(), StoreError> {
         match append(&mut self.store, slot, records) {
@@ -194,6 +209,8 @@ enum Life {
     Truncate { slot: u8, back: u64 },
     /// The process ends and another one starts.
     Restart,
+    /// The last records go, and the process dies when the device has done so much more.
+    Cut { slot: u8, back: u64, count: u8 },
 }
 
 fn lives() -> impl Strategy<Value = Vec<Life>> {
@@ -202,8 +219,57 @@ fn lives() -> impl Strategy<Value = Vec<Life>> {
             .prop_map(|(slot, payload, most)| Life::Fill { slot, payload, most }),
         1 => (0..2u8, 0..5u64).prop_map(|(slot, back)| Life::Truncate { slot, back }),
         2 => Just(Life::Restart),
+        1 => (0..2u8, prop_oneof![0..5u64, 0..100u64], 0..12u8)
+            .prop_map(|(slot, back, count)| Life::Cut { slot, back, count }),
     ];
     prop::collection::vec(life, 1..40)
+}
+
+/// Lives that fill a device as small as may be; then everything is trimmed, and `first` asks for room first.
+fn all_have_room(lives: Vec<Life>, first: u8) -> Result<(), TestCaseError> {
+    let mut config = config(Durability::D1, 2, 6144, 10);
+    config.disk_bytes_max = config.disk_bytes_min();
+    let mut bench = Bench::new(config);
+    let charge = bench.store.charge(RUN_BYTES_MAX);
+    for life in lives {
+        bench.settle();
+        match life {
+            Life::Fill {
+                slot,
+                payload,
+                most,
+            } => {
+                let slot = Slot::new(slot);
+                for _ in 0..most {
+                    let position = bench.store.len(slot).get();
+                    let next = record(slot, position, 1, &vec![5; usize::from(payload)]);
+                    if bench.store.promise(slot, RUN_BYTES_MAX) < charge.of(next.len() as u64, 1) {
+                        break;
+                    }
+                    prop_assert_eq!(bench.append(slot, &[next]), Ok(()));
+                }
+            }
+            Life::Truncate { slot, back } => bench.truncate(Slot::new(slot), back),
+            Life::Restart => bench.restart()?,
+            Life::Cut { slot, back, count } => {
+                bench.truncate(Slot::new(slot), back);
+                bench.device(count);
+                bench.disk.kill(&mut bench.rng);
+                bench.restart()?;
+            }
+        }
+    }
+    bench.settle();
+    for slot in [0, 1].map(Slot::new) {
+        let len = bench.store.len(slot);
+        bench.store.trim(slot, len);
+    }
+    bench.settle();
+    for slot in [first, 1 - first].map(Slot::new) {
+        let credit = bench.store.promise(slot, RUN_BYTES_MAX);
+        prop_assert!(credit > 2000, "{slot:?} has room for {credit}");
+    }
+    Ok(())
 }
 
 proptest! {
@@ -213,47 +279,76 @@ proptest! {
     /// one, ever: what its peer had taken under an earlier promise could not be ordered any more.
     #[test]
     fn when_everything_is_trimmed_every_segment_has_room(lives in lives(), first in 0..2u8) {
-        let mut config = config(Durability::D1, 2, 6144, 10);
-        config.disk_bytes_max = config.disk_bytes_min();
-        let mut bench = Bench::new(config);
-        let charge = bench.store.charge(RUN_BYTES_MAX);
-        for life in lives {
-            match life {
-                Life::Fill { slot, payload, most } => {
-                    let slot = Slot::new(slot);
-                    for _ in 0..most {
-                        let position = bench.store.len(slot).get();
-                        let next = record(slot, position, 1, &vec![5; usize::from(payload)]);
-                        if bench.store.promise(slot, RUN_BYTES_MAX) < charge.of(next.len() as u64, 1) {
-                            break;
-                        }
-                        prop_assert_eq!(bench.append(slot, &[next]), Ok(()));
-                    }
-                }
-                Life::Truncate { slot, back } => {
-                    let slot = Slot::new(slot);
-                    bench.settle();
-                    let len = bench.store.len(slot).get();
-                    let to = len.saturating_sub(back).max(bench.store.first(slot).get());
-                    bench.store.truncate(slot, Lsn::new(to));
-                }
-                Life::Restart => {
-                    bench.settle();
-                    bench.store = Store::recover(config, &bench.disk.files());
-                    bench.settle();
-                    prop_assert_eq!(bench.store.state(), StoreState::Ready);
-                }
-            }
-            bench.settle();
-        }
-        for slot in [0, 1].map(Slot::new) {
-            let len = bench.store.len(slot);
-            bench.store.trim(slot, len);
-        }
-        bench.settle();
-        for slot in [first, 1 - first].map(Slot::new) {
-            let credit = bench.store.promise(slot, RUN_BYTES_MAX);
-            prop_assert!(credit > 2000, "{slot:?} has room for {credit}");
-        }
+        all_have_room(lives, first)?;
     }
+}
+
+/// The chunks that a truncation to the trim mark made void were kept: a trim to the length had nothing to pass.
+#[test]
+fn a_segment_truncated_to_nothing_keeps_no_files() {
+    let lives = vec![
+        Life::Fill {
+            slot: 1,
+            payload: 345,
+            most: 7,
+        },
+        Life::Fill {
+            slot: 1,
+            payload: 681,
+            most: 2,
+        },
+        Life::Truncate { slot: 1, back: 1 },
+        Life::Truncate { slot: 1, back: 4 },
+        Life::Truncate { slot: 1, back: 4 },
+        Life::Restart,
+        Life::Fill {
+            slot: 0,
+            payload: 0,
+            most: 1,
+        },
+    ];
+    all_have_room(lives, 0).expect("every segment has room");
+}
+
+/// The process died before it gave up those chunks, whatever the device had done by then: restarts shift its choices.
+#[test]
+fn a_truncation_that_was_cut_short_keeps_no_files() {
+    for (restarts, count) in (0..8).flat_map(|restarts| (0..6).map(move |count| (restarts, count)))
+    {
+        let mut lives = vec![Life::Fill {
+            slot: 0,
+            payload: 425,
+            most: 46,
+        }];
+        lives.resize(1 + restarts, Life::Restart);
+        lives.push(Life::Cut {
+            slot: 0,
+            back: 46,
+            count,
+        });
+        all_have_room(lives, 0).expect("every segment has room");
+    }
+}
+
+/// A segment that has no file goes on with the last chunk of one: it was promised that file, kept its chunk for a
+/// truncation, and was promised no more.
+#[test]
+fn a_segment_that_goes_on_at_the_end_of_a_file_is_promised_another() {
+    let lives = vec![
+        Life::Fill {
+            slot: 0,
+            payload: 337,
+            most: 45,
+        },
+        Life::Fill {
+            slot: 1,
+            payload: 681,
+            most: 2,
+        },
+        Life::Truncate { slot: 1, back: 1 },
+        Life::Truncate { slot: 1, back: 1 },
+        Life::Restart,
+        Life::Restart,
+    ];
+    all_have_room(lives, 0).expect("every segment has room");
 }

@@ -142,17 +142,25 @@ impl Store {
         }
     }
 
-    /// Units that must stay for the segments other than `stream`: what they were promised, and one for each that has
-    /// neither.
+    /// Units that must stay for the segments other than `stream`: what they were promised, and for each that has neither
+    /// what it needs to begin.
     pub(super) fn set_aside_for_others(&self, stream: usize) -> u64 {
         (0..self.journal_index())
             .filter(|other| *other != stream)
-            .map(|other| {
-                let bare =
-                    self.streams[other].chunks.is_empty() && self.streams[other].extents.is_empty();
-                self.outstanding(other).max(u64::from(bare))
-            })
+            .map(|other| self.outstanding(other).max(self.to_begin(other)))
             .sum()
+    }
+
+    /// Units without which a segment that has none takes no records. One that was emptied may go on in the midst of an
+    /// extent: what it then gets of the first one may suffice for a truncation only.
+    fn to_begin(&self, stream: usize) -> u64 {
+        let segment = &self.streams[stream];
+        if !segment.chunks.is_empty() || !segment.extents.is_empty() {
+            return 0;
+        }
+        let (_, chunks) = self.unit();
+        let first = self.assigned_end(stream) + chunks;
+        1 + u64::from(self.is_short_at(stream, first))
     }
 
     /// Whether the next chunk of a segment is promised to it.
@@ -170,30 +178,37 @@ impl Store {
         let end = self.streams[stream].promised.max(self.assigned_end(stream));
         let extents = &self.device.extents[0];
         next + 1 < end || {
-            let needed = if next < end {
-                1
-            } else {
-                1 + u64::from(extents.chunks() == 1)
-            };
+            // Those that the next chunk and the one after it lie in, if the segment has them not.
+            let has = extents.extent_of(self.assigned_end(stream));
+            let needed = (extents.extent_of(next + 1) + 1).saturating_sub(has);
             extents.available() >= self.set_aside_for_others(stream) + needed
         }
     }
 
-    /// Whether a segment has used most of what it has, and was promised no more.
-    fn is_short(&self, stream: usize, unit_chunks: u64) -> bool {
-        let left = self
-            .assigned_end(stream)
-            .saturating_sub(self.streams[stream].next_number());
-        left * 2 <= unit_chunks && self.outstanding(stream) == 0
+    /// Whether a segment has used most of what it has and was promised.
+    fn is_short(&self, stream: usize) -> bool {
+        let promised = self.streams[stream].promised;
+        self.is_short_at(stream, promised.max(self.assigned_end(stream)))
     }
 
-    fn set_aside(&mut self, stream: usize) {
-        let (unit_bytes, unit_chunks) = if self.on_device() {
+    /// Whether it would be with the chunks below the number `end`.
+    fn is_short_at(&self, stream: usize, end: u64) -> bool {
+        let left = end.saturating_sub(self.streams[stream].next_number());
+        left * 2 <= self.unit().1
+    }
+
+    /// What space is set aside in: its bytes, and its chunks.
+    const fn unit(&self) -> (u64, u64) {
+        if self.on_device() {
             let extents = &self.device.extents[0];
             (extents.extent_bytes, extents.chunks())
         } else {
-            (u64::from(self.config.chunk_bytes), 1)
-        };
+            (self.config.chunk_bytes as u64, 1)
+        }
+    }
+
+    fn set_aside(&mut self, stream: usize) {
+        let (unit_bytes, unit_chunks) = self.unit();
         let had = self.outstanding(stream);
         let free = self
             .space_left()
@@ -202,13 +217,11 @@ impl Store {
         let share = free / (2 * self.journal_index() as u64);
         let mut units = share.min((AHEAD_BYTES_MAX / unit_bytes).max(1)).max(had);
         let end = self.assigned_end(stream);
-        if units == 0 && self.is_short(stream, unit_chunks) {
-            // The last ones go by the order of the segments, so that replicas which do not hear of each other give them to
-            // the same ones: a segment needs room at every replica.
-            let before = (0..stream)
-                .filter(|other| self.is_short(*other, unit_chunks))
-                .count();
-            units = u64::from(free > before as u64);
+        // The last ones go by the order of the segments, so that replicas which do not hear of each other give them to the
+        // same ones: a segment needs room at every replica.
+        let before = (0..stream).filter(|other| self.is_short(*other)).count() as u64;
+        while self.is_short_at(stream, end + units * unit_chunks) && free > units + before {
+            units += 1;
         }
         if units > 0 {
             let promised = &mut self.streams[stream].promised;

@@ -523,6 +523,10 @@ impl Store {
             for stream in 0..self.streams.len() {
                 self.release(stream);
             }
+            // What the process before had no time to give up.
+            for segment in 0..self.journal_index() {
+                self.give_up_dead(segment);
+            }
             for number in start.doomed {
                 // What does not fit is deleted after the next start.
                 if self.device.has_room(1) {
