@@ -26,9 +26,9 @@ impl<K: Knobs> World<K> {
         if self.is_silent() {
             return;
         }
-        let Some(proc) = self.live(Place::Controller) else {
+        if self.live(Place::Controller).is_none() {
             return self.again(fault);
-        };
+        }
         let spans = [20_000_000, 100_000_000, 500_000_000, 2_000_000_000];
         let span = self.rng_fault.pick(&spans);
         self.silence = Silence {
@@ -37,7 +37,7 @@ impl<K: Knobs> World<K> {
             minority: fault == Fault::MajorityLoss,
         };
         self.history.minority = self.silence.minority;
-        self.after(span, Event::Speak(proc));
+        self.after(span, Event::Speak);
     }
 
     /// Whether the controllers are silent now.
@@ -60,15 +60,16 @@ impl<K: Knobs> World<K> {
         }
     }
 
-    /// The controllers speak again. After a lost majority it may be another one that does, from the durable state.
-    pub(crate) fn speak(&mut self, proc: ProcId) {
+    /// The controllers speak again, whoever leads them by now. After a lost majority it may be another one that does, from
+    /// the durable state.
+    pub(crate) fn speak(&mut self) {
         if self.silence.until > self.now {
             return;
         }
         self.history.minority = false;
-        if !self.procs[proc].alive {
+        let Some(proc) = self.live(Place::Controller) else {
             return;
-        }
+        };
         if core::mem::take(&mut self.silence.minority) && self.rng_fault.permille(500) {
             self.kill(proc);
             self.after(100_000, Event::Start(Place::Controller));
@@ -82,9 +83,7 @@ impl<K: Knobs> World<K> {
         if self.is_silent() {
             self.silence.until = self.now;
             self.history.minority = false;
-            if let Some(proc) = self.live(Place::Controller) {
-                self.after(0, Event::Speak(proc));
-            }
+            self.after(0, Event::Speak);
         }
     }
 

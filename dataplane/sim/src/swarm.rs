@@ -15,6 +15,8 @@ use crate::world::{Failure, Report, World};
 
 /// One seed in this many runs twice and must give one trace.
 pub const TWICE_EVERY: u64 = 20;
+/// Operations that every seed makes, at least; and a fault takes place in each.
+const OPERATIONS_MIN: u64 = 1_000;
 
 /// What a number of runs amounted to.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -150,6 +152,17 @@ pub fn run_seed(seed: u64, totals: &mut Totals) -> Result<Report, Failure> {
     let mut world = World::new(seed, Plan::draw(seed));
     let report = world.run()?;
     totals.add(&report);
+    let (operations, faults) = (report.operations, report.faults.total());
+    if operations < OPERATIONS_MIN || faults == 0 {
+        let little = format!("{operations} operations and {faults} faults show too little");
+        return Err(Failure {
+            seed,
+            at: world.now,
+            violation: Violation::new(Invariant::V1, little),
+            mutant: None,
+            plan: String::new(),
+        });
+    }
     if seed.is_multiple_of(TWICE_EVERY) {
         totals.twice += 1;
         let mut second = World::new(seed, Plan::draw(seed));

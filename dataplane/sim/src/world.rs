@@ -61,7 +61,7 @@ pub enum Event {
     /// An application acts.
     Act(ProcId),
     /// A controller that said nothing for a while speaks again.
-    Speak(ProcId),
+    Speak,
     /// A paused process goes on.
     Wake(ProcId),
     /// An operation of a process's device completes.
@@ -467,7 +467,7 @@ impl<K: Knobs> World<K> {
             Event::Flush(proc) => self.flush(proc),
             Event::Timer(proc, at) => self.timer(proc, at),
             Event::Act(proc) => self.act(proc),
-            Event::Speak(proc) => self.speak(proc),
+            Event::Speak => self.speak(),
             Event::Wake(proc) => self.wake(proc),
             Event::Persisted(proc, version, bytes) => self.persisted(proc, version, bytes),
             Event::Disk(proc, token) => self.disk_done(proc, token),
