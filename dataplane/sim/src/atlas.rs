@@ -1,7 +1,8 @@
 //! The fault atlas: what each place and shard can bear now without losing what its class promises to keep.
 //!
 //! Within the plan no fault destroys more than that. Only a plan that says `beyond_f` goes further; a declared loss or a
-//! halt is legal then, and wrong data still is not.
+//! halt is legal then, and wrong data still is not. One that says `damage_both` has every device of a shard damaged, each in
+//! records of which a peer has a good copy (`both.rs`): nothing is lost then either.
 
 use ionian_control_core::Directory;
 use ionian_types::{Knobs, ShardId};

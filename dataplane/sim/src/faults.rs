@@ -37,6 +37,7 @@ impl<K: Knobs> World<K> {
             Fault::Reset => self.reset(),
             Fault::SlowDisk => self.slow_disk(),
             Fault::LoseDisk => self.lose_disk(),
+            Fault::Corrupt if self.plan.damage_both => return self.aim(),
             Fault::Corrupt => self.corrupt(),
             fault if fault.is_step() => return self.arm_somewhere(fault),
             fault if fault.needs_device() => return self.storage_fault(fault),

@@ -13,6 +13,7 @@
 
 pub mod app;
 mod atlas;
+pub mod both;
 mod checks;
 pub mod clocks;
 mod controllers;

@@ -321,6 +321,8 @@ pub struct Plan {
     pub calls: [u64; 2],
     /// Whether more may be destroyed than the class promises to survive: records may then be declared lost, nothing else.
     pub beyond_f: bool,
+    /// Whether [`Fault::Corrupt`] hits every device of a shard, each in other records. Never drawn.
+    pub damage_both: bool,
     /// Whether only a core is healed at first, within which progress must be possible.
     pub legal_core: bool,
     /// Whether the clocks of processes are off from the start; right and in step otherwise.
@@ -364,6 +366,7 @@ impl Plan {
             cut_interval_us: 0,
             calls: [0, u64::MAX],
             beyond_f: false,
+            damage_both: false,
             legal_core: false,
             clocks: false,
             warm_up_ns: 30_000_000,

@@ -32,6 +32,7 @@ const KEYS: &[&str] = &[
     "cut_interval_us",
     "calls",
     "beyond_f",
+    "damage_both",
     "legal_core",
     "clocks",
     "warm_up_ns",
@@ -88,6 +89,7 @@ impl Plan {
             "trims" => self.trims.to_string(),
             "calls" => join(self.calls),
             "beyond_f" => self.beyond_f.to_string(),
+            "damage_both" => self.damage_both.to_string(),
             "legal_core" => self.legal_core.to_string(),
             "clocks" => self.clocks.to_string(),
             "checkpoint_every" => self.checkpoint_every.to_string(),
@@ -149,6 +151,7 @@ impl Plan {
                     .map_err(|_| format!("{key}={value}: two numbers, joined by +"))?;
             }
             "beyond_f" => self.beyond_f = number(key, value)?,
+            "damage_both" => self.damage_both = number(key, value)?,
             "legal_core" => self.legal_core = number(key, value)?,
             "clocks" => self.clocks = number(key, value)?,
             "checkpoint_every" => self.checkpoint_every = number(key, value)?,

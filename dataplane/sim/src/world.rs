@@ -7,6 +7,7 @@ use ionian_core::edge::Target;
 use ionian_histcheck::Verdict;
 use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, Mutant, NodeId, Shipped, Time};
 
+use crate::both::Aim;
 use crate::checks::HALT_NS;
 use crate::controllers::Silence;
 use crate::disk::Disk;
@@ -76,6 +77,9 @@ pub enum Event {
     Emptied(Place),
     /// The device of a replica is gone, after its peers have died.
     DiskLost(Place),
+    /// Every device of a shard is damaged once what is chosen is known to be committed: what, and the place of the fault
+    /// among those of the plan.
+    Aimed(Box<Aim>, u32),
     /// A device is set back to what it held before.
     PutBack(Place),
     /// Faults are over.
@@ -485,6 +489,7 @@ impl<K: Knobs> World<K> {
                 }
             }
             Event::PutBack(place) => self.put_back(place),
+            Event::Aimed(aim, instance) => self.aimed(aim, instance),
             Event::Heal => self.heal(),
             Event::Storm => self.phase = Phase::Storm,
             Event::Rest => self.rest(),

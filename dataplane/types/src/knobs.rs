@@ -132,6 +132,8 @@ mutants! {
         "A replica reports entries as applied before its journal is durable: the root drops them.";
     KeepIndexAfterLoss, "mutant_keep_index_after_loss",
         "A replica keeps its index when its shard is opened anew after a declared loss.";
+    TruncateAtBadChecksum, "mutant_truncate_at_bad_checksum",
+        "A restarted replica cuts a segment off at a damaged record in its middle.";
     ReportNeverFalls, "mutant_report_never_falls",
         "A replica reports the longest length that it ever held, also after a view made part of it void.";
     RebindWithoutNever, "mutant_rebind_without_never",

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use ionian_types::{EntryNo, Knobs, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
+use ionian_types::{EntryNo, Knobs, Lsn, Mutant, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId};
 use ionian_wire::Reader;
 use ionian_wire::entry::EntryView;
 
@@ -46,6 +46,11 @@ impl<K: Knobs> Replica<K> {
         for slot in 0..usize::from(self.config.replicas) {
             let slot = Slot::new(slot as u8);
             self.store.committed_hint(slot, self.committed(slot));
+            if K::mutant(Mutant::TruncateAtBadChecksum)
+                && let Some(damaged) = self.store.damaged(slot).first().copied()
+            {
+                self.store.truncate(slot, damaged.from);
+            }
         }
         self.find_tail_generations();
         for slot in 0..usize::from(self.config.replicas) {

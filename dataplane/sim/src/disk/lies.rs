@@ -11,6 +11,10 @@ use crate::rng::Rng;
 const TRIES: u32 = 64;
 /// Places are addressed in these units, bytes.
 const BLOCK: usize = 512;
+/// Bytes of a record that a device keeps in a form of its own.
+const MARK: usize = 8;
+/// Bytes of a record after those one of which rots.
+const HIT: usize = 48;
 
 /// What happens at the next operation that it fits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,6 +154,31 @@ impl Disk {
                 let file = rng.pick(&files);
                 self.flip(file, 0, usize::MAX, rng)
             })
+    }
+
+    /// Flips a bit of each durable copy of a record; the first eight bytes differ from device to device. Whether there was one.
+    pub fn rot_record(&mut self, record: &[u8], rng: &mut Rng) -> bool {
+        let Some(known) = record.get(MARK..).filter(|known| !known.is_empty()) else {
+            return false;
+        };
+        let mut done = false;
+        for file in self.files_of(false) {
+            let Some(found) = self.files.get_mut(&file) else {
+                continue;
+            };
+            let last = found.durable.len().saturating_sub(known.len());
+            for at in (MARK..=last).step_by(8) {
+                if found.durable[at..at + known.len()] == *known {
+                    // The header stands at the front: no checksum covers what fills up the end.
+                    let byte = at + rng.below(HIT.min(known.len()) as u64) as usize;
+                    let bit = 1 << rng.below(8);
+                    found.durable[byte] ^= bit;
+                    found.current[byte] ^= bit;
+                    done = true;
+                }
+            }
+        }
+        done
     }
 
     /// Flips a bit of a copy of the superblock in each pair at most, as the layout bears beside a torn write of one pair.

@@ -1,7 +1,8 @@
 //! Which worlds a mutant is hunted in: those of the common swarm that can show it, or a family of plans of its own.
 //!
 //! A family is the swarm's plan with fewer kinds of faults and more of each, for bugs that need several things to fall together.
-//! Every plan of a family is one that the swarm may draw, so that the machines as they ship hold in it.
+//! Every plan of a family is one that the swarm may draw, but for the damage of [`Plan::damage_both`]; the machines as they
+//! ship hold in each.
 
 use ionian_types::{Durability, Mutant, Nanos};
 
@@ -25,6 +26,7 @@ pub fn plan(mutant: Option<Mutant>, seed: u64) -> Plan {
             plan.calls = [1000, 8000];
         }
         Some(Mutant::RoundWithoutEdge) => plan.cut_interval_us = 2000,
+        Some(Mutant::TruncateAtBadChecksum) => plan.damage_both = true,
         Some(Mutant::TimeoutMeansNoEffect) => plan.append_timeout = Nanos::from_ms(20),
         _ => {}
     }
@@ -58,6 +60,7 @@ pub const fn family(mutant: Mutant) -> Option<(Durability, &'static [(Fault, u64
         ),
         Mutant::AppliedBeforeDurable => (D1, &[(Fault::CrashShard, 6), (Fault::SlowDisk, 10)]),
         Mutant::DropAtFastest => (D1, &[(Fault::LoseDisk, 6)]),
+        Mutant::TruncateAtBadChecksum => (D1, &[(Fault::Corrupt, 4)]),
         Mutant::TimeoutMeansNoEffect => (D0, &[(Fault::Reset, 20), (Fault::Clog, 10)]),
         _ => return None,
     })

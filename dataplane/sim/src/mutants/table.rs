@@ -33,11 +33,6 @@ pub const LATER: &[(&str, &str, &str)] = &[
         "catching up over several views at once: entries are applied one by one, each with its own close",
     ),
     (
-        "mutant_truncate_at_bad_checksum",
-        "A restarted replica cuts a segment off at a damaged record in its middle.",
-        "damage on more than one replica of a shard: the other one gives all of it back",
-    ),
-    (
         "mutant_refill_from_outsider",
         "Committed records are copied from a replica that has not entered the epoch.",
         "2f+1 quorums: while all members hold what is committed, whoever holds it holds the same",
