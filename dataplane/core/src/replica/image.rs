@@ -193,7 +193,7 @@ impl<K: Knobs> Replica<K> {
     }
 
     /// Takes over an applied state. What lies below its trim and is not held is stepped over; the dedup sets reach as far
-    /// as the records held, and see the others as they come. `keeps` names a segment whose set stays as it is.
+    /// as committed records are held, and see the others as they come. `keeps` names a segment whose set stays as it is.
     pub(super) fn take_image(&mut self, image: Image, keeps: Option<Slot>) {
         self.applied = image.applied;
         self.complete = image.complete;
@@ -212,7 +212,10 @@ impl<K: Knobs> Replica<K> {
             if keeps == Some(index) {
                 continue;
             }
-            self.dedup_upto[slot] = seen.upto.min(self.store.len(index));
+            // What was not committed then may be void since, and other records may stand in its place: those that are
+            // held are seen anew.
+            let held = self.store.len(index).min(self.committed(index));
+            self.dedup_upto[slot] = seen.upto.min(held);
             self.dedup_from[slot] = seen.from;
             self.dedup[slot] = seen.set;
             let upto = self.dedup_upto[slot];

@@ -316,6 +316,24 @@ fn what_is_void_in_a_peers_state_goes_before_it_is_taken_over() {
 }
 
 #[test]
+fn what_a_state_has_seen_counts_as_far_as_it_was_committed() {
+    let mut desk = Desk::holding(&state(CUTS));
+    let slot = Slot::new(1);
+    let committed = Lsn::new(4);
+    let mut now = state(10);
+    now.segments[slot.index()].len = committed;
+    // The state has seen ten records, and more are held; those behind the committed ones may be others by now.
+    let image = Image::read(&encoded_with(&now, 10), REPLICAS, 1).unwrap();
+    desk.replica.take_image(image, None);
+    assert_eq!(desk.replica.dedup_upto[slot.index()], committed);
+    let dedup = &desk.replica.dedup[slot.index()];
+    let session = dedup.find(ClientId::new(9), SessionNo::ZERO).unwrap();
+    let session = dedup.get(session).unwrap();
+    assert_eq!(session.position(3), Some(Lsn::new(3)));
+    assert_eq!(session.position(4), None);
+}
+
+#[test]
 fn what_a_generation_wrote_counts_up_to_its_close() {
     let mut segment = state(CUTS).segments.remove(0);
     let ends = |segment: &SegmentState| {
