@@ -127,4 +127,6 @@ fn seeds_that_were_false_alarms_pass() {
 #[test]
 fn what_a_checkpoint_has_seen_may_be_void_at_the_next_start() {
     passes(128_401, "");
+    // The other side of it: a client was told that a record which stood there would never be ordered.
+    passes(134_867, "");
 }
