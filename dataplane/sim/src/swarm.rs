@@ -152,29 +152,25 @@ pub fn run_seed(seed: u64, totals: &mut Totals) -> Result<Report, Failure> {
     let mut world = World::new(seed, Plan::draw(seed));
     let report = world.run()?;
     totals.add(&report);
+    let failure = |at, invariant, what| Failure {
+        seed,
+        at,
+        violation: Violation::new(invariant, what),
+        mutant: None,
+        plan: String::new(),
+    };
     let (operations, faults) = (report.operations, report.faults.total());
     if operations < OPERATIONS_MIN || faults == 0 {
         let little = format!("{operations} operations and {faults} faults show too little");
-        return Err(Failure {
-            seed,
-            at: world.now,
-            violation: Violation::new(Invariant::V1, little),
-            mutant: None,
-            plan: String::new(),
-        });
+        return Err(failure(world.now, Invariant::V1, little));
     }
     if seed.is_multiple_of(TWICE_EVERY) {
         totals.twice += 1;
         let mut second = World::new(seed, Plan::draw(seed));
         let again = second.run()?;
         let differ = |what: String| {
-            Err(Failure {
-                seed,
-                at: second.now,
-                violation: Violation::new(Invariant::T1, format!("two runs differ: {what}")),
-                mutant: None,
-                plan: String::new(),
-            })
+            let differ = format!("two runs differ: {what}");
+            Err(failure(second.now, Invariant::T1, differ))
         };
         if again.trace != report.trace {
             return differ(format!(

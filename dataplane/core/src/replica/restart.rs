@@ -30,7 +30,12 @@ impl<K: Knobs> Replica<K> {
                 Err(_) => self.counters.contradictions += 1,
             }
         }
-        self.find_tail_generations();
+        // The store has just read the last records; one that it has not is committed, and its owner is known once the
+        // journal is replayed.
+        for slot in 0..usize::from(self.config.replicas) {
+            let found = self.last_generation(Slot::new(slot as u8));
+            self.tail_generation[slot] = found.unwrap_or(ViewId::MAX);
+        }
         for number in self.store.journal_first()..=self.store.journal_last() {
             let Some(bytes) = self.store.journal_read(number).map(Vec::from) else {
                 continue;
@@ -51,15 +56,11 @@ impl<K: Knobs> Replica<K> {
             {
                 self.store.truncate(slot, damaged.from);
             }
-        }
-        self.find_tail_generations();
-        for slot in 0..usize::from(self.config.replicas) {
-            let slot = Slot::new(slot as u8);
-            if self.tail_generation[slot.index()] == ViewId::MAX {
-                let current = self.segment(slot);
-                self.tail_generation[slot.index()] =
-                    current.map_or(ViewId::ZERO, |segment| segment.generation);
-            }
+            let current = self
+                .segment(slot)
+                .map_or(ViewId::ZERO, |segment| segment.generation);
+            let found = self.last_generation(slot);
+            self.tail_generation[slot.index()] = found.unwrap_or(current);
         }
     }
 
@@ -72,15 +73,11 @@ impl<K: Knobs> Replica<K> {
         }
     }
 
-    /// The last record held names the generation of the tail. The store has just read it; where it has not, the record is
-    /// committed, and its owner is known once the journal is replayed.
-    fn find_tail_generations(&mut self) {
-        for slot in 0..usize::from(self.config.replicas) {
-            let index = Slot::new(slot as u8);
-            let last = self.store.len(index).get().checked_sub(1).map(Lsn::new);
-            let header = last.and_then(|last| self.store.header(index, last));
-            self.tail_generation[slot] = header.map_or(ViewId::MAX, |header| header.generation);
-        }
+    /// The generation that the last record held names, if it is in memory.
+    fn last_generation(&mut self, slot: Slot) -> Option<ViewId> {
+        let last = self.store.len(slot).get().checked_sub(1).map(Lsn::new)?;
+        let header = self.store.header(slot, last)?;
+        Some(header.generation)
     }
 
     fn restore_record(&mut self, bytes: &[u8]) -> Option<()> {

@@ -16,7 +16,7 @@ pub(crate) struct Owners {
     /// From each position on, up to the next one's. Ascending.
     table: Vec<(u64, ViewId)>,
     /// Records below it that were in memory have been judged. Owners of closed ranges never change.
-    pub(crate) judged: u64,
+    judged: u64,
 }
 
 impl Owners {
