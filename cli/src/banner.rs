@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ionian_node::config::{ClusterConfig, format_size};
 use ionian_node::{Place, ReactorUse, Server};
 use ionian_runtime::{PriorityOutcome, ReactorStart};
-use ionian_types::{Durability, LogId};
+use ionian_types::{Durability, LogId, Slot};
 
 use crate::table::Table;
 
@@ -93,7 +93,8 @@ fn place_name(logs: &BTreeMap<LogId, String>, place: Place) -> String {
     let log = |id: LogId| logs.get(&id).cloned().unwrap_or_else(|| id.to_string());
     match place {
         Place::Directory => String::from("controller"),
-        Place::Root(id) => format!("root of {}", log(id)),
+        Place::Root(id, Slot::ZERO) => format!("root of {}", log(id)),
+        Place::Root(id, slot) => format!("root {slot} of {}", log(id)),
         Place::Leaf(id) => format!("leaf of {}", log(id)),
         Place::Replica(id, shard, slot) => format!("replica {shard}.{slot} of {}", log(id)),
     }

@@ -3,13 +3,20 @@
 
 pub(crate) mod append;
 pub(crate) mod bench;
+pub(crate) mod ca;
+pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod controller;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod inspect;
+pub(crate) mod log;
 pub(crate) mod node;
 pub(crate) mod read;
+pub(crate) mod shard;
 pub(crate) mod status;
 pub(crate) mod tail;
+pub(crate) mod transaction;
 pub(crate) mod trim;
+pub(crate) mod view;

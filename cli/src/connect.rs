@@ -86,8 +86,10 @@ impl std::fmt::Display for Target {
 /// Where a cluster is, as far as it is known without asking it.
 #[derive(Debug)]
 pub(crate) struct Located {
-    /// The controller's address.
+    /// Where the map is asked for: at the controller, or at a node that has it from controllers elsewhere.
     pub(crate) directory: SocketAddr,
+    /// Other nodes that have it.
+    others: Vec<SocketAddr>,
     pub(crate) secret: Secret,
     /// The configuration, where the cluster was named by it.
     pub(crate) config: Option<ClusterConfig>,
@@ -100,7 +102,11 @@ impl Located {
     pub(crate) fn options(&self) -> ClientPortOptions {
         let config = self.config.as_ref();
         let network = config.map_or_else(NetworkConfig::default, |config| config.network.clone());
-        client_options(self.directory, self.secret.clone(), LogId::MAX, &network)
+        let secret = self.secret.clone();
+        ClientPortOptions {
+            others: self.others.clone(),
+            ..client_options(self.directory, secret, LogId::MAX, &network)
+        }
     }
 }
 
@@ -232,7 +238,7 @@ pub(crate) fn missing(link: &mut UdpLink, args: &ConnectArgs) -> Option<String> 
             (what, &replica.endpoint)
         })
     });
-    let places = core::iter::once((String::from("the root"), &log.root)).chain(replicas);
+    let places = core::iter::once((String::from("the root"), log.root())).chain(replicas);
     let mut gone = places.filter(|(_, endpoint)| endpoint.inc == Inc::ZERO);
     let (what, endpoint) = gone.next()?;
     let config = match &args.at.cluster {
@@ -310,11 +316,17 @@ pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
             let config = ClusterConfig::load(file)?;
             let secret_file = args.secret.as_ref().unwrap_or(&config.secret_file).clone();
             let secret = Secret::load(&secret_file)?;
-            let controller = config
-                .node_by_id(config.controller)
-                .context("the configuration has no controller")?;
+            let (directory, others) = match config.controller {
+                Some(controller) => {
+                    let controller = config.node_by_id(controller);
+                    let controller = controller.context("the configuration has no controller")?;
+                    (controller.resolve()?, Vec::new())
+                }
+                None => nodes_of(&config)?,
+            };
             Ok(Located {
-                directory: controller.resolve()?,
+                directory,
+                others,
                 secret,
                 config: Some(config),
                 secret_file,
@@ -341,11 +353,31 @@ pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
             };
             Ok(Located {
                 directory: resolved,
+                others: Vec::new(),
                 secret,
                 config: None,
                 secret_file: file,
                 target,
             })
+        }
+    }
+}
+
+/// Where the nodes are. With controllers elsewhere any of them answers; a name that cannot be looked up now is passed over.
+fn nodes_of(config: &ClusterConfig) -> anyhow::Result<(SocketAddr, Vec<SocketAddr>)> {
+    let found: Vec<_> = config.nodes.iter().map(|node| node.resolve()).collect();
+    let mut known = found
+        .iter()
+        .filter_map(|found| found.as_ref().ok())
+        .copied();
+    match known.next() {
+        Some(first) => Ok((first, known.collect())),
+        None => {
+            let first = found.into_iter().find_map(Result::err);
+            Err(first.map_or_else(
+                || anyhow::anyhow!("the configuration has no nodes"),
+                Into::into,
+            ))
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use ionian_control_client::{Refusal, Why};
 use ionian_node::DeviceFailure;
 use ionian_node::config::ConfigErrors;
 
@@ -15,7 +16,7 @@ pub(crate) enum Exit {
     Failed,
     /// The command line or a configuration is wrong; nothing was started.
     Usage,
-    /// The cluster is up but cannot take appends.
+    /// The cluster is up but cannot take appends, or its controllers cannot change anything now.
     Unable,
     /// A device of the process has failed, so it ended as in a crash; it may be started again.
     Device,
@@ -75,6 +76,11 @@ fn classify(error: &anyhow::Error) -> Exit {
         Exit::Usage
     } else if error.is::<DeviceFailure>() {
         Exit::Device
+    } else if let Some(Refusal {
+        why: Why::NoQuorum, ..
+    }) = error.downcast_ref()
+    {
+        Exit::Unable
     } else {
         Exit::Failed
     }
@@ -95,6 +101,8 @@ mod tests {
             classify(&UsageError(String::from("no")).into()),
             Exit::Usage
         );
+        let refusal = Refusal::without_effect(Why::NoQuorum, "no quorum: no controller leads");
+        assert_eq!(classify(&refusal.into()), Exit::Unable);
         assert_eq!(
             [
                 Exit::Done,

@@ -1,15 +1,17 @@
 //! The `ionian` command: a cluster in one process, nodes of a cluster, and everything one does with a log.
 //!
 //! Exit codes: 0 done; 1 it failed, or a check did; 2 the command line or a configuration is wrong; 3 the cluster is up but
-//! cannot take appends (`status`); 4 a device failed, and the process ended as in a crash (`node`, `dev`, `bench`). Results go to standard output, everything said to people to standard error.
+//! cannot take appends (`status`), or its controllers have no majority; 4 a device failed, and the process ended as in a crash (`node`, `dev`, `bench`). Results go to standard output, everything said to people to standard error.
 #![forbid(unsafe_code)]
 
 mod banner;
 mod commands;
 mod connect;
+mod controllers;
 mod exit;
 mod history;
 mod input;
+mod operator;
 mod output;
 mod progress;
 mod signals;
@@ -39,6 +41,14 @@ enum Command {
     Demo(commands::demo::Args),
     Dev(commands::dev::Args),
     Node(commands::node::Args),
+    Ca(commands::ca::Args),
+    Controller(commands::controller::Args),
+    Log(commands::log::Args),
+    Shard(commands::shard::Args),
+    #[command(alias = "change")]
+    Transaction(commands::transaction::Args),
+    View(commands::view::Args),
+    Cluster(commands::cluster::Args),
     Append(commands::append::Args),
     Tail(commands::tail::Args),
     Read(commands::read::Args),
@@ -56,6 +66,13 @@ fn main() -> std::process::ExitCode {
         Command::Demo(args) => commands::demo::run(args),
         Command::Dev(args) => commands::dev::run(args),
         Command::Node(args) => commands::node::run(args),
+        Command::Ca(args) => commands::ca::run(args),
+        Command::Controller(args) => commands::controller::run(args),
+        Command::Log(args) => commands::log::run(args),
+        Command::Shard(args) => commands::shard::run(args),
+        Command::Transaction(args) => commands::transaction::run(args),
+        Command::View(args) => commands::view::run(args),
+        Command::Cluster(args) => commands::cluster::run(args),
         Command::Append(args) => commands::append::run(args),
         Command::Tail(args) => commands::tail::run(args),
         Command::Read(args) => commands::read::run(args),

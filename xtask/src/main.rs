@@ -10,6 +10,7 @@ mod counts;
 mod demo_cluster;
 mod fix;
 mod fuzz;
+mod hostile;
 mod mutants;
 mod process;
 mod requirements;
@@ -56,6 +57,8 @@ enum Task {
     Swarm(swarm::Options),
     /// Does faults to a cluster of processes under load; the exit status is the judge's verdict.
     Chaos(chaos::Options),
+    /// Sends a node what it never granted: it must stay as it was. Prints what that costs.
+    Hostile(hostile::Options),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Task::DemoCluster(options) => demo_cluster::run(options),
         Task::Swarm(options) => swarm::run(options),
         Task::Chaos(options) => return verdict(chaos::run(options)),
+        Task::Hostile(options) => hostile::run(options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

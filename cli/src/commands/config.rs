@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use ionian_node::config::{ClusterConfig, NodeConfig, format_size};
+use ionian_control_core::RootQuorum;
+use ionian_node::config::{ClusterConfig, LogConfig, NodeConfig, format_size};
 use ionian_types::NodeId;
 use serde_json::{Value, json};
 
@@ -62,14 +63,13 @@ fn text(config: &ClusterConfig) -> String {
     ]);
     for log in &config.logs {
         for (shard, members) in log.shards.iter().enumerate() {
-            let members: Vec<&str> = members.iter().map(|id| name(config, *id)).collect();
             logs.row(&[
                 log.name.clone(),
                 log.mode.to_string(),
                 log.class.to_string(),
                 shard.to_string(),
-                members.join(" "),
-                name(config, log.root).to_owned(),
+                names(config, members).join(" "),
+                names(config, &log.roots).join(" "),
                 name(config, log.leaf).to_owned(),
             ]);
         }
@@ -94,11 +94,10 @@ fn json(config: &ClusterConfig) -> Value {
         })
     };
     let logs = config.logs.iter().map(|log| {
-        let members =
-            |shard: &Vec<NodeId>| shard.iter().map(|id| name(config, *id)).collect::<Vec<_>>();
+        let members = |shard: &Vec<NodeId>| names(config, shard);
         json!({
             "name": log.name, "mode": log.mode.to_string(), "durability": log.class.to_string(),
-            "root": name(config, log.root), "leaf": name(config, log.leaf),
+            "root": names(config, &log.roots), "root_quorum": quorum(log), "leaf": name(config, log.leaf),
             "shards": log.shards.iter().map(members).collect::<Vec<_>>(),
             "retention_bytes_max": log.retention_bytes_max,
         })
@@ -125,6 +124,17 @@ fn roles(node: &NodeConfig) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(has, role)| has.then_some(role))
     .collect()
+}
+
+const fn quorum(log: &LogConfig) -> &'static str {
+    match log.root_quorum {
+        RootQuorum::Majority => "majority",
+        RootQuorum::All => "all",
+    }
+}
+
+fn names<'a>(config: &'a ClusterConfig, ids: &[NodeId]) -> Vec<&'a str> {
+    ids.iter().map(|id| name(config, *id)).collect()
 }
 
 fn name(config: &ClusterConfig, id: NodeId) -> &str {

@@ -1,9 +1,12 @@
-//! `ionian dev`: a whole cluster in one process, for development.
+//! `ionian dev`: a whole cluster in one process, for development; or as in earnest, in several on one machine.
+
+mod processes;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use ionian_control_core::RootQuorum;
 use ionian_node::Server;
 use ionian_node::config::{
     ClusterConfig, CoreConfig, Limits, LogConfig, NetworkConfig, NodeConfig, PlanChoice, Roles,
@@ -17,7 +20,7 @@ use crate::connect::{DEFAULT_ADDRESS, dev_secret_file};
 use crate::exit::{Exit, UsageError};
 use crate::signals::Signalled;
 
-/// Run a whole cluster in one process
+/// Run a whole cluster in one process, or with --processes in several
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Clients on this machine find it without any option. Ends on SIGTERM or SIGINT; a second one ends it at once. Exit code 4: a device failed."
@@ -38,6 +41,9 @@ pub(crate) struct Args {
     /// Replicas of each shard
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=7))]
     replicas: u8,
+    /// Members of the root group of each log, which decides the order
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    root_members: u8,
     /// What an acknowledgement means: D0 memory, D1 flushed to the device
     #[arg(long, value_name = "CLASS", default_value = "D1", value_parser = ["D0", "D1"])]
     durability: String,
@@ -50,6 +56,12 @@ pub(crate) struct Args {
     /// How roles share threads, and threads cores: one thread for all, a thread per core, or a thread and a core per role
     #[arg(long, value_name = "PLAN", default_value = "cooperative", value_parser = ["cooperative", "packed", "dedicated"])]
     core_plan: String,
+    /// Run three controllers and the nodes as processes of their own, as a cluster of several machines does
+    #[arg(long, conflicts_with_all = ["core_plan", "insecure_no_auth", "trace", "faults", "fail_flush"])]
+    processes: bool,
+    /// Nodes, with --processes
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "processes", value_parser = clap::value_parser!(u16).range(1..=7))]
+    nodes: u16,
     /// Listen beyond loopback, although frames are neither encrypted nor signed
     #[arg(long)]
     insecure_no_auth: bool,
@@ -76,6 +88,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Some(dir) => dir.clone(),
         None => new_folder()?,
     };
+    if args.processes {
+        return processes::run(args, &data_dir, &signalled);
+    }
     let config = config(args, &data_dir);
     let made = Made::note(&data_dir, args.data_dir.is_none());
     let started = start(args, &config);
@@ -190,6 +205,7 @@ fn again(args: &Args, data_dir: &Path) -> String {
     }
     option("shards", args.shards.to_string(), "2");
     option("replicas", args.replicas.to_string(), "2");
+    option("root-members", args.root_members.to_string(), "1");
     option(
         "memory-bytes-max",
         format_size(args.memory_bytes_max),
@@ -215,7 +231,8 @@ pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
         name: name.clone(),
         mode: OrderingMode::Scalog,
         class,
-        root: node,
+        roots: vec![node; usize::from(args.root_members)],
+        root_quorum: RootQuorum::Majority,
         leaf: node,
         shards: vec![vec![node; usize::from(args.replicas)]; args.shards as usize],
         retention_bytes_max: None,
@@ -225,7 +242,9 @@ pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
         checksum: 0,
         name: String::from("dev"),
         secret_file: data_dir.join("cluster.secret"),
-        controller: node,
+        certificate_dir: data_dir.join("certificates"),
+        controllers: Vec::new(),
+        controller: Some(node),
         nodes: vec![NodeConfig {
             node,
             name: String::from(NODE),
@@ -244,6 +263,7 @@ pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
         limits: Limits {
             memory_bytes_max: args.memory_bytes_max,
             disk_bytes_max: args.disk_bytes_max,
+            copies_planned: 0,
             connections_max: 256,
             uncommitted_records_max: 1 << 18,
         },

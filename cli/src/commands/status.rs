@@ -2,6 +2,7 @@
 
 mod judge;
 mod picture;
+mod roots;
 mod view;
 
 use std::time::Duration;
@@ -66,9 +67,6 @@ fn look(args: &Args) -> anyhow::Result<Picture> {
     let mut picture = Picture::new(&at, map, args.log.as_deref())?;
     let mut probe = Probe::open(&at.options())?;
     ask(&mut probe, &mut picture, 0, |_| true);
-    if picture.add_leaves() {
-        ask(&mut probe, &mut picture, 0, |answered| !answered);
-    }
     if let Some(error) = no_map
         && !picture.anybody_answers()
     {
@@ -92,7 +90,8 @@ fn ask(probe: &mut Probe, picture: &mut Picture, sample: usize, whom: impl Fn(bo
         .filter_map(|at| {
             let process = &picture.processes[*at];
             // One place that is there is enough; the others are for the case that it is not.
-            let places: Vec<Place> = process.places.iter().take(8).copied().collect();
+            let mut places: Vec<Place> = process.places.iter().take(8).copied().collect();
+            places.extend(picture.external.then_some(Place::Directory));
             Some(ProbeTarget {
                 address: process.socket?,
                 places,

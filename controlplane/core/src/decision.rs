@@ -64,6 +64,15 @@ pub enum What {
         /// The view.
         view: ViewId,
     },
+    /// A view that ends a shard for good.
+    Finalize {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The view.
+        view: ViewId,
+    },
     /// A view that declares a shard's records lost and opens it anew.
     DeclareLost {
         /// The log.
@@ -116,6 +125,33 @@ pub enum What {
         /// The node.
         node: NodeId,
     },
+    /// The members of a root group are asked to promise an epoch.
+    Seal {
+        /// The log.
+        log: LogId,
+        /// The epoch.
+        epoch: RootEpoch,
+    },
+    /// A member of a root group is named leader of an epoch.
+    Lead {
+        /// The log.
+        log: LogId,
+        /// The epoch.
+        epoch: RootEpoch,
+        /// The member, for people.
+        place: String,
+        /// Its node.
+        node: NodeId,
+        /// Its incarnation.
+        inc: Inc,
+    },
+    /// A leader has committed the entry of its epoch.
+    Led {
+        /// The log.
+        log: LogId,
+        /// The epoch.
+        epoch: RootEpoch,
+    },
     /// A report was set aside.
     Ignore {
         /// The log.
@@ -147,8 +183,59 @@ pub enum Why {
     RootReport,
     /// Its connection was lost and did not come back in time.
     ConnectionLost,
+    /// The leader of the root group is gone.
+    LeaderGone,
+    /// A member of the root group is back, or gone.
+    MemberChanged,
+    /// Its log reaches furthest among those that promised the epoch.
+    FurthestLog,
     /// The root knows a view that was never issued here: the directory's state is older than the cluster.
     NeverIssued,
+}
+
+impl What {
+    /// The view that it made, or is about.
+    #[must_use]
+    pub const fn view(&self) -> Option<ViewId> {
+        match self {
+            Self::Open { view, .. }
+            | Self::Finalize { view, .. }
+            | Self::DeclareLost { view, .. }
+            | Self::NewLife { view, .. }
+            | Self::Tree { view, .. }
+            | Self::Logged { view, .. }
+            | Self::Ignore { view, .. } => Some(*view),
+            _ => None,
+        }
+    }
+}
+
+impl Why {
+    const ALL: [Self; 13] = [
+        Self::Asked,
+        Self::Registered,
+        Self::MembersRegistered,
+        Self::CutLogLost,
+        Self::NoCopyLeft,
+        Self::Rule,
+        Self::CeilingNear,
+        Self::RootReport,
+        Self::ConnectionLost,
+        Self::NeverIssued,
+        Self::LeaderGone,
+        Self::MemberChanged,
+        Self::FurthestLog,
+    ];
+
+    /// Its number in the history.
+    pub(crate) fn code(self) -> u8 {
+        let at = Self::ALL.iter().position(|why| *why == self);
+        at.map_or(0, |at| at as u8 + 1)
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code).checked_sub(1)?).copied()
+    }
 }
 
 impl fmt::Display for Decision {
@@ -188,6 +275,9 @@ impl fmt::Display for What {
             Self::Open { log, shard, view } => {
                 write!(f, "log {log}: open shard {shard} in view {view}")
             }
+            Self::Finalize { log, shard, view } => {
+                write!(f, "log {log}: finalize shard {shard} in view {view}")
+            }
             Self::DeclareLost { log, shard, view } => {
                 write!(
                     f,
@@ -215,6 +305,18 @@ impl fmt::Display for What {
             Self::Down { log, place, node } => {
                 write!(f, "log {log}: show {place} on node {node} as down")
             }
+            Self::Seal { log, epoch } => write!(f, "log {log}: seal root epoch {epoch}"),
+            Self::Lead {
+                log,
+                epoch,
+                place,
+                node,
+                inc,
+            } => write!(
+                f,
+                "log {log}: {place} on node {node} leads root epoch {epoch} as incarnation {inc}"
+            ),
+            Self::Led { log, epoch } => write!(f, "log {log}: root epoch {epoch} is committed"),
             Self::Ignore { log, view } => write!(f, "log {log}: ignore a report of view {view}"),
         }
     }
@@ -232,6 +334,9 @@ impl fmt::Display for Why {
             Self::CeilingNear => "reserved positions run short",
             Self::RootReport => "the root reported it",
             Self::ConnectionLost => "its connection was lost and did not come back in time",
+            Self::LeaderGone => "the leader of the root group is gone",
+            Self::MemberChanged => "a member of the root group is back, or gone",
+            Self::FurthestLog => "its log reaches furthest among those that promised the epoch",
             Self::NeverIssued => {
                 "it was never issued here; the directory's state is older than the cluster"
             }

@@ -10,13 +10,15 @@ use ionian_types::{
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::{Body, Message, ShardStatus};
 
+use crate::command::{Action, Command};
 use crate::decision::{Decision, What, Why};
+use crate::failover::Watch;
+use crate::history::Event;
 use crate::outbound::{Answer, Conn, PublicMap, Sent};
-use crate::registration::place_name;
 use crate::snapshot::RestoreError;
 use crate::spec::{ClusterSpec, LogSpec, SpecError};
-use crate::state::{Log, Node, Pending, PlaceKey, State};
-use crate::{ANSWERS_MAX, DECISIONS_KEPT, MAP_BYTES_MAX, plan};
+use crate::state::{Log, Node, PlaceKey, State};
+use crate::{ANSWERS_MAX, COMMANDS_MAX, DECISIONS_KEPT, HISTORY_KEPT, MAP_BYTES_MAX, plan};
 
 /// How a directory behaves in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +29,15 @@ pub struct DirectoryConfig {
     pub resend_after: Nanos,
     /// A process whose connection is lost is shown as down after this long.
     pub down_after: Nanos,
+    /// A member of a root group whose connection is lost counts as gone after this long, and another one leads. Shorter means
+    /// shorter pauses when a leader dies, and more changes of leader when connections break.
+    pub failover_after: Nanos,
+    /// A registration over a connection that its process seems to have given up is taken after this long, if the connection
+    /// is still there: longer than an edge needs to find out that a peer is gone.
+    pub late_after: Nanos,
+    /// Changes are made durable as [commands](Directory::take_commands) by a group of controllers, rather than as
+    /// [snapshots](Directory::take_snapshot).
+    pub replicated: bool,
 }
 
 impl Default for DirectoryConfig {
@@ -35,6 +46,9 @@ impl Default for DirectoryConfig {
             node: NodeId::ZERO,
             resend_after: Nanos::from_ms(200),
             down_after: Nanos::from_ms(1000),
+            failover_after: Nanos::from_ms(100),
+            late_after: Nanos::from_ms(5000),
+            replicated: false,
         }
     }
 }
@@ -48,6 +62,15 @@ pub struct Snapshot {
     pub bytes: Vec<u8>,
 }
 
+/// A command to be made durable, in the order of versions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TakenCommand {
+    /// The version that it makes, to be named to [`Directory::persisted`].
+    pub version: u64,
+    /// The bytes, for [`State::apply_bytes`].
+    pub bytes: Vec<u8>,
+}
+
 /// Counts of what was set aside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -57,8 +80,10 @@ pub struct Counters {
     pub foreign: u64,
     /// Messages of a life that is not the current one, or of a connection that has no such role.
     pub stale: u64,
-    /// Registrations dropped because too many answers wait.
+    /// Messages dropped because too many answers or changes wait to become durable. Peers ask again.
     pub busy: u64,
+    /// Changes that the state did not take: a defect of this machine.
+    pub unfit: u64,
 }
 
 /// What the leaf last said about a shard.
@@ -96,12 +121,17 @@ pub struct LogStatus {
     pub leaf: (NodeId, String),
 }
 
-/// The single built-in controller.
+/// The brain of the controller that leads, or of the single built-in one.
 #[derive(Debug)]
 pub struct Directory<K: Knobs = Shipped> {
     pub(crate) state: State,
     pub(crate) config: DirectoryConfig,
     pub(crate) persisted: u64,
+    /// The time of day, as the edge last said it.
+    wall_us: u64,
+    /// Commands that the edge has not taken yet.
+    commands: Vec<TakenCommand>,
+    /// The map of a version that is becoming durable.
     pub(crate) in_flight: Option<(u64, PublicMap)>,
     pub(crate) public: Option<PublicMap>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
@@ -115,7 +145,11 @@ pub struct Directory<K: Knobs = Shipped> {
     pub(crate) sent: BTreeMap<LogId, Sent>,
     /// Grants to be sent, with the version that made them.
     pub(crate) grants: BTreeMap<LogId, u64>,
+    /// The root groups of more than one member.
+    pub(crate) watches: BTreeMap<LogId, Watch>,
     pub(crate) health: BTreeMap<(LogId, ShardId), ShardHealth>,
+    /// The version at which the transactions were last looked at.
+    pub(crate) stepped: u64,
     decisions: VecDeque<Decision>,
     pub(crate) counters: Counters,
     knobs: PhantomData<K>,
@@ -140,7 +174,8 @@ impl<K: Knobs> Directory<K> {
         config: DirectoryConfig,
         now: Time,
     ) -> Result<Self, SpecError> {
-        let mut directory = Self::with_state(State::new(cluster, BTreeMap::new()), config, 0, now);
+        let mut directory = Self::with_state(State::new(), config, 0, now);
+        directory.commit(Action::Found { cluster });
         directory.reconcile(now, spec)?;
         Ok(directory)
     }
@@ -150,11 +185,19 @@ impl<K: Knobs> Directory<K> {
     /// # Errors
     /// [`RestoreError`]; effect none.
     pub fn restore(bytes: &[u8], config: DirectoryConfig, now: Time) -> Result<Self, RestoreError> {
-        let state = State::decode(bytes)?;
+        Ok(Self::lead(State::decode(bytes)?, config, now))
+    }
+
+    /// Makes the brain of a controller that leads from now on, from the state that the group has agreed on: all of it counts
+    /// as durable.
+    #[must_use]
+    pub fn lead(state: State, config: DirectoryConfig, now: Time) -> Self {
         let version = state.version;
         let mut directory = Self::with_state(state, config, version, now);
         directory.public = Some(directory.current_map());
-        Ok(directory)
+        directory.watch_all(now);
+        directory.step_transactions(now);
+        directory
     }
 
     fn with_state(state: State, config: DirectoryConfig, persisted: u64, now: Time) -> Self {
@@ -165,6 +208,8 @@ impl<K: Knobs> Directory<K> {
             state,
             config,
             persisted,
+            wall_us: 0,
+            commands: Vec::new(),
             in_flight: None,
             public: None,
             conns: BTreeMap::new(),
@@ -173,7 +218,9 @@ impl<K: Knobs> Directory<K> {
             answers: VecDeque::new(),
             sent: BTreeMap::new(),
             grants: BTreeMap::new(),
+            watches: BTreeMap::new(),
             health: BTreeMap::new(),
+            stepped: 0,
             decisions: VecDeque::new(),
             counters: Counters::default(),
             knobs: PhantomData,
@@ -188,14 +235,17 @@ impl<K: Knobs> Directory<K> {
     pub fn reconcile(&mut self, now: Time, spec: &ClusterSpec) -> Result<(), SpecError> {
         spec.check_nodes()?;
         for (&id, node) in &spec.nodes {
-            let node = Node {
+            let known = self.state.nodes.get(&id);
+            if known
+                .is_some_and(|known| known.domain == node.domain && known.address == node.address)
+            {
+                continue;
+            }
+            self.commit(Action::SetNode {
+                node: id,
                 domain: node.domain,
                 address: node.address.clone(),
-            };
-            if self.state.nodes.get(&id) != Some(&node) {
-                self.state.nodes.insert(id, node);
-                self.map_changed();
-            }
+            });
         }
         for log in &spec.logs {
             self.create_log(now, log)?;
@@ -220,22 +270,18 @@ impl<K: Knobs> Directory<K> {
         }
         let domain_of = |node| self.state.nodes.get(&node).map(|node| node.domain);
         spec.check(domain_of, self.state.logs.len() + 1)?;
-        let last = self
-            .state
-            .logs
-            .last_key_value()
-            .map_or(0, |(id, _)| id.get());
-        let id = LogId::new(last + 1);
-        self.state.logs.insert(id, Log::new(spec));
-        let bytes = self.state.map_bytes();
+        let bytes = self.state.map_bytes() + self.state.log_map_bytes(&Log::new(spec));
         if bytes > MAP_BYTES_MAX {
-            self.state.logs.remove(&id);
             return Err(SpecError::MapBytes {
                 bytes,
                 max: MAP_BYTES_MAX,
             });
         }
-        self.map_changed();
+        let id = LogId::new(self.state.next_log);
+        self.commit(Action::CreateLog {
+            log: id,
+            spec: spec.clone(),
+        });
         let name = spec.name.clone();
         self.decide(now, What::CreateLog { log: id, name }, Why::Asked);
         Ok(id)
@@ -264,9 +310,13 @@ impl<K: Knobs> Directory<K> {
                 Some(other) => self.bind(now, key, other, None),
                 None => {
                     self.absent.insert(key, down_at);
+                    if let PlaceKey::Root(log, slot) = key {
+                        self.member_seen(now, log, slot, false);
+                    }
                 }
             }
         }
+        self.take_held(now);
     }
 
     /// Takes a message of a connection that is there.
@@ -275,12 +325,23 @@ impl<K: Knobs> Directory<K> {
             self.counters.stale += 1;
             return;
         }
+        if self.config.replicated && self.state.version - self.persisted >= COMMANDS_MAX {
+            self.counters.busy += 1;
+            return;
+        }
+        self.take(now, conn, message);
+        self.step_transactions(now);
+    }
+
+    fn take(&mut self, now: Time, conn: ConnId, message: &Message<'_>) {
         match message {
             Message::Hello(hello, _) => self.greet(now, conn, hello),
             Message::Register(request, address) => self.register(now, conn, request, address),
             Message::DirectoryRequest(request, _) => self.ask(conn, *request),
             Message::IntentDone(done, _) => self.intent_done(now, conn, *done),
             Message::CeilingRequest(request, _) => self.raise_ceiling(now, conn, *request),
+            Message::SealAck(ack, _) => self.sealed(now, conn, *ack),
+            Message::RootLed(led, _) => self.led(now, conn, *led),
             Message::ShardStatus(report, _) => self.shard_status(now, conn, *report),
             _ => self.counters.unexpected += 1,
         }
@@ -295,11 +356,20 @@ impl<K: Knobs> Directory<K> {
             .logs
             .keys()
             .filter_map(|&log| self.resend_at(log));
-        absent.chain(resend).min().unwrap_or(Time::FAR)
+        let held = self.conns.values().filter_map(|conn| conn.held.as_ref());
+        let held = held.map(|held| held.until);
+        let due = absent
+            .chain(resend)
+            .chain(held)
+            .chain(self.failover_at())
+            .min();
+        due.unwrap_or(Time::FAR)
     }
 
-    /// Shows processes as down whose connection did not come back. Intents due are sent by [`Self::poll`].
+    /// Takes registrations that were held back, and shows processes as down whose connection did not come back. Intents due are sent by [`Self::poll`].
     pub fn on_deadline(&mut self, now: Time) {
+        self.take_held(now);
+        self.look_after_groups(now);
         let due: Vec<PlaceKey> = self
             .absent
             .iter()
@@ -308,18 +378,20 @@ impl<K: Knobs> Directory<K> {
             .collect();
         for key in due {
             self.absent.remove(&key);
-            let Some(place) = self.state.place_mut(key).filter(|place| place.up) else {
+            let Some(place) = self.state.place(key).filter(|place| place.up) else {
                 continue;
             };
-            place.up = false;
             let node = place.node;
-            self.map_changed();
-            let (log, place) = (key.log(), place_name(key));
+            self.commit(Action::Show {
+                place: key,
+                up: false,
+            });
+            let (log, place) = (key.log(), self.state.place_name(key));
             self.decide(now, What::Down { log, place, node }, Why::ConnectionLost);
         }
     }
 
-    /// Whether there are changes that no durable snapshot holds.
+    /// Whether there are changes that are not durable.
     #[must_use]
     pub const fn dirty(&self) -> bool {
         self.state.version > self.persisted
@@ -337,9 +409,23 @@ impl<K: Knobs> Directory<K> {
         self.state.cluster
     }
 
+    /// What time it is for people, in microseconds since 1970. Commands carry it into the histories of logs.
+    pub const fn set_wall_clock_us(&mut self, now_us: u64) {
+        self.wall_us = now_us;
+    }
+
+    /// The commands made since the last call, in order, for a group of controllers to agree on. Empty unless the
+    /// configuration says that the directory is replicated.
+    pub fn take_commands(&mut self) -> Vec<TakenCommand> {
+        if !self.commands.is_empty() && self.in_flight.is_none() {
+            self.in_flight = Some((self.state.version, self.current_map()));
+        }
+        core::mem::take(&mut self.commands)
+    }
+
     /// The snapshot to make durable now: one at a time, `None` when there is no change or one is under way.
     pub fn take_snapshot(&mut self) -> Option<Snapshot> {
-        if !self.dirty() || self.in_flight.is_some() {
+        if self.config.replicated || !self.dirty() || self.in_flight.is_some() {
             return None;
         }
         self.in_flight = Some((self.state.version, self.current_map()));
@@ -355,15 +441,34 @@ impl<K: Knobs> Directory<K> {
         self.state.encode()
     }
 
-    /// The snapshot of this version is durable: what depends on it may leave.
+    /// The snapshot of this version, or every command up to it, is durable: what depends on it may leave.
     ///
     /// # Panics
-    /// If no snapshot of this version was taken.
+    /// If the version is one that was not taken.
     pub fn persisted(&mut self, version: u64) {
-        let (taken, map) = self.in_flight.take().expect("a snapshot was taken");
-        assert_eq!(taken, version, "the snapshot under way is another one");
-        self.persisted = version;
-        self.public = Some(map);
+        let taken = self.in_flight.as_ref().map(|(taken, _)| *taken);
+        if self.config.replicated {
+            assert!(
+                version <= self.state.version,
+                "a version that was never made"
+            );
+        } else {
+            assert_eq!(
+                taken,
+                Some(version),
+                "the snapshot under way is another one"
+            );
+        }
+        self.persisted = self.persisted.max(version);
+        if taken.is_some_and(|taken| taken <= version) {
+            self.public = self.in_flight.take().map(|(_, map)| map);
+        }
+        if version == self.state.version {
+            let shown = self.public.as_ref().map(|map| map.version);
+            if shown != Some(self.state.map_version) {
+                self.public = Some(self.current_map());
+            }
+        }
     }
 
     /// The snapshot under way could not be made durable. It may be tried again; what depends on it stays.
@@ -380,6 +485,12 @@ impl<K: Knobs> Directory<K> {
     /// The last decisions, oldest first.
     pub fn decisions(&self) -> impl ExactSizeIterator<Item = &Decision> {
         self.decisions.iter()
+    }
+
+    /// The history of a log's views, oldest first; empty for a log that is not there.
+    pub fn history(&self, log: LogId) -> impl Iterator<Item = &Event> {
+        let log = self.state.logs.get(&log).into_iter();
+        log.flat_map(|log| log.history.iter())
     }
 
     /// Counts of what was set aside.
@@ -400,13 +511,14 @@ impl<K: Knobs> Directory<K> {
             let missing = self.state.places().filter(|(key, place)| {
                 key.log() == id && (!place.up || !self.bindings.contains_key(key))
             });
-            let missing =
-                missing.map(|(key, place)| format!("{} (node {})", place_name(key), place.node));
+            let missing = missing.map(|(key, place)| {
+                format!("{} (node {})", self.state.place_name(key), place.node)
+            });
             LogStatus {
                 log: id,
                 name: log.name.clone(),
                 class: log.class,
-                root_epoch: log.root_epoch,
+                root_epoch: log.root.epoch,
                 view: log.view,
                 pending: log.pending.as_ref().map(|pending| pending.view),
                 floor: log.floor,
@@ -425,9 +537,13 @@ impl<K: Knobs> Directory<K> {
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.known.get_or_insert(0);
         }
-        if let PlaceKey::Root(log) = key {
-            self.sent.remove(&log);
-            self.grants.insert(log, self.state.version);
+        if let PlaceKey::Root(log, slot) = key {
+            self.member_seen(now, log, slot, true);
+            self.look_after(now, log);
+            if self.leader_of(log) == Some(slot) {
+                self.sent.remove(&log);
+                self.grants.insert(log, self.state.version);
+            }
         }
         self.plan(now, key.log());
     }
@@ -471,36 +587,47 @@ impl<K: Knobs> Directory<K> {
     }
 
     pub(crate) fn plan(&mut self, now: Time, id: LogId) {
-        let Some(log) = self.state.logs.get_mut(&id) else {
+        let Some(log) = self.state.logs.get(&id) else {
             return;
         };
         let nodes = &self.state.nodes;
         let bindings = &self.bindings;
+        let leads = self.recorded_leader_of(id).is_some();
         let domain_of = |node| nodes.get(&node).map_or(0, |node: &Node| node.domain);
-        let Some(plan) =
-            plan::next_view::<K>(id, log, domain_of, |key| bindings.contains_key(&key))
-        else {
+        let ready = |shard| {
+            let epoch = log.shards.get(&shard).map(|state| state.epoch);
+            let health = self.health.get(&(id, shard));
+            health.is_some_and(|it| it.report.ready && Some(it.report.epoch) == epoch)
+        };
+        let Some(plan) = plan::next_view::<K>(
+            id,
+            log,
+            leads,
+            domain_of,
+            |key| bindings.contains_key(&key),
+            ready,
+        ) else {
             return;
         };
-        let since = self.state.version + 1;
-        log.pending = Some(Pending {
+        let kept = plan.decisions.len().saturating_sub(HISTORY_KEPT);
+        self.commit(Action::Propose {
+            log: id,
             view: plan.view,
             changes: plan.changes,
-            since,
+            decisions: plan.decisions[kept..].to_vec(),
         });
-        self.changed();
         self.sent.remove(&id);
         for (what, why) in plan.decisions {
             self.decide(now, what, why);
         }
     }
 
-    pub(crate) fn bound(&mut self, conn: ConnId, key: PlaceKey) -> Option<&mut Log> {
+    pub(crate) fn bound(&self, conn: ConnId, key: PlaceKey) -> Option<&Log> {
         let binding = self.bindings.get(&key)?;
         if binding.conn != conn {
             return None;
         }
-        self.state.logs.get_mut(&key.log())
+        self.state.logs.get(&key.log())
     }
 
     fn places_of(&self, conn: ConnId) -> impl Iterator<Item = PlaceKey> {
@@ -520,13 +647,26 @@ impl<K: Knobs> Directory<K> {
         room
     }
 
-    pub(crate) const fn changed(&mut self) {
-        self.state.version += 1;
-    }
-
-    pub(crate) const fn map_changed(&mut self) {
-        self.state.map_version += 1;
-        self.changed();
+    /// Changes the state. The change was checked against this very state, so that it fits; whether it did.
+    pub(crate) fn commit(&mut self, action: Action) -> bool {
+        let command = Command {
+            follows: self.state.version,
+            at_us: self.wall_us,
+            action,
+        };
+        let outcome = self.state.apply(&command);
+        if let Some(error) = outcome.refused {
+            debug_assert!(false, "{command:?}: {error}");
+            self.counters.unfit += 1;
+            return false;
+        }
+        if self.config.replicated {
+            self.commands.push(TakenCommand {
+                version: outcome.version,
+                bytes: command.encode(),
+            });
+        }
+        true
     }
 
     pub(crate) fn decide(&mut self, at: Time, what: What, why: Why) {

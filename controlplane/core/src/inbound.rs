@@ -4,14 +4,15 @@
 //! several connections of one life the one opened last counts: the life has given up the others, and what it said there
 //! may arrive late. When that one is gone, the last of the others does.
 
-use ionian_types::{ClusterId, ConnId, Knobs, Time};
+use ionian_types::{ClusterId, ConnId, Inc, Knobs, Time};
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{CeilingRequest, DirectoryRequest, Hello, IntentDone, Role, ShardStatus};
 
 use crate::CEILING_BLOCK;
+use crate::command::Action;
 use crate::decision::{What, Why};
 use crate::directory::{Directory, ShardHealth};
-use crate::registration::{Refusal, place_name};
+use crate::registration::Refusal;
 use crate::state::PlaceKey;
 
 impl<K: Knobs> Directory<K> {
@@ -22,7 +23,7 @@ impl<K: Knobs> Directory<K> {
             return;
         }
         let key = match hello.role {
-            Role::Root => PlaceKey::Root(hello.log),
+            Role::Root => PlaceKey::Root(hello.log, hello.slot),
             Role::Leaf => PlaceKey::Leaf(hello.log),
             Role::Replica => PlaceKey::Replica(hello.log, hello.shard, hello.slot),
             Role::Client | Role::Controller => return,
@@ -31,28 +32,49 @@ impl<K: Knobs> Directory<K> {
         if hello.inc.get() == 0 {
             return;
         }
-        match self.state.place_mut(key) {
+        match self.state.place(key) {
             Some(place) if place.inc == hello.inc && place.node == hello.node => {
                 if !place.up {
-                    place.up = true;
-                    self.map_changed();
+                    self.commit(Action::Show {
+                        place: key,
+                        up: true,
+                    });
                 }
                 if self.is_given_up(key, conn) {
                     self.counters.stale += 1;
                     self.note_life(key, conn);
                 } else {
-                    self.bind(now, key, conn, None);
+                    self.confirm(key, hello.inc);
+                    let before = self.bindings.get(&key).filter(|before| before.conn == conn);
+                    let request = before.and_then(|before| before.request);
+                    self.bind(now, key, conn, request);
                 }
             }
             // Its place belongs to a later life, or never was its own: it is told so, and stops.
             _ => {
                 self.counters.stale += 1;
                 let refusal = Refusal::Replaced {
-                    place: place_name(key),
+                    place: self.state.place_name(key),
                     inc: hello.inc,
                 };
                 self.refuse(conn, 0, &refusal);
             }
+        }
+    }
+
+    /// A process that says who it is has its incarnation on its device, if it has one.
+    fn confirm(&mut self, key: PlaceKey, inc: Inc) {
+        let news = self
+            .state
+            .place(key)
+            .is_some_and(|place| place.confirmed != inc);
+        let has_device = self
+            .state
+            .logs
+            .get(&key.log())
+            .is_some_and(|log| log.class.is_flushed());
+        if news && has_device && !matches!(key, PlaceKey::Leaf(_)) {
+            self.commit(Action::Confirm { place: key, inc });
         }
     }
 
@@ -64,15 +86,16 @@ impl<K: Knobs> Directory<K> {
     }
 
     pub(crate) fn intent_done(&mut self, now: Time, conn: ConnId, done: IntentDone) {
-        let Some(log) = self.bound(conn, PlaceKey::Root(done.log)) else {
+        let leader = self.leader_of(done.log);
+        let key = leader.map(|slot| PlaceKey::Root(done.log, slot));
+        let Some(log) = key.and_then(|key| self.bound(conn, key)) else {
             self.counters.stale += 1;
             return;
         };
         let pending = log.pending.as_ref().map(|pending| pending.view);
         if pending == Some(done.view) {
-            log.apply_pending();
-            self.map_changed();
             let (log, view) = (done.log, done.view);
+            self.commit(Action::Logged { log, view });
             self.decide(now, What::Logged { log, view }, Why::RootReport);
             self.plan(now, log);
         } else if done.view > pending.unwrap_or(log.view) {
@@ -82,23 +105,23 @@ impl<K: Knobs> Directory<K> {
     }
 
     pub(crate) fn raise_ceiling(&mut self, now: Time, conn: ConnId, request: CeilingRequest) {
-        let Some(log) = self
-            .bound(conn, PlaceKey::Root(request.log))
-            .filter(|log| log.root.inc == request.inc)
-        else {
+        let leader = self.leader_of(request.log);
+        let asks = leader.filter(|_| leader == self.member_of(conn, request.log, request.inc));
+        let key = asks.map(|slot| PlaceKey::Root(request.log, slot));
+        let Some(log) = key.and_then(|key| self.bound(conn, key)) else {
             self.counters.stale += 1;
             return;
         };
         // One block at a time, whatever is asked: a root that is wrong cannot use up the range of positions.
         let raised = log.ceiling.checked_add(CEILING_BLOCK);
         if let Some(ceiling) = raised.filter(|_| request.upto > log.ceiling) {
-            log.ceiling = ceiling;
+            let (log, epoch) = (request.log, log.root.epoch);
+            self.commit(Action::Reserve { log, ceiling });
             let what = What::Grant {
-                log: request.log,
-                epoch: log.root_epoch,
+                log,
+                epoch,
                 ceiling,
             };
-            self.changed();
             self.decide(now, what, Why::CeilingNear);
         }
         self.grants.insert(request.log, self.state.version);
@@ -109,26 +132,22 @@ impl<K: Knobs> Directory<K> {
             self.counters.stale += 1;
             return;
         };
-        let shard = log.shards.get_mut(&report.shard);
+        let shard = log.shards.get(&report.shard);
         let Some(shard) = shard.filter(|shard| shard.opened && shard.epoch == report.epoch) else {
             self.counters.stale += 1;
             return;
         };
-        if report.whole {
-            let mut news = !shard.settled;
-            shard.settled = true;
-            for member in &mut shard.members {
-                // The report speaks of the members in the cut log; a life registered since is not among them.
-                if member.place.inc == member.member && !member.holds {
-                    member.holds = true;
-                    news = true;
-                }
-            }
-            if news {
-                self.changed();
-            }
+        if report.whole && shard.would_settle(report.held) {
+            self.commit(Action::Whole {
+                log: report.log,
+                shard: report.shard,
+                held: report.held,
+            });
         }
         self.health
             .insert((report.log, report.shard), ShardHealth { at: now, report });
+        if report.ready {
+            self.plan(now, report.log);
+        }
     }
 }

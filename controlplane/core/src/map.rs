@@ -1,9 +1,52 @@
-//! The cluster map: the public part of the state.
+//! The cluster map: the public part of the state; and what should run where.
 
-use ionian_types::Inc;
-use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo, ReplicaInfo, ShardInfo};
+use ionian_types::{Inc, Knobs, LogId, NodeId, ShardId, Slot};
+use ionian_wire::directory::{
+    COMING_MAX, ClusterMap, Coming, Endpoint, LogInfo, ReplicaInfo, ShardInfo,
+};
+use ionian_wire::frame::Role;
 
-use crate::state::{Place, State};
+use crate::directory::Directory;
+use crate::state::{Log, Place, PlaceKey, State};
+
+/// What runs where, and where it is to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Assignment {
+    /// The log.
+    pub log: LogId,
+    /// Root, leaf or replica.
+    pub role: Role,
+    /// The shard, of a replica.
+    pub shard: ShardId,
+    /// The slot, of a replica or a member of a root group.
+    pub slot: Slot,
+    /// The node that has the place.
+    pub node: NodeId,
+    /// The node that has it once a process there registers.
+    pub next: Option<NodeId>,
+}
+
+impl<K: Knobs> Directory<K> {
+    /// Every place of the cluster with its node, whether durable or not.
+    pub fn assignments(&self) -> impl Iterator<Item = Assignment> {
+        let state = &self.state;
+        state.places().map(|(key, place)| {
+            let (role, shard, slot) = match key {
+                PlaceKey::Root(_, slot) => (Role::Root, ShardId::ZERO, slot),
+                PlaceKey::Leaf(_) => (Role::Leaf, ShardId::ZERO, Slot::ZERO),
+                PlaceKey::Replica(_, shard, slot) => (Role::Replica, shard, slot),
+            };
+            Assignment {
+                log: key.log(),
+                role,
+                shard,
+                slot,
+                node: place.node,
+                next: state.next_node(key),
+            }
+        })
+    }
+}
 
 impl State {
     /// The cluster map. Only what the cut log says is shown of shards and generations.
@@ -13,7 +56,15 @@ impl State {
             name: log.name.clone(),
             mode: log.mode,
             class: log.class,
-            root: self.endpoint(&log.root),
+            leader: log.root.leader(),
+            leaf: self.endpoint(&log.leaf),
+            coming: log.coming().take(COMING_MAX).collect(),
+            roots: log
+                .root
+                .places
+                .iter()
+                .map(|place| self.endpoint(place))
+                .collect(),
             shards: log
                 .shards
                 .iter()
@@ -21,6 +72,7 @@ impl State {
                     shard,
                     epoch: state.epoch,
                     open: state.opened,
+                    finalized: state.finalized,
                     quorum: state.members.len() as u8,
                     replicas: state
                         .members
@@ -41,20 +93,19 @@ impl State {
 
     /// The length of the encoded map in bytes.
     pub(crate) fn map_bytes(&self) -> usize {
+        let logs = self.logs.values();
+        8 + 4 + logs.map(|log| self.log_map_bytes(log)).sum::<usize>()
+    }
+
+    /// The length of a log in the encoded map in bytes.
+    pub(crate) fn log_map_bytes(&self, log: &Log) -> usize {
         let endpoint = |place: &Place| 13 + self.address(place).len();
-        let log_bytes = |log: &crate::state::Log| {
-            let replicas = log.shards.values().flat_map(|shard| &shard.members);
-            4 + 1
-                + log.name.len()
-                + 2
-                + endpoint(&log.root)
-                + 4
-                + 18 * log.shards.len()
-                + replicas
-                    .map(|member| endpoint(&member.place) + 8)
-                    .sum::<usize>()
-        };
-        8 + 4 + self.logs.values().map(log_bytes).sum::<usize>()
+        let replicas = log.shards.values().flat_map(|shard| &shard.members);
+        let replicas = replicas.map(|member| endpoint(&member.place) + 8);
+        let roots = log.root.places.iter().map(endpoint).sum::<usize>();
+        let coming = 4 + 10 * log.coming().count();
+        let fixed = 4 + 1 + log.name.len() + 2 + 5 + roots + endpoint(&log.leaf) + 4 + coming;
+        fixed + 19 * log.shards.len() + replicas.sum::<usize>()
     }
 
     fn endpoint(&self, place: &Place) -> Endpoint {
@@ -74,5 +125,25 @@ impl State {
         } else {
             &place.address
         }
+    }
+}
+
+impl Log {
+    /// The places that other nodes are to take.
+    fn coming(&self) -> impl Iterator<Item = Coming> {
+        let leaf = self.next_leaf.into_iter().map(|node| Coming {
+            node,
+            replica: None,
+        });
+        let replicas = self.shards.iter().flat_map(|(&shard, state)| {
+            let members = state.members.iter().enumerate();
+            members.filter_map(move |(slot, member)| {
+                Some(Coming {
+                    node: member.next?,
+                    replica: Some((shard, Slot::new(slot as u8))),
+                })
+            })
+        });
+        leaf.chain(replicas)
     }
 }

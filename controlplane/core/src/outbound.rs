@@ -8,15 +8,17 @@ use ionian_types::{
     ClientId, ConnId, EntryNo, Inc, Knobs, LogId, Mutant, SessionNo, ShardId, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
+use ionian_wire::codec::Field;
 use ionian_wire::frame::{
-    Body, DirectoryAnswer, Hello, Intent, MESSAGE_HEADER_BYTES, Role, RootGrant, encode,
+    Body, DirectoryAnswer, Hello, Intent, MESSAGE_HEADER_BYTES, Register, Role, RootGrant, encode,
 };
 
 use crate::directory::Directory;
+use crate::group::Phase;
 use crate::state::PlaceKey;
 
 /// A connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Conn {
     /// Its number among all connections that there were, in the order in which they opened.
     pub(crate) opened: u64,
@@ -27,6 +29,17 @@ pub(crate) struct Conn {
     pub(crate) known: Option<u64>,
     /// The request for the map that waits for an answer.
     pub(crate) waiting: Option<u64>,
+    /// A registration that seems to come late.
+    pub(crate) held: Option<Held>,
+}
+
+/// A registration over a connection that opened before the one that the place is bound to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Held {
+    pub(crate) request: Register,
+    pub(crate) address: Vec<u8>,
+    /// When it is taken in any case.
+    pub(crate) until: Time,
 }
 
 /// An encoded message that may leave once `version` is durable.
@@ -40,7 +53,7 @@ pub(crate) struct Answer {
 /// A map that may be shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PublicMap {
-    version: u64,
+    pub(crate) version: u64,
     bytes: Vec<u8>,
 }
 
@@ -76,13 +89,14 @@ impl<K: Knobs> Directory<K> {
         }
         self.poll_greeting(&mut room, out)
             .or_else(|| self.poll_answer(&mut room, out))
+            .or_else(|| self.poll_seal(now, &mut room, out))
             .or_else(|| self.poll_grant(&mut room, out))
             .or_else(|| self.poll_intent(now, &mut room, out))
             .or_else(|| self.poll_map(&mut room, out))
     }
 
     /// What depends on versions up to this one may leave.
-    fn may_leave(&self) -> u64 {
+    pub(crate) fn may_leave(&self) -> u64 {
         if K::mutant(Mutant::SendBeforePersisted) {
             u64::MAX
         } else {
@@ -100,7 +114,7 @@ impl<K: Knobs> Directory<K> {
     /// When the pending intent of `log` is to be sent, if it may leave and its root is connected.
     fn intent_due(&self, log: LogId) -> Option<Time> {
         let pending = self.state.logs.get(&log)?.pending.as_ref()?;
-        if pending.since > self.may_leave() || !self.bindings.contains_key(&PlaceKey::Root(log)) {
+        if pending.since > self.may_leave() || self.recorded_leader_of(log).is_none() {
             return None;
         }
         let sent = self.sent.get(&log);
@@ -156,17 +170,22 @@ impl<K: Knobs> Directory<K> {
         out: &mut Vec<u8>,
     ) -> Option<ConnId> {
         let due = self.grants.iter().find_map(|(&log, &since)| {
-            let binding = self.bindings.get(&PlaceKey::Root(log))?;
-            let fits = room(binding.conn) >= message_bytes::<RootGrant>(0);
-            (since <= self.may_leave() && fits).then_some((log, binding.conn))
+            let leader = self.leader_of(log)?;
+            let binding = self.bindings.get(&PlaceKey::Root(log, leader))?;
+            let state = self.state.logs.get(&log)?;
+            let tail = 12 * state.root.current()?.members.len();
+            let fits = room(binding.conn) >= message_bytes::<RootGrant>(tail);
+            let durable = since.max(state.root.since) <= self.may_leave();
+            (durable && fits).then_some((log, binding.conn))
         });
         let (log, conn) = due?;
         self.grants.remove(&log);
         let state = self.state.logs.get(&log)?;
+        let config = state.root.current()?;
         let grant = RootGrant {
             log,
-            inc: state.root.inc,
-            epoch: state.root_epoch,
+            inc: config.members.get(config.leader.index())?.inc,
+            epoch: config.epoch,
             floor: if K::mutant(Mutant::FloorForgotten) {
                 ionian_types::Gsn::ZERO
             } else {
@@ -174,8 +193,17 @@ impl<K: Knobs> Directory<K> {
             },
             ceiling: state.ceiling,
             view: state.base_view,
+            write_quorum: config.write_quorum,
+            seal_quorum: config.seal_quorum(),
+            members: config.members.len() as u8,
+            recorded: state.root.phase == Phase::Recorded,
         };
-        put(out, &grant, &[]);
+        let mut members = vec![0; 12 * config.members.len()];
+        for (bytes, member) in members.chunks_exact_mut(12).zip(&config.members) {
+            member.node.put(&mut bytes[..4]);
+            member.inc.put(&mut bytes[4..]);
+        }
+        put(out, &grant, &members);
         Some(conn)
     }
 
@@ -189,9 +217,9 @@ impl<K: Knobs> Directory<K> {
             if self.intent_due(log).is_none_or(|at| at > now) {
                 continue;
             }
-            let (Some(pending), Some(binding)) =
-                (&state.pending, self.bindings.get(&PlaceKey::Root(log)))
-            else {
+            let leader = self.recorded_leader_of(log);
+            let binding = leader.and_then(|slot| self.bindings.get(&PlaceKey::Root(log, slot)));
+            let (Some(pending), Some(binding)) = (&state.pending, binding) else {
                 continue;
             };
             // A root takes intents only after it knows its epoch.
@@ -242,11 +270,11 @@ impl<K: Knobs> Directory<K> {
     }
 }
 
-const fn message_bytes<B: Body>(tail: usize) -> usize {
+pub(crate) const fn message_bytes<B: Body>(tail: usize) -> usize {
     MESSAGE_HEADER_BYTES + B::LEN + tail
 }
 
-fn put<B: Body>(out: &mut Vec<u8>, body: &B, tail: &[u8]) {
+pub(crate) fn put<B: Body>(out: &mut Vec<u8>, body: &B, tail: &[u8]) {
     out.clear();
     out.resize(message_bytes::<B>(tail.len()), 0);
     encode(out, body, &[tail]).expect("the buffer has exactly the message's length");

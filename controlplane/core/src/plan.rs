@@ -2,17 +2,19 @@
 //!
 //! The rules, in the order in which a shard is looked at:
 //!
+//! 0. To be finalized: that, and nothing else ever after.
 //! 1. Not open (fresh, or its log's cut log was lost): opened once every member is connected.
 //! 2. Open, and every member lost its memory since the shard was last whole: finalized as lost and opened anew in the same
 //!    view, once every member is connected.
-//! 3. Open, and a member has registered again: its generation is closed, the next one opened for the new life.
+//! 3. Open, and a member has registered again (and has said hello, where it has a device): its generation is closed, the next one opened for the new life. If it came
+//!    without its records, and the others are enough for the quorum, it joins first: see [`OldLives`].
 //!
 //! The leaf goes into the tree of the first view and of every view after it has registered again. No view is made before
 //! the leaf is there: without it nothing could be ordered.
 
 use ionian_types::{
-    Gsn, Inc, Knobs, LogId, Lsn, Mutant, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId, ShardId, Slot,
-    ViewId,
+    Durability, Gsn, Inc, Knobs, LogId, Lsn, Mutant, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId,
+    ShardId, Slot, ViewId,
 };
 use ionian_wire::codec::Field;
 use ionian_wire::entry::{Change, encode_members, write_change};
@@ -20,7 +22,7 @@ use ionian_wire::{Writer, frame};
 
 use crate::INTENT_BYTES_MAX;
 use crate::decision::{What, Why};
-use crate::state::{Log, PlaceKey, Shard};
+use crate::state::{Log, Member, PlaceKey, Shard};
 
 /// The largest encoded set of changes of one shard: a finalization and an opening, or a close per slot.
 const SHARD_CHANGES_BYTES_MAX: usize = 512;
@@ -35,15 +37,17 @@ pub(crate) struct Plan {
     pub(crate) decisions: Vec<(What, Why)>,
 }
 
-/// Computes the next view of `log`, and marks in it which members hold the records of the shards that the view opens.
+/// Computes the next view of `log`, whose root leader may be there.
 /// `None` when nothing is to be changed, or nothing can be yet.
 pub(crate) fn next_view<K: Knobs>(
     id: LogId,
-    log: &mut Log,
+    log: &Log,
+    leads: bool,
     domain_of: impl Fn(NodeId) -> u32,
     connected: impl Fn(PlaceKey) -> bool,
+    ready: impl Fn(ShardId) -> bool,
 ) -> Option<Plan> {
-    if log.pending.is_some() || log.leaf.inc == Inc::ZERO || !connected(PlaceKey::Root(id)) {
+    if log.pending.is_some() || log.leaf.inc == Inc::ZERO || !leads {
         return None;
     }
     let view = log.view.next()?;
@@ -54,21 +58,26 @@ pub(crate) fn next_view<K: Knobs>(
     ];
     let mut writer = Writer::new(&mut changes);
     let mut decisions = Vec::new();
-    let class = log.class;
-    for (&shard, state) in &mut log.shards {
+    let (class, quorum) = (log.class, log.quorum);
+    for (&shard, state) in &log.shards {
         if writer.room() < SHARD_CHANGES_BYTES_MAX + TREE_BYTES {
             break;
         }
-        let all_here = (0..state.members.len())
-            .all(|slot| connected(PlaceKey::Replica(id, shard, Slot::new(slot as u8))));
-        let mut holders = state.members.iter().map(|member| member.holds);
+        if state.finalized || state.finalizing && !state.opened {
+            continue;
+        }
+        let all_here = state.members.iter().enumerate().all(|(slot, member)| {
+            let key = PlaceKey::Replica(id, shard, Slot::new(slot as u8));
+            connected(key) && has_begun(class, member)
+        });
+        let copies = quorum.unwrap_or(state.members.len() as u8);
         let lost = state.opened
             && if K::mutant(Mutant::GiveUpTooEarly) {
-                holders.any(|holds| !holds)
+                state.members.iter().any(|member| !member.holds)
             } else {
-                !holders.any(|holds| holds)
+                state.may_lack(copies, 0)
             };
-        let open = |state: &mut Shard, writer: &mut Writer<'_>| {
+        let open = |state: &Shard, writer: &mut Writer<'_>| {
             let mut bytes = [0; SEGMENTS_PER_SHARD_MAX * frame::Member::LEN];
             let members: Vec<frame::Member> = state
                 .members
@@ -86,18 +95,25 @@ pub(crate) fn next_view<K: Knobs>(
                 rank: state.rank,
                 log: id,
                 class,
-                quorum: members.len() as u8,
+                quorum: quorum.unwrap_or(members.len() as u8),
                 members,
             };
             write_change(writer, &change).expect("room was checked");
-            // From this view on, the shard is empty, and each of these lives holds all of it.
-            state.settled = false;
-            state
-                .members
-                .iter_mut()
-                .for_each(|member| member.holds = true);
         };
-        if !state.opened {
+        if state.finalizing {
+            let change = Change::Finalize {
+                shard,
+                lens: &NO_LENS[..8 * state.members.len()],
+                lost_from: lost.then_some(Gsn::ZERO),
+            };
+            write_change(&mut writer, &change).expect("room was checked");
+            let what = What::Finalize {
+                log: id,
+                shard,
+                view,
+            };
+            decisions.push((what, Why::Asked));
+        } else if !state.opened {
             if all_here {
                 let why = if state.epoch == ViewId::ZERO {
                     Why::MembersRegistered
@@ -133,15 +149,17 @@ pub(crate) fn next_view<K: Knobs>(
                 ));
             }
         } else {
-            close_old_lives(
+            let old = OldLives {
                 id,
+                class,
                 shard,
                 state,
                 view,
-                &domain_of,
-                &mut writer,
-                &mut decisions,
-            );
+                learns: quorum.is_some_and(|quorum| usize::from(quorum) < state.members.len())
+                    && !K::mutant(Mutant::SwitchWithoutJoint),
+                ready: ready(shard),
+            };
+            old.close(&domain_of, &mut writer, &mut decisions);
         }
     }
     let leaf = (log.leaf.node, log.leaf.inc);
@@ -177,41 +195,121 @@ pub(crate) fn next_view<K: Knobs>(
 
 const TREE_BYTES: usize = 16;
 
-fn close_old_lives(
+/// Whether the member's life is on its device, where it has one. Before, an older image of the device could follow it unseen,
+/// and what the life had taken would be missed by nobody.
+fn has_begun(class: Durability, member: &Member) -> bool {
+    !class.is_flushed() || member.place.confirmed == member.place.inc
+}
+
+/// The members of an open shard of whose slots another life has registered.
+///
+/// Where fewer members than all are enough, one that comes without its records comes as a learner: the view closes its slot's
+/// segment and makes the epoch joint; once the new set is ready, another view makes it a member. One slot at a time; a second
+/// one in need of it is taken in at once, as it is where all members must hold a record.
+struct OldLives<'a> {
     id: LogId,
+    class: Durability,
     shard: ShardId,
-    state: &Shard,
+    state: &'a Shard,
     view: ViewId,
-    domain_of: &impl Fn(NodeId) -> u32,
-    writer: &mut Writer<'_>,
-    decisions: &mut Vec<(What, Why)>,
-) {
-    for (slot, member) in state.members.iter().enumerate() {
-        if member.place.inc == member.member {
-            continue;
+    learns: bool,
+    ready: bool,
+}
+
+impl OldLives<'_> {
+    /// Whether another life than the one in the cut log has taken the member's place, and counts.
+    fn is_replaced(&self, member: &Member) -> bool {
+        member.is_replaced() && has_begun(self.class, member)
+    }
+
+    fn close(
+        &self,
+        domain_of: &impl Fn(NodeId) -> u32,
+        writer: &mut Writer<'_>,
+        decisions: &mut Vec<(What, Why)>,
+    ) {
+        let before = writer.len();
+        let members = || self.state.members.iter().enumerate();
+        let joining = members().find(|(_, member)| member.is_joining());
+        let learner = joining
+            .or_else(|| {
+                let learner =
+                    members().find(|(_, member)| self.is_replaced(member) && !member.holds);
+                learner.filter(|_| self.learns)
+            })
+            .map(|(slot, _)| slot);
+        for (slot, member) in members() {
+            if !self.is_replaced(member) || Some(slot) == learner {
+                continue;
+            }
+            self.close_segment(slot, Some(member.place.inc), domain_of, writer);
+            decisions.push(self.new_life(slot, member.place.inc));
         }
-        let segment = SegmentId {
-            shard,
-            slot: Slot::new(slot as u8),
-        };
+        let Some(slot) = learner else { return };
+        let member = &self.state.members[slot];
+        if self.is_replaced(member) {
+            if !member.is_joining() {
+                self.close_segment(slot, None, domain_of, writer);
+            }
+            let mut bytes = [0; SEGMENTS_PER_SHARD_MAX * frame::Member::LEN];
+            let members: Vec<frame::Member> = members()
+                .map(|(_, member)| frame::Member {
+                    node: member.place.node,
+                    inc: if self.is_replaced(member) {
+                        member.place.inc
+                    } else {
+                        member.member
+                    },
+                    domain: domain_of(member.place.node),
+                })
+                .collect();
+            let members =
+                encode_members(&mut bytes, &members).expect("a shard has at most 7 members");
+            let shard = self.shard;
+            write_change(writer, &Change::Joint { shard, members }).expect("room was checked");
+        } else if self.ready && writer.len() == before {
+            // Alone of its shard: what makes the epoch another one makes the new set show again that it is ready.
+            let shard = self.shard;
+            write_change(writer, &Change::Activate { shard }).expect("room was checked");
+        } else {
+            return;
+        }
+        decisions.push(self.new_life(slot, member.place.inc));
+    }
+
+    fn close_segment(
+        &self,
+        slot: usize,
+        next: Option<Inc>,
+        domain_of: &impl Fn(NodeId) -> u32,
+        writer: &mut Writer<'_>,
+    ) {
+        let member = &self.state.members[slot];
         let change = Change::Close {
-            segment,
+            segment: self.segment(slot),
             generation: member.generation,
             len: Lsn::ZERO,
-            writer: Some(member.place.inc),
+            writer: next,
             node: member.place.node,
             domain: domain_of(member.place.node),
         };
         write_change(writer, &change).expect("room was checked");
-        let inc = member.place.inc;
-        decisions.push((
-            What::NewLife {
-                log: id,
-                segment,
-                view,
-                inc,
-            },
-            Why::Registered,
-        ));
+    }
+
+    fn segment(&self, slot: usize) -> SegmentId {
+        SegmentId {
+            shard: self.shard,
+            slot: Slot::new(slot as u8),
+        }
+    }
+
+    fn new_life(&self, slot: usize, inc: Inc) -> (What, Why) {
+        let what = What::NewLife {
+            log: self.id,
+            segment: self.segment(slot),
+            view: self.view,
+            inc,
+        };
+        (what, Why::Registered)
     }
 }

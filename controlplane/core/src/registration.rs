@@ -4,9 +4,11 @@ use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, Mutant, NodeId, ShardId
 use ionian_wire::directory::ADDRESS_BYTES_MAX;
 use ionian_wire::frame::{Register, Registered, Role};
 
+use crate::command::Action;
 use crate::decision::{What, Why};
 use crate::directory::Directory;
-use crate::state::{Log, PlaceKey};
+use crate::outbound::{Conn, Held};
+use crate::state::{Log, PlaceKey, State};
 use crate::{CEILING_BLOCK, MAP_BYTES_MAX};
 
 /// Why a registration was refused. Effect: none.
@@ -98,6 +100,36 @@ pub enum Refusal {
         /// The node.
         node: NodeId,
     },
+    /// The data directory is of an earlier life than one that has written since.
+    #[error(
+        "the data directory of {place} on node {node} is an old image: it was last used by incarnation {found}, and incarnation {confirmed} has written since; restore the newer one, or start with an empty directory"
+    )]
+    OldImage {
+        /// The place, for people.
+        place: String,
+        /// The node.
+        node: NodeId,
+        /// The last life of the data directory.
+        found: Inc,
+        /// A later one that had its own on the device.
+        confirmed: Inc,
+    },
+    /// The cut log was given up, and with it what this life holds of it. Sent with request 0; the process stops.
+    #[error(
+        "too few members of the root group hold the cut log; it was given up, and incarnation {inc} of {place} ends with it"
+    )]
+    Void {
+        /// The place, for people.
+        place: String,
+        /// The life.
+        inc: Inc,
+    },
+    /// The cluster no longer has the place. Sent with request 0; the process stops.
+    #[error("incarnation {inc} has no place in the cluster any more")]
+    NoPlace {
+        /// The life.
+        inc: Inc,
+    },
     /// The process that says hello is a past life. Sent with request 0; the process stops.
     #[error("incarnation {inc} of {place} was replaced by a later one")]
     Replaced {
@@ -122,20 +154,70 @@ pub enum Refusal {
     },
 }
 
-/// What a replica, leaf or root is called in sentences.
-pub(crate) fn place_name(key: PlaceKey) -> String {
-    match key {
-        PlaceKey::Root(_) => String::from("the root"),
-        PlaceKey::Leaf(_) => String::from("the leaf"),
-        PlaceKey::Replica(_, shard, slot) => format!("replica {shard}.{slot}"),
+/// The place that a process wants.
+const fn place_of(request: &Register) -> Option<PlaceKey> {
+    match request.role {
+        Role::Root => Some(PlaceKey::Root(request.log, request.slot)),
+        Role::Leaf => Some(PlaceKey::Leaf(request.log)),
+        Role::Replica => Some(PlaceKey::Replica(request.log, request.shard, request.slot)),
+        Role::Client | Role::Controller => None,
     }
 }
 
 impl<K: Knobs> Directory<K> {
     pub(crate) fn register(&mut self, now: Time, conn: ConnId, request: &Register, address: &[u8]) {
+        let late = place_of(request).is_some_and(|key| self.is_given_up(key, conn));
+        if late && address.len() <= ADDRESS_BYTES_MAX {
+            self.hold(now, conn, request, address);
+        } else {
+            self.take_registration(now, conn, request, address);
+        }
+    }
+
+    /// The place is bound to a connection that opened later. So the process has given this one up, and what it asked here
+    /// must not end the life that it was given there. Or another process wants the place: it has it once the later
+    /// connection is gone, or when this one turns out to be in use.
+    fn hold(&mut self, now: Time, conn: ConnId, request: &Register, address: &[u8]) {
+        self.counters.stale += 1;
+        let held = Held {
+            request: *request,
+            address: address.to_vec(),
+            until: now.after(self.config.late_after),
+        };
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.held.get_or_insert(held);
+        }
+    }
+
+    /// Takes the registrations that need not be held back any longer.
+    pub(crate) fn take_held(&mut self, now: Time) {
+        let due = |(&id, conn): (&ConnId, &Conn)| {
+            let held = conn.held.as_ref()?;
+            let late = place_of(&held.request).is_some_and(|key| self.is_given_up(key, id));
+            (!late || held.until <= now).then_some(id)
+        };
+        let due: Vec<ConnId> = self.conns.iter().filter_map(due).collect();
+        for id in due {
+            let held = self.conns.get_mut(&id).and_then(|conn| conn.held.take());
+            if let Some(held) = held {
+                self.take_registration(now, id, &held.request, &held.address);
+            }
+        }
+    }
+
+    fn take_registration(&mut self, now: Time, conn: ConnId, request: &Register, address: &[u8]) {
         if !self.answers_have_room() {
             return;
         }
+        // A device that names no life was made ready for one, which did not begin: it holds nothing.
+        let logs = &self.state.logs;
+        let flushed = logs
+            .get(&request.log)
+            .is_some_and(|log| log.class.is_flushed());
+        let request = &Register {
+            has_data: request.has_data && !(flushed && request.last_inc == Inc::ZERO),
+            ..*request
+        };
         match self.admit(now, conn, request, address) {
             Ok(inc) => {
                 let answer = Registered {
@@ -176,12 +258,7 @@ impl<K: Knobs> Directory<K> {
         request: &Register,
         address: &[u8],
     ) -> Result<Inc, Refusal> {
-        let key = match request.role {
-            Role::Root => PlaceKey::Root(request.log),
-            Role::Leaf => PlaceKey::Leaf(request.log),
-            Role::Replica => PlaceKey::Replica(request.log, request.shard, request.slot),
-            Role::Client | Role::Controller => return Err(Refusal::Role),
-        };
+        let key = place_of(request).ok_or(Refusal::Role)?;
         let node = request.node;
         let address = core::str::from_utf8(address)
             .ok()
@@ -192,35 +269,31 @@ impl<K: Knobs> Directory<K> {
             return Ok(inc);
         }
         self.check_room(key, node, address)?;
-        let log = self
-            .state
-            .logs
-            .get_mut(&request.log)
-            .expect("the place was found");
-        let floor_before = log.floor;
-        match key {
-            PlaceKey::Root(_) => admit_root(log, request.has_data)?,
-            PlaceKey::Leaf(_) => {}
-            PlaceKey::Replica(_, shard, slot) => admit_replica(log, shard, slot, request.has_data)?,
-        }
-        let forgotten = (log.floor > floor_before).then_some(log.floor);
-        let grant = What::Grant {
-            log: request.log,
-            epoch: log.root_epoch,
-            ceiling: log.ceiling,
-        };
+        let last = self.check_data(key, node, request.has_data)?;
         let mut inc = Inc::new(self.state.next_inc);
-        self.state.next_inc += 1;
-        let place = self.state.place_mut(key).expect("the place was found");
-        let last = place.inc;
         if K::mutant(Mutant::SameLifeAfterRestart) && request.has_data && last != Inc::ZERO {
             inc = last;
         }
-        place.inc = inc;
-        place.up = true;
-        address.clone_into(&mut place.address);
-        self.map_changed();
-        let (log, place) = (request.log, place_name(key));
+        let log = |state: &State| {
+            state
+                .logs
+                .get(&request.log)
+                .map(|log| log.grant(request.log))
+        };
+        let before = log(&self.state);
+        let logs = &self.state.logs;
+        let group = logs.get(&request.log).map(|log| log.root.clone());
+        self.commit(Action::Admit {
+            place: key,
+            node,
+            inc,
+            has_data: request.has_data,
+            address: address.to_owned(),
+        });
+        let grant = log(&self.state);
+        let floor = grant.as_ref().map(|(floor, _)| *floor);
+        let forgotten = floor.filter(|floor| before.is_some_and(|(before, _)| before < *floor));
+        let (log, place) = (request.log, self.state.place_name(key));
         self.decide(
             now,
             What::Admit {
@@ -234,14 +307,17 @@ impl<K: Knobs> Directory<K> {
         if let Some(floor) = forgotten {
             self.decide(now, What::ForgetCutLog { log, floor }, Why::CutLogLost);
         }
-        if matches!(key, PlaceKey::Root(_)) {
-            self.decide(now, grant, Why::Registered);
+        if let (PlaceKey::Root(id, _), Some((_, grant)), Some(group)) = (key, grant, group) {
+            if group.is_single() {
+                self.decide(now, grant, Why::Registered);
+            }
+            self.end_void_lives(now, id, &group);
         }
         // A life that is still connected is told at once: nothing else might make it let go of its peers.
         let before = self.bindings.get(&key).map(|binding| binding.conn);
         if let Some(before) = before.filter(|before| *before != conn) {
             let refusal = Refusal::Replaced {
-                place: place_name(key),
+                place: self.state.place_name(key),
                 inc: last,
             };
             self.refuse(before, 0, &refusal);
@@ -277,12 +353,20 @@ impl<K: Knobs> Directory<K> {
             shard: request.shard,
             slot: request.slot,
         })?;
-        if place.node != node {
+        if place.node != node && !self.state.moves_to(key, node) {
             return Err(Refusal::OtherNode {
-                place: place_name(key),
+                place: self.state.place_name(key),
                 log: log.name.clone(),
                 found: node,
                 expected: place.node,
+            });
+        }
+        if request.has_data && log.class.is_flushed() && request.last_inc < place.confirmed {
+            return Err(Refusal::OldImage {
+                place: self.state.place_name(key),
+                node,
+                found: request.last_inc,
+                confirmed: place.confirmed,
             });
         }
         Ok(())
@@ -298,57 +382,68 @@ impl<K: Knobs> Directory<K> {
         }
         Ok(())
     }
+
+    /// Whether a process with, or without, the data of its last life may take the place; the incarnation of that life.
+    fn check_data(&self, key: PlaceKey, node: NodeId, has_data: bool) -> Result<Inc, Refusal> {
+        let last = self.state.place(key).map_or(Inc::ZERO, |place| place.inc);
+        let Some(log) = self.state.logs.get(&key.log()) else {
+            return Ok(last);
+        };
+        match key {
+            PlaceKey::Root(_, slot) => check_root(log, slot, node, has_data)?,
+            PlaceKey::Leaf(_) => {}
+            PlaceKey::Replica(_, shard, slot) => check_replica(log, shard, slot, node, has_data)?,
+        }
+        Ok(last)
+    }
 }
 
-/// A root with its cut log goes on; one without gets the positions after everything that was ever reserved.
-fn admit_root(log: &mut Log, has_data: bool) -> Result<(), Refusal> {
-    let exhausted = |log: &Log, what| Refusal::Exhausted {
+/// A flushed cut log is not given up, and numbers end somewhere.
+fn check_root(log: &Log, slot: Slot, node: NodeId, has_data: bool) -> Result<(), Refusal> {
+    let exhausted = |what| Refusal::Exhausted {
         log: log.name.clone(),
         what,
     };
-    let epoch = log
-        .root_epoch
+    log.root
+        .epoch
         .next()
-        .ok_or_else(|| exhausted(log, "root epochs"))?;
-    // Of a flushed cut log, only a view reported as logged proves that there was one.
-    if !has_data && log.class.is_flushed() && log.view > log.base_view {
+        .ok_or_else(|| exhausted("root epochs"))?;
+    let lost = !has_data && log.root.would_be_lost(slot);
+    // Of the flushed cut log of a single root, only a view reported as logged proves that there was one. A group lists a
+    // member once its device is known.
+    let there = log.view > log.base_view || !log.root.is_single() && log.may_be_logged();
+    if lost && log.class.is_flushed() && there {
         return Err(Refusal::CutLogMissing {
             log: log.name.clone(),
             class: log.class,
-            node: log.root.node,
+            node,
         });
     }
-    let lost = !has_data && log.may_be_logged();
-    let floor = if lost { log.ceiling } else { log.floor };
-    let ceiling = floor
-        .checked_add(CEILING_BLOCK)
-        .ok_or_else(|| exhausted(log, "positions"))?;
-    if lost {
-        log.forget_cut_log();
-    }
-    log.ceiling = log.ceiling.max(ceiling);
-    log.root_epoch = epoch;
-    Ok(())
+    let floor = log.ceiling.checked_add(CEILING_BLOCK);
+    floor.map(|_| ()).ok_or_else(|| exhausted("positions"))
 }
 
-fn admit_replica(log: &mut Log, shard: ShardId, slot: Slot, has_data: bool) -> Result<(), Refusal> {
-    let state = log.shards.get_mut(&shard).expect("the place was found");
-    if has_data {
+/// The last flushed copy of a shard is not given up.
+fn check_replica(
+    log: &Log,
+    shard: ShardId,
+    slot: Slot,
+    node: NodeId,
+    has_data: bool,
+) -> Result<(), Refusal> {
+    let Some(state) = log.shards.get(&shard).filter(|_| !has_data) else {
         return Ok(());
-    }
-    let others_hold = state
-        .members
-        .iter()
-        .enumerate()
-        .any(|(other, member)| other != slot.index() && member.holds);
-    if log.class.is_flushed() && state.opened && state.settled && !others_hold {
+    };
+    let copies = log.quorum.unwrap_or(state.members.len() as u8);
+    let own = 1u8.checked_shl(u32::from(slot.get())).unwrap_or(0);
+    let opened = state.opened || state.finalized;
+    if log.class.is_flushed() && opened && state.settled && state.may_lack(copies, own) {
         return Err(Refusal::LastCopyMissing {
             log: log.name.clone(),
             class: log.class,
             shard,
-            node: state.members[slot.index()].place.node,
+            node,
         });
     }
-    state.members[slot.index()].holds = false;
     Ok(())
 }

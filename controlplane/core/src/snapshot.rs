@@ -9,16 +9,25 @@
 
 use std::collections::BTreeMap;
 
-use ionian_types::{ClusterId, Inc, LogId, NodeId, SEGMENTS_PER_SHARD_MAX, ShardId, ViewId};
-use ionian_wire::codec::Field;
+use ionian_types::{
+    ClusterId, Inc, LogId, NodeId, RootEpoch, SEGMENTS_PER_SHARD_MAX, ShardId, Slot, ViewId,
+};
 use ionian_wire::crc::crc32c;
-use ionian_wire::entry::Changes;
 use ionian_wire::{Reader, WireError};
 
+use crate::codec::{Encoder, count, range, text};
+use crate::command::changes;
+use crate::group::{Config, Group, Listed, Phase, RootQuorum};
+use crate::history::History;
 use crate::state::{Log, Member, Node, Pending, Place, Shard, State};
+use crate::transaction::Transaction;
+use crate::{ROOT_CONFIGS_MAX, ROOT_MEMBERS_MAX, TRANSACTIONS_KEPT};
 
 const MAGIC: &[u8; 8] = b"IONIDIR\n";
-const VERSION: u16 = 1;
+/// Version 1 has no quorums: every replica had to hold a record. Versions 1 and 2 have no `next_log` and no histories. Up to
+/// version 3 a root is alone, and no incarnation is known to be on a device. Up to
+/// version 4 there are no transactions, up to version 5 no replacements.
+const VERSION: u16 = 7;
 
 /// Why a snapshot cannot be used. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -48,26 +57,12 @@ pub enum RestoreError {
     Damaged(#[from] WireError),
 }
 
-struct Encoder(Vec<u8>);
-
-impl Encoder {
-    fn put<T: Field>(&mut self, value: T) {
-        let at = self.0.len();
-        self.0.resize(at + T::LEN, 0);
-        value.put(&mut self.0[at..]);
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.put(bytes.len() as u32);
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn place(&mut self, place: &Place) {
-        self.put(place.node);
-        self.put(place.inc);
-        self.put(place.up);
-        self.bytes(place.address.as_bytes());
-    }
+fn encode_place(out: &mut Encoder, place: &Place) {
+    out.put(place.node);
+    out.put(place.inc);
+    out.put(place.confirmed);
+    out.put(place.up);
+    out.bytes(place.address.as_bytes());
 }
 
 impl State {
@@ -78,16 +73,23 @@ impl State {
         out.put(self.version);
         out.put(self.map_version);
         out.put(self.next_inc);
+        out.put(self.next_log);
         out.put(self.nodes.len() as u32);
         for (id, node) in &self.nodes {
             out.put(*id);
             out.put(node.domain);
             out.bytes(node.address.as_bytes());
+            out.put(node.drained);
         }
         out.put(self.logs.len() as u32);
         for (id, log) in &self.logs {
             out.put(*id);
             encode_log(&mut out, log);
+        }
+        out.put(self.next_transaction);
+        out.put(self.transactions.len() as u32);
+        for transaction in &self.transactions {
+            transaction.encode(&mut out);
         }
         let crc = crc32c(&out.0);
         out.put(crc);
@@ -99,10 +101,10 @@ impl State {
         if reader.bytes(MAGIC.len()) != Ok(&MAGIC[..]) {
             return Err(RestoreError::Magic);
         }
-        let found = reader.field()?;
-        if found > VERSION {
+        let written: u16 = reader.field()?;
+        if written > VERSION {
             return Err(RestoreError::Version {
-                found,
+                found: written,
                 known: VERSION,
             });
         }
@@ -112,20 +114,43 @@ impl State {
         if found != computed {
             return Err(WireError::Checksum { found, computed }.into());
         }
-        let mut state = Self::new(reader.field()?, BTreeMap::new());
+        let mut state = Self::new();
+        state.cluster = reader.field()?;
         state.version = reader.field()?;
         state.map_version = reader.field()?;
         state.next_inc = reader.field()?;
+        if written >= 3 {
+            state.next_log = reader.field()?;
+        }
         for _ in 0..reader.field::<u32>()? {
             let id: NodeId = reader.field()?;
             let domain = reader.field()?;
             let address = text(&mut reader)?;
-            state.nodes.insert(id, Node { domain, address });
+            let drained = written >= 5 && reader.field()?;
+            let node = Node {
+                domain,
+                address,
+                drained,
+            };
+            state.nodes.insert(id, node);
         }
         for _ in 0..reader.field::<u32>()? {
             let id: LogId = reader.field()?;
-            let log = decode_log(&mut reader)?;
+            let log = decode_log(&mut reader, written)?;
             state.logs.insert(id, log);
+        }
+        if written >= 5 {
+            state.next_transaction = reader.field()?;
+            for _ in 0..count(&mut reader, TRANSACTIONS_KEPT, "transactions")? {
+                state.transactions.push(Transaction::decode(&mut reader)?);
+            }
+        }
+        let last = state.logs.last_key_value().map_or(0, |(id, _)| id.get());
+        if written < 3 {
+            state.next_log = last.saturating_add(1);
+        }
+        if last >= state.next_log {
+            return Err(range("log id", u64::from(last)).into());
         }
         if reader.rest().len() != 4 {
             return Err(range("snapshot tail bytes", reader.rest().len() as u64).into());
@@ -142,9 +167,9 @@ fn encode_log(out: &mut Encoder, log: &Log) {
     out.bytes(log.name.as_bytes());
     out.put(log.mode);
     out.put(log.class);
-    out.place(&log.root);
-    out.put(log.root_epoch);
-    out.place(&log.leaf);
+    out.put(log.quorum.unwrap_or(0));
+    encode_group(out, &log.root);
+    encode_place(out, &log.leaf);
     out.put(log.floor);
     out.put(log.ceiling);
     out.put(log.base_view);
@@ -166,23 +191,37 @@ fn encode_log(out: &mut Encoder, log: &Log) {
         out.put(shard.epoch);
         out.put(shard.opened);
         out.put(shard.settled);
+        out.put(shard.finalizing);
+        out.put(shard.finalized);
+        out.put(shard.gone);
         out.put(shard.members.len() as u32);
         for member in &shard.members {
-            out.place(&member.place);
+            encode_place(out, &member.place);
             out.put(member.holds);
+            out.put(member.next.is_some());
+            out.put(member.next.unwrap_or_default());
             out.put(member.member);
             out.put(member.generation);
         }
     }
+    log.history.encode(out);
+    out.put(log.next_leaf.is_some());
+    out.put(log.next_leaf.unwrap_or_default());
+    out.put(log.operated);
+    out.put(log.next_shard);
 }
 
-fn decode_log(reader: &mut Reader<'_>) -> Result<Log, WireError> {
+fn decode_log(reader: &mut Reader<'_>, written: u16) -> Result<Log, WireError> {
     let name = text(reader)?;
     let mode = reader.field()?;
     let class = reader.field()?;
-    let root = place(reader)?;
-    let root_epoch = reader.field()?;
-    let leaf = place(reader)?;
+    let quorum: u8 = if written >= 2 { reader.field()? } else { 0 };
+    let root = if written >= 4 {
+        group(reader, written)?
+    } else {
+        group_of_one(reader)?
+    };
+    let leaf = place(reader, written)?;
     let floor = reader.field()?;
     let ceiling = reader.field()?;
     let base_view = reader.field()?;
@@ -207,6 +246,12 @@ fn decode_log(reader: &mut Reader<'_>) -> Result<Log, WireError> {
         let epoch = reader.field()?;
         let opened = reader.field()?;
         let settled = reader.field()?;
+        let (finalizing, finalized) = if written >= 5 {
+            (reader.field()?, reader.field()?)
+        } else {
+            (false, false)
+        };
+        let gone: Option<u8> = (written >= 7).then(|| reader.field()).transpose()?;
         let count: u32 = reader.field()?;
         if count == 0 || count as usize > SEGMENTS_PER_SHARD_MAX {
             return Err(range("shard members", u64::from(count)));
@@ -214,12 +259,16 @@ fn decode_log(reader: &mut Reader<'_>) -> Result<Log, WireError> {
         let mut members = Vec::with_capacity(count as usize);
         for _ in 0..count {
             members.push(Member {
-                place: place(reader)?,
+                place: place(reader, written)?,
                 holds: reader.field()?,
+                next: next_node(reader, written)?,
                 member: reader.field()?,
                 generation: reader.field()?,
             });
         }
+        // Before it was written: whoever does not hold everything has lost it.
+        let lost = |bits, (slot, member): (usize, &Member)| bits | u8::from(!member.holds) << slot;
+        let gone = gone.unwrap_or_else(|| members.iter().enumerate().fold(0, lost));
         shards.insert(
             id,
             Shard {
@@ -227,17 +276,36 @@ fn decode_log(reader: &mut Reader<'_>) -> Result<Log, WireError> {
                 epoch,
                 opened,
                 settled,
+                finalizing,
+                finalized,
+                gone,
                 members,
             },
         );
     }
     let tree = has_tree.then_some(tree);
+    let last = shards.last_key_value().map_or(0, |(id, _)| id.get());
+    let history = if written >= 3 {
+        History::decode(reader)?
+    } else {
+        History::default()
+    };
+    let (next_leaf, operated, next_shard) = if written >= 5 {
+        let moves: bool = reader.field()?;
+        let node = reader.field()?;
+        (moves.then_some(node), reader.field()?, reader.field()?)
+    } else {
+        (None, false, last.saturating_add(1))
+    };
+    if last >= next_shard && !shards.is_empty() {
+        return Err(range("shard id", u64::from(last)));
+    }
     Ok(Log {
         name,
         mode,
         class,
+        quorum: (quorum > 0).then_some(quorum),
         root,
-        root_epoch,
         leaf,
         floor,
         ceiling,
@@ -245,42 +313,159 @@ fn decode_log(reader: &mut Reader<'_>) -> Result<Log, WireError> {
         view,
         tree,
         pending,
+        next_leaf,
+        operated,
+        next_shard,
         shards,
+        history,
     })
 }
 
 fn pending(reader: &mut Reader<'_>) -> Result<Pending, WireError> {
     let view = reader.field()?;
     let since = reader.field()?;
-    let len = reader.field::<u32>()? as usize;
-    let changes = reader.bytes(len)?;
-    Changes::check(changes)?;
     Ok(Pending {
         view,
         since,
-        changes: changes.to_vec(),
+        changes: changes(reader)?,
     })
 }
 
-fn place(reader: &mut Reader<'_>) -> Result<Place, WireError> {
+/// A root of before there were groups: it led its epoch.
+fn group_of_one(reader: &mut Reader<'_>) -> Result<Group, WireError> {
+    let place = place(reader, 0)?;
+    let mut group = Group::new(&[place.node], RootQuorum::Majority);
+    group.places = vec![place];
+    group.epoch = reader.field()?;
+    if group.epoch != RootEpoch::ZERO {
+        group.push(group.next_config(Slot::ZERO, 1));
+        group.phase = Phase::Recorded;
+    }
+    Ok(group)
+}
+
+fn encode_group(out: &mut Encoder, group: &Group) {
+    out.put(group.places.len() as u8);
+    group
+        .places
+        .iter()
+        .for_each(|place| encode_place(out, place));
+    out.put(group.quorum.code());
+    out.put(group.epoch);
+    out.put(match group.phase {
+        Phase::Idle => 0u8,
+        Phase::Sealing => 1,
+        Phase::Named => 2,
+        Phase::Recorded => 3,
+    });
+    out.put(group.since);
+    out.put(group.prefer.is_some());
+    out.put(group.prefer.unwrap_or_default());
+    out.put(group.configs.len() as u32);
+    for config in &group.configs {
+        out.put(config.epoch);
+        out.put(config.leader);
+        out.put(config.write_quorum);
+        out.put(config.members.len() as u8);
+        for member in &config.members {
+            out.put(member.node);
+            out.put(member.inc);
+            out.put(member.holder);
+        }
+    }
+}
+
+fn group(reader: &mut Reader<'_>, written: u16) -> Result<Group, WireError> {
+    let mut places = Vec::new();
+    for _ in 0..members(reader)? {
+        places.push(place(reader, written)?);
+    }
+    let quorum = RootQuorum::decode(reader)?;
+    let epoch = reader.field()?;
+    let phase = match reader.field::<u8>()? {
+        0 => Phase::Idle,
+        1 => Phase::Sealing,
+        2 => Phase::Named,
+        3 => Phase::Recorded,
+        code => return Err(range("phase of the root group", u64::from(code))),
+    };
+    let since = reader.field()?;
+    let prefer = if written >= 5 {
+        let prefers: bool = reader.field()?;
+        Some(reader.field()?).filter(|_| prefers)
+    } else {
+        None
+    };
+    let mut configs = Vec::new();
+    for _ in 0..count(reader, ROOT_CONFIGS_MAX, "root configurations")? {
+        let config = Config {
+            epoch: reader.field()?,
+            leader: reader.field()?,
+            write_quorum: reader.field()?,
+            members: (0..members(reader)?)
+                .map(|_| {
+                    Ok(Listed {
+                        node: reader.field()?,
+                        inc: reader.field()?,
+                        holder: reader.field()?,
+                    })
+                })
+                .collect::<Result<_, WireError>>()?,
+        };
+        let quorum = usize::from(config.write_quorum);
+        if config.leader.index() >= config.members.len()
+            || !(1..=config.members.len()).contains(&quorum)
+        {
+            return Err(range("root configuration", quorum as u64));
+        }
+        configs.push(config);
+    }
+    let named = matches!(phase, Phase::Named | Phase::Recorded);
+    if named && configs.is_empty() {
+        return Err(range("root configurations", 0));
+    }
+    Ok(Group {
+        places,
+        quorum,
+        epoch,
+        phase,
+        since,
+        prefer,
+        configs,
+    })
+}
+
+/// The node that takes a replica's place.
+fn next_node(reader: &mut Reader<'_>, written: u16) -> Result<Option<NodeId>, WireError> {
+    if written < 6 {
+        return Ok(None);
+    }
+    let moves: bool = reader.field()?;
+    let node = reader.field()?;
+    Ok(moves.then_some(node))
+}
+
+/// The number of members of a root group.
+fn members(reader: &mut Reader<'_>) -> Result<u8, WireError> {
+    let members: u8 = reader.field()?;
+    if members == 0 || usize::from(members) > ROOT_MEMBERS_MAX {
+        return Err(range("root members", u64::from(members)));
+    }
+    Ok(members)
+}
+
+fn place(reader: &mut Reader<'_>, written: u16) -> Result<Place, WireError> {
     Ok(Place {
         node: reader.field()?,
         inc: reader.field()?,
+        confirmed: if written >= 4 {
+            reader.field()?
+        } else {
+            Inc::ZERO
+        },
         up: reader.field()?,
         address: text(reader)?,
     })
-}
-
-fn text(reader: &mut Reader<'_>) -> Result<String, WireError> {
-    let len = reader.field::<u32>()? as usize;
-    let bytes = reader.bytes(len)?;
-    core::str::from_utf8(bytes)
-        .map(str::to_owned)
-        .map_err(|error| range("text", error.valid_up_to() as u64))
-}
-
-const fn range(field: &'static str, value: u64) -> WireError {
-    WireError::Range { field, value }
 }
 
 #[cfg(test)]
@@ -301,11 +486,14 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_named() {
-        let mut bytes = State::new(ClusterId::new(1), BTreeMap::new()).encode();
+        let mut bytes = State::new().encode();
         bytes[8] = 9;
         assert_eq!(
             State::decode(&bytes),
-            Err(RestoreError::Version { found: 9, known: 1 })
+            Err(RestoreError::Version {
+                found: 9,
+                known: VERSION
+            })
         );
     }
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ionian_types::{Durability, NodeId, OrderingMode, SEGMENTS_PER_SHARD_MAX};
 use ionian_wire::directory::{ADDRESS_BYTES_MAX, LOG_NAME_BYTES_MAX, LOGS_MAX, SHARDS_PER_LOG_MAX};
 
-use crate::NODES_MAX;
+use crate::group::RootQuorum;
+use crate::{NODES_MAX, ROOT_MEMBERS_MAX};
 
 /// A cluster as configured.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -34,11 +35,16 @@ pub struct LogSpec {
     pub mode: OrderingMode,
     /// What an acknowledgement means.
     pub class: Durability,
-    /// The node of the root.
-    pub root: NodeId,
+    /// The nodes of the root group, 1 to [`ROOT_MEMBERS_MAX`], in slot order.
+    pub root: Vec<NodeId>,
+    /// How many of them hold an entry before it is committed.
+    pub root_quorum: RootQuorum,
     /// The node of the leaf.
     pub leaf: NodeId,
-    /// Per shard, in rank order: the nodes of its replicas in slot order. Every replica must hold a record (k = R).
+    /// How many replicas must hold a record (k): all of them (k = R, the default), or of R = 2k - 1 replicas k, so that
+    /// appends go on while k - 1 of them are away.
+    pub quorum: Option<u8>,
+    /// Per shard, in rank order: the nodes of its replicas in slot order.
     pub shards: Vec<Vec<NodeId>>,
 }
 
@@ -90,6 +96,26 @@ pub enum SpecError {
         /// The shard's place in the log.
         shard: usize,
     },
+    /// A quorum that is neither all replicas nor a majority of an odd number of them.
+    #[error(
+        "log {name}: of the {replicas} replicas of shard {shard}, {quorum} cannot be the quorum; use all of them, or k of 2k - 1"
+    )]
+    Quorum {
+        /// The log's name.
+        name: String,
+        /// The shard's place in the log.
+        shard: usize,
+        /// The quorum asked for.
+        quorum: u8,
+        /// The shard's replicas.
+        replicas: usize,
+    },
+    /// D2 with a quorum of one: a record would lie in one failure domain.
+    #[error("log {name} has durability D2; a quorum of 1 cannot be in two failure domains")]
+    QuorumOfOne {
+        /// The log's name.
+        name: String,
+    },
     /// Only `scalog` is there yet.
     #[error("log {name}: ordering mode {mode} is not part of this build")]
     Mode {
@@ -128,6 +154,12 @@ impl ClusterSpec {
 }
 
 impl LogSpec {
+    /// How many of so many replicas of a shard must hold a record.
+    #[must_use]
+    pub fn quorum_of(&self, replicas: usize) -> u8 {
+        self.quorum.unwrap_or(replicas as u8)
+    }
+
     /// Checks the log against the nodes of the cluster.
     pub(crate) fn check(
         &self,
@@ -164,7 +196,15 @@ impl LogSpec {
                 node,
             })
         };
-        domain(self.root)?;
+        count(
+            "members of the root group",
+            self.root.len(),
+            1,
+            ROOT_MEMBERS_MAX,
+        )?;
+        self.root
+            .iter()
+            .try_for_each(|&node| domain(node).map(|_| ()))?;
         domain(self.leaf)?;
         for (shard, members) in self.shards.iter().enumerate() {
             count(
@@ -173,6 +213,22 @@ impl LogSpec {
                 1,
                 SEGMENTS_PER_SHARD_MAX,
             )?;
+            let quorum = self.quorum_of(members.len());
+            let sound = usize::from(quorum) == members.len()
+                || quorum > 0 && 2 * usize::from(quorum) - 1 == members.len();
+            if !sound {
+                return Err(SpecError::Quorum {
+                    name: self.name.clone(),
+                    shard,
+                    quorum,
+                    replicas: members.len(),
+                });
+            }
+            if self.class == Durability::D2 && quorum < 2 {
+                return Err(SpecError::QuorumOfOne {
+                    name: self.name.clone(),
+                });
+            }
             let domains = members
                 .iter()
                 .map(|&node| domain(node))

@@ -1,33 +1,46 @@
-//! The durable state: what must survive a restart of the controller, and how a logged view changes it.
+//! The durable state: what must survive a restart of the controller, and how a logged view changes it. It changes by
+//! [commands](crate::Command) alone.
 
 use std::collections::BTreeMap;
 
 use ionian_types::{
-    ClusterId, Durability, Gsn, Inc, LogId, NodeId, OrderingMode, RootEpoch, ShardId, Slot, ViewId,
+    ClusterId, Durability, Gsn, Inc, LogId, NodeId, OrderingMode, ShardId, Slot, ViewId,
 };
 use ionian_wire::Reader;
 use ionian_wire::entry::{Change, Changes};
 
+use crate::decision::What;
+use crate::group::Group;
+use crate::history::History;
 use crate::spec::LogSpec;
+use crate::transaction::Transaction;
 
-/// Everything that is durable.
+/// Everything that is durable. Controllers that apply the same commands hold the same bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct State {
+pub struct State {
     pub(crate) cluster: ClusterId,
-    /// Rises with every change of this state.
+    /// Rises by one with every command; 0 before the first.
     pub(crate) version: u64,
     /// Rises with every change of the cluster map.
     pub(crate) map_version: u64,
     /// The next incarnation to issue.
     pub(crate) next_inc: u64,
+    /// The next log id to issue.
+    pub(crate) next_log: u32,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) logs: BTreeMap<LogId, Log>,
+    /// The number of the next transaction.
+    pub(crate) next_transaction: u64,
+    /// Those that run, and the last of those that do not, by rising number.
+    pub(crate) transactions: Vec<Transaction>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Node {
     pub(crate) domain: u32,
     pub(crate) address: String,
+    /// It takes no new places.
+    pub(crate) drained: bool,
 }
 
 /// One log. `view`, `tree` and the `member`, `generation`, `epoch`, `opened` fields of its shards say what the cut log says;
@@ -37,9 +50,16 @@ pub(crate) struct Log {
     pub(crate) name: String,
     pub(crate) mode: OrderingMode,
     pub(crate) class: Durability,
-    pub(crate) root: Place,
-    pub(crate) root_epoch: RootEpoch,
+    /// How many replicas must hold a record; all of a shard if none is said.
+    pub(crate) quorum: Option<u8>,
+    pub(crate) root: Group,
     pub(crate) leaf: Place,
+    /// Where the leaf goes: the place is that node's from its registration on.
+    pub(crate) next_leaf: Option<NodeId>,
+    /// An operator has changed its places: a configuration no longer says where they are.
+    pub(crate) operated: bool,
+    /// The next shard to be added.
+    pub(crate) next_shard: u32,
     /// Positions below may belong to lost cut logs.
     pub(crate) floor: Gsn,
     /// Positions below are reserved.
@@ -52,6 +72,7 @@ pub(crate) struct Log {
     pub(crate) tree: Option<(NodeId, Inc)>,
     pub(crate) pending: Option<Pending>,
     pub(crate) shards: BTreeMap<ShardId, Shard>,
+    pub(crate) history: History,
 }
 
 /// An intent that may have been seen and is not known to be logged.
@@ -71,6 +92,13 @@ pub(crate) struct Shard {
     pub(crate) opened: bool,
     /// Whether it was reported whole since it was last opened: its members have begun to hold records.
     pub(crate) settled: bool,
+    /// It is to end for good.
+    pub(crate) finalizing: bool,
+    /// It has ended for good.
+    pub(crate) finalized: bool,
+    /// A bit per member whose memory was lost since the shard was last whole: of fewer than a record has copies, none of them
+    /// can have taken the last one.
+    pub(crate) gone: u8,
     /// In slot order.
     pub(crate) members: Vec<Member>,
 }
@@ -80,10 +108,24 @@ pub(crate) struct Member {
     pub(crate) place: Place,
     /// Whether this member may hold the shard's committed records.
     pub(crate) holds: bool,
+    /// The node that takes the place once it registers.
+    pub(crate) next: Option<NodeId>,
     /// The incarnation in the cut log.
     pub(crate) member: Inc,
     /// The open generation in the cut log; 0 when closed.
     pub(crate) generation: ViewId,
+}
+
+impl Member {
+    /// Whether another life has registered than the one in the cut log.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.place.inc != self.member
+    }
+
+    /// Whether the life in the cut log is a new member of a joint epoch, of an open shard: it does not write yet.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.member != Inc::ZERO && self.generation == ViewId::ZERO
+    }
 }
 
 /// A role of a log, and who fills it.
@@ -92,6 +134,9 @@ pub(crate) struct Place {
     pub(crate) node: NodeId,
     /// The last incarnation issued; 0 before the first registration.
     pub(crate) inc: Inc,
+    /// The last incarnation that its device is known to name. One that finds an earlier one on its device has an old image
+    /// of it.
+    pub(crate) confirmed: Inc,
     /// Whether the process is there, as the map says it.
     pub(crate) up: bool,
     /// The address registered; empty for the node's own.
@@ -101,7 +146,7 @@ pub(crate) struct Place {
 /// Names a [`Place`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum PlaceKey {
-    Root(LogId),
+    Root(LogId, Slot),
     Leaf(LogId),
     Replica(LogId, ShardId, Slot),
 }
@@ -109,7 +154,7 @@ pub(crate) enum PlaceKey {
 impl PlaceKey {
     pub(crate) const fn log(self) -> LogId {
         match self {
-            Self::Root(log) | Self::Leaf(log) | Self::Replica(log, ..) => log,
+            Self::Root(log, _) | Self::Leaf(log) | Self::Replica(log, ..) => log,
         }
     }
 }
@@ -119,28 +164,109 @@ impl Place {
         Self {
             node,
             inc: Inc::ZERO,
+            confirmed: Inc::ZERO,
             up: false,
             address: String::new(),
         }
     }
 }
 
-impl State {
-    pub(crate) const fn new(cluster: ClusterId, nodes: BTreeMap<NodeId, Node>) -> Self {
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Member {
+    pub(crate) const fn new(node: NodeId) -> Self {
         Self {
-            cluster,
-            version: 1,
+            place: Place::new(node),
+            holds: true,
+            next: None,
+            member: Inc::ZERO,
+            generation: ViewId::ZERO,
+        }
+    }
+
+    /// Whether the present life of this slot is among those that `held` says hold everything.
+    fn is_held(&self, slot: usize, held: u8) -> bool {
+        held & 1 << slot != 0 && self.place.inc == self.member
+    }
+}
+
+impl Shard {
+    pub(crate) const fn new(rank: u32, members: Vec<Member>) -> Self {
+        Self {
+            rank,
+            epoch: ViewId::ZERO,
+            opened: false,
+            settled: false,
+            finalizing: false,
+            finalized: false,
+            gone: 0,
+            members,
+        }
+    }
+
+    /// The shard was reported whole, with the members in the cut log; a life registered since is not among them. Whether
+    /// that is news.
+    pub(crate) fn settle(&mut self, held: u8) -> bool {
+        let news = self.would_settle(held);
+        self.settled = true;
+        self.gone &= self.replaced();
+        for (slot, member) in self.members.iter_mut().enumerate() {
+            member.holds |= member.is_held(slot, held);
+        }
+        news
+    }
+
+    /// Whether [`Self::settle`] would be news. Asked for every report, of which there is one per shard and sync.
+    pub(crate) fn would_settle(&self, held: u8) -> bool {
+        let mut members = self.members.iter().enumerate();
+        let gone = self.gone & !self.replaced();
+        !self.settled
+            || gone != 0
+            || members.any(|(slot, member)| !member.holds && member.is_held(slot, held))
+    }
+
+    /// A bit per member of which another life has registered than the one in the cut log: no report is about it.
+    fn replaced(&self) -> u8 {
+        let members = self.members.iter().enumerate();
+        members.fold(0, |bits, (slot, member)| {
+            bits | u8::from(member.is_replaced()) << slot
+        })
+    }
+
+    /// Whether the last copy of a record may be gone once the members in `more` have lost their memory too: nobody holds
+    /// everything, and as many have lost it since the shard was whole as a record has copies for certain.
+    pub(crate) fn may_lack(&self, quorum: u8, more: u8) -> bool {
+        let mut members = self.members.iter().enumerate();
+        let holds = members.any(|(slot, member)| member.holds && more >> slot & 1 == 0);
+        !holds && (self.gone | more).count_ones() >= u32::from(quorum)
+    }
+}
+
+impl State {
+    /// The state before the first command.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            cluster: ClusterId::new(0),
+            version: 0,
             map_version: 1,
             next_inc: 1,
-            nodes,
+            next_log: 1,
+            nodes: BTreeMap::new(),
             logs: BTreeMap::new(),
+            next_transaction: 1,
+            transactions: Vec::new(),
         }
     }
 
     pub(crate) fn place(&self, key: PlaceKey) -> Option<&Place> {
         let log = self.logs.get(&key.log())?;
         match key {
-            PlaceKey::Root(_) => Some(&log.root),
+            PlaceKey::Root(_, slot) => log.root.places.get(slot.index()),
             PlaceKey::Leaf(_) => Some(&log.leaf),
             PlaceKey::Replica(_, shard, slot) => log
                 .shards
@@ -154,7 +280,7 @@ impl State {
     pub(crate) fn place_mut(&mut self, key: PlaceKey) -> Option<&mut Place> {
         let log = self.logs.get_mut(&key.log())?;
         match key {
-            PlaceKey::Root(_) => Some(&mut log.root),
+            PlaceKey::Root(_, slot) => log.root.places.get_mut(slot.index()),
             PlaceKey::Leaf(_) => Some(&mut log.leaf),
             PlaceKey::Replica(_, shard, slot) => log
                 .shards
@@ -162,6 +288,18 @@ impl State {
                 .members
                 .get_mut(slot.index())
                 .map(|member| &mut member.place),
+        }
+    }
+
+    /// What a place is called in sentences.
+    pub(crate) fn place_name(&self, key: PlaceKey) -> String {
+        match key {
+            PlaceKey::Root(log, slot) => match self.logs.get(&log) {
+                Some(log) if !log.root.is_single() => format!("root member {slot}"),
+                _ => String::from("the root"),
+            },
+            PlaceKey::Leaf(_) => String::from("the leaf"),
+            PlaceKey::Replica(_, shard, slot) => format!("replica {shard}.{slot}"),
         }
     }
 
@@ -174,12 +312,11 @@ impl State {
                     (PlaceKey::Replica(id, shard, slot), &member.place)
                 })
             });
-            [
-                (PlaceKey::Root(id), &log.root),
-                (PlaceKey::Leaf(id), &log.leaf),
-            ]
-            .into_iter()
-            .chain(replicas)
+            let roots = log.root.places.iter().enumerate();
+            let roots =
+                roots.map(move |(slot, place)| (PlaceKey::Root(id, Slot::new(slot as u8)), place));
+            let leaf = (PlaceKey::Leaf(id), &log.leaf);
+            roots.chain([leaf]).chain(replicas)
         })
     }
 }
@@ -187,31 +324,20 @@ impl State {
 impl Log {
     pub(crate) fn new(spec: &LogSpec) -> Self {
         let shard = |(rank, nodes): (usize, &Vec<NodeId>)| {
-            let members = nodes
-                .iter()
-                .map(|&node| Member {
-                    place: Place::new(node),
-                    holds: true,
-                    member: Inc::ZERO,
-                    generation: ViewId::ZERO,
-                })
-                .collect();
-            let shard = Shard {
-                rank: rank as u32,
-                epoch: ViewId::ZERO,
-                opened: false,
-                settled: false,
-                members,
-            };
-            (ShardId::new(rank as u32), shard)
+            let members = nodes.iter().map(|&node| Member::new(node)).collect();
+            let rank = rank as u32;
+            (ShardId::new(rank), Shard::new(rank, members))
         };
         Self {
             name: spec.name.clone(),
             mode: spec.mode,
             class: spec.class,
-            root: Place::new(spec.root),
-            root_epoch: RootEpoch::ZERO,
+            quorum: spec.quorum,
+            root: Group::new(&spec.root, spec.root_quorum),
             leaf: Place::new(spec.leaf),
+            next_leaf: None,
+            operated: false,
+            next_shard: spec.shards.len() as u32,
             floor: Gsn::ZERO,
             ceiling: Gsn::ZERO,
             base_view: ViewId::ZERO,
@@ -219,6 +345,7 @@ impl Log {
             tree: None,
             pending: None,
             shards: spec.shards.iter().enumerate().map(shard).collect(),
+            history: History::default(),
         }
     }
 
@@ -235,8 +362,21 @@ impl Log {
             Some("ordering mode")
         } else if self.class != spec.class {
             Some("durability")
-        } else if self.root.node != spec.root || self.leaf.node != spec.leaf {
+        } else if self.quorum != spec.quorum {
+            Some("quorum")
+        } else if self.operated {
+            None
+        } else if !self
+            .root
+            .places
+            .iter()
+            .map(|place| place.node)
+            .eq(spec.root.iter().copied())
+            || self.leaf.node != spec.leaf
+        {
             Some("root or leaf")
+        } else if self.root.quorum != spec.root_quorum {
+            Some("quorum of the root group")
         } else if self.shards.len() != spec.shards.len() {
             Some("number of shards")
         } else if !self
@@ -297,8 +437,21 @@ impl Log {
                     member.generation = if writer.is_some() { view } else { ViewId::ZERO };
                 }
             }
+            Change::Joint { members, .. } => {
+                for (member, logged) in shard.members.iter_mut().zip(members.iter()) {
+                    member.member = logged.inc;
+                }
+            }
+            Change::Activate { .. } => {
+                let joining = shard
+                    .members
+                    .iter_mut()
+                    .filter(|member| member.is_joining());
+                joining.for_each(|member| member.generation = view);
+            }
             Change::Finalize { .. } => {
                 shard.opened = false;
+                shard.finalized |= shard.finalizing;
                 for member in &mut shard.members {
                     member.member = Inc::ZERO;
                     member.generation = ViewId::ZERO;
@@ -306,6 +459,16 @@ impl Log {
             }
             Change::Tree { .. } => {}
         }
+    }
+
+    /// The first position not lost with cut logs, and what the root may do.
+    pub(crate) const fn grant(&self, log: LogId) -> (Gsn, What) {
+        let grant = What::Grant {
+            log,
+            epoch: self.root.epoch,
+            ceiling: self.ceiling,
+        };
+        (self.floor, grant)
     }
 
     /// The cut log is gone. Numbers that it may have used are never used again; nothing that it said holds any more.
@@ -323,5 +486,45 @@ impl Log {
                 member.generation = ViewId::ZERO;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One after the other came back empty, and each time two held every record again, though nobody all of them; the third
+    /// one's loss was then taken for the loss of the shard.
+    #[test]
+    fn members_that_lose_their_memory_one_after_the_other_lose_no_record() {
+        let members = (1..=3).map(|node| {
+            let mut member = Member::new(NodeId::new(node));
+            member.place.inc = Inc::new(9);
+            member.member = Inc::new(9);
+            member
+        });
+        let mut shard = Shard::new(0, members.collect());
+        let lose = |shard: &mut Shard, slot: usize| {
+            shard.members[slot].holds = false;
+            shard.gone |= 1 << slot;
+        };
+        for slot in 0..3 {
+            lose(&mut shard, slot);
+            assert!(!shard.may_lack(2, 0), "{slot}");
+            assert!(shard.would_settle(0), "{slot}");
+            shard.settle(0);
+            assert!(!shard.would_settle(0), "{slot}");
+        }
+        // Two at a time may have had the only copies of a record.
+        lose(&mut shard, 0);
+        assert!(!shard.may_lack(2, 0) && shard.may_lack(2, 0b10));
+        shard.settle(0b100);
+        lose(&mut shard, 0);
+        lose(&mut shard, 1);
+        assert!(!shard.may_lack(2, 0), "one holds everything");
+        // A report is about the lives in the cut log.
+        shard.members[1].place.inc = Inc::new(10);
+        shard.settle(0);
+        assert_eq!(shard.gone, 0b10);
     }
 }

@@ -40,6 +40,7 @@ fn map(log: LogId) -> ClusterMap {
         shard: ShardId::ZERO,
         epoch: ViewId::new(1),
         open: true,
+        finalized: false,
         quorum: 1,
         replicas: vec![replica],
     };
@@ -48,7 +49,10 @@ fn map(log: LogId) -> ClusterMap {
         name: String::from("default"),
         mode: OrderingMode::Scalog,
         class: Durability::D0,
-        root: endpoint,
+        roots: vec![endpoint],
+        leader: None,
+        leaf: Endpoint::default(),
+        coming: Vec::new(),
         shards: vec![shard],
     };
     ClusterMap {

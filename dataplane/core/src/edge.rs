@@ -1,11 +1,15 @@
 //! What every edge does in the same way: which connections a process opens, and how it takes its place.
 //!
-//! A root, leaf or replica first registers with the controller and is given its incarnation; only then its machine is made
-//! and connects to the others. Over later connections to the controller it says who it is by `Hello`. An edge owns sockets
-//! or rings and a clock; the order of the steps is here, so that it is the same everywhere and can be simulated.
+//! A root, leaf or replica first registers with the controller and is given its incarnation. Where its store is of a flushed
+//! class the incarnation goes into the superblock, and only when it is durable there this life begins: its machine is made,
+//! connects to the others, and says `Hello` to the controller, which counts the place from then on. So a directory that
+//! holds an incarnation older than one that said `Hello` is an old image. Over later connections to the controller it says
+//! `Hello` again. An edge owns sockets or rings and a clock; the order of the steps is here, so that it is the same
+//! everywhere and can be simulated.
 //!
 //! ```text
-//! connected -> Register -> Registered: Admitted(inc) -> make the machine, tell it the connection and the controller's Hello
+//! connected -> Register -> Registered: Admitted(inc) -> make it durable, `settle`, make the machine, tell it the connection
+//!                                                       and the controller's Hello
 //!                                      Refused       -> the sentence is for people; try again only if a person changed something
 //! connected -> Hello (this life)     : messages go to the machine (root, leaf); a replica's edge needs none of them
 //!                                      Replaced      -> a later life has the place: stop
@@ -74,7 +78,7 @@ pub struct Place {
 pub enum Step {
     /// Nothing.
     None,
-    /// The process has its place. Make the machine.
+    /// The process has its place. Make the incarnation durable, [`Join::settle`], make the machine.
     Admitted {
         /// This life's incarnation.
         inc: Inc,
@@ -92,7 +96,7 @@ pub enum Step {
 /// Who speaks on a connection to the controller after [`Join::connected`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Speaker {
-    /// This [`Join`]; it has sent the first message.
+    /// This [`Join`]; it has sent the first message, or the machine does so when it is made.
     Edge,
     /// The machine: call its `opened`.
     Machine,
@@ -106,6 +110,8 @@ pub struct Join {
     has_data: bool,
     request: u64,
     inc: Option<Inc>,
+    /// The incarnation is durable: this life says who it is.
+    settled: bool,
     /// The controller's greeting on the present connection.
     hello: Option<Hello>,
 }
@@ -121,6 +127,7 @@ impl Join {
             has_data,
             request: first_request,
             inc: None,
+            settled: false,
             hello: None,
         }
     }
@@ -129,6 +136,18 @@ impl Join {
     #[must_use]
     pub const fn inc(&self) -> Option<Inc> {
         self.inc
+    }
+
+    /// This life begins: a restart would find its incarnation, or finds nothing of any life (D0, and leaves). The edge makes
+    /// the machine, which says `Hello` on the present connection to the controller, if there is one.
+    pub const fn settle(&mut self) {
+        self.settled = true;
+    }
+
+    /// Whether this life has begun.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.settled
     }
 
     /// A connection to the controller is open. Before the process has its place, this registers under a new request
@@ -144,6 +163,8 @@ impl Join {
     ) -> Result<Speaker, Full> {
         self.hello = None;
         match self.inc {
+            // What it would say is not true yet; the machine says it when it is made.
+            Some(_) if !self.settled => Ok(Speaker::Edge),
             Some(inc) if self.place.role == Role::Replica => {
                 out.send(conn, &self.hello_as(inc), &[])?;
                 Ok(Speaker::Edge)
@@ -204,7 +225,7 @@ impl Join {
     }
 
     fn for_machine(&self) -> Step {
-        if self.inc.is_some() && self.place.role != Role::Replica {
+        if self.settled && self.place.role != Role::Replica {
             Step::Machine
         } else {
             Step::None
@@ -280,6 +301,24 @@ mod tests {
             join.handle(&Message::Registered(answer(0, 0), b"gone")),
             Step::Replaced("gone".into())
         );
+    }
+
+    #[test]
+    fn a_life_says_hello_only_once_it_is_settled() {
+        let mut join = replica();
+        let mut out = Outbox::new(OutboxLimits::default());
+        let conn = ConnId::new(0);
+        out.set_room(conn, 1 << 20);
+        join.connected(conn, "", &mut out).unwrap();
+        join.handle(&Message::Registered(answer(41, 5), b""));
+        out.clear();
+        join.connected(conn, "", &mut out).unwrap();
+        assert!(out.is_empty(), "its incarnation is not durable");
+        join.settle();
+        join.connected(conn, "", &mut out).unwrap();
+        let envelope = &out.envelopes()[0];
+        let (message, _) = Message::new_checked(out.head(envelope)).unwrap();
+        assert!(matches!(message, Message::Hello(hello, _) if hello.inc == Inc::new(5)));
     }
 
     #[test]

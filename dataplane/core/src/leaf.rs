@@ -1,6 +1,7 @@
 //! The leaf of the ordering tree (ORDERING.md, LEAF): replicas' reports become rounds that go up, and the bases that come
 //! down become cuts per shard. Soft state only: losing it loses nothing.
 
+mod applied;
 mod rounds;
 mod shard;
 
@@ -143,6 +144,8 @@ pub struct Leaf<K: Knobs = Shipped> {
     close: Vec<ConnId>,
     items: Vec<UpItem>,
     keeps: Vec<UpKeep>,
+    /// What the root was told last on this edge of what members have applied.
+    told: Option<(EntryNo, Vec<UpKeep>)>,
     touched: Vec<(usize, u64)>,
     counters: LeafCounters,
     knobs: PhantomData<K>,
@@ -175,6 +178,7 @@ impl<K: Knobs> Leaf<K> {
             close: Vec::new(),
             items: Vec::with_capacity(1024),
             keeps: Vec::with_capacity(64),
+            told: None,
             touched: Vec::with_capacity(1024),
             counters: LeafCounters::default(),
             knobs: PhantomData,
@@ -373,6 +377,7 @@ impl<K: Knobs> Leaf<K> {
         self.trim = start.trim;
         self.edge_wanted_at = None;
         self.full_due = false;
+        self.told = None;
         // Reports that came before count for the shards whose epoch did not change.
         self.dirty.clear();
         for (at, shard) in self.shards.iter_mut().enumerate() {
@@ -567,8 +572,7 @@ impl<K: Knobs> Leaf<K> {
                 }
             }
         }
-        let applied = self.applied_by_all(now);
-        self.note_keeps(applied);
+        let applied = self.note_applied(now);
         let up = Up {
             log: self.config.log,
             edge,
@@ -585,36 +589,12 @@ impl<K: Knobs> Leaf<K> {
             items.iter().try_for_each(|item| writer.field(*item))?;
             keeps.iter().try_for_each(|keep| writer.field(*keep))
         });
+        if sent.is_ok() {
+            self.applied_told(applied);
+        }
         // A round that did not leave is a gap; the next one must be full.
         self.full_due = sent.is_err();
         self.counters.rounds += 1;
-    }
-
-    /// The entry up to which every live member has applied what touches its shard.
-    fn applied_by_all(&self, now: Time) -> EntryNo {
-        // Silence from before this life is not known.
-        let silent = |at: Option<Time>| {
-            now.since(at.unwrap_or(self.started_at).max(self.started_at)) >= self.config.gone
-        };
-        self.shards
-            .iter()
-            .map(|shard| shard.applied_by_live(self.complete, silent))
-            .min()
-            .unwrap_or(EntryNo::ZERO)
-    }
-
-    /// Notes the shards of which too few members have applied everything through `applied`: those with members away.
-    fn note_keeps(&mut self, applied: EntryNo) {
-        self.keeps.clear();
-        if K::mutant(Mutant::DropAtFastest) {
-            return;
-        }
-        for shard in &self.shards {
-            if let Some(after) = shard.applied_by_quorum().filter(|after| *after < applied) {
-                let shard = shard.shard;
-                self.keeps.push(UpKeep { shard, after });
-            }
-        }
     }
 
     fn flush_sync(&mut self, now: Time, out: &mut Outbox) {
@@ -636,6 +616,7 @@ impl<K: Knobs> Leaf<K> {
                 }
             }
         }
+        self.flush_applied(now, out);
         self.flush_status(now, out);
         self.sync_at = now.after(self.config.sync);
     }
@@ -644,6 +625,7 @@ impl<K: Knobs> Leaf<K> {
     fn flush_status(&mut self, now: Time, out: &mut Outbox) {
         let Some(conn) = self.controller else { return };
         for shard in &mut self.shards {
+            shard.note_ready(|segment| self.rounds.sent_len(segment));
             if out.room(conn) < 512 || !shard.status_due(now, self.config.status) {
                 continue;
             }

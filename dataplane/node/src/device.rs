@@ -1,11 +1,13 @@
 //! A store's block operations carried out on a block queue.
 //!
 //! The store says what to do; bytes to be written are copied into a device buffer, which the device owns until the
-//! operation ends. Nothing here blocks but [`open`], which waits for recovery before a place starts.
+//! operation ends. Nothing here blocks but [`open`], which opens files and makes a queue, and [`Opening::finish`].
 
 mod failure;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ionian_driver_api::{
     BlockError as DeviceError, BlockOp as DeviceOp, BlockQueue, BlockRequest, BufPool, Completions,
@@ -41,13 +43,34 @@ pub struct StoreIo {
     done: Completions,
     held: Option<BlockOp>,
     /// Stores of this process whose files lie in the same file system.
-    sharers: u64,
+    sharers: Sharer,
     /// When the file system is asked next for what it has left.
     space_at: Time,
     /// What the device said when the store failed, and the file it was about.
     broken: Option<(FileNo, DeviceError)>,
     /// A fault that was asked for.
     fault: Option<FlushFault>,
+}
+
+/// One of the stores of a process, which come and go and share what their file system has left.
+#[derive(Debug)]
+struct Sharer(Arc<AtomicU64>);
+
+impl Sharer {
+    fn new(all: Arc<AtomicU64>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl StoreIo {
@@ -196,8 +219,18 @@ impl StoreIo {
         self.space_at = now.after(SPACE_EVERY);
         // Without an answer what was told last stands.
         if let Ok(bytes) = self.queue.space_bytes() {
-            store.set_space(bytes / self.sharers);
+            store.set_space(bytes / self.sharers.count());
         }
+    }
+
+    /// The store is to be told again soon: there are more or fewer that share.
+    pub(crate) const fn space_changed(&mut self) {
+        self.space_at = Time::ZERO;
+    }
+
+    /// Whether the device has anything of the store: without, it may be dropped by any thread.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.in_flight() == 0
     }
 
     pub(crate) fn arm(&mut self) -> bool {
@@ -207,21 +240,6 @@ impl StoreIo {
     pub(crate) fn wake_fd(&self) -> Option<std::os::fd::RawFd> {
         self.queue.wake_fd()
     }
-}
-
-/// A store opened from a directory.
-#[derive(Debug)]
-pub struct Opened {
-    /// The store, ready.
-    pub store: Store,
-    /// Its device.
-    pub io: StoreIo,
-    /// Whether an earlier life left its state.
-    pub has_data: bool,
-    /// The incarnation of that life.
-    pub last_inc: Inc,
-    /// Why not the fastest backend, if it is another.
-    pub fallback: Option<String>,
 }
 
 /// The first file that is shorter than it was made. Of what it held something is gone, and of a journal nobody can tell how
@@ -264,86 +282,126 @@ fn check_lengths(path: &Path, queue: &FileQueue, config: &StoreConfig) -> Result
     Ok(())
 }
 
-/// Opens the store of a place: makes it in an empty directory, recovers it from a full one. `sharers` stores of this process
-/// share what its file system has left. `fault` is one of flushes that was asked for.
+/// A store that is being opened. Its files are open and its buffers are there, which took the system calls of the thread
+/// that called [`open`]; what they hold is read by [`Opening::step`], piece by piece, on the thread that the store will work
+/// on, since the device's queue belongs to the first thread that uses it.
+#[derive(Debug)]
+pub struct Opening {
+    /// The store, when it is ready.
+    pub store: Store,
+    /// Its device.
+    pub io: StoreIo,
+    /// Whether an earlier life left its state.
+    pub has_data: bool,
+    /// Why not the fastest backend, if it is another.
+    pub fallback: Option<String>,
+    existing: Vec<FileNo>,
+    begun: bool,
+    remade: bool,
+}
+
+impl Opening {
+    /// Starts what the store asks for and takes what has ended. Returns how much was done; does not block.
+    ///
+    /// # Errors
+    /// [`StartError::Store`]; effect none, but for files made.
+    pub fn step(&mut self) -> Result<usize, StartError> {
+        if !core::mem::replace(&mut self.begun, true) {
+            self.io.queue.register(&self.io.pool);
+        }
+        match self.store.state() {
+            StoreState::Ready => Ok(0),
+            // An earlier attempt to make the store ended before anything was kept.
+            StoreState::Failed(StoreFailure::NotFormatted) if !self.remade => {
+                self.remade = true;
+                self.has_data = false;
+                self.store = Store::format(*self.store.config(), Inc::ZERO, &self.existing);
+                Ok(1)
+            }
+            StoreState::Failed(failure) => Err(StartError::Store {
+                path: self.io.queue.dir().path().display().to_string(),
+                failure,
+            }),
+            StoreState::Starting => {
+                let started = self.io.submit(&mut self.store);
+                Ok(started + self.io.complete(&mut self.store))
+            }
+        }
+    }
+
+    /// Whether the store serves.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.store.state() == StoreState::Ready
+    }
+
+    /// As [`Self::step`], until it is ready.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn finish(mut self) -> Result<Self, StartError> {
+        while !self.is_ready() {
+            if self.step()? == 0 {
+                std::thread::yield_now();
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Begins to open the store of a place: makes it in an empty directory, recovers it from a full one. `sharers` counts the
+/// stores of this process that share what its file system has left. `fault` is one of flushes that was asked for.
 ///
 /// # Errors
-/// [`StartError::Open`], [`StartError::Pool`], [`StartError::CutOff`] or [`StartError::Store`]; effect none, but for files
-/// made.
+/// [`StartError::Open`], [`StartError::Pool`] or [`StartError::CutOff`]; effect none, but for files made.
 pub fn open(
     path: &Path,
     config: StoreConfig,
-    sharers: u64,
+    sharers: Arc<AtomicU64>,
     fault: Option<FlushFault>,
-) -> Result<Opened, StartError> {
+) -> Result<Opening, StartError> {
     let options = FileOptions {
         transfer_bytes_max: config.write_bytes_max,
         ..FileOptions::default()
     };
-    let mut queue = FileQueue::open(path, options)?;
+    let queue = FileQueue::open(path, options)?;
     check_lengths(path, &queue, &config)?;
-    let slot_bytes = config.write_bytes_max;
     let pool = BufPool::new(PoolOptions {
         slots: BUFFERS,
-        slot_bytes,
+        slot_bytes: config.write_bytes_max,
         layout: PoolLayout::BlockAligned,
     })?;
-    queue.register(&pool);
     let fallback = queue.fallback_reason().map(ToString::to_string);
     let existing: Vec<FileNo> = queue
         .files()
         .iter()
         .map(|(file, _)| FileNo::new(file.0))
         .collect();
-    let mut has_data = !existing.is_empty();
-    let mut remade = false;
-    let mut store = if has_data {
+    let has_data = !existing.is_empty();
+    let store = if has_data {
         Store::recover(config, &existing)
     } else {
         Store::format(config, Inc::ZERO, &existing)
     };
     let depth = queue.limits().queue_depth as usize;
-    let mut io = StoreIo {
+    let io = StoreIo {
         queue,
         pool,
         done: Completions::with_capacity(depth),
         held: None,
-        sharers: sharers.max(1),
+        sharers: Sharer::new(sharers),
         space_at: Time::ZERO,
         broken: None,
         fault,
     };
-    loop {
-        match store.state() {
-            StoreState::Ready => break,
-            // An earlier attempt to make the store ended before anything was kept.
-            StoreState::Failed(StoreFailure::NotFormatted) if !remade => {
-                remade = true;
-                has_data = false;
-                store = Store::format(config, Inc::ZERO, &existing);
-            }
-            StoreState::Failed(failure) => {
-                return Err(StartError::Store {
-                    path: path.display().to_string(),
-                    failure,
-                });
-            }
-            StoreState::Starting => {
-                io.submit(&mut store);
-                if io.complete(&mut store) == 0 {
-                    std::thread::yield_now();
-                }
-            }
-        }
-    }
-    io.tell_space(Time::ZERO, &mut store);
-    let last_inc = store.inc();
-    Ok(Opened {
+    Ok(Opening {
         store,
         io,
         has_data,
-        last_inc,
         fallback,
+        existing,
+        begun: false,
+        remade: false,
     })
 }
 

@@ -10,12 +10,18 @@
 //! A process has a host per reactor. Their places are connected by rings whose ends wake each other's reactor; the host
 //! with the socket relays sessions to places of the others.
 
+mod again;
 mod conns;
 mod control;
 mod datagrams;
+mod places;
+mod readers;
 mod relay;
 mod sleep;
 mod status;
+mod wires;
+
+use std::collections::BTreeMap;
 
 use ionian_core::Outbox;
 use ionian_core::outbox::REPLY_BYTES_MAX;
@@ -23,14 +29,20 @@ use ionian_types::{ConnId, Time};
 use ionian_wire::frame::Message;
 
 use crate::device::StoreIo;
-use crate::dial::Dial;
-use crate::role::{Machine, Place, outbox, rank};
+use crate::dial::{Dial, Far};
+use crate::role::{Machine, Place, outbox};
+use crate::server::PlaceSpec;
 use crate::udp::UdpPort;
+pub(crate) use again::{Ended, Maker};
 use conns::{Conn, Link, show};
 pub(crate) use control::{Control, Own};
 use datagrams::Inbox;
+pub use places::Arrived;
+use places::{Coming, Leaving};
+pub(crate) use places::{Newcomer, Remains};
 use relay::Route;
 use status::{Asker, Gathering, ask};
+use wires::Wire;
 
 /// Messages taken from one connection in one pass.
 const MESSAGES_PER_PASS: usize = 64;
@@ -48,18 +60,38 @@ const RARELY: u64 = 64;
 #[derive(Debug)]
 pub(crate) struct Tenant {
     pub(crate) place: Place,
+    /// What it was asked to be.
+    spec: Box<PlaceSpec>,
     pub(crate) machine: Machine,
     pub(crate) conns: Vec<ConnId>,
     /// The connection to the controller, for places that register.
     pub(crate) controller: Option<ConnId>,
     /// The device of its store, for flushed classes.
     pub(crate) io: Option<StoreIo>,
+    /// The reactor watches the device's descriptor.
+    watched: bool,
     /// All its connections are to be looked at, and its room in each.
     swept: bool,
     /// Connections that something came by, each once.
     fresh: Vec<ConnId>,
     /// It left messages in a ring, for the next pass.
     more: bool,
+    /// The sessions that it wants, as the host with the socket was told.
+    dialled: Vec<Far>,
+    /// Its life was ended by the controller, and another may begin.
+    pub(crate) ended: Option<Ended>,
+}
+
+impl Tenant {
+    /// Whether a message by this connection is taken now. Until its life begins a place hears only what the controller
+    /// answers to its registration; everything else waits in its connection.
+    #[inline]
+    pub(super) fn listens(&self, id: ConnId) -> bool {
+        match &self.machine {
+            Machine::Waiting(waiting) => waiting.admitted.is_none() && self.controller == Some(id),
+            _ => true,
+        }
+    }
 }
 
 /// The host.
@@ -74,7 +106,24 @@ pub(crate) struct Host {
     /// Where the messages of each session of the socket go.
     routes: Vec<Option<Route>>,
     inbox: Inbox,
+    /// Somebody waits for the cluster map.
+    readers_due: bool,
+    /// The version of the map that sessions with readers were last looked at for.
+    readers_told: u64,
+    /// Sessions to keep, of places of all hosts, on the host with the socket.
     dials: Vec<Dial>,
+    /// Rings to keep, of places of this host.
+    wires: Vec<Wire>,
+    /// Sessions wanted of which the host with the socket is to be told.
+    untold: BTreeMap<Place, Vec<Far>>,
+    /// News of places and of the map up to this number was followed.
+    news: u64,
+    /// A place has come since.
+    rewire: bool,
+    coming: Vec<Coming>,
+    leaving: Vec<Leaving>,
+    /// Makes places ready that come again.
+    maker: Option<Maker>,
     /// Messages that did not parse or came at a wrong time.
     pub(crate) bad_messages: u64,
     passes: u64,
@@ -104,9 +153,19 @@ impl Host {
             udp: None,
             routes: Vec::new(),
             inbox: Inbox::default(),
+            readers_due: false,
+            readers_told: 0,
             dials: Vec::new(),
+            wires: Vec::new(),
+            untold: BTreeMap::new(),
+            news: 0,
+            rewire: true,
+            coming: Vec::new(),
+            leaving: Vec::new(),
+            maker: None,
             bad_messages: 0,
-            passes: 0,
+            // The first pass looks at everything.
+            passes: RARELY - 1,
             outside: Vec::with_capacity(256),
             shown: Vec::with_capacity(256),
             broken: Vec::new(),
@@ -115,20 +174,6 @@ impl Host {
             gathering: None,
             gatherings: 0,
         }
-    }
-
-    pub(crate) fn add(&mut self, place: Place, machine: Machine, io: Option<StoreIo>) {
-        self.tenants.push(Tenant {
-            place,
-            machine,
-            conns: Vec::with_capacity(64),
-            controller: None,
-            io,
-            swept: true,
-            fresh: Vec::with_capacity(64),
-            more: false,
-        });
-        self.tenants.sort_by_key(|tenant| rank(tenant.place));
     }
 
     fn tenant_at(&self, place: Place) -> Option<usize> {
@@ -153,6 +198,9 @@ impl Host {
         }
         if self.udp.is_some() {
             work += self.poll_udp(now);
+        }
+        if !self.coming.is_empty() {
+            work += self.poll_coming(now);
         }
         // Room in a session comes back without a mark.
         if self.udp.is_some() || self.passes.is_multiple_of(SWEEP) {
@@ -213,6 +261,9 @@ impl Host {
         if self.failed {
             return work;
         }
+        if crate::start::is_due(&self.tenants[at]) {
+            self.begin(at, now);
+        }
         crate::start::register(&mut self.tenants[at], &mut self.out);
         self.tenants[at].machine.flush(now, &mut self.out);
         self.carry();
@@ -227,6 +278,16 @@ impl Host {
             self.detach(now, id);
         }
         work
+    }
+
+    /// The life of a place begins, and what has waited for it is looked at.
+    #[cold]
+    fn begin(&mut self, at: usize, now: Time) {
+        for index in 0..self.tenants[at].conns.len() {
+            self.set_room(self.tenants[at].conns[index]);
+        }
+        crate::start::begin(&mut self.tenants[at], now, &mut self.out);
+        self.tenants[at].swept = true;
     }
 
     fn complete_io(&mut self, at: usize) -> usize {
@@ -257,6 +318,7 @@ impl Host {
             udp,
             status_wanted,
             broken,
+            own,
             ..
         } = self;
         let tenant = &mut tenants[at];
@@ -278,10 +340,7 @@ impl Host {
             let Link::Shm(link) = &mut conn.link else {
                 continue;
             };
-            // What others say to a machine that has not started waits in the link.
-            let early =
-                matches!(tenant.machine, Machine::Waiting(_)) && tenant.controller != Some(id);
-            if room < REPLY_BYTES_MAX || early {
+            if room < REPLY_BYTES_MAX || !tenant.listens(id) {
                 continue;
             }
             let mut taken = false;
@@ -291,22 +350,20 @@ impl Host {
                     Ok((Message::StatusRequest(request, _), _)) => {
                         ask(status_wanted, Asker::Conn(id), request.request);
                     }
-                    Ok((message, _)) => crate::start::deliver(tenant, now, id, &message, out),
+                    Ok((message, _)) => {
+                        crate::start::deliver(tenant, &own.shared, now, id, &message, out);
+                    }
                     // What follows would come as if nothing were missing.
                     Err(_) => {
                         *bad_messages += 1;
-                        // Rings between places of this process are never opened again.
-                        debug_assert!(!conn.lasting, "a place sent what does not parse");
-                        if !conn.lasting {
-                            broken.push(id);
-                            break;
-                        }
+                        broken.push(id);
+                        break;
                     }
                 }
                 link.release();
                 work += 1;
                 taken = true;
-                if count == MESSAGES_PER_PASS || out.room(id) == 0 {
+                if count == MESSAGES_PER_PASS || out.room(id) == 0 || !tenant.listens(id) {
                     tenant.more = true;
                     break;
                 }

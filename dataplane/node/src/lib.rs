@@ -6,18 +6,24 @@ pub mod config;
 pub mod device;
 mod dial;
 mod host;
+mod keyring;
 mod link;
+mod rights;
 mod role;
 mod server;
 mod shares;
 mod start;
 pub mod status;
 mod udp;
+mod wants;
 
 pub use device::{DeviceFailure, FlushFault};
+pub use host::Arrived;
+pub use keyring::KeyChange;
 pub use link::{LinkIds, ShmLink};
 pub use role::{Place, Tuning};
 pub use server::{
-    CoreUse, Effective, ReactorUse, Server, ServerOptions, StartError, place_directory,
+    ControllerAt, ControllerEnd, ControllerSeam, CoreUse, Effective, Files, PlaceError, PlaceEvent,
+    PlaceEvents, PlaceSpec, ReactorUse, Server, ServerOptions, StartError, place_directory,
 };
 pub use udp::{FaultSpec, FaultSpecError, PortError, PortOptions, PortStats, TraceOptions};

@@ -16,19 +16,31 @@ use ionian_wire::frame::{Hello, Message, Register, Role as WireRole};
 pub enum Place {
     /// The built-in controller.
     Directory,
-    /// The root of a log.
-    Root(LogId),
+    /// A member of the root group of a log; the only one is in slot 0.
+    Root(LogId, Slot),
     /// The leaf of a log.
     Leaf(LogId),
     /// A replica.
     Replica(LogId, ShardId, Slot),
 }
 
+impl Place {
+    /// The log that it is of; none for the controller.
+    #[must_use]
+    pub const fn log(self) -> Option<LogId> {
+        match self {
+            Self::Directory => None,
+            Self::Root(log, _) | Self::Leaf(log) | Self::Replica(log, ..) => Some(log),
+        }
+    }
+}
+
 impl core::fmt::Display for Place {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Directory => f.write_str("controller"),
-            Self::Root(log) => write!(f, "root of log {log}"),
+            Self::Root(log, Slot::ZERO) => write!(f, "root of log {log}"),
+            Self::Root(log, slot) => write!(f, "root {slot} of log {log}"),
             Self::Leaf(log) => write!(f, "leaf of log {log}"),
             Self::Replica(log, shard, slot) => write!(f, "replica {shard}.{slot} of log {log}"),
         }
@@ -63,10 +75,19 @@ pub(crate) struct Waiting {
     pub(crate) tuning: Tuning,
     pub(crate) request: u64,
     pub(crate) asked: bool,
+    /// The life that the controller has issued. The machine starts when it is durable.
+    pub(crate) admitted: Option<Admission>,
     /// The controller's greeting, for the machine.
     pub(crate) hello: Option<Hello>,
     /// Connections that opened meanwhile.
     pub(crate) opened: Vec<ConnId>,
+}
+
+/// A life that the controller has issued.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admission {
+    pub(crate) cluster: ClusterId,
+    pub(crate) inc: Inc,
 }
 
 /// Settings of machines that differ between runs.
@@ -143,7 +164,10 @@ impl Machine {
             Self::Replica(machine) => machine.handle(now, conn, message, out),
             Self::Leaf(machine) => machine.handle(now, conn, message, out),
             Self::Root(machine) => machine.handle(now, conn, message, out),
-            Self::Directory(role) => role.machine.handle(now, conn, message),
+            Self::Directory(role) => {
+                role.machine.set_wall_clock_us(time_of_day_us());
+                role.machine.handle(now, conn, message);
+            }
             Self::Waiting(_) | Self::Refused(_) => {}
         }
     }
@@ -209,7 +233,7 @@ impl Waiting {
     /// The registration to send.
     pub(crate) fn register(&self) -> Register {
         let (role, log, shard, slot) = match self.place {
-            Place::Root(log) => (WireRole::Root, log, ShardId::ZERO, Slot::ZERO),
+            Place::Root(log, slot) => (WireRole::Root, log, ShardId::ZERO, slot),
             Place::Leaf(log) => (WireRole::Leaf, log, ShardId::ZERO, Slot::ZERO),
             Place::Replica(log, shard, slot) => (WireRole::Replica, log, shard, slot),
             Place::Directory => (WireRole::Controller, LogId::ZERO, ShardId::ZERO, Slot::ZERO),
@@ -231,17 +255,26 @@ impl Waiting {
         }
     }
 
-    /// The machine with its incarnation.
-    pub(crate) fn start(&mut self, cluster: ClusterId, inc: Inc, now: Time) -> Machine {
-        let timing = &self.tuning;
-        if let Some(store) = self
-            .store
-            .as_mut()
-            .filter(|store| store.config().class.is_flushed())
-        {
-            // Written with the next superblock; the controller refuses a directory whose life it never issued.
-            store.set_inc(inc);
+    /// The controller has issued a life: it goes into the store, which writes it at once.
+    pub(crate) fn admit(&mut self, admission: Admission) {
+        self.admitted = Some(admission);
+        if let Some(store) = &mut self.store {
+            store.set_inc(admission.inc);
         }
+    }
+
+    /// The life that begins now, if one was issued and a restart would find it.
+    pub(crate) fn begins(&self) -> Option<Admission> {
+        let durable = |inc| {
+            let mut store = self.store.iter();
+            store.all(|store| store.inc_durable() == inc)
+        };
+        self.admitted.filter(|admission| durable(admission.inc))
+    }
+
+    /// The machine with its incarnation.
+    pub(crate) fn start(&mut self, Admission { cluster, inc }: Admission, now: Time) -> Machine {
+        let timing = &self.tuning;
         match self.place {
             Place::Replica(log, shard, slot) => {
                 let mut config =
@@ -252,8 +285,9 @@ impl Waiting {
                 let store = self.store.take().expect("a replica waits with its store");
                 Machine::Replica(Box::new(Replica::new(config, store, now)))
             }
-            Place::Root(log) => {
+            Place::Root(log, slot) => {
                 let mut config = RootConfig::new(cluster, self.node, inc, log, self.class);
+                config.slot = slot;
                 config.cut_interval = ionian_types::Nanos(timing.cut_interval_ns);
                 config.cut_log_bytes_max = timing.cut_log_bytes_max;
                 let store = self.store.take().expect("a root waits with its store");
@@ -266,6 +300,12 @@ impl Waiting {
             Place::Directory => unreachable!("the directory does not register"),
         }
     }
+}
+
+/// Microseconds since 1970, for the histories that people read; 0 when the clock is set before that.
+fn time_of_day_us() -> u64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0))
 }
 
 /// The outbox of a host with this many connections.
@@ -281,7 +321,7 @@ pub(crate) const fn rank(place: Place) -> u8 {
     match place {
         Place::Replica(..) => 0,
         Place::Leaf(_) => 1,
-        Place::Root(_) => 2,
+        Place::Root(..) => 2,
         Place::Directory => 3,
     }
 }

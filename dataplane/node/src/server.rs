@@ -1,8 +1,8 @@
 //! A process of the cluster: the places of one node on its reactors, its socket and its data directory.
 //!
-//! Which place runs where is static (the cluster's specification); which life fills it, and since when, is the
-//! controller's. Connections always go the same way: replicas to their leaf, their root and their peers in lower slots, the
-//! leaf to the root, everyone to the controller.
+//! A process starts with the places that the cluster's specification gives its node; others come and go while it runs. Which
+//! life fills a place, and since when, is the controller's. Connections follow the cluster map, and always go the same way:
+//! replicas to their leaf, their root and their peers in lower slots, the leaf to the root, everyone to the controller.
 //!
 //! One host runs on each reactor. The first has the socket, whose sessions it relays to places of the others.
 
@@ -10,11 +10,15 @@ mod build;
 mod cores;
 mod identity;
 mod layout;
+mod ledger;
+mod moves;
 mod options;
+mod place;
+mod seam;
 mod shared;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ionian_runtime::{
     IdlePolicy, MonotonicClock, Poller, Reactor, ReactorCounter, ReactorHandle, ReactorOptions,
@@ -25,25 +29,26 @@ use ionian_uring::DataDir;
 
 use crate::device::DeviceFailure;
 use crate::host::{Control, Host, Own};
+use crate::keyring::KeyChange;
 use crate::role::Place;
 use crate::status::Status;
 
 use layout::HostPlan;
-use shared::Door;
+use ledger::Ledger;
+use shared::{Door, Known};
 
-pub use build::place_directory;
 pub use cores::{CoreUse, ReactorUse};
-pub use options::{ServerOptions, StartError};
+pub use moves::{Files, PlaceError};
+pub use options::{ControllerAt, ServerOptions, StartError};
+pub(crate) use place::make_ready;
+pub use place::{PlaceSpec, place_directory};
+pub use seam::{ControllerEnd, ControllerSeam, PlaceEvent, PlaceEvents};
 pub(crate) use shared::Shared;
 
-/// Bytes of one ring: holds the largest message with room for the largest answer beside it.
-pub(crate) const RING_BYTES: usize = 8 << 20;
-/// Bytes of a ring that carries no records.
-const SMALL_RING_BYTES: usize = 4 << 20;
 /// Messages that wait for one host.
 const MAILBOX_MESSAGES: usize = 1024;
 
-/// What is really in force, for the banner and beside every figure.
+/// What was put in force at the start, for the banner and beside every figure.
 #[derive(Clone, Debug, Default)]
 pub struct Effective {
     /// The transport between processes.
@@ -52,7 +57,7 @@ pub struct Effective {
     pub devices: Vec<(Place, String)>,
     /// Where the socket listens.
     pub listen: Option<SocketAddr>,
-    /// Places of this process.
+    /// Places that the process started with.
     pub places: Vec<Place>,
     /// How they share reactors, and reactors cores.
     pub cores: CoreUse,
@@ -65,6 +70,9 @@ pub struct Server {
     /// By the host's number.
     handles: Vec<ReactorHandle>,
     effective: Effective,
+    options: Arc<ServerOptions>,
+    /// Held while a place comes or goes.
+    ledger: Mutex<Ledger>,
     /// The lock of the data directory, held as long as the server.
     _data_dir: Option<DataDir>,
 }
@@ -78,7 +86,10 @@ impl Server {
         let data_dir = options.data_dir.as_deref();
         let data_dir = data_dir.map(|path| identity::claim(path, options.cluster, options.node));
         let data_dir = data_dir.transpose()?;
-        let cores = options.core_use()?;
+        let map = build::map_of(&options)?;
+        build::check_limits(&options)?;
+        let specs = layout::specs(&options, &map);
+        let cores = CoreUse::new(&options, &layout::places(&options, &specs));
         let clock = MonotonicClock::start();
         let mut starting = Vec::with_capacity(cores.reactors.len());
         let mut doors = Vec::with_capacity(cores.reactors.len());
@@ -91,17 +102,26 @@ impl Server {
         }
         let homes = cores.reactors.iter().enumerate();
         let homes = homes.flat_map(|(at, reactor)| reactor.places.iter().map(move |p| (*p, at)));
-        let shared = Arc::new(Shared::new(doors, homes.collect(), clock, options.cluster));
-        let directory = build::directory_of(&options)?;
-        let plans = layout::hosts(&options, &directory, &cores, &shared)?;
+        let known = Known {
+            cluster: options.cluster,
+            node: options.node,
+            controller: options.controller,
+            addresses: options.addresses.clone(),
+            map,
+        };
+        let shared = Arc::new(Shared::new(doors, &homes.collect(), clock, known));
+        let mut ledger = Ledger::default();
+        let plans = layout::hosts(&options, specs, &cores, &shared, &mut ledger)?;
+        let options = Arc::new(options);
         // Dropped where a later reactor does not start, it stops those that run.
         let mut server = Self {
             shared: shared.clone(),
             handles: Vec::with_capacity(starting.len()),
             effective: Effective::default(),
+            options: options.clone(),
+            ledger: Mutex::new(ledger),
             _data_dir: data_dir,
         };
-        let options = Arc::new(options);
         for (at, ((reactor, inbox), plan)) in starting.into_iter().zip(plans).enumerate() {
             let own = Own {
                 at,
@@ -151,7 +171,7 @@ impl Server {
         Ok(())
     }
 
-    /// What is really in force.
+    /// What was put in force at the start.
     #[must_use]
     pub const fn effective(&self) -> &Effective {
         &self.effective
@@ -232,6 +252,13 @@ impl Server {
         self.handles.is_empty() || self.handles.iter().any(ReactorHandle::is_finished)
     }
 
+    /// Hands on what the controllers say of keys and grants; sessions that are no longer granted end. `false` when the
+    /// reactor with the socket takes nothing now: effect none, to be tried again.
+    #[must_use]
+    pub fn change_keys(&self, change: KeyChange) -> bool {
+        self.shared.send(0, Control::Keys(change))
+    }
+
     pub(crate) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
     }
@@ -273,6 +300,15 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.join();
+    }
+}
+
+impl Effective {
+    /// The address that a place registers: none where the process listens on every interface, and the others know better
+    /// which of them they reach.
+    fn registered(&self) -> String {
+        let known = self.listen.filter(|listen| !listen.ip().is_unspecified());
+        known.map_or_else(String::new, |listen| listen.to_string())
     }
 }
 
@@ -337,5 +373,9 @@ impl Poller for HostPoller {
         if let Some(host) = &self.host {
             host.wake_fds(add);
         }
+    }
+
+    fn watch_new(&mut self, watch: &mut dyn FnMut(std::os::fd::RawFd) -> bool) -> bool {
+        self.host.as_mut().is_none_or(|host| host.watch_new(watch))
     }
 }

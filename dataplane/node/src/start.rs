@@ -1,19 +1,21 @@
-//! How a place comes to life on its host: it registers over its connection to the controller and starts with the
-//! incarnation that it is given.
+//! How a place comes to life on its host: it registers over its connection to the controller, makes the incarnation that it
+//! is given durable, and starts with it. What the controller says in between waits in the connection.
 
 use ionian_core::Outbox;
 use ionian_types::{ConnId, Inc, Time};
 use ionian_wire::frame::Message;
 
-use crate::host::Tenant;
-use crate::role::{DirectoryRole, Machine, Place};
+use crate::host::{Ended, Tenant};
+use crate::role::{Admission, DirectoryRole, Machine, Place};
+use crate::server::Shared;
 
 /// Sends the registration of a place that waits, once its store is ready.
 pub(crate) fn register(tenant: &mut Tenant, out: &mut Outbox) {
     let Machine::Waiting(waiting) = &mut tenant.machine else {
         return;
     };
-    let Some(conn) = tenant.controller.filter(|_| !waiting.asked) else {
+    let asked = waiting.asked || waiting.admitted.is_some();
+    let Some(conn) = tenant.controller.filter(|_| !asked) else {
         return;
     };
     let address = waiting.address.clone();
@@ -35,17 +37,50 @@ pub(crate) fn forget_request(tenant: &mut Tenant) {
     }
 }
 
+/// Whether a life of the place is to begin now.
+#[inline]
+pub(crate) fn is_due(tenant: &Tenant) -> bool {
+    matches!(&tenant.machine, Machine::Waiting(waiting) if waiting.begins().is_some())
+}
+
+/// The life of a place begins: its machine says who it is on every connection, that to the controller included. The caller
+/// has said how much room each has.
+#[cold]
+pub(crate) fn begin(tenant: &mut Tenant, now: Time, out: &mut Outbox) {
+    let Machine::Waiting(waiting) = &mut tenant.machine else {
+        return;
+    };
+    let Some(admission) = waiting.begins() else {
+        return;
+    };
+    let mut machine = waiting.start(admission, now);
+    for opened in waiting.opened.drain(..) {
+        machine.opened(opened, out);
+    }
+    if let Some(conn) = tenant.controller {
+        machine.opened(conn, out);
+        // The root and the leaf talk to the controller themselves; of a replica it needs no more than its hello.
+        if let Some(hello) = waiting.hello
+            && !matches!(waiting.place, Place::Replica(..))
+        {
+            machine.handle(now, conn, &Message::Hello(hello, &[]), out);
+        }
+    }
+    tenant.machine = machine;
+}
+
 /// Hands a message to the machine of a place, or to its start.
 #[inline]
 pub(crate) fn deliver(
     tenant: &mut Tenant,
+    shared: &Shared,
     now: Time,
     conn: ConnId,
     message: &Message<'_>,
     out: &mut Outbox,
 ) {
     if tenant.controller == Some(conn) {
-        from_controller(tenant, now, conn, message, out);
+        from_controller(tenant, shared, now, conn, message, out);
     } else {
         tenant.machine.handle(now, conn, message, out);
     }
@@ -54,30 +89,36 @@ pub(crate) fn deliver(
 #[cold]
 fn from_controller(
     tenant: &mut Tenant,
+    shared: &Shared,
     now: Time,
     conn: ConnId,
     message: &Message<'_>,
     out: &mut Outbox,
 ) {
     match (&mut tenant.machine, message) {
-        (Machine::Waiting(_), _) => on_waiting(tenant, now, conn, message, out),
-        // A later life has taken the place.
+        // Every bound place is sent it, unasked, when it changes.
+        (_, Message::DirectoryAnswer(answer, map)) => {
+            shared.learn(answer.version, map);
+            if let Some(ended) = &mut tenant.ended {
+                ended.told = true;
+            }
+        }
+        (Machine::Waiting(_), _) => on_waiting(tenant, message),
+        // A later life has taken the place, or what this one holds is void, or the place is no more.
         (_, Message::Registered(answer, reason)) if answer.inc == Inc::ZERO => {
-            tenant.machine = Machine::Refused(String::from_utf8_lossy(reason).into_owned());
+            let refused = Machine::Refused(String::from_utf8_lossy(reason).into_owned());
+            let machine = core::mem::replace(&mut tenant.machine, refused);
+            if matches!(machine, Machine::Root(_)) {
+                tenant.ended = Some(Ended::new(now, machine));
+            }
         }
         (Machine::Root(_) | Machine::Leaf(_), _) => tenant.machine.handle(now, conn, message, out),
         _ => {}
     }
 }
 
-/// Handles a message to a place that has not started.
-fn on_waiting(
-    tenant: &mut Tenant,
-    now: Time,
-    conn: ConnId,
-    message: &Message<'_>,
-    out: &mut Outbox,
-) {
+/// Handles a message of the controller to a place that has no life yet.
+fn on_waiting(tenant: &mut Tenant, message: &Message<'_>) {
     let Machine::Waiting(waiting) = &mut tenant.machine else {
         return;
     };
@@ -88,18 +129,8 @@ fn on_waiting(
                 tenant.machine = Machine::Refused(String::from_utf8_lossy(reason).into_owned());
                 return;
             }
-            let mut machine = waiting.start(answer.cluster, answer.inc, now);
-            for opened in waiting.opened.drain(..) {
-                machine.opened(opened, out);
-            }
-            // The root and the leaf talk to the controller themselves; for a replica the host keeps the connection.
-            if !matches!(waiting.place, Place::Replica(..)) {
-                machine.opened(conn, out);
-                if let Some(hello) = waiting.hello {
-                    machine.handle(now, conn, &Message::Hello(hello, &[]), out);
-                }
-            }
-            tenant.machine = machine;
+            let (cluster, inc) = (answer.cluster, answer.inc);
+            waiting.admit(Admission { cluster, inc });
         }
         _ => {}
     }

@@ -5,7 +5,7 @@ use ionian_core::leaf::{LeafCounters, ShardStatusRow};
 use ionian_core::replica::ReplicaStatus;
 use ionian_core::root::RootStatus;
 use ionian_store::{Store, StoreState, StoreStats};
-use ionian_types::{RECORD_BYTES_MAX, Time};
+use ionian_types::{RECORD_BYTES_MAX, RootEpoch, Time};
 use serde_json::{Value, json};
 
 use crate::role::Place;
@@ -22,6 +22,8 @@ pub struct Status {
     pub port: Option<PortStats>,
     /// Messages that did not parse or came at a wrong time.
     pub bad_messages: u64,
+    /// Connections of its places that are open now; of two places on one reactor both ends count.
+    pub connections: u64,
 }
 
 /// One place.
@@ -93,6 +95,7 @@ impl Status {
             all.places.extend(part.places);
             all.port = all.port.or(part.port);
             all.bad_messages += part.bad_messages;
+            all.connections += part.connections;
         }
         if several {
             // Whichever answered first.
@@ -107,7 +110,7 @@ impl Status {
     pub fn to_json(&self) -> Value {
         let port = self.port.map(|port| {
             json!({
-                "strangers": port.strangers, "forgotten": port.forgotten, "rejected": port.rejected, "full": port.full, "messages": port.messages,
+                "strangers": port.strangers, "forgotten": port.forgotten, "denied": port.denied, "rejected": port.rejected, "full": port.full, "messages": port.messages,
                 "ended": port.ended, "refused": port.refused, "open": port.open, "faults": port.faults,
                 "tx_packets": port.socket.tx_packets, "tx_sends": port.socket.tx_sends,
                 "tx_calls": port.socket.tx_calls, "tx_full": port.socket.tx_full,
@@ -120,6 +123,7 @@ impl Status {
             "at_ns": self.at.as_ns(),
             "can_append": self.can_append(),
             "bad_messages": self.bad_messages,
+            "connections": self.connections,
             "port": port,
             "places": self.places.iter().map(|place| place.to_json(self.at)).collect::<Vec<_>>(),
         })
@@ -166,7 +170,10 @@ impl Status {
         self.places.iter().all(|place| match &place.state {
             PlaceState::Starting | PlaceState::Refused(_) => false,
             PlaceState::Replica(replica) => replica.appendable,
-            PlaceState::Root(root) => root.edges > 0 && root.shards > 0,
+            // Another member may lead.
+            PlaceState::Root(root) => {
+                root.follows || root.answers && root.edges > 0 && root.shards > 0
+            }
             PlaceState::Leaf { shards, .. } => shards.iter().all(|shard| shard.whole),
             PlaceState::Controller(logs) => logs.iter().all(|log| log.missing.is_empty()),
         })
@@ -177,7 +184,7 @@ impl PlaceStatus {
     fn to_json(&self, at: Time) -> Value {
         let (kind, log, shard, slot) = match self.place {
             Place::Directory => ("controller", None, None, None),
-            Place::Root(log) => ("root", Some(log.get()), None, None),
+            Place::Root(log, slot) => ("root", Some(log.get()), None, Some(slot.get())),
             Place::Leaf(log) => ("leaf", Some(log.get()), None, None),
             Place::Replica(log, shard, slot) => (
                 "replica",
@@ -298,7 +305,21 @@ fn root_json(status: &RootStatus, at: Time) -> Value {
     let counters = &status.counters;
     json!({
         "life": "running",
+        "slot": status.slot.get(),
+        "inc": status.inc.get(),
+        "leads": status.epoch > RootEpoch::ZERO,
+        "answers": status.answers,
+        "follows": status.follows,
         "epoch": status.epoch.get(),
+        "promised_epoch": status.promised.get(),
+        "recorded": status.recorded,
+        "last_entry": status.last.get(),
+        "held_by_all_entry": status.held_by_all.get(),
+        "members": status.group[..status.members].iter().map(|member| json!({
+            "slot": member.slot.get(), "node": member.node.get(), "inc": member.inc.get(),
+            "connected": member.connected,
+            "held_entry": member.held.get(),
+        })).collect::<Vec<_>>(),
         "commit_entry": status.commit.get(),
         "view": status.view.get(),
         "tail_gsn": status.tail.get(),
@@ -314,7 +335,11 @@ fn root_json(status: &RootStatus, at: Time) -> Value {
             "rounds": counters.rounds, "refused_rounds": counters.refused_rounds,
             "edge_starts": counters.edge_starts, "backfills": counters.backfills,
             "bad_intents": counters.bad_intents, "held_back": counters.held_back,
-            "unexpected": counters.unexpected,
+            "unexpected": counters.unexpected, "strangers": counters.strangers,
+            "bad_grants": counters.bad_grants, "stepped_down": counters.stepped_down,
+            "replaced": counters.replaced, "refused_entries": counters.refused_entries,
+            "states_taken": counters.states_taken, "states_made": counters.states_made,
+            "broken": counters.broken,
         },
     })
 }

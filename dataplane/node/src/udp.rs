@@ -1,9 +1,10 @@
 //! Sessions over one UDP socket: the socket, its buffers, and the session of each peer.
 //!
-//! A session is opened by sending: its first message names the place that it is for. The other end makes a session only
-//! for a datagram whose token fits the cluster's secret, which it can tell without any state; everything else is dropped
-//! and counted, without an answer. One session too many is answered by closing it, without state either; so is a packet of
-//! a session that an earlier life of this process had, so that the other end need not wait for a silence to tell it.
+//! A session is opened by sending: a packet that shows the [grant](ionian_wire::grant) for it, and a first message that names
+//! the place that it is for. The other end makes a session only for a packet whose grant and token fit, which it can tell
+//! without any state; everything else is dropped and counted, without an answer. While an answer is overdue the grant is shown
+//! again: an end that does not have the session, because it is a later life or has no room for it, closes it without state, so
+//! that the other end need not wait for a silence to tell it.
 
 mod device;
 mod options;
@@ -11,17 +12,19 @@ mod options;
 mod tests;
 mod trace;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ionian_core::session::tokens::peek;
 use ionian_core::session::{Session, SessionConfig, SessionState, Take};
 use ionian_driver_api::{BufPool, Packet, PacketBatch, PacketDevice, PoolLayout, PoolOptions};
-use ionian_types::{GuardEpoch, Nanos, SessionId, Time, Token};
+use ionian_types::{Nanos, NodeId, SessionId, Time};
 use ionian_udp::{UdpOpenError, UdpStats};
+use ionian_wire::grant::{Grant, Rights};
 use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix, PacketView};
 
-use crate::config::Secret;
+use crate::keyring::{Granted, KeyChange, Keyring};
+use crate::rights;
 use device::Device;
 use trace::{Trace, Way};
 
@@ -30,12 +33,6 @@ pub(crate) use options::BACKEND;
 pub use options::PortOptions;
 pub(crate) use options::SESSIONS_MAX;
 pub use trace::TraceOptions;
-
-/// The epoch of sessions in a cluster with a static secret.
-const STATIC_EPOCH: u64 = 1;
-
-/// Ended sessions that are remembered.
-const OVER_MAX: usize = 1024;
 
 /// Why a port could not be opened. Effect: none.
 #[derive(Debug, thiserror::Error)]
@@ -63,10 +60,12 @@ pub enum PortError {
 /// Counters of a port.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct PortStats {
-    /// Datagrams of no session, with a wrong token or too short.
+    /// Datagrams of no session and without a grant that fits.
     pub strangers: u64,
     /// Datagrams that a session rejected.
     pub rejected: u64,
+    /// Messages that a session's grant does not allow, and sessions to places that it does not: each ends its session.
+    pub denied: u64,
     /// Sessions refused because there are too many.
     pub full: u64,
     /// Packets of sessions that an earlier life of this process had, or that are over: answered by closing them.
@@ -88,11 +87,56 @@ pub struct PortStats {
 #[derive(Debug)]
 struct Peer {
     session: Session,
-    id: SessionId,
+    granted: Granted,
     address: SocketAddr,
     /// The other end opened it.
     inbound: bool,
+    /// The grant is to be shown to the other end.
+    show: bool,
     ended: bool,
+}
+
+/// What the messages of a session pass on their way in: whether its grant allows them, and the trace.
+struct Gate<'a> {
+    now: Time,
+    session: SessionId,
+    address: SocketAddr,
+    allowed: Rights,
+    denied: bool,
+    trace: &'a mut Option<Box<Trace>>,
+}
+
+impl<'a> Gate<'a> {
+    fn new(now: Time, peer: &Peer, trace: &'a mut Option<Box<Trace>>) -> Self {
+        Self {
+            now,
+            session: peer.granted.session,
+            address: peer.address,
+            // A grant says what its opener may send.
+            allowed: if peer.inbound {
+                peer.granted.grant.rights
+            } else {
+                Rights::ALL
+            },
+            denied: false,
+            trace,
+        }
+    }
+
+    /// Hands a message on, if it is allowed. What follows one that is not would come as if nothing were missing: it is not
+    /// handed on either.
+    #[inline]
+    fn pass(&mut self, message: &[u8], deliver: impl FnOnce(&[u8]) -> Take) -> Take {
+        if self.denied || !rights::may_send(self.allowed, message) {
+            self.denied = true;
+            return Take::Taken;
+        }
+        let take = deliver(message);
+        if let (Some(trace), Take::Taken) = (self.trace.as_mut(), take) {
+            trace.received(self.now, self.address, self.session, message);
+        }
+        take
+    }
 }
 
 /// A socket and its sessions.
@@ -105,9 +149,7 @@ pub(crate) struct UdpPort {
     peers: Vec<Option<Peer>>,
     free: Vec<u32>,
     by_id: BTreeMap<SessionId, u32>,
-    /// Sessions that others opened and that ended last: a late copy of a first packet must not make one of them again.
-    over: VecDeque<SessionId>,
-    secret: Secret,
+    keyring: Keyring,
     template: SessionConfig,
     sessions_max: usize,
     trace: Option<Box<Trace>>,
@@ -117,7 +159,7 @@ pub(crate) struct UdpPort {
 impl UdpPort {
     pub(crate) fn open(
         options: &PortOptions,
-        secret: Secret,
+        keyring: Keyring,
         dead_after: Nanos,
     ) -> Result<Self, PortError> {
         let trace = options.trace.as_ref().map(|trace| {
@@ -146,8 +188,7 @@ impl UdpPort {
             peers: Vec::with_capacity(64),
             free: Vec::new(),
             by_id: BTreeMap::new(),
-            over: VecDeque::with_capacity(OVER_MAX),
-            secret,
+            keyring,
             template: options.session(caps.payload_bytes_max, dead_after),
             sessions_max: options.sessions_max.min(SESSIONS_MAX),
             trace: trace.transpose()?.map(Box::new),
@@ -177,21 +218,31 @@ impl UdpPort {
         self.device.wake_fd()
     }
 
-    /// Opens a session to a peer; `None` when there are too many.
-    pub(crate) fn dial(&mut self, now: Time, address: SocketAddr) -> Option<u32> {
-        let mut random = [0u8; 8];
-        getrandom::fill(&mut random).ok()?;
-        let id = SessionId::new(u64::from_le_bytes(random));
-        if self.by_id.contains_key(&id) {
+    /// Opens a session to a process of a node; `None` when there are too many, or without a grant for it.
+    pub(crate) fn dial(&mut self, now: Time, node: NodeId, address: SocketAddr) -> Option<u32> {
+        if self.free.is_empty() && self.peers.len() >= SESSIONS_MAX {
+            self.stats.full += 1;
             return None;
         }
-        self.admit(now, id, address, false)
+        let granted = self.keyring.open(node)?;
+        self.admit(now, granted, address, false)
+    }
+
+    /// Takes what the controllers say of keys and grants, and ends the sessions that are no longer granted.
+    pub(crate) fn change_keys(&mut self, now: Time, change: &KeyChange) {
+        self.keyring.change(change);
+        let ended = self
+            .peers
+            .iter_mut()
+            .flatten()
+            .filter(|peer| !self.keyring.is_good(&peer.granted.grant));
+        ended.for_each(|peer| peer.session.close(now));
     }
 
     fn admit(
         &mut self,
         now: Time,
-        id: SessionId,
+        granted: Granted,
         address: SocketAddr,
         inbound: bool,
     ) -> Option<u32> {
@@ -206,57 +257,65 @@ impl UdpPort {
                 return None;
             }
         };
-        let (opener, other) = self.secret.session_tokens(id, STATIC_EPOCH);
         let mut config = self.template;
-        config.session = id;
-        (config.token_send, config.token_receive) = if inbound {
-            (other, opener)
-        } else {
-            (opener, other)
-        };
+        config.session = granted.session;
+        config.epoch = granted.grant.epoch;
+        (config.token_send, config.token_receive) = (granted.send, granted.receive);
         let session = Session::new(config, now).expect("the template is valid");
         self.peers[index as usize] = Some(Peer {
             session,
-            id,
+            granted,
             address,
             inbound,
+            show: !inbound,
             ended: false,
         });
-        self.by_id.insert(id, index);
+        self.by_id.insert(granted.session, index);
         Some(index)
     }
 
-    /// Answers the first packet of one session too many by closing it. Nothing is kept: the next such packet gets the
-    /// same answer.
+    /// Closes a session that this end does not have: without it the other end would wait for the silence of a dead one.
+    /// Nothing is kept: the next such packet gets the same answer.
     #[cold]
-    fn refuse(&mut self, now: Time, id: SessionId, address: SocketAddr) {
-        self.stats.full += 1;
-        let (_, other) = self.secret.session_tokens(id, STATIC_EPOCH);
-        self.answer_close(now, id, other, address);
+    fn answer_close(&mut self, now: Time, granted: &Granted, address: SocketAddr) {
+        self.send_bare(now, PacketKind::Close, 0, granted, address);
     }
 
-    /// Closes a session that this end does not have: without it the other end would wait for the silence of a dead one.
+    /// Sends a packet that is not the session's own: one that shows a grant, or closes what is not there.
     #[cold]
-    fn answer_close(&mut self, now: Time, id: SessionId, token: Token, address: SocketAddr) {
+    fn send_bare(
+        &mut self,
+        now: Time,
+        kind: PacketKind,
+        ack: u64,
+        granted: &Granted,
+        address: SocketAddr,
+    ) {
         let prefix = PacketPrefix {
-            session: id,
-            epoch: GuardEpoch::new(STATIC_EPOCH),
-            token,
+            session: granted.session,
+            epoch: granted.grant.epoch,
+            token: granted.send,
         };
-        let close = PacketHeader {
-            kind: PacketKind::Close,
+        let header = PacketHeader {
+            kind,
             ask: false,
             seq: 0,
-            ack: 0,
+            ack,
             credit: 0,
             sack: None,
         };
-        // Without a buffer or room the answer is lost, as the network might have lost it: the peer asks again.
+        let grant = granted.grant.to_bytes();
+        let payload = if kind == PacketKind::Open {
+            &grant[..]
+        } else {
+            &[]
+        };
+        // Without a buffer or room the packet is lost, as the network might have lost it: it is sent again.
         let Some(mut buf) = self.pool.alloc() else {
             return;
         };
         let slot = self.pool.slot_mut(&mut buf);
-        let written = close.emit(&prefix.to_bytes(), [&[], &[]], slot);
+        let written = header.emit(&prefix.to_bytes(), [payload, &[]], slot);
         self.pool.set_len(&mut buf, written.unwrap_or(0));
         if let Some(trace) = &mut self.trace {
             trace.datagram(now, Way::Tx, address, self.pool.bytes(&buf));
@@ -266,10 +325,41 @@ impl UdpPort {
         }
     }
 
+    /// Takes the packet of a session that is not there: makes the session if its grant fits and has not had it before.
+    #[cold]
+    fn open_for(&mut self, now: Time, prefix: &PacketPrefix, packet: &Packet) {
+        let Ok(granted) = self.keyring.check(prefix, self.pool.bytes(&packet.buf)) else {
+            self.stats.strangers += 1;
+            return;
+        };
+        let view = PacketView::new_checked(self.pool.bytes(&packet.buf));
+        // Whoever has heard of this end had a session with an earlier life of it, or with one that is over.
+        let fresh = view.is_ok_and(|view| view.header().ack == 0);
+        if fresh && self.by_id.len() >= self.sessions_max {
+            self.stats.full += 1;
+            self.answer_close(now, &granted, packet.peer);
+        } else if fresh && self.keyring.admit(&granted) {
+            let _ = self.admit(now, granted, packet.peer, true);
+        } else {
+            self.stats.forgotten += 1;
+            self.answer_close(now, &granted, packet.peer);
+        }
+    }
+
     /// Whether the other end opened the session, and no end has closed it.
     pub(crate) fn is_new(&self, index: u32) -> bool {
         self.peer(index)
             .is_some_and(|peer| peer.inbound && peer.session.state() == SessionState::Open)
+    }
+
+    /// The grant of a session.
+    pub(crate) fn grant(&self, index: u32) -> Option<&Grant> {
+        self.peer(index).map(|peer| &peer.granted.grant)
+    }
+
+    /// Counts a session to a place that its grant does not allow.
+    pub(crate) const fn note_denied(&mut self) {
+        self.stats.denied += 1;
     }
 
     /// Receives what has come and hands each message to `deliver`. Returns the number of datagrams.
@@ -287,16 +377,16 @@ impl UdpPort {
                 continue;
             };
             let room = peer.session.room_bytes();
-            let (trace, session, address) = (&mut self.trace, peer.id, peer.address);
+            let mut gate = Gate::new(now, peer, &mut self.trace);
             let received = peer.session.resume(now, &mut |message| {
-                let take = deliver(at as u32, room, message);
-                if let (Some(trace), Take::Taken) = (trace.as_mut(), take) {
-                    trace.received(now, address, session, message);
-                }
-                take
+                gate.pass(message, |message| deliver(at as u32, room, message))
             });
             self.stats.messages += u64::from(received.messages);
             count += received.messages as usize;
+            if gate.denied {
+                self.stats.denied += 1;
+                peer.session.close(now);
+            }
         }
         self.device.rx_burst(&mut self.pool, &mut self.rx);
         while let Some(packet) = self.rx.pop() {
@@ -321,59 +411,18 @@ impl UdpPort {
             self.stats.strangers += 1;
             return;
         };
-        let index = match self.by_id.get(&prefix.session) {
-            Some(index) => *index,
-            None => {
-                let (opener, other) = self.secret.session_tokens(prefix.session, STATIC_EPOCH);
-                // Only a whole packet of a granted session, and its first, makes state.
-                let view = PacketView::new_checked(bytes).ok();
-                let header = view
-                    .filter(|_| prefix.epoch.get() == STATIC_EPOCH)
-                    .map(|view| *view.header());
-                let first = header.is_some_and(|header| header.seq == 1);
-                // Whoever has an ack of this end had a session with an earlier life of it; a packet that overtook the
-                // first one has none.
-                let over = self.over.contains(&prefix.session);
-                let forgotten = header.is_some_and(|header| {
-                    (header.ack > 0 || over) && header.kind != PacketKind::Close
-                });
-                if forgotten && (prefix.token == opener || prefix.token == other) {
-                    let token = if prefix.token == opener {
-                        other
-                    } else {
-                        opener
-                    };
-                    self.stats.forgotten += 1;
-                    self.answer_close(now, prefix.session, token, packet.peer);
-                    return;
-                }
-                if prefix.token != opener || !first {
-                    self.stats.strangers += 1;
-                    return;
-                }
-                if self.by_id.len() >= self.sessions_max {
-                    self.refuse(now, prefix.session, packet.peer);
-                    return;
-                }
-                let Some(index) = self.admit(now, prefix.session, packet.peer, true) else {
-                    return;
-                };
-                index
-            }
+        let Some(index) = self.by_id.get(&prefix.session).copied() else {
+            self.open_for(now, &prefix, packet);
+            return;
         };
         let bytes = self.pool.bytes(&packet.buf);
         let Some(peer) = self.peers[index as usize].as_mut() else {
             return;
         };
         let room = peer.session.room_bytes();
-        let (trace, session) = (&mut self.trace, peer.id);
-        let mut deliver = |message: &[u8]| {
-            let take = deliver(index, room, message);
-            if let (Some(trace), Take::Taken) = (trace.as_mut(), take) {
-                trace.received(now, packet.peer, session, message);
-            }
-            take
-        };
+        let mut gate = Gate::new(now, peer, &mut self.trace);
+        let mut deliver =
+            |message: &[u8]| gate.pass(message, |message| deliver(index, room, message));
         match peer.session.receive(now, bytes, &mut deliver) {
             Ok(received) => {
                 // A peer may come from another address after a restart of its network; the token says who it is.
@@ -381,6 +430,10 @@ impl UdpPort {
                 self.stats.messages += u64::from(received.messages);
             }
             Err(_) => self.stats.rejected += 1,
+        }
+        if gate.denied {
+            self.stats.denied += 1;
+            peer.session.close(now);
         }
     }
 
@@ -397,7 +450,14 @@ impl UdpPort {
             };
             if peer.session.next_deadline() <= now {
                 peer.session.on_deadline(now);
+                peer.show |= !peer.inbound && peer.session.is_overdue();
             }
+            if peer.show {
+                self.show_grant(now, at);
+            }
+            let Some(peer) = &self.peers[at] else {
+                continue;
+            };
             if peer.session.has_data() && !self.transmit_from(now, at, &mut count) {
                 return count;
             }
@@ -408,6 +468,18 @@ impl UdpPort {
             }
         }
         count + self.device.tx_burst(&mut self.pool, &mut self.tx)
+    }
+
+    /// Shows the other end of a session the grant for it.
+    #[cold]
+    fn show_grant(&mut self, now: Time, at: usize) {
+        let Some(peer) = &mut self.peers[at] else {
+            return;
+        };
+        peer.show = false;
+        let heard = u64::from(peer.session.stats().packets_received > 0);
+        let (granted, address) = (peer.granted, peer.address);
+        self.send_bare(now, PacketKind::Open, heard, &granted, address);
     }
 
     /// Queues what one session has to send. `false` when the socket takes no more: to ask for another session is a system
@@ -459,13 +531,7 @@ impl UdpPort {
             if silent && !peer.inbound && peer.session.state() == SessionState::Closed {
                 self.stats.refused += 1;
             }
-            self.by_id.remove(&peer.id);
-            if peer.inbound {
-                if self.over.len() == OVER_MAX {
-                    self.over.pop_front();
-                }
-                self.over.push_back(peer.id);
-            }
+            self.by_id.remove(&peer.granted.session);
         }
         self.free.push(at as u32);
         self.stats.ended += 1;
@@ -493,7 +559,12 @@ impl UdpPort {
         let Some(peer) = peer else { return false };
         let sent = peer.session.push(&[head, body]).is_ok();
         if let Some(trace) = self.trace.as_mut().filter(|_| sent) {
-            trace.sent(peer.address, peer.id, head, head.len() + body.len());
+            trace.sent(
+                peer.address,
+                peer.granted.session,
+                head,
+                head.len() + body.len(),
+            );
         }
         sent
     }

@@ -45,8 +45,10 @@ fn start(class: Durability, dir: Option<&std::path::Path>, reactors: usize, spin
             name: String::from("default"),
             mode: OrderingMode::Scalog,
             class,
-            root: node,
+            root: vec![node],
+            root_quorum: ionian_control_core::RootQuorum::Majority,
             leaf: node,
+            quorum: None,
             shards: vec![vec![node; 2]; 2],
         }],
     });

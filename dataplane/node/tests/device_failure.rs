@@ -5,7 +5,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Bed, LOG, append_all, deliveries, follow, local_client, log_spec, numbered, until};
+use common::{
+    Bed, LOG, PATIENCE, append_all, deliveries, follow, local_client, log_spec, numbered, until,
+};
 use ionian_client::{ClientConfig, Effect, Error, Gsn, Log, ShardId};
 use ionian_control_core::{ClusterSpec, NodeSpec};
 use ionian_node::client::LocalLink;
@@ -69,7 +71,8 @@ fn a_process_whose_device_failed_ends_and_nothing_is_acknowledged_until_another_
     // Its copy counts no more, and without it no record is durable as often as it has to be.
     let mut hasty = {
         let mut config = ClientConfig::new(bed.secret.cluster_id(), LOG, ClientId::new(9));
-        config.append_timeout = Some(Nanos::from_ms(1_500));
+        // Enough for the flushes of a busy disk.
+        config.append_timeout = Some(Nanos::from_ms(5_000));
         bed.client_with(config)
     };
     let refused = hasty
@@ -131,11 +134,23 @@ fn all_roles_of_a_process_end_with_the_device_of_one() {
     let payloads = numbered(0, 50);
     let positions = append_all(&mut local_client(&server, LOG, 1), &payloads);
 
-    fault.arm(3);
+    // What starts writes too: the flush that fails is to be one of appends.
+    let ready = || {
+        server
+            .status(PATIENCE)
+            .is_some_and(|status| status.can_append())
+    };
+    until("every replica can append", ready, || {
+        format!("{:?}", server.status(PATIENCE))
+    });
     let mut config = ClientConfig::new(server.cluster(), LOG, ClientId::new(2));
-    config.append_timeout = Some(Nanos::from_ms(1_500));
+    // Enough for the flushes of a busy disk.
+    config.append_timeout = Some(Nanos::from_ms(5_000));
     let mut log = Log::open(LocalLink::new(&server, LOG, false), config).expect("legal");
-    let mut done = Vec::new();
+    // A client that has not found its server would fail for want of one.
+    let first = b"late 0".to_vec();
+    let mut done = vec![(log.append(&first).expect("appended").gsn, first)];
+    fault.arm(3);
     let error = loop {
         let payload = format!("late {}", done.len()).into_bytes();
         match log.append(&payload) {

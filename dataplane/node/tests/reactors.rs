@@ -213,7 +213,7 @@ fn sessions_reach_places_on_any_reactor_and_processes_may_restart() {
     let replica = |shard, slot| Place::Replica(LOG, ShardId::new(shard), Slot::new(slot));
     for through in [
         Place::Directory,
-        Place::Root(LOG),
+        Place::Root(LOG, Slot::ZERO),
         replica(0, 0),
         replica(1, 1),
     ] {

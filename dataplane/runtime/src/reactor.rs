@@ -278,6 +278,11 @@ impl Reactor {
 
     /// Blocks if every poller agrees. Returns whether it did.
     fn sleep<P: Poller>(&mut self, poller: &mut P, now: Time) -> bool {
+        let sleeper = &self.sleeper;
+        if !poller.watch_new(&mut |fd| sleeper.watch(fd).is_ok()) {
+            self.counters.add(ReactorCounter::SleepsRefused as usize, 1);
+            return false;
+        }
         self.sleeper.prepare();
         // From here on whoever has work for us wakes us; so look at everything once more.
         let mut agreed = !self.stop.is_stopped() && poller.try_sleep();

@@ -28,11 +28,11 @@ impl<K: Knobs> World<K> {
         match (harm, place) {
             (Harm::Device, Place::Replica(shard, _)) => flushed && self.victim(shard) == place,
             (Harm::Device, _) => false,
-            (Harm::Stop, Place::Root) => flushed,
+            (Harm::Stop, Place::Root(_)) => flushed || self.group_is_whole(),
             (Harm::Stop, Place::Replica(shard, _)) => flushed || self.is_whole(shard),
             // A data directory has one process at a time, and a root at D0 has its order in memory only.
             (Harm::Replace, Place::Replica(shard, _)) => !flushed && self.is_whole(shard),
-            (Harm::Replace, Place::Root) => false,
+            (Harm::Replace, Place::Root(_)) => false,
             (_, Place::Controller | Place::Leaf | Place::Client(_)) => true,
         }
     }
@@ -63,12 +63,40 @@ impl<K: Knobs> World<K> {
         Place::Replica(shard, slot as u8)
     }
 
-    fn controller(&self) -> Option<&Directory<K>> {
+    pub(crate) fn controller(&self) -> Option<&Directory<K>> {
         let proc = self.live(Place::Controller)?;
         match &self.procs[proc].machine {
             Machine::Directory(directory) => Some(directory),
             _ => None,
         }
+    }
+
+    /// Whether every member of a root group of several holds everything, and the controller knows it: one more crash is within
+    /// what D0 survives.
+    fn group_is_whole(&self) -> bool {
+        let settled = self.controller().is_some_and(|it| !it.dirty());
+        let leader = self.live(Place::Root(self.leader));
+        let Some(Machine::Root(leader)) = leader.map(|proc| &self.procs[proc].machine) else {
+            return false;
+        };
+        let status = leader.status();
+        let count = usize::from(self.plan.roots);
+        // The leader may not have heard yet that a member is gone.
+        let there = (0..self.plan.roots).all(|slot| {
+            let member = self.live(Place::Root(slot));
+            member.is_some_and(|proc| match &self.procs[proc].machine {
+                Machine::Root(member) => member.status().last >= status.commit,
+                _ => false,
+            })
+        });
+        count > 1
+            && there
+            && settled
+            && status.answers
+            && status.recorded
+            && status.members == count
+            && status.members_connected == count
+            && status.held_by_all >= status.commit
     }
 
     /// Whether the shard holds everything on every member and the controller knows it: one more crash is within what D0
@@ -77,11 +105,33 @@ impl<K: Knobs> World<K> {
         let Some(state) = self.history.reference.shards.get(&shard) else {
             return false;
         };
+        let holds_all = |slot| {
+            self.live(Place::Replica(shard, slot)).is_some_and(|proc| {
+                match &self.procs[proc].machine {
+                    Machine::Replica(replica) => {
+                        let status = replica.status(self.local(proc));
+                        let lens = state.segments.iter().zip(&status.lens);
+                        status.epoch.get() == state.epoch
+                            && lens
+                                .clone()
+                                .all(|(segment, lens)| lens.0.get() >= segment.len)
+                    }
+                    _ => false,
+                }
+            })
+        };
+        if state.finalized {
+            return (0..self.plan.replicas).all(holds_all);
+        }
         // What the controllers have not made durable, their next leader does not know.
         let settled = self.controller().filter(|directory| !directory.dirty());
         let reported = settled.and_then(|directory| directory.health(LOG, ShardId::new(shard)));
-        let known = reported
-            .is_some_and(|health| health.report.whole && health.report.epoch.get() == state.epoch);
+        // The controller counts a member as a holder once the leaf has said that it is one.
+        let all = u8::MAX >> (8 - self.plan.replicas);
+        let known = reported.is_some_and(|health| {
+            let report = &health.report;
+            report.whole && report.held == all && report.epoch.get() == state.epoch
+        });
         known
             && (0..self.plan.replicas).all(|slot| {
                 self.live(Place::Replica(shard, slot)).is_some_and(|proc| {

@@ -34,7 +34,7 @@ pub struct Aim {
 impl<K: Knobs> World<K> {
     /// Chooses a segment. What has too few records yet, or a member that is away, is tried again.
     pub(crate) fn aim(&mut self) {
-        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let shard = self.any_shard();
         let replicas = u64::from(self.plan.replicas);
         let segment = Slot::new(self.rng_fault.below(replicas) as u8);
         let mut aim = Aim {
@@ -119,7 +119,8 @@ impl<K: Knobs> World<K> {
             return false;
         };
         let record = store.bytes(&run).to_vec();
-        let Some(disk) = self.disks.get_mut(&place) else {
+        let key = self.disk_key(place);
+        let Some(disk) = self.disks.get_mut(&key) else {
             return false;
         };
         let hit = disk.rot_record(&record, &mut self.rng_disk);

@@ -1,9 +1,9 @@
 //! The invariants O1 to O10 of the ordering protocol, checked on the machines themselves and on everything they say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ionian_store::{Fetch, Store};
-use ionian_types::{ConnId, EntryNo, Knobs, Lsn, Slot};
+use ionian_types::{ConnId, Durability, EntryNo, Knobs, Lsn, Slot};
 use ionian_wire::Reader;
 use ionian_wire::frame::{AppendAck, DownShard, FateOutcome, LocateAnswer, LocateStatus, Message};
 use ionian_wire::record::RecordView;
@@ -12,8 +12,8 @@ use crate::app::id_of;
 use crate::edges::client_id;
 use crate::history::History;
 use crate::invariant::{Invariant, Violation};
-use crate::process::{Machine, Place, ProcId};
-use crate::reference::{Content, Fresh};
+use crate::process::{Machine, Place, ProcId, Process};
+use crate::reference::{Content, Fresh, Reference};
 use crate::world::{Event, LIVENESS_NS, Phase, World};
 
 /// Virtual time after the faults are over after which a cluster that may stand still for good counts as standing still.
@@ -70,6 +70,33 @@ impl<K: Knobs> World<K> {
             return;
         };
         let status = root.status();
+        // Whatever a member counts as committed is what the others do.
+        let forgotten = self.plan.beyond_f && !self.plan.class.is_flushed();
+        if forgotten && status.commit.get() > 0 && self.history.reference.end == 0 {
+            let first = self.history.reference.entries.get(&1);
+            let mine = root.committed_entry(EntryNo::new(1));
+            if mine.is_some() && first.is_some_and(|first| Some(&first[..]) != mine) {
+                // Nothing was ordered yet: a group that lost all begins again.
+                self.history.reference = Reference::default();
+                self.checked_roots.clear();
+                self.compared.clear();
+            }
+        }
+        let compared = self.compared.entry(proc).or_default();
+        let from = (*compared + 1).max(status.cut_log_first.get());
+        for number in from..=status.commit.get() {
+            let known = self.history.reference.entries.get(&number);
+            let mine = root.committed_entry(EntryNo::new(number));
+            if known.is_some_and(|known| Some(&known[..]) != mine) {
+                return self.history.fail(Invariant::O1, || {
+                    format!(
+                        "entry {number} is another one at {}",
+                        self.procs[proc].place
+                    )
+                });
+            }
+        }
+        *compared = status.commit.get().max(*compared);
         let last = self.history.reference.last;
         let first = status.cut_log_first.get();
         let commit = status.commit.get();
@@ -89,7 +116,7 @@ impl<K: Knobs> World<K> {
                     });
                 }
             }
-        } else if self.checked_roots.contains(&proc) && first > last + 1 {
+        } else if self.checked_roots.contains(&proc) && first > last + 1 && commit >= first {
             return self.history.fail(Invariant::O1, || {
                 format!(
                     "entries {}..{first} were dropped before they were seen",
@@ -110,18 +137,97 @@ impl<K: Knobs> World<K> {
             }
             next += 1;
         }
+        for shard in core::mem::take(&mut self.history.reference.activated) {
+            self.look_at_new_set(shard);
+        }
+        for (shard, slot, inc) in core::mem::take(&mut self.history.reference.entered) {
+            self.look_at_member(shard, slot, inc);
+        }
         for run in fresh {
             self.look_up(&run);
         }
     }
 
-    /// O2, O3: what was just ordered is held by every live member that the shard lists, with one content.
+    /// O3: a life that has lost its records, where a part of the members is enough, becomes one by way of a joint epoch: with
+    /// the others alone as many as must hold a record may not hold all of them.
+    fn look_at_member(&mut self, shard: u32, slot: u8, inc: u64) {
+        let Some(state) = self.history.reference.shards.get(&shard) else {
+            return;
+        };
+        let lacks = |process: &Process<K>| match &process.machine {
+            Machine::Replica(replica) => {
+                let segments = state.segments.iter().enumerate();
+                let mut lens = segments.map(|(slot, segment)| {
+                    (replica.store().durable_len(Slot::new(slot as u8)), segment)
+                });
+                replica.config().shard.get() == shard
+                    && replica.config().inc.get() == inc
+                    && !process.has_data
+                    && lens.any(|(len, segment)| len.get() < segment.len)
+            }
+            _ => false,
+        };
+        let came_without = self.procs.iter().any(|it| it.alive && lacks(it));
+        self.history
+            .check(Invariant::O3, !came_without || self.plan.beyond_f, || {
+                format!("s{shard}r{slot} came without its records, and is a member at once")
+            });
+    }
+
+    /// O3: a joint epoch ends when as many of the new set as must hold everything that was committed.
+    fn look_at_new_set(&mut self, shard: u32) {
+        let Some(state) = self.history.reference.shards.get(&shard).cloned() else {
+            return;
+        };
+        for (slot, segment) in state.segments.iter().enumerate() {
+            let index = Slot::new(slot as u8);
+            let lacks = |inc: &&u64| {
+                let mut alive = self.procs.iter().filter(|process| process.alive);
+                alive.any(|process| match &process.machine {
+                    Machine::Replica(replica) => {
+                        replica.config().shard.get() == shard
+                            && replica.config().inc.get() == **inc
+                            && replica.store().durable_len(index).get() < segment.len
+                    }
+                    _ => false,
+                })
+            };
+            let lack = state.members[0].iter().filter(lacks).count();
+            let holders = state.members[0].len() - lack;
+            self.history.check(Invariant::O3, holders >= state.quorum, || {
+                format!("the new members of s{shard} took over while {holders} at most hold all of segment {slot}: {state:?}")
+            });
+        }
+    }
+
+    /// O2, O3: what was just ordered is held by as many of the members that the shard lists as must hold it, with one
+    /// content; at D2 in two failure domains. What those held that are dead by now, nobody can say.
     fn look_up(&mut self, run: &Fresh) {
         // In the order of positions, whichever member says what stands there.
         let mut found: BTreeMap<u64, Vec<Content>> = (run.from..run.to)
             .map(|position| (run.gsn + (position - run.from), Vec::new()))
             .collect();
-        for (slot, writer) in run.members.into_iter().enumerate() {
+        // Per set: how many of it may hold the run, and in which domains.
+        let mut sets = [0, 1].map(|_| (0, BTreeSet::new()));
+        let mut lives = BTreeSet::new();
+        for list in &run.members {
+            lives.extend(
+                list.iter()
+                    .copied()
+                    .enumerate()
+                    .filter(|(_, inc)| *inc != 0),
+            );
+        }
+        for (slot, writer) in lives {
+            let domain = self.domain_of(run.shard.get(), slot as u8, writer);
+            let mut holds = || {
+                for (set, (holders, domains)) in run.members.iter().zip(&mut sets) {
+                    if set[slot] == writer {
+                        *holders += 1;
+                        domains.insert(domain);
+                    }
+                }
+            };
             let member = self
                 .procs
                 .iter_mut()
@@ -136,11 +242,16 @@ impl<K: Knobs> World<K> {
                     }
                     _ => None,
                 });
-            let Some(replica) = member else { continue };
-            let durable = replica.store().durable_len(run.slot).get();
-            self.history.check(Invariant::O3, durable >= run.to, || {
-                format!("{run:?} was committed while the member in slot {slot} holds {durable} at the class")
-            });
+            let Some(replica) = member else {
+                holds();
+                continue;
+            };
+            // Before it has entered the epoch it may hold what is void.
+            let entered = replica.shard_state().map(|state| state.epoch.get()) == Some(run.epoch);
+            if !entered || replica.store().durable_len(run.slot).get() < run.to {
+                continue;
+            }
+            holds();
             for position in run.from..run.to {
                 if is_away(replica.store_mut(), run.slot, position).is_some() {
                     continue;
@@ -158,6 +269,18 @@ impl<K: Knobs> World<K> {
                     }),
                 }
             }
+        }
+        for (set, (holders, domains)) in run.members.iter().zip(&sets) {
+            // There is a second set in joint epochs only.
+            let joint = set.iter().any(|inc| *inc != 0);
+            let enough =
+                *holders >= run.quorum && (self.plan.class != Durability::D2 || domains.len() > 1);
+            self.history.check(Invariant::O3, enough || !joint, || {
+                format!(
+                    "{run:?} was committed while {holders} of {set:?} hold it at most, in {} domains",
+                    domains.len()
+                )
+            });
         }
         for (gsn, contents) in found {
             self.history.unseen |= contents.is_empty();
@@ -183,6 +306,14 @@ impl<K: Knobs> World<K> {
                 });
             }
             Message::DownShard(down, tail) => self.o6_split(&down, tail),
+            Message::Hello(hello, _) => {
+                let flushed = self.plan.class.is_flushed();
+                let store = self.procs[proc].store_mut().filter(|_| flushed);
+                let durable = store.is_none_or(|store| store.inc_durable() == hello.inc);
+                self.history.check(Invariant::M1, durable, || {
+                    format!("{hello:?}, which a restart would not find")
+                });
+            }
             Message::AppendAck(ack, _) => self.o7_ack(proc, conn, &ack),
             Message::LocateAnswer(answer, _) => self.located(&answer),
             Message::EdgeStart(start, _) => self.o10_committed("an edge start", start.entry),
@@ -300,7 +431,10 @@ impl<K: Knobs> World<K> {
                     format!("{answer:?}, which was not declared lost")
                 });
             }
-            LocateStatus::Trimmed | LocateStatus::Unwritten | LocateStatus::Forgotten => {}
+            LocateStatus::Trimmed
+            | LocateStatus::Unwritten
+            | LocateStatus::Forgotten
+            | LocateStatus::NotLeader => {}
         }
     }
 
@@ -364,6 +498,38 @@ impl<K: Knobs> World<K> {
         away
     }
 
+    /// O5: within what the class survives, somebody who lives holds each committed record. On devices it may return.
+    fn o5_held(&mut self) {
+        if self.plan.class.is_flushed() || self.plan.beyond_f {
+            return;
+        }
+        let mut lens: BTreeMap<(u32, u8), u64> = BTreeMap::new();
+        for process in self.procs.iter().filter(|process| process.alive) {
+            let (Machine::Replica(replica), Place::Replica(shard, _)) =
+                (&process.machine, process.place)
+            else {
+                continue;
+            };
+            for slot in 0..self.plan.replicas {
+                let held = replica.store().len(Slot::new(slot)).get();
+                let most = lens.entry((shard, slot)).or_default();
+                *most = held.max(*most);
+            }
+        }
+        for (shard, state) in &self.history.reference.shards {
+            for (slot, segment) in (0..).zip(&state.segments) {
+                let most = lens.get(&(*shard, slot)).copied().unwrap_or(0);
+                if most < segment.len {
+                    let what = format!(
+                        "of s{shard}r{slot} {} records are committed, the most that a replica holds is {most}",
+                        segment.len
+                    );
+                    return self.history.violated(Violation::new(Invariant::O5, what));
+                }
+            }
+        }
+    }
+
     /// Looks at every record everywhere. What is still to be read back or repaired, if anything: it is on its way then.
     fn scrubbed(&mut self) -> Option<Violation> {
         let away = self.o4_scrub(true)?;
@@ -393,7 +559,9 @@ impl<K: Knobs> World<K> {
     pub(crate) fn look(&mut self) {
         self.after(5_000_000, Event::Look);
         self.look_at_space();
+        self.deploy();
         self.o4_scrub(false);
+        self.o5_held();
         if self.phase == Phase::Core {
             return self.look_at_core();
         }
@@ -462,6 +630,7 @@ impl<K: Knobs> World<K> {
                 ));
             }
         }
+        let ended = self.ended_unlogged();
         for place in self.places() {
             let Some(proc) = self.live(place) else {
                 return Some(Violation::new(
@@ -476,6 +645,9 @@ impl<K: Knobs> World<K> {
             let Place::Replica(shard, _) = place else {
                 continue;
             };
+            if ended.contains(&shard) {
+                continue;
+            }
             let Some(state) = self.history.reference.shards.get(&shard) else {
                 return Some(Violation::new(
                     Invariant::L1,
@@ -487,8 +659,8 @@ impl<K: Knobs> World<K> {
                 .iter()
                 .zip(&status.lens)
                 .all(|(segment, lens)| lens.0.get() == segment.len && lens.2.get() == segment.len);
-            // What is full waits for a trim.
-            let takes = status.appendable || status.full;
+            // What is full waits for a trim; what has ended takes no more.
+            let takes = status.appendable || status.full || state.finalized;
             if !(takes && status.applied.get() == state.last && whole) {
                 return Some(Violation::new(
                     Invariant::O9,
@@ -498,8 +670,17 @@ impl<K: Knobs> World<K> {
                 ));
             }
         }
-        (0..self.plan.shards)
-            .find(|shard| !self.is_whole(*shard))
+        if let Some(running) = self.running_change() {
+            return Some(Violation::new(
+                Invariant::L1,
+                format!("after heal: a change of an operator goes on: {running}"),
+            ));
+        }
+        self.shards()
+            .into_iter()
+            .find(|shard| {
+                !self.is_finalized(*shard) && !ended.contains(shard) && !self.is_whole(*shard)
+            })
             .map(|shard| {
                 Violation::new(
                     Invariant::O9,

@@ -2,17 +2,17 @@
 
 use ionian_core::edge::{self, Join, Target};
 use ionian_store::{BlockOpKind, FileKind, Store, StoreConfig, StoreFailure, StoreState};
-use ionian_types::{ClusterId, Inc, Knobs, ShardId};
+use ionian_types::{ClusterId, Inc, Knobs, NodeId, ShardId};
 
 use crate::disk::Disk;
 use crate::edges::{role, shard_slot};
 use crate::plan::Fault;
-use crate::process::{Peer, Place, ProcId};
+use crate::process::{Peer, Place, ProcId, Process};
 use crate::world::{CLUSTER, Event, LOG, World};
 
 impl<K: Knobs> World<K> {
     /// What a store of a place is made with.
-    pub(crate) fn store_config(&mut self, place: Place) -> StoreConfig {
+    pub(crate) fn store_config(&mut self, place: Place, node: NodeId) -> StoreConfig {
         let (segments, shard) = match place {
             Place::Replica(shard, _) => (self.plan.replicas, ShardId::new(shard)),
             _ => (0, ShardId::MAX),
@@ -22,14 +22,7 @@ impl<K: Knobs> World<K> {
             Place::Replica(_, slot) => self.plan.space_bytes[usize::from(slot).min(2)],
             _ => 256 << 20,
         };
-        let config = StoreConfig::new(
-            CLUSTER,
-            self.node(place),
-            LOG,
-            shard,
-            segments,
-            self.plan.class,
-        );
+        let config = StoreConfig::new(CLUSTER, node, LOG, shard, segments, self.plan.class);
         StoreConfig {
             chunk_bytes: chunk,
             memory_bytes_max: space.min(24 << 20),
@@ -47,9 +40,9 @@ impl<K: Knobs> World<K> {
 
     /// A process of a flushed class reads its device before it takes its place.
     pub(crate) fn start_store(&mut self, proc: ProcId) {
-        let place = self.procs[proc].place;
-        let config = self.store_config(place);
-        let files = self.disk(place).files();
+        let Process { place, node, .. } = self.procs[proc];
+        let config = self.store_config(place, node);
+        let files = self.disk(place, node).files();
         let store = if files.is_empty() {
             Store::format(config, Inc::ZERO, &files)
         } else {
@@ -60,14 +53,16 @@ impl<K: Knobs> World<K> {
         self.run_disk(proc);
     }
 
-    fn disk(&mut self, place: Place) -> &mut Disk {
+    fn disk(&mut self, place: Place, node: NodeId) -> &mut Disk {
         let sector = self.plan.sector_bytes as usize;
-        self.disks.entry(place).or_insert_with(|| Disk::new(sector))
+        self.disks
+            .entry((place, node))
+            .or_insert_with(|| Disk::new(sector))
     }
 
     /// Hands the operations of a process's store to its device.
     pub(crate) fn run_disk(&mut self, proc: ProcId) {
-        let place = self.procs[proc].place;
+        let Process { place, node, .. } = self.procs[proc];
         if !self.plan.class.is_flushed() || !self.procs[proc].alive {
             return;
         }
@@ -82,7 +77,7 @@ impl<K: Knobs> World<K> {
             {
                 return;
             }
-            if let Some(disk) = self.disks.get_mut(&place)
+            if let Some(disk) = self.disks.get_mut(&(place, node))
                 && let Some(store) = self.procs[proc].store_mut()
             {
                 disk.begin(store, op);
@@ -102,18 +97,18 @@ impl<K: Knobs> World<K> {
 
     /// An operation completes.
     pub(crate) fn disk_done(&mut self, proc: ProcId, token: u64) {
-        let place = self.procs[proc].place;
+        let Process { place, node, .. } = self.procs[proc];
         if !self.procs[proc].alive {
             return;
         }
         let Some(done) = self
             .disks
-            .get_mut(&place)
+            .get_mut(&(place, node))
             .and_then(|disk| disk.complete(token, &mut self.rng_disk))
         else {
             return;
         };
-        self.count_effects(place);
+        self.count_effects(proc);
         if self.step(proc, Fault::CrashAtDone) {
             return;
         }
@@ -132,12 +127,13 @@ impl<K: Knobs> World<K> {
         {
             return self.store_failed(proc, failure);
         }
+        self.begin_life(proc);
         self.run_disk(proc);
         self.flush_soon(proc);
     }
 
     fn store_started(&mut self, proc: ProcId) {
-        let place = self.procs[proc].place;
+        let Process { place, node, .. } = self.procs[proc];
         let Some(store) = &self.procs[proc].store else {
             return;
         };
@@ -146,8 +142,8 @@ impl<K: Knobs> World<K> {
             StoreState::Starting => {}
             // A first start that was cut short.
             StoreState::Failed(StoreFailure::NotFormatted) => {
-                let files = self.disk(place).files();
-                let config = self.store_config(place);
+                let files = self.disk(place, node).files();
+                let config = self.store_config(place, node);
                 self.procs[proc].has_data = false;
                 self.procs[proc].store = Some(Box::new(Store::format(config, Inc::ZERO, &files)));
             }
@@ -166,7 +162,7 @@ impl<K: Knobs> World<K> {
             } else {
                 ClusterId::default()
             },
-            node: self.node(place),
+            node: self.procs[proc].node,
             role: role(place),
             log: LOG,
             shard,

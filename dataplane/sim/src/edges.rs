@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use ionian_control_core::{ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec};
-use ionian_core::client::{Client, ClientConfig};
+use ionian_control_core::{ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec, RootQuorum};
+use ionian_core::client::{Client, ClientConfig, PeerKind};
 use ionian_core::edge::{self, Speaker, Step, Target};
 use ionian_core::leaf::{Leaf, LeafConfig};
 use ionian_core::replica::{Replica, ReplicaConfig};
 use ionian_core::root::{Root, RootConfig};
 use ionian_store::Store;
-use ionian_types::{ClientId, ConnId, Inc, Knobs, Nanos, OrderingMode, ShardId, Slot, Time};
+use ionian_types::{
+    ClientId, ConnId, Inc, Knobs, Nanos, NodeId, OrderingMode, ShardId, Slot, Time,
+};
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::{DirectoryRequest, Message, Role};
 use ionian_wire::record::RECORD_ENCODED_BYTES_MAX;
@@ -27,7 +29,7 @@ const FLUSHES_MAX: u32 = 4096;
 pub(crate) const fn role(place: Place) -> Role {
     match place {
         Place::Controller => Role::Controller,
-        Place::Root => Role::Root,
+        Place::Root(_) => Role::Root,
         Place::Leaf => Role::Leaf,
         Place::Replica(..) => Role::Replica,
         Place::Client(_) => Role::Client,
@@ -37,8 +39,14 @@ pub(crate) const fn role(place: Place) -> Role {
 pub(crate) const fn shard_slot(place: Place) -> (ShardId, Slot) {
     match place {
         Place::Replica(shard, slot) => (ShardId::new(shard), Slot::new(slot)),
+        Place::Root(slot) => (ShardId::ZERO, Slot::new(slot)),
         _ => (ShardId::ZERO, Slot::ZERO),
     }
+}
+
+/// Whether a refusal says that the place is another node's, or that there is no such place.
+fn is_called_off(reason: &str) -> bool {
+    reason.contains("belongs to node") || reason.contains("has no shard")
 }
 
 /// The client life of a client's number.
@@ -53,15 +61,23 @@ impl<K: Knobs> World<K> {
         if self
             .live(place)
             .is_some_and(|proc| self.procs[proc].paused_until <= self.now)
+            || self.is_removed(place)
         {
             return;
         }
+        let proc = self.start_on(place, self.node(place));
+        self.by_place.insert(place, proc);
+    }
+
+    /// A process starts at a node that has a place, or is to take it.
+    pub(crate) fn start_on(&mut self, place: Place, node: NodeId) -> ProcId {
         let proc = self.procs.len();
         let clock = self.new_clock();
         let mut dials = BTreeMap::new();
         let process = match place {
             Place::Controller => Process::new(
                 place,
+                node,
                 Machine::Directory(Box::new(self.directory(clock.read(self.now)))),
                 None,
             ),
@@ -88,33 +104,35 @@ impl<K: Knobs> World<K> {
                 dials.insert(Peer::ClientToController, None);
                 Process::new(
                     place,
+                    node,
                     Machine::Client(Box::new(client), Box::new(app)),
                     None,
                 )
             }
-            _ => Process::new(place, Machine::None, None),
+            _ => Process::new(place, node, Machine::None, None),
         };
         self.procs.push(Process { clock, ..process });
-        self.by_place.insert(place, proc);
         for peer in dials.keys().copied() {
             let after = self.rng_proc.below(1_000_000);
             self.after(after, Event::Dial(proc, peer));
         }
         self.procs[proc].dials = dials;
         match place {
-            Place::Root | Place::Replica(..) if self.plan.class.is_flushed() => {
+            Place::Root(_) | Place::Replica(..) if self.plan.class.is_flushed() => {
                 self.start_store(proc);
             }
             Place::Controller | Place::Client(_) => {}
             _ => {
-                let last_inc = self.last_inc.get(&place).copied().unwrap_or(Inc::ZERO);
-                self.join(proc, last_inc, false);
+                let last_inc = self.last_inc.get(&place).copied();
+                let last_inc = last_inc.filter(|_| node == self.node(place));
+                self.join(proc, last_inc.unwrap_or(Inc::ZERO), false);
             }
         }
         if matches!(place, Place::Client(_)) {
             self.after(1_000_000, Event::Act(proc));
         }
         self.flush_soon(proc);
+        proc
     }
 
     fn directory(&self, now: Time) -> Directory<K> {
@@ -122,62 +140,93 @@ impl<K: Knobs> World<K> {
             node: self.node(Place::Controller),
             resend_after: Nanos::from_ms(40),
             down_after: Nanos::from_ms(100),
+            ..DirectoryConfig::default()
         };
         if let Some(bytes) = &self.controller_disk {
             return Directory::restore(bytes, config, now).expect("a snapshot that was durable");
         }
-        let nodes = self.places().into_iter().map(|place| {
+        let spares = crate::changes::spares();
+        let nodes = Self::places_of(&self.plan).into_iter().map(|place| {
             let (shard, slot) = shard_slot(place);
             let spec = NodeSpec {
-                domain: shard.get() * 10 + u32::from(slot.get()),
+                domain: self.plan.domain(shard.get(), slot.get()),
                 address: String::new(),
             };
-            (self.node(place), spec)
+            (Self::planned_node(place), spec)
         });
         let shards = (0..self.plan.shards).map(|shard| {
             (0..self.plan.replicas)
-                .map(|slot| self.node(Place::Replica(shard, slot)))
+                .map(|slot| Self::planned_node(Place::Replica(shard, slot)))
                 .collect()
         });
         let spec = ClusterSpec {
-            nodes: nodes.collect(),
+            nodes: nodes.chain(spares).collect(),
             logs: vec![LogSpec {
                 name: "default".into(),
                 mode: OrderingMode::Scalog,
                 class: self.plan.class,
-                root: self.node(Place::Root),
-                leaf: self.node(Place::Leaf),
+                root: (0..self.plan.roots)
+                    .map(|slot| Self::planned_node(Place::Root(slot)))
+                    .collect(),
+                root_quorum: if self.plan.all_write {
+                    RootQuorum::All
+                } else {
+                    RootQuorum::Majority
+                },
+                leaf: Self::planned_node(Place::Leaf),
+                quorum: Some(self.plan.quorum),
                 shards: shards.collect(),
             }],
         };
         Directory::new(CLUSTER, &spec, config, now).expect("a sound cluster")
     }
 
-    /// The process has its place: its machine is made, and connects to the others.
+    /// The process has its place: its life begins once the incarnation is durable.
     fn admitted(&mut self, proc: ProcId, inc: Inc) {
         let place = self.procs[proc].place;
-        let node = self.node(place);
-        let (shard, slot) = shard_slot(place);
         // The last one that registered is where the others connect, even if it was started before another one, and
         // whoever hears of its registration first.
         if self.last_inc.get(&place).is_none_or(|last| *last < inc) {
             self.last_inc.insert(place, inc);
             self.by_place.insert(place, proc);
+            self.moved(proc);
         }
+        self.changes.nodes.insert(inc, self.procs[proc].node);
+        if let Some(store) = &mut self.procs[proc].store {
+            store.set_inc(inc);
+        }
+        self.run_disk(proc);
+        self.begin_life(proc);
+    }
+
+    /// Makes the machine of a process that has its place, once a restart would find its incarnation.
+    pub(crate) fn begin_life(&mut self, proc: ProcId) {
+        let process = &mut self.procs[proc];
+        let (Some(join), Machine::None) = (&mut process.join, &process.machine) else {
+            return;
+        };
+        let store = process.store.as_ref();
+        let durable = |inc| store.is_none_or(|store| store.inc_durable() == inc);
+        let Some(inc) = join.inc().filter(|inc| process.alive && durable(*inc)) else {
+            return;
+        };
+        join.settle();
+        let place = process.place;
+        let node = self.procs[proc].node;
+        let (shard, slot) = shard_slot(place);
         let store = match self.procs[proc].store.take() {
-            Some(mut store) => {
-                store.set_inc(inc);
-                Some(*store)
-            }
+            Some(store) => Some(*store),
             None if place == Place::Leaf => None,
-            None => Some(Store::new(self.store_config(place))),
+            None => Some(Store::new(self.store_config(place, node))),
         };
         let now = self.local(proc);
         self.procs[proc].machine = match (place, store) {
-            (Place::Root, Some(store)) => {
+            (Place::Root(_), Some(store)) => {
                 let config = RootConfig {
+                    slot,
                     cut_interval: Nanos::from_us(self.plan.cut_interval_us),
                     cut_log_chunk_entries: self.plan.cut_log_chunk_entries,
+                    cut_log_bytes_max: self.plan.cut_log_bytes_max,
                     ..RootConfig::new(CLUSTER, node, inc, LOG, self.plan.class)
                 };
                 Machine::Root(Box::new(Root::new(config, store, now)))
@@ -207,15 +256,14 @@ impl<K: Knobs> World<K> {
         let Some(conn) = self.procs[proc].controller_conn() else {
             return;
         };
-        if !matches!(place, Place::Replica(..)) {
-            self.greet(proc, conn);
-            let hello = self.procs[proc]
-                .join
-                .as_ref()
-                .and_then(|join| join.controller_hello().copied());
-            if let Some(hello) = hello {
-                self.machine_handles(proc, conn, &Message::Hello(hello, &[]));
-            }
+        self.greet(proc, conn);
+        let hello = self.procs[proc]
+            .join
+            .as_ref()
+            .and_then(|join| join.controller_hello().copied());
+        // A replica has nothing more to say to the controller.
+        if let Some(hello) = hello.filter(|_| !matches!(place, Place::Replica(..))) {
+            self.machine_handles(proc, conn, &Message::Hello(hello, &[]));
         }
     }
 
@@ -311,6 +359,18 @@ impl<K: Knobs> World<K> {
                 if self.plan.may_halt() && reason.contains("restore one of them") =>
             {
                 self.turned_away(proc);
+            }
+            // Another life has written since: the operator gives the node an empty device.
+            Step::Refused(reason)
+                if reason.contains("is an old image") && self.faults[Fault::OldImage] > 0 =>
+            {
+                let Process { place, node, .. } = self.procs[proc];
+                self.disks.remove(&(place, node));
+                self.turned_away(proc);
+            }
+            // What it was started for was called off, or has not come about yet.
+            Step::Refused(reason) if self.plan.changes() && is_called_off(&reason) => {
+                self.called_off(proc);
             }
             Step::Refused(reason) => self.history.fail(Invariant::M1, || {
                 format!("a registration was refused: {reason}")
@@ -451,12 +511,24 @@ impl<K: Knobs> World<K> {
         }
     }
 
-    /// Opens the connections that a client wants.
+    /// Opens the connections that a client or a leader of the root group wants.
     fn dial_wanted(&mut self, proc: ProcId) {
-        let Machine::Client(client, _) = &self.procs[proc].machine else {
-            return;
+        let wanted: Vec<Peer> = match &self.procs[proc].machine {
+            Machine::Client(client, _) => client.wanted_peers().map(Peer::Client).collect(),
+            Machine::Root(root) if self.plan.roots > 1 => {
+                let nodes: Vec<NodeId> = root.wanted_members().collect();
+                let slots = 0..self.plan.roots;
+                let wanted: Vec<Peer> = slots
+                    .filter(|slot| nodes.contains(&self.node(Place::Root(*slot))))
+                    .map(Peer::Member)
+                    .collect();
+                self.procs[proc]
+                    .dials
+                    .retain(|peer, _| !matches!(peer, Peer::Member(_)) || wanted.contains(peer));
+                wanted
+            }
+            _ => return,
         };
-        let wanted: Vec<Peer> = client.wanted_peers().map(Peer::Client).collect();
         for peer in wanted {
             if let Entry::Vacant(place) = self.procs[proc].dials.entry(peer) {
                 place.insert(None);
@@ -465,7 +537,7 @@ impl<K: Knobs> World<K> {
         }
     }
 
-    fn set_rooms(&mut self, proc: ProcId) {
+    pub(crate) fn set_rooms(&mut self, proc: ProcId) {
         let Process { conns, out, .. } = &mut self.procs[proc];
         for (at, end) in conns.iter().enumerate() {
             let room = end.map_or(0, |end| self.links[end.link].room(end.side));
@@ -535,7 +607,56 @@ impl<K: Knobs> World<K> {
             };
             sent = true;
             let message = core::mem::take(&mut bytes);
+            self.note_leader(proc, conn, &message);
             self.send(proc, conn, message);
+        }
+    }
+
+    /// The controller names a leader: everybody hears of it in the cluster map, some of them late.
+    fn note_leader(&mut self, proc: ProcId, conn: ConnId, bytes: &[u8]) {
+        let Ok((Message::RootGrant(..), _)) = Message::new_checked(bytes) else {
+            return;
+        };
+        let Some(end) = self.procs[proc].end(conn) else {
+            return;
+        };
+        let other = self.links[end.link].ends[1 - end.side].proc;
+        let Place::Root(slot) = self.procs[other].place else {
+            return;
+        };
+        if core::mem::replace(&mut self.leader, slot) == slot {
+            return;
+        }
+        for proc in 0..self.procs.len() {
+            if self.procs[proc].alive {
+                let late = self.rng_proc.pick(&[1_000_000, 20_000_000, 300_000_000]);
+                let after = self.rng_proc.below(late);
+                self.after(after, Event::Follow(proc));
+            }
+        }
+    }
+
+    /// A process leaves the member of the root group that it took for the leader, if another one is known to lead.
+    pub(crate) fn follow(&mut self, proc: ProcId) {
+        let root = |peer: &Peer| {
+            matches!(
+                peer,
+                Peer::Node(Target::Root) | Peer::Client(PeerKind::Root)
+            )
+        };
+        let dialled = self.procs[proc].dials.iter();
+        let conns: Vec<ConnId> = dialled
+            .filter(|(peer, _)| root(peer))
+            .filter_map(|(_, conn)| *conn)
+            .collect();
+        for conn in conns {
+            let Some(end) = self.procs[proc].end(conn) else {
+                continue;
+            };
+            let other = self.links[end.link].ends[1 - end.side].proc;
+            if self.procs[other].place != Place::Root(self.leader) {
+                self.hang_up(proc, conn);
+            }
         }
     }
 

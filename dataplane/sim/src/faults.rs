@@ -10,6 +10,9 @@ use crate::world::{Event, Phase, World};
 impl<K: Knobs> World<K> {
     /// A fault begins. Counted when it takes effect; one that finds nothing to hit now is tried again soon.
     pub(crate) fn fault(&mut self, fault: Fault) {
+        if fault.is_change() {
+            return self.change(fault);
+        }
         if self.phase > Phase::Storm {
             return;
         }
@@ -17,9 +20,9 @@ impl<K: Knobs> World<K> {
             Fault::CrashReplica => self.crash_replica(),
             Fault::CrashLeaf => self.crash(Place::Leaf),
             Fault::CrashController => self.crash(Place::Controller),
-            Fault::CrashRoot => self.crash(Place::Root),
+            Fault::CrashRoot => self.crash_root(),
             Fault::CrashShard => {
-                let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+                let shard = self.any_shard();
                 (0..self.plan.replicas).fold(false, |done, slot| {
                     self.crash(Place::Replica(shard, slot)) | done
                 })
@@ -59,7 +62,7 @@ impl<K: Knobs> World<K> {
         }
         for fault in FAULTS {
             for _ in self.told[fault]..self.faults[fault] {
-                let beyond = fault.is_beyond(self.plan.class);
+                let beyond = self.plan.is_beyond(fault);
                 self.history.recorder.fault(&format!("{fault:?}"), beyond);
             }
         }
@@ -68,7 +71,12 @@ impl<K: Knobs> World<K> {
 
     /// What found nothing to hit is tried again soon.
     pub(crate) fn again(&mut self, fault: Fault) {
-        if self.retries > 0 && self.phase == Phase::Storm {
+        let goes_on = if fault.is_change() {
+            self.phase < Phase::Resting
+        } else {
+            self.phase == Phase::Storm
+        };
+        if self.retries > 0 && goes_on {
             self.retries -= 1;
             let after = self.rng_fault.range(1_000_000, 10_000_000);
             self.after(after, Event::Fault(fault, self.instance));
@@ -82,9 +90,10 @@ impl<K: Knobs> World<K> {
         }
         self.dying.push(proc);
         self.say(|| format!("{} dies", self.who(proc)));
-        if let Some(disk) = self.disks.get_mut(&self.procs[proc].place) {
+        let (place, node) = (self.procs[proc].place, self.procs[proc].node);
+        if let Some(disk) = self.disks.get_mut(&(place, node)) {
             disk.crash(&mut self.rng_disk);
-            self.count_effects(self.procs[proc].place);
+            self.count_effects(proc);
         }
         let ends: Vec<_> = self.procs[proc].conns.iter().flatten().copied().collect();
         for end in ends {
@@ -100,9 +109,10 @@ impl<K: Knobs> World<K> {
     /// A process is told that another one has its place, and ends. If that was the late word of one that has died since,
     /// whoever looks after the place starts it again.
     pub(crate) fn replaced(&mut self, proc: ProcId) {
-        let place = self.procs[proc].place;
+        let (place, node) = (self.procs[proc].place, self.procs[proc].node);
         self.kill(proc);
-        let lives = |process: &Process<K>| process.alive && process.place == place;
+        let lives =
+            |process: &Process<K>| process.alive && process.place == place && process.node == node;
         if !self.procs.iter().any(lives) {
             let after = self.rng_fault.range(200_000, 40_000_000);
             self.after(after, Event::Start(place));
@@ -124,8 +134,18 @@ impl<K: Knobs> World<K> {
         true
     }
 
+    /// The leader of the root group, or any member.
+    fn crash_root(&mut self) -> bool {
+        let slot = if self.plan.roots == 1 || self.rng_fault.permille(600) {
+            self.leader
+        } else {
+            self.rng_fault.below(u64::from(self.plan.roots)) as u8
+        };
+        self.crash(Place::Root(slot))
+    }
+
     fn crash_replica(&mut self) -> bool {
-        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let shard = self.any_shard();
         let slot = self.rng_fault.below(u64::from(self.plan.replicas)) as u8;
         self.crash(Place::Replica(shard, slot))
     }
@@ -149,14 +169,16 @@ impl<K: Knobs> World<K> {
         let whole = !self.plan.faults.is_empty() && self.plan.only.is_none();
         if whole && self.faults.total() == 0 {
             let (network, class) = (self.plan.network, self.plan.class);
+            let plan = self.plan.clone();
             let planned = self.plan.faults.iter().map(|(fault, _)| *fault);
             // Its own kinds first.
             let mut kinds: Vec<Fault> = if self.rng_fault.permille(800) {
                 planned.collect()
             } else {
-                FAULTS.to_vec()
+                let all = FAULTS.into_iter();
+                all.filter(|fault| !fault.is_change()).collect()
             };
-            kinds.retain(|fault| fault.fits(network, class) && !fault.is_beyond(class));
+            kinds.retain(|fault| fault.fits(network, class) && !plan.is_beyond(*fault));
             if !kinds.is_empty() {
                 let fault = self.rng_fault.pick(&kinds);
                 self.fault(fault);

@@ -68,7 +68,8 @@ pub enum Invariant {
     L1,
     /// A run shows something.
     V1,
-    /// A machine keeps to its contract with its edge: it sends what parses, within its room, and does not spin.
+    /// A machine keeps to its contract with its edge: it sends what parses, within its room, and does not spin; an edge makes
+    /// a life durable before it says who it is.
     M1,
     /// One seed gives one trace.
     T1,

@@ -1,6 +1,6 @@
 //! The deterministic world: virtual clock, network and disk around the shipped machines.
 //!
-//! [`World`] runs the whole of a cluster — controller, root, leaf, two shards of two replicas, clients — in one thread. The
+//! [`World`] runs the whole of a cluster — controller, root, leaf, two shards of two or three replicas, clients — in one thread. The
 //! machines are those that ship; only the edge is made here: connections, their delays and ends, lost datagrams, crashes,
 //! pauses. Everything that happens follows from a seed and a [`Plan`]; what clients see and what the machines say is judged
 //! against the raw cut log as it happens, and at the end by histcheck, which shares no code with the machines.
@@ -14,6 +14,7 @@
 pub mod app;
 mod atlas;
 pub mod both;
+mod changes;
 mod checks;
 pub mod clocks;
 mod controllers;

@@ -121,10 +121,28 @@ pub enum Fault {
     CrashAfterDone,
     /// A process dies between the operations of a checkpoint.
     CrashInCheckpoint,
+    /// A replica reaches its peers and clients, and neither the root nor the leaf: it learns nothing of the order for a while.
+    CutOff,
+    /// An operator adds a shard.
+    AddShard,
+    /// An operator finalizes a shard, with a successor or without.
+    FinalizeShard,
+    /// An operator has another node take a replica's place, where a part of the replicas is enough.
+    ReplaceReplica,
+    /// An operator has the leaf run on another node.
+    MoveLeaf,
+    /// An operator has another member of the root group lead.
+    MoveLeader,
+    /// An operator has another node take the place of a member of the root group.
+    SetRoot,
+    /// An operator drains a node.
+    DrainNode,
+    /// An operator gives a change up that is under way.
+    CancelChange,
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 50] = [
+pub const FAULTS: [Fault; 59] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -175,6 +193,15 @@ pub const FAULTS: [Fault; 50] = [
     Fault::CrashAtDone,
     Fault::CrashAfterDone,
     Fault::CrashInCheckpoint,
+    Fault::CutOff,
+    Fault::AddShard,
+    Fault::FinalizeShard,
+    Fault::ReplaceReplica,
+    Fault::MoveLeaf,
+    Fault::MoveLeader,
+    Fault::SetRoot,
+    Fault::DrainNode,
+    Fault::CancelChange,
 ];
 
 impl Fault {
@@ -203,6 +230,23 @@ impl Fault {
         matches!(
             self,
             Self::TornWrite | Self::LostUnflushed | Self::SmallDisk
+        )
+    }
+
+    /// Whether it is none, but a change of the cluster that an operator asks for. Those happen in every phase in which there
+    /// is work, and not in the legal core.
+    #[must_use]
+    pub const fn is_change(self) -> bool {
+        matches!(
+            self,
+            Self::AddShard
+                | Self::FinalizeShard
+                | Self::ReplaceReplica
+                | Self::MoveLeaf
+                | Self::MoveLeader
+                | Self::SetRoot
+                | Self::DrainNode
+                | Self::CancelChange
         )
     }
 
@@ -285,6 +329,12 @@ pub struct Plan {
     pub shards: u32,
     /// Replicas per shard.
     pub replicas: u8,
+    /// How many of them must hold a record.
+    pub quorum: u8,
+    /// Members of the root group.
+    pub roots: u8,
+    /// Whether all of them must hold an entry, rather than most.
+    pub all_write: bool,
     /// The number of clients.
     pub clients: u32,
     /// Bytes that a connection takes beyond the reserve for answers.
@@ -315,6 +365,8 @@ pub struct Plan {
     pub gone: Nanos,
     /// Entries that the root drops at a time.
     pub cut_log_chunk_entries: usize,
+    /// Bytes of entries with which the cut log is full: nothing is ordered until some are dropped.
+    pub cut_log_bytes_max: u64,
     /// The least time between two cuts.
     pub cut_interval_us: u64,
     /// The least and the most calls of all clients together while faults may happen and shortly after.
@@ -348,6 +400,9 @@ impl Plan {
             class: Durability::D0,
             shards: 2,
             replicas: 2,
+            quorum: 2,
+            roots: 1,
+            all_write: false,
             clients: 2,
             buffer_bytes: 1 << 20,
             payload_bytes_max: 200,
@@ -363,6 +418,7 @@ impl Plan {
             checkpoint_every: 1 << 17,
             gone: Nanos::from_ms(30_000),
             cut_log_chunk_entries: 4096,
+            cut_log_bytes_max: 1 << 30,
             cut_interval_us: 0,
             calls: [0, u64::MAX],
             beyond_f: false,
@@ -391,6 +447,8 @@ impl Plan {
             plan.gone = Nanos::from_ms(rng.pick(&[30, 200, 30_000]));
             plan.cut_log_chunk_entries = rng.pick(&[8, 32, 128, 4096]);
         }
+        plan.draw_quorum(seed);
+        plan.draw_roots(seed);
         plan.clients = rng.range(2, 4) as u32;
         plan.buffer_bytes = rng.pick(&[5 << 10, 12 << 10, 64 << 10, 1 << 20]);
         plan.payload_bytes_max = rng.pick(&[8, 64, 400, 2000]);
@@ -413,13 +471,14 @@ impl Plan {
         plan.beyond_f = rng.permille(odds);
         for fault in FAULTS {
             let odds = match fault {
-                _ if fault.is_beyond(plan.class) => 300 * u64::from(plan.beyond_f),
+                _ if plan.is_beyond(fault) => 300 * u64::from(plan.beyond_f),
                 Fault::CrashRoot | Fault::CrashShard | Fault::CrashAll => 120,
                 Fault::CrashReplica | Fault::Reset | Fault::Corrupt | Fault::LoseDisk => 450,
                 Fault::OldImage | Fault::CrashInCheckpoint | Fault::RotCheckpoint => 450,
                 _ => 250,
             };
             let fits = fault.fits(plan.network, plan.class) && !fault.is_consequence();
+            let fits = fits && !fault.is_change();
             if rng.permille(odds) && fits {
                 let most = if matches!(fault, Fault::Reset) { 12 } else { 4 };
                 let count = rng.range(1, most);
@@ -431,6 +490,8 @@ impl Plan {
         if plan.faults.is_empty() {
             plan.faults.push((Fault::Reset, 2));
         }
+        plan.draw_cut_log(seed);
+        plan.draw_changes(seed);
         plan
     }
 
@@ -449,6 +510,90 @@ impl Plan {
         self.only
             .as_ref()
             .is_none_or(|only| only.contains(&instance))
+    }
+
+    /// Of some seeds a shard has three replicas of which two must hold a record, from a stream of its own.
+    fn draw_quorum(&mut self, seed: u64) {
+        let mut rng = Rng::stream(seed, "quorum");
+        if rng.permille(350) {
+            (self.replicas, self.quorum) = (3, 2);
+            if self.class == Durability::D1 && rng.permille(350) {
+                self.class = Durability::D2;
+            }
+        }
+    }
+
+    /// The root groups of some seeds have several members, from a stream of its own.
+    fn draw_roots(&mut self, seed: u64) {
+        let mut rng = Rng::stream(seed, "roots");
+        if rng.permille(450) {
+            (self.roots, self.all_write) =
+                rng.pick(&[(2, true), (3, false), (3, false), (3, true)]);
+        }
+    }
+
+    /// In some seeds operators change the cluster, from a stream of its own: after the faults, which keep their places.
+    fn draw_changes(&mut self, seed: u64) {
+        let mut rng = Rng::stream(seed, "changes");
+        if !rng.permille(400) {
+            return;
+        }
+        // What a shard of the core waits for may be outside of it.
+        self.legal_core = false;
+        for fault in FAULTS.into_iter().filter(|fault| fault.is_change()) {
+            let fits = match fault {
+                Fault::ReplaceReplica => self.spare() > 0,
+                Fault::MoveLeader | Fault::SetRoot => self.roots > 1,
+                _ => true,
+            };
+            if rng.permille(450) && fits {
+                let count = rng.range(1, 3);
+                self.faults.push((fault, count));
+            }
+        }
+    }
+
+    /// Whether operators change the cluster.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.faults.iter().any(|(fault, _)| fault.is_change())
+    }
+
+    /// Whether a fault may destroy more than the class promises to survive: a root group of several bears the loss of one of
+    /// its members.
+    #[must_use]
+    pub fn is_beyond(&self, fault: Fault) -> bool {
+        let borne = fault == Fault::CrashRoot && self.roots > 1 && !self.beyond_f;
+        fault.is_beyond(self.class) && !borne
+    }
+
+    /// How many replicas of a shard may be away while it goes on.
+    #[must_use]
+    pub const fn spare(&self) -> u8 {
+        self.replicas.saturating_sub(self.quorum)
+    }
+
+    /// The failure domain of a slot of a shard. With a quorum, two slots are in one domain, as an operator may place them.
+    #[must_use]
+    pub const fn domain(&self, shard: u32, slot: u8) -> u32 {
+        let slot = if matches!(self.class, Durability::D2) && self.spare() > 0 {
+            slot / 2
+        } else {
+            slot
+        };
+        shard * 10 + slot as u32
+    }
+
+    /// A cut log that is full now and then, from a stream of its own. Not where a place stays away for long: what its members
+    /// have not applied is kept for them, and at last nothing is ordered.
+    fn draw_cut_log(&mut self, seed: u64) {
+        let mut rng = Rng::stream(seed, "cut log");
+        if !self.class.is_flushed() || self.legal_core || self.beyond_f || !rng.permille(400) {
+            return;
+        }
+        self.cut_log_bytes_max = rng.pick(&[2 << 10, 8 << 10]);
+        self.cut_log_chunk_entries = 8;
+        self.gone = Nanos::from_ms(rng.pick(&[30, 200]));
     }
 
     /// What the devices are like, from a stream of its own.
@@ -496,10 +641,11 @@ impl Plan {
         chunks * u64::from(self.chunk_bytes)
     }
 
-    /// Whether a shard may stand still for good: what is damaged on every device is nowhere to be had.
+    /// Whether a shard may stand still for good: what is damaged on every device is nowhere to be had, nor what was held by a
+    /// quorum that is lost, while a member that did not hold it lives; nor what a shard held that had ended.
     #[must_use]
     pub fn may_halt(&self) -> bool {
-        self.beyond_f && self.class.is_flushed()
+        self.beyond_f && (self.class.is_flushed() || self.spare() > 0 || self.changes())
     }
 
     /// Whether records may be declared lost.

@@ -10,7 +10,7 @@ use ionian_core::outbox::{Outbox, OutboxLimits};
 use ionian_core::replica::Replica;
 use ionian_core::root::Root;
 use ionian_store::Store;
-use ionian_types::{ConnId, Knobs, ShardId, Shipped, Slot, Time};
+use ionian_types::{ConnId, Knobs, NodeId, ShardId, Shipped, Slot, Time};
 
 use crate::app::App;
 use crate::clocks::Clock;
@@ -24,8 +24,8 @@ pub type ProcId = usize;
 pub enum Place {
     /// The controller.
     Controller,
-    /// The root.
-    Root,
+    /// A member of the root group: its slot.
+    Root(u8),
     /// The leaf.
     Leaf,
     /// A replica: shard, slot.
@@ -38,7 +38,7 @@ impl core::fmt::Display for Place {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Controller => f.write_str("controller"),
-            Self::Root => f.write_str("root"),
+            Self::Root(slot) => write!(f, "root{slot}"),
             Self::Leaf => f.write_str("leaf"),
             Self::Replica(shard, slot) => write!(f, "s{shard}r{slot}"),
             Self::Client(number) => write!(f, "client{number}"),
@@ -51,6 +51,8 @@ impl core::fmt::Display for Place {
 pub enum Peer {
     /// As [`Target`] says, from a node.
     Node(Target),
+    /// Another member of the root group, from the one that leads: its slot.
+    Member(u8),
     /// The controller, from a client.
     ClientToController,
     /// A peer of a client.
@@ -103,6 +105,8 @@ pub struct End {
 pub struct Process<K: Knobs = Shipped> {
     /// Its place.
     pub place: Place,
+    /// The node that it runs on: that of the place, or one that is to take it.
+    pub node: NodeId,
     /// Dead processes stay in the table.
     pub alive: bool,
     /// Its clock.
@@ -140,13 +144,14 @@ pub struct Process<K: Knobs = Shipped> {
 impl<K: Knobs> Process<K> {
     /// A process that has just started.
     #[must_use]
-    pub fn new(place: Place, machine: Machine<K>, join: Option<Join>) -> Self {
+    pub fn new(place: Place, node: NodeId, machine: Machine<K>, join: Option<Join>) -> Self {
         let limits = OutboxLimits {
             connections: 64,
             ..OutboxLimits::default()
         };
         Self {
             place,
+            node,
             alive: true,
             clock: Clock::default(),
             paused_until: Time::ZERO,
@@ -202,12 +207,13 @@ impl<K: Knobs> Process<K> {
     }
 }
 
-/// The place that a connection is opened to.
+/// The place that a connection is opened to, while the member in slot `leader` is known to lead the root group.
 #[must_use]
-pub fn place_of(from: Place, peer: Peer) -> Place {
+pub fn place_of(from: Place, peer: Peer, leader: u8) -> Place {
     match peer {
         Peer::Node(Target::Controller) | Peer::ClientToController => Place::Controller,
-        Peer::Node(Target::Root) | Peer::Client(PeerKind::Root) => Place::Root,
+        Peer::Node(Target::Root) | Peer::Client(PeerKind::Root) => Place::Root(leader),
+        Peer::Member(slot) => Place::Root(slot),
         Peer::Node(Target::Leaf) => Place::Leaf,
         Peer::Node(Target::Peer(slot)) => match from {
             Place::Replica(shard, _) => Place::Replica(shard, slot.get()),

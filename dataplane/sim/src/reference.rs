@@ -68,6 +68,14 @@ pub struct Shard {
     pub last: u64,
     /// How often it was opened.
     pub life: u32,
+    /// How many members must hold a record.
+    pub quorum: usize,
+    /// Whether it has ended for good.
+    pub finalized: bool,
+    /// Whether what was said of it went with a cut log.
+    pub forgotten: bool,
+    /// The lives of the members in slot order, and of the new ones of a joint epoch.
+    pub members: [Vec<u64>; 2],
 }
 
 /// What one shard got in one cut.
@@ -96,8 +104,12 @@ pub struct Fresh {
     pub gsn: u64,
     /// The generation.
     pub generation: u64,
-    /// The lives of the members when it was ordered; later entries may name others.
-    pub members: [u64; SEGMENTS_PER_SHARD_MAX],
+    /// The lives of the members when it was ordered, later entries may name others; and of the new ones of a joint epoch.
+    pub members: [[u64; SEGMENTS_PER_SHARD_MAX]; 2],
+    /// How many members must hold a record.
+    pub quorum: usize,
+    /// The shard epoch in which they must.
+    pub epoch: u64,
     /// How often the shard had been opened.
     pub life: u32,
 }
@@ -127,6 +139,10 @@ pub struct Reference {
     pub ceiling: u64,
     /// The last view.
     pub view: u64,
+    /// Shards of which a joint epoch ended with the last entries.
+    pub activated: Vec<u32>,
+    /// Lives that have become members of shards of which a part is enough, with the last entries: shard, slot, life.
+    pub entered: Vec<(u32, u8, u64)>,
     /// Where each committed position of a segment stands: (shard, slot, generation, position).
     pub by_place: BTreeMap<(u32, u8, u64, u64), u64>,
 }
@@ -223,8 +239,10 @@ impl Reference {
                         gsn,
                         generation: item.generation.get(),
                         life: state.life,
-                        members: core::array::from_fn(|slot| {
-                            state.segments.get(slot).map_or(0, |segment| segment.writer)
+                        quorum: state.quorum,
+                        epoch: state.epoch,
+                        members: state.members.clone().map(|list| {
+                            core::array::from_fn(|slot| list.get(slot).copied().unwrap_or(0))
                         }),
                     });
                     for position in item.prev_len.get()..item.new_len.get() {
@@ -281,6 +299,7 @@ impl Reference {
                 self.losses.push((loss.from.get(), loss.to.get()));
                 for shard in self.shards.values_mut() {
                     shard.last = number;
+                    shard.forgotten = true;
                 }
             }
             EntryBody::Trim { upto } => {
@@ -309,8 +328,13 @@ impl Reference {
         state.epoch = view;
         state.last = number;
         match change {
-            Change::Open { members, .. } => {
+            Change::Open {
+                members, quorum, ..
+            } => {
                 state.life += 1;
+                (state.finalized, state.forgotten) = (false, false);
+                state.quorum = usize::from(*quorum);
+                state.members = [members.iter().map(|it| it.inc.get()).collect(), Vec::new()];
                 state.segments = members
                     .iter()
                     .map(|member| Segment {
@@ -328,7 +352,8 @@ impl Reference {
                 writer,
                 ..
             } => {
-                let segment = &mut state.segments[segment.slot.index()];
+                let slot = segment.slot.index();
+                let segment = &mut state.segments[slot];
                 if segment.len != len.get() || segment.generation != generation.get() {
                     return Err(Violation::new(
                         Invariant::O2,
@@ -340,8 +365,34 @@ impl Reference {
                 segment.opened_at = segment.len;
                 segment.generation = writer.map_or(0, |_| view);
                 segment.writer = writer.map_or(0, ionian_types::Inc::get);
+                if let Some(inc) = writer {
+                    if state.quorum < state.members[0].len() {
+                        self.entered.push((id, slot as u8, inc.get()));
+                    }
+                    for list in &mut state.members {
+                        if let Some(member) = list.get_mut(slot) {
+                            *member = inc.get();
+                        }
+                    }
+                }
+            }
+            Change::Joint { members, .. } => {
+                state.members[1] = members.iter().map(|it| it.inc.get()).collect();
+            }
+            Change::Activate { .. } => {
+                self.activated.push(id);
+                let new = core::mem::take(&mut state.members[1]);
+                let old = core::mem::replace(&mut state.members[0], new);
+                for (slot, segment) in state.segments.iter_mut().enumerate() {
+                    if old.get(slot) != state.members[0].get(slot) {
+                        (segment.generation, segment.opened_at) = (view, segment.len);
+                        segment.writer = state.members[0][slot];
+                    }
+                }
             }
             Change::Finalize { lost_from, .. } => {
+                state.members[1].clear();
+                state.finalized = true;
                 for segment in &mut state.segments {
                     segment.generation = 0;
                     segment.writer = 0;

@@ -3,6 +3,7 @@
 
 use ionian_types::Knobs;
 
+use crate::atlas::Harm;
 use crate::plan::Fault;
 use crate::process::{Place, ProcId};
 use crate::world::World;
@@ -36,7 +37,7 @@ impl<K: Knobs> World<K> {
         let device = step.needs_device();
         let fits = |place: &Place| match place {
             Place::Controller | Place::Leaf => !device,
-            Place::Root => self.plan.class.is_flushed(),
+            Place::Root(_) => self.plan.class.is_flushed() || self.plan.roots > 1,
             Place::Replica(..) => true,
             Place::Client(_) => false,
         };
@@ -68,7 +69,7 @@ impl<K: Knobs> World<K> {
     fn bears_crash(&self, place: Place) -> bool {
         match place {
             Place::Replica(shard, _) => self.plan.class.is_flushed() || self.is_whole(shard),
-            Place::Root => self.plan.class.is_flushed(),
+            Place::Root(_) => self.bears(place, Harm::Stop),
             _ => true,
         }
     }

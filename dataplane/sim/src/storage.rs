@@ -12,7 +12,7 @@ use crate::atlas::Harm;
 use crate::disk::Lie;
 use crate::invariant::Invariant;
 use crate::plan::Fault;
-use crate::process::{Machine, Place, ProcId};
+use crate::process::{Machine, Place, ProcId, Process};
 use crate::world::{Event, World};
 
 /// The cut log waits longer for a silent member than any fault keeps it away.
@@ -21,9 +21,9 @@ const GONE_LONG: Nanos = Nanos::from_ms(30_000);
 impl<K: Knobs> World<K> {
     /// A fault of a device begins. What is armed counts when it takes effect; what found nothing to damage is tried again.
     pub(crate) fn storage_fault(&mut self, fault: Fault) {
-        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let shard = self.any_shard();
         let bad = self.hit(shard);
-        let places: Vec<Place> = self.disks.keys().copied().collect();
+        let places = self.disk_places();
         if places.is_empty() {
             return self.again(fault);
         }
@@ -41,13 +41,14 @@ impl<K: Knobs> World<K> {
             Fault::OldImage => return self.image(bad),
             _ => return,
         };
-        let Some(disk) = self.disks.get_mut(&place) else {
+        let key = self.disk_key(place);
+        let Some(disk) = self.disks.get_mut(&key) else {
             return self.again(fault);
         };
         let done = match (armed, fault) {
             (Some(lie), _) => {
                 // Many in a row: what a replica then misses it copies, unless its peer is the one that lies.
-                if fault == Fault::ReadFails && (place == bad || place == Place::Root) {
+                if fault == Fault::ReadFails && (place == bad || matches!(place, Place::Root(_))) {
                     disk.unread = self.rng_fault.pick(&[0, 8, 60]);
                 }
                 disk.arm(lie);
@@ -72,8 +73,9 @@ impl<K: Knobs> World<K> {
     }
 
     /// Counts what a device has done since it was last asked.
-    pub(crate) fn count_effects(&mut self, place: Place) {
-        let Some(disk) = self.disks.get_mut(&place) else {
+    pub(crate) fn count_effects(&mut self, proc: ProcId) {
+        let Process { place, node, .. } = self.procs[proc];
+        let Some(disk) = self.disks.get_mut(&(place, node)) else {
             return;
         };
         for fault in disk.take_effects() {
@@ -84,7 +86,8 @@ impl<K: Knobs> World<K> {
 
     /// Something else fills a device for a while.
     fn fill_disk(&mut self, place: Place) {
-        if let Some(disk) = self.disks.get_mut(&place) {
+        let key = self.disk_key(place);
+        if let Some(disk) = self.disks.get_mut(&key) {
             disk.full = true;
             let span = self.rng_fault.range(5_000_000, 150_000_000);
             self.after(span, Event::Emptied(place));
@@ -92,16 +95,18 @@ impl<K: Knobs> World<K> {
     }
 
     pub(crate) fn emptied(&mut self, place: Place) {
-        if let Some(disk) = self.disks.get_mut(&place) {
+        let key = self.disk_key(place);
+        if let Some(disk) = self.disks.get_mut(&key) {
             disk.full = false;
         }
     }
 
     /// What a device holds now comes back after a while.
     fn image(&mut self, place: Place) {
+        let key = self.disk_key(place);
         if self
             .disks
-            .get_mut(&place)
+            .get_mut(&key)
             .is_some_and(|disk| disk.take_image())
         {
             let after = self.rng_fault.range(5_000_000, 150_000_000);
@@ -113,20 +118,25 @@ impl<K: Knobs> World<K> {
         if self.phase != crate::world::Phase::Storm || !self.crash(place) {
             return;
         }
+        let key = self.disk_key(place);
         let changed = self
             .disks
-            .get_mut(&place)
+            .get_mut(&key)
             .is_some_and(|disk| disk.put_image_back());
         self.faults[Fault::OldImage] += u64::from(changed);
     }
 
     /// A store has given up: its process ends, as the edge sees to. Only a device that failed or lied is a reason.
     pub(crate) fn store_failed(&mut self, proc: ProcId, failure: StoreFailure) {
-        let place = self.procs[proc].place;
+        let Process { place, node, .. } = self.procs[proc];
         self.say(|| format!("{place}: {failure}"));
+        if self.live(place) != Some(proc) {
+            // Its place is another one's by now.
+            return self.kill(proc);
+        }
         let (lied, failed) = self
             .disks
-            .get(&place)
+            .get(&(place, node))
             .map_or((false, false), |disk| (disk.lied, disk.failed || disk.full));
         match failure {
             // What cannot be read now is not given up: the next start may read it.
@@ -146,7 +156,7 @@ impl<K: Knobs> World<K> {
             {
                 self.halts += 1;
                 self.crash(place);
-                self.disks.remove(&place);
+                self.disks.remove(&(place, node));
             }
             failure => self.history.fail(Invariant::M1, || {
                 format!("the store of {place:?} fails: {failure}")
@@ -154,8 +164,8 @@ impl<K: Knobs> World<K> {
         }
     }
 
-    /// A replica is refused since no device of its shard holds the records. It is started again now and then: another one of
-    /// the shard may have come back.
+    /// A replica is refused since no device of its shard holds the records, or since its device is an old image. It is started
+    /// again now and then: another one of the shard may have come back.
     pub(crate) fn turned_away(&mut self, proc: ProcId) {
         let place = self.procs[proc].place;
         self.halts += 1;
@@ -186,7 +196,7 @@ impl<K: Knobs> World<K> {
     }
 
     pub(crate) fn slow_disk(&mut self) -> bool {
-        let places: Vec<Place> = self.disks.keys().copied().collect();
+        let places = self.disk_places();
         if places.is_empty() {
             return false;
         }
@@ -200,7 +210,7 @@ impl<K: Knobs> World<K> {
     /// A replica's device is gone. In some of them its peers have died shortly before and come back some time after: what
     /// they need is in the cut log then, and nowhere else.
     pub(crate) fn lose_disk(&mut self) -> bool {
-        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let shard = self.any_shard();
         let place = self.hit(shard);
         if !self.allows(place, Harm::Device) || self.live(place).is_none() {
             return false;
@@ -221,15 +231,17 @@ impl<K: Knobs> World<K> {
     }
 
     pub(crate) fn lose_disk_of(&mut self, place: Place) -> bool {
-        self.crash(place) && self.disks.remove(&place).is_some()
+        let key = self.disk_key(place);
+        self.crash(place) && self.disks.remove(&key).is_some()
     }
 
     /// Records of the same replica of a shard are damaged in every such fault: its peer can repair them. They are read
     /// back when memory is short, or at the next start, which often comes soon.
     pub(crate) fn corrupt(&mut self) -> bool {
-        let shard = self.rng_fault.below(u64::from(self.plan.shards)) as u32;
+        let shard = self.any_shard();
         let place = self.hit(shard);
-        let Some(disk) = self.disks.get_mut(&place) else {
+        let key = self.disk_key(place);
+        let Some(disk) = self.disks.get_mut(&key) else {
             return false;
         };
         let flips = self.rng_disk.range(1, 6);

@@ -49,6 +49,7 @@ impl<K: Knobs> World<K> {
             Fault::PartitionFull => self.split(),
             Fault::PartitionPair => self.pair().map(|way| both(way).to_vec()),
             Fault::PartitionOneWay => self.one_way(),
+            Fault::CutOff => Some(self.off_the_tree()),
             _ if self.rng_fault.permille(500) => self.pair().map(|way| both(way).to_vec()),
             _ => self.around().map(|ways| ways.concat()),
         };
@@ -142,6 +143,15 @@ impl<K: Knobs> World<K> {
         (!ways.is_empty()).then_some(ways)
     }
 
+    /// Everything between a replica and what tells it of the order.
+    fn off_the_tree(&mut self) -> Vec<Way> {
+        let shard = self.any_shard();
+        let slot = self.rng_fault.below(u64::from(self.plan.replicas)) as u8;
+        let replica = Place::Replica(shard, slot);
+        let ways = [Place::Root(self.leader), Place::Leaf].map(|place| both((replica, place)));
+        ways.concat()
+    }
+
     /// One direction between two places, or all that a place says, or hears.
     fn one_way(&mut self) -> Option<Vec<Way>> {
         if self.rng_fault.permille(400) {
@@ -164,7 +174,8 @@ impl<K: Knobs> World<K> {
         // The end that opened the connection: it is the one that opens another.
         let (mut link, side) = (self.rng_fault.pick(&open), 0);
         // There is one leaf among many links, and everything is ordered by what it says to the root.
-        let orders = |link: &&usize| self.way(**link, 0) == (Place::Leaf, Place::Root);
+        let leader = Place::Root(self.leader);
+        let orders = |link: &&usize| self.way(**link, 0) == (Place::Leaf, leader);
         if let (Some(order), true) = (open.iter().find(orders), self.rng_fault.permille(200)) {
             link = *order;
         }

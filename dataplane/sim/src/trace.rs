@@ -55,7 +55,7 @@ impl<K: Knobs> World<K> {
         self.say(|| match event {
             Event::Start(place) => format!("{place} starts, life #{}", self.procs.len()),
             Event::Dial(proc, peer) => {
-                let to = crate::process::place_of(self.procs[*proc].place, *peer);
+                let to = crate::process::place_of(self.procs[*proc].place, *peer, self.leader);
                 let as_client = matches!(peer, Peer::Client(_) | Peer::ClientToController);
                 let how = if as_client { " as a client" } else { "" };
                 format!("{} calls {to}{how}", who(proc))

@@ -229,7 +229,7 @@ pub fn swizzle(ways: &[[Way; 2]], now: Time, step_ns: u64, rng: &mut Rng) -> Cov
 mod tests {
     use super::*;
 
-    const A: Place = Place::Root;
+    const A: Place = Place::Root(0);
     const B: Place = Place::Leaf;
     const C: Place = Place::Controller;
 

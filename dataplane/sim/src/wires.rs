@@ -22,7 +22,7 @@ impl<K: Knobs> World<K> {
             return;
         }
         let from = process.place;
-        let to = place_of(from, peer);
+        let to = place_of(from, peer, self.leader);
         let connects = self
             .weather
             .connects(self.now, (from, to), &mut self.faults);

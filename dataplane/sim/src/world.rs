@@ -8,6 +8,7 @@ use ionian_histcheck::Verdict;
 use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, Mutant, NodeId, Shipped, Time};
 
 use crate::both::Aim;
+use crate::changes::Changes;
 use crate::checks::HALT_NS;
 use crate::controllers::Silence;
 use crate::disk::Disk;
@@ -39,6 +40,8 @@ const RETRIES: u32 = 64;
 pub enum Event {
     /// A place gets a process.
     Start(Place),
+    /// A process starts at a node that is to take a place.
+    StartOn(Place, NodeId),
     /// A process opens a connection.
     Dial(ProcId, Peer),
     /// The front of a direction arrives: link, sender's side.
@@ -63,6 +66,8 @@ pub enum Event {
     Act(ProcId),
     /// A controller that said nothing for a while speaks again.
     Speak,
+    /// A process has heard which member of the root group leads: it leaves another one.
+    Follow(ProcId),
     /// A paused process goes on.
     Wake(ProcId),
     /// An operation of a process's device completes.
@@ -203,12 +208,16 @@ pub struct World<K: Knobs = Shipped> {
     pub history: History,
     /// The phase.
     pub phase: Phase,
+    /// The slot of the member of the root group that was named leader last.
+    pub(crate) leader: u8,
     /// What each process last knew of its incarnation.
     pub last_inc: BTreeMap<Place, Inc>,
     /// The controller's durable snapshot.
     pub controller_disk: Option<Vec<u8>>,
     /// The devices of roots and replicas.
-    pub disks: BTreeMap<Place, Disk>,
+    pub disks: BTreeMap<(Place, NodeId), Disk>,
+    /// What operators have changed.
+    pub(crate) changes: Changes,
     /// Places whose devices are slow until then.
     pub slow_disks: BTreeMap<Place, Time>,
     /// What the network does to messages.
@@ -238,6 +247,8 @@ pub struct World<K: Knobs = Shipped> {
     sequence: u64,
     hash: u64,
     pub(crate) checked_roots: BTreeSet<ProcId>,
+    /// How far the committed entries of each member of the root group were compared with those of the others.
+    pub(crate) compared: BTreeMap<ProcId, u64>,
     pub(crate) events: u64,
     pub(crate) healed_at: Time,
     /// Full replicas were given room for the end of the run.
@@ -276,9 +287,11 @@ impl<K: Knobs> World<K> {
             by_place: BTreeMap::new(),
             history: History::new(seed, &plan),
             phase: Phase::WarmUp,
+            leader: 0,
             last_inc: BTreeMap::new(),
             controller_disk: None,
             disks: BTreeMap::new(),
+            changes: Changes::default(),
             slow_disks: BTreeMap::new(),
             weather: Weather::default(),
             old: Old::default(),
@@ -298,6 +311,7 @@ impl<K: Knobs> World<K> {
             sequence: 0,
             hash: seed,
             checked_roots: BTreeSet::new(),
+            compared: BTreeMap::new(),
             events: 0,
             healed_at: Time::ZERO,
             made_room: false,
@@ -322,7 +336,13 @@ impl<K: Knobs> World<K> {
             self.after(at, Event::Start(Place::Client(client)));
         }
         for (instance, fault) in self.plan.instances().collect::<Vec<_>>() {
-            let at = self.plan.warm_up_ns + self.rng_fault.below(self.plan.fault_ns);
+            let mut at = self.plan.warm_up_ns + self.rng_fault.below(self.plan.fault_ns);
+            if fault.is_change() {
+                // From the start on, and when all is well again.
+                at = self
+                    .rng_fault
+                    .range(5_000_000, 2 * self.plan.warm_up_ns + self.plan.fault_ns);
+            }
             if self.plan.includes(instance) {
                 self.after(at, Event::Fault(fault, instance));
             }
@@ -336,9 +356,17 @@ impl<K: Knobs> World<K> {
     /// Every place but the clients.
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
-        let mut places = vec![Place::Controller, Place::Root, Place::Leaf];
-        for shard in 0..self.plan.shards {
-            places.extend((0..self.plan.replicas).map(|slot| Place::Replica(shard, slot)));
+        let mut places = Self::places_of(&self.plan);
+        places.extend(&self.changes.added);
+        places
+    }
+
+    /// The places of a plan.
+    pub(crate) fn places_of(plan: &Plan) -> Vec<Place> {
+        let mut places = vec![Place::Controller, Place::Root(0), Place::Leaf];
+        places.extend((1..plan.roots).map(Place::Root));
+        for shard in 0..plan.shards {
+            places.extend((0..plan.replicas).map(|slot| Place::Replica(shard, slot)));
         }
         places
     }
@@ -346,10 +374,17 @@ impl<K: Knobs> World<K> {
     /// The node of a place.
     #[must_use]
     pub fn node(&self, place: Place) -> NodeId {
+        let home = self.changes.homes.get(&place);
+        home.copied().unwrap_or_else(|| Self::planned_node(place))
+    }
+
+    /// The node that a place has at first.
+    pub(crate) fn planned_node(place: Place) -> NodeId {
         NodeId::new(match place {
             Place::Controller => 1,
-            Place::Root => 2,
+            Place::Root(0) => 2,
             Place::Leaf => 3,
+            Place::Root(slot) => 3 + u32::from(slot),
             Place::Replica(shard, slot) => 10 + shard * 10 + u32::from(slot),
             Place::Client(number) => 1000 + number,
         })
@@ -460,6 +495,7 @@ impl<K: Knobs> World<K> {
         match event {
             Event::Start(place) if self.stays_dead(place) => {}
             Event::Start(place) => self.start(place),
+            Event::StartOn(place, node) => self.start_ahead(place, node),
             Event::Dial(proc, peer) => self.dial(proc, peer),
             Event::Arrive(link, side) => self.pump(link, side),
             Event::Datagram(link, side, bytes) => self.datagram(link, side, &bytes),
@@ -471,6 +507,7 @@ impl<K: Knobs> World<K> {
             Event::Flush(proc) => self.flush(proc),
             Event::Timer(proc, at) => self.timer(proc, at),
             Event::Act(proc) => self.act(proc),
+            Event::Follow(proc) => self.follow(proc),
             Event::Speak => self.speak(),
             Event::Wake(proc) => self.wake(proc),
             Event::Persisted(proc, version, bytes) => self.persisted(proc, version, bytes),
@@ -522,6 +559,7 @@ impl<K: Knobs> World<K> {
             Event::Flush(proc)
             | Event::Timer(proc, _)
             | Event::Act(proc)
+            | Event::Follow(proc)
             | Event::Dial(proc, _) => *proc,
             Event::Persisted(proc, ..) | Event::Disk(proc, _) => *proc,
             Event::Arrive(link, side)

@@ -120,13 +120,18 @@ impl Desk {
             floor: Gsn::ZERO,
             ceiling: Gsn::new(1 << 40),
             view: ViewId::ZERO,
+            write_quorum: 1,
+            seal_quorum: 1,
+            members: 1,
+            recorded: false,
         };
+        let member = [&2u32.to_le_bytes()[..], &1u64.to_le_bytes()].concat();
         let greet = [
             (To::Root(0), hello(Role::Controller, 1, 0, 0, 0)),
             (To::Root(2), hello(Role::Client, 0, 0, 0, 0)),
             (To::Root(1), hello(Role::Leaf, 3, 2, 0, 0)),
             (To::Leaf(0), hello(Role::Root, 2, 1, 0, 0)),
-            (To::Root(0), bytes(&grant, &[])),
+            (To::Root(0), bytes(&grant, &member)),
         ];
         self.queue.extend(greet);
         for shard in 0..self.own.len() {

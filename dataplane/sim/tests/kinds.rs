@@ -42,6 +42,7 @@ fn each_fault_of_the_fabric_takes_effect_alone() {
         Fault::PartitionFull,
         Fault::PartitionPair,
         Fault::PartitionOneWay,
+        Fault::CutOff,
         Fault::Delay,
         Fault::Clog,
         Fault::Swizzle,
@@ -57,6 +58,7 @@ fn each_fault_of_datagrams_takes_effect_alone() {
         Fault::PartitionFull,
         Fault::PartitionPair,
         Fault::PartitionOneWay,
+        Fault::CutOff,
         Fault::Delay,
         Fault::Clog,
         Fault::Swizzle,
@@ -131,7 +133,7 @@ fn only_a_plan_that_says_so_goes_beyond_the_class() {
         let kinds = plan.faults.iter().map(|(fault, _)| *fault);
         assert!(!plan.faults.is_empty(), "seed {seed}");
         assert!(
-            plan.beyond_f || kinds.into_iter().all(|fault| !fault.is_beyond(plan.class)),
+            plan.beyond_f || kinds.into_iter().all(|fault| !plan.is_beyond(fault)),
             "seed {seed}: {plan:?}"
         );
         assert!(plan.calls[0] >= 1000, "seed {seed}");

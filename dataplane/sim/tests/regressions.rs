@@ -18,6 +18,30 @@ fn a_refused_sending_says_nothing_about_another_one() {
     passes(5234, "only=1+4+5+6,operations_max=1274");
 }
 
+/// A replica started again after its shard had ended. No view named its life any more, so that it was no member of anything:
+/// it served nothing, nobody copied to it, and a subscription that it had taken waited for ever.
+#[test]
+fn a_shard_that_has_ended_is_served_by_later_lives() {
+    passes(
+        16,
+        "clients=1,payload_bytes_max=8,outstanding_max=1,only=11+12+13,operations_max=78",
+    );
+    passes(
+        36,
+        "chunk_bytes=65536,outstanding_max=1,cut_interval_us=0,only=0+23,operations_max=220",
+    );
+    passes(59, "buffer_bytes=1048576,only=9+10+12,operations_max=31");
+}
+
+/// The leaf speaks of shards that are open. A replica that had missed the last entries of a shard never learned that it had
+/// ended, nor of trims.
+#[test]
+fn who_hears_nothing_of_its_shard_asks() {
+    for seed in [92, 142, 243] {
+        passes(seed, "");
+    }
+}
+
 /// A member of a shard was away, and the cut log dropped entries that only its peer had applied. Then the peer's device gave
 /// back an old image: both asked each other for a state that nobody had, and their shard was never read again.
 #[test]

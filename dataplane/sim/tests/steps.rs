@@ -64,17 +64,17 @@ fn a_replica_dies_between_the_operations_of_checkpoints() {
 
 #[test]
 fn a_root_dies_before_each_device_operation() {
-    crash_at_each(Place::Root, Fault::CrashAtOp, 100);
+    crash_at_each(Place::Root(0), Fault::CrashAtOp, 100);
 }
 
 #[test]
 fn a_root_dies_when_its_store_knows_and_its_machine_does_not() {
-    crash_at_each(Place::Root, Fault::CrashAfterDone, 60);
+    crash_at_each(Place::Root(0), Fault::CrashAfterDone, 60);
 }
 
 #[test]
 fn a_root_dies_before_each_flush() {
-    crash_at_each(Place::Root, Fault::CrashAtFlush, 60);
+    crash_at_each(Place::Root(0), Fault::CrashAtFlush, 60);
 }
 
 #[test]
@@ -85,5 +85,5 @@ fn a_leaf_dies_between_two_messages_of_a_cut() {
 #[test]
 fn a_replica_dies_before_each_flush_and_between_two_messages() {
     crash_at_each(REPLICA, Fault::CrashAtFlush, 60);
-    crash_at_each(REPLICA, Fault::CrashMidSend, 20);
+    crash_at_each(REPLICA, Fault::CrashMidSend, 15);
 }

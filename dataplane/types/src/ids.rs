@@ -47,6 +47,9 @@ number! {
 /// The largest number of replicas of a shard (a leaf slot of two cache lines holds seven lengths).
 pub const SEGMENTS_PER_SHARD_MAX: usize = 7;
 
+/// The largest number of members of a root group.
+pub const ROOT_MEMBERS_MAX: usize = 7;
+
 impl Slot {
     /// The slot as an index into per-shard tables.
     #[must_use]

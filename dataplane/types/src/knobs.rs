@@ -108,6 +108,10 @@ mutants! {
         "A replica that catches up leaves other shards' records out of the sum that gives its base.";
     KeepVoidTail, "mutant_keep_void_tail",
         "A replica keeps, over a view, records beyond the length at which their generation closed.";
+    RefillFromOutsider, "mutant_refill_from_outsider",
+        "Committed records are copied from a replica that has not entered the epoch.";
+    DomainsByPlainQuorum, "mutant_domains_by_plain_quorum",
+        "D2 takes the k-th largest length whichever domains hold it.";
     NeverFromLaggingCopy, "mutant_never_from_lagging_copy",
         "A replica that does not hold the whole generation yet answers `never`.";
     NeverWhileOpen, "mutant_never_while_open",
@@ -154,4 +158,10 @@ mutants! {
         "The controller declares a shard lost while a member still holds its records.";
     FloorForgotten, "mutant_floor_forgotten",
         "The controller grants a root that lost its cut log positions from 0 again.";
+    AdoptLongest, "mutant_adopt_longest",
+        "A new root leader adopts the longest log instead of the one with the latest epoch.";
+    SwitchWithoutJoint, "mutant_switch_without_joint",
+        "A shard gets new members without an epoch in which both sets count.";
+    EndedShardForgotten, "mutant_ended_shard_forgotten",
+        "The cut log drops what ends a shard as soon as the other shards have applied it.";
 }

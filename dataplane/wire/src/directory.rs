@@ -1,7 +1,7 @@
 //! The cluster map: what a client or a node must know to find everyone. Read rarely, so it may allocate.
 
 use ionian_types::{
-    Durability, Inc, LogId, NodeId, OrderingMode, SEGMENTS_PER_SHARD_MAX, ShardId, ViewId,
+    Durability, Inc, LogId, NodeId, OrderingMode, SEGMENTS_PER_SHARD_MAX, ShardId, Slot, ViewId,
 };
 
 use crate::codec::{Reader, WireError, Writer};
@@ -10,6 +10,12 @@ use crate::codec::{Reader, WireError, Writer};
 pub const LOGS_MAX: usize = 1024;
 /// The most shards of one log.
 pub const SHARDS_PER_LOG_MAX: usize = 16_384;
+/// The most members of a root group.
+pub const ROOT_MEMBERS_MAX: usize = 7;
+/// The most places of one log that other nodes are to take at a time.
+pub const COMING_MAX: usize = 1024;
+/// Stands for no leader.
+const NO_LEADER: Slot = Slot::new(u8::MAX);
 /// The longest log name in bytes.
 pub const LOG_NAME_BYTES_MAX: usize = 64;
 /// The longest address in bytes.
@@ -35,10 +41,25 @@ pub struct LogInfo {
     pub mode: OrderingMode,
     /// What an acknowledgement means.
     pub class: Durability,
-    /// The root leader.
-    pub root: Endpoint,
+    /// The members of the root group in slot order, 1 to [`ROOT_MEMBERS_MAX`].
+    pub roots: Vec<Endpoint>,
+    /// The slot of the member that leads, if one was named.
+    pub leader: Option<Slot>,
+    /// The leaf of its ordering tree.
+    pub leaf: Endpoint,
     /// Its shards, by rising id.
     pub shards: Vec<ShardInfo>,
+    /// Places that another node is to take: it prepares itself and registers, and has them from then on.
+    pub coming: Vec<Coming>,
+}
+
+/// A place that another node is to take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Coming {
+    /// The node.
+    pub node: NodeId,
+    /// The replica whose place it takes; none for the leaf.
+    pub replica: Option<(ShardId, Slot)>,
 }
 
 /// One shard.
@@ -50,6 +71,8 @@ pub struct ShardInfo {
     pub epoch: ViewId,
     /// Whether it takes appends.
     pub open: bool,
+    /// Whether it has ended for good; its records stay readable.
+    pub finalized: bool,
     /// How many replicas must hold a record.
     pub quorum: u8,
     /// Its replicas in slot order.
@@ -89,12 +112,16 @@ impl ClusterMap {
             text(writer, &log.name, LOG_NAME_BYTES_MAX)?;
             writer.field(log.mode)?;
             writer.field(log.class)?;
-            log.root.write(writer)?;
+            count(writer, log.roots.len(), ROOT_MEMBERS_MAX, "root members")?;
+            log.roots.iter().try_for_each(|root| root.write(writer))?;
+            writer.field(log.leader.unwrap_or(NO_LEADER))?;
+            log.leaf.write(writer)?;
             count(writer, log.shards.len(), SHARDS_PER_LOG_MAX, "shards")?;
             for shard in &log.shards {
                 writer.field(shard.shard)?;
                 writer.field(shard.epoch)?;
                 writer.field(shard.open)?;
+                writer.field(shard.finalized)?;
                 writer.field(shard.quorum)?;
                 count(
                     writer,
@@ -106,6 +133,14 @@ impl ClusterMap {
                     replica.endpoint.write(writer)?;
                     writer.field(replica.generation)?;
                 }
+            }
+            count(writer, log.coming.len(), COMING_MAX, "places to be taken")?;
+            for coming in &log.coming {
+                writer.field(coming.node)?;
+                writer.field(coming.replica.is_some())?;
+                let (shard, slot) = coming.replica.unwrap_or_default();
+                writer.field(shard)?;
+                writer.field(slot)?;
             }
         }
         Ok(())
@@ -124,12 +159,24 @@ impl ClusterMap {
             let name = read_text(&mut reader, LOG_NAME_BYTES_MAX)?;
             let mode = reader.field()?;
             let class = reader.field()?;
-            let root = Endpoint::read(&mut reader)?;
+            let mut roots = Vec::new();
+            for _ in 0..bounded(&mut reader, ROOT_MEMBERS_MAX, "root members")? {
+                roots.push(Endpoint::read(&mut reader)?);
+            }
+            let leader = Some(reader.field()?).filter(|leader| *leader != NO_LEADER);
+            if leader.unwrap_or(Slot::ZERO).index() >= roots.len() {
+                return Err(WireError::Range {
+                    field: "root leader",
+                    value: roots.len() as u64,
+                });
+            }
+            let leaf = Endpoint::read(&mut reader)?;
             let mut shards = Vec::new();
             for _ in 0..bounded(&mut reader, SHARDS_PER_LOG_MAX, "shards")? {
                 let shard = reader.field()?;
                 let epoch = reader.field()?;
                 let open = reader.field()?;
+                let finalized = reader.field()?;
                 let quorum = reader.field()?;
                 let mut replicas = Vec::new();
                 for _ in 0..bounded(&mut reader, SEGMENTS_PER_SHARD_MAX, "replicas")? {
@@ -142,8 +189,19 @@ impl ClusterMap {
                     shard,
                     epoch,
                     open,
+                    finalized,
                     quorum,
                     replicas,
+                });
+            }
+            let mut coming = Vec::new();
+            for _ in 0..bounded(&mut reader, COMING_MAX, "places to be taken")? {
+                let node = reader.field()?;
+                let is_replica: bool = reader.field()?;
+                let replica = (reader.field()?, reader.field()?);
+                coming.push(Coming {
+                    node,
+                    replica: is_replica.then_some(replica),
                 });
             }
             logs.push(LogInfo {
@@ -151,8 +209,11 @@ impl ClusterMap {
                 name,
                 mode,
                 class,
-                root,
+                roots,
+                leader,
+                leaf,
                 shards,
+                coming,
             });
         }
         Ok(Self { version, logs })
@@ -175,6 +236,17 @@ impl ClusterMap {
     #[must_use]
     pub fn log_by_name(&self, name: &str) -> Option<&LogInfo> {
         self.logs.iter().find(|log| log.name == name)
+    }
+}
+
+impl LogInfo {
+    /// The root leader; while none is named, the first member of the root group.
+    ///
+    /// # Panics
+    /// If the root group has no members; a map that was read has at least one.
+    #[must_use]
+    pub fn root(&self) -> &Endpoint {
+        &self.roots[self.leader.unwrap_or(Slot::ZERO).index()]
     }
 }
 
@@ -260,11 +332,24 @@ mod tests {
                 name: String::from("default"),
                 mode: OrderingMode::Scalog,
                 class: Durability::D1,
-                root: endpoint(9),
+                roots: vec![endpoint(9), endpoint(8)],
+                leader: Some(Slot::new(1)),
+                leaf: endpoint(7),
+                coming: vec![
+                    Coming {
+                        node: NodeId::new(5),
+                        replica: Some((ShardId::new(2), Slot::ZERO)),
+                    },
+                    Coming {
+                        node: NodeId::new(6),
+                        replica: None,
+                    },
+                ],
                 shards: vec![ShardInfo {
                     shard: ShardId::new(2),
                     epoch: ViewId::new(3),
                     open: true,
+                    finalized: false,
                     quorum: 2,
                     replicas: vec![ReplicaInfo {
                         endpoint: endpoint(1),

@@ -9,6 +9,7 @@
 //! [`Message::new_checked`] is the only way in for untrusted bytes. [`encode`] writes a value.
 
 mod append;
+mod group;
 mod macros;
 mod query;
 mod read;
@@ -19,6 +20,7 @@ pub use append::{
     Append, AppendAck, AppendRefused, CloseSession, Fate, FateAnswer, FateOutcome, RefusalReason,
     SessionClosed,
 };
+pub use group::{RootLed, RootState, RootWrite, RootWritten, Seal, SealAck, WriteOutcome};
 pub use query::{
     CeilingRequest, Connect, DirectoryAnswer, DirectoryRequest, Hello, Intent, IntentDone,
     Register, Registered, Role, RootGrant, StatusAnswer, StatusRequest,
@@ -33,7 +35,7 @@ pub use shard::{
     ShardSnapshot, StateData, StateRequest,
 };
 pub use tree::{
-    Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStartHead,
+    Applied, Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStartHead,
     ShardStatus, Sync, SyncShard, Up, UpItem, UpKeep,
 };
 
@@ -114,9 +116,10 @@ macros::messages! {
     Append, AppendAck, AppendRefused, CloseSession, SessionClosed, Fate, FateAnswer,
     Replicate, Have, CopyRequest, CopyData, CopyAck, Report, Backfill, Entries, ShardSnapshot,
     StateRequest, StateData, Grant,
-    Up, NeedFull, EdgeStart, NeedEdge, Sync, SyncShard, ShardStatus, Down, DownShard,
+    Up, NeedFull, EdgeStart, NeedEdge, Sync, SyncShard, ShardStatus, Down, DownShard, Applied,
     Tail, TailAnswer, Locate, LocateAnswer, Read, ReadAnswer, Subscribe, Unsubscribe, SubCredit, Deliver, DeliverGap, DeliverEnd,
     TrimRequest, TrimAnswer,
+    Seal, SealAck, RootLed, RootWrite, RootWritten, RootState,
 }
 
 /// Walks the messages that lie back to back in one packet. Stops after the first bad one.

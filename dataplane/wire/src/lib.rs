@@ -12,6 +12,7 @@ pub mod crc;
 pub mod directory;
 pub mod entry;
 pub mod frame;
+pub mod grant;
 pub mod packet;
 pub mod record;
 

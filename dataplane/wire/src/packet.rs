@@ -8,7 +8,7 @@
 //! ```
 //! The fault model is a network that loses, repeats, reorders and damages datagrams, and strangers who can send but not
 //! read. A receiver compares the first 24 bytes before it looks at anything else, so that what was not granted costs one
-//! comparison and changes nothing. The checksum stands last, so that either end makes one pass over the bytes.
+//! comparison and changes nothing; only of a packet that says it opens a session it checks the [grant](crate::grant). The checksum stands last, so that either end makes one pass over the bytes.
 //!
 //! The payload is a piece of the session's stream of messages; a message may start in one packet and end in another.
 
@@ -90,6 +90,9 @@ pub enum PacketKind {
     Ack = 2,
     /// The sender has ended the session.
     Close = 3,
+    /// The sender wants the session, and shows the grant for it; the only kind that makes a session. `ack` is 0 until the
+    /// sender has heard of the other end in this session, and 1 from then on.
+    Open = 4,
 }
 
 impl Field for PacketKind {
@@ -100,6 +103,7 @@ impl Field for PacketKind {
             1 => Ok(Self::Data),
             2 => Ok(Self::Ack),
             3 => Ok(Self::Close),
+            4 => Ok(Self::Open),
             value => Err(WireError::Range {
                 field: "packet kind",
                 value: u64::from(value),
@@ -268,7 +272,8 @@ impl<'a> PacketView<'a> {
         };
         let payload_bytes = u32::take(&fixed[28..32])?;
         let is_data = header.kind == PacketKind::Data;
-        if payload_bytes as usize != payload.len() || is_data == payload.is_empty() {
+        let carries = is_data || header.kind == PacketKind::Open;
+        if payload_bytes as usize != payload.len() || carries == payload.is_empty() {
             return Err(range("packet payload bytes", u64::from(payload_bytes)));
         }
         if is_data == (header.seq == 0) {
@@ -288,7 +293,7 @@ impl<'a> PacketView<'a> {
         &self.header
     }
 
-    /// The piece of the stream that the packet carries; empty in kinds other than [`PacketKind::Data`].
+    /// The piece of the stream that the packet carries, or the grant of a [`PacketKind::Open`]; empty in other kinds.
     #[must_use]
     #[inline]
     pub const fn payload(&self) -> &'a [u8] {

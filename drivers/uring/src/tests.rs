@@ -174,6 +174,44 @@ fn readable(fd: std::os::fd::RawFd) -> bool {
     unsafe { libc::poll(&raw mut poll, 1, 10_000) == 1 }
 }
 
+#[test]
+fn a_queue_that_has_given_everything_back_can_sleep() {
+    for_each_file_backend(|backend, dir| {
+        let mut bench = Bench::new(FileQueue::open(dir, options(backend)).expect("it opens"));
+        assert_eq!(bench.create(FILE, 64), Ok(()));
+        let mut out = Bounded::with_capacity(8);
+        for round in 0..1_000 {
+            let under_way = 1 + round % 3;
+            for block in 0..under_way {
+                let buf = bench.filled(1, 1);
+                bench.submit(BlockOp::Write {
+                    file: FILE,
+                    offset: (block * BLOCK) as u64,
+                    buf,
+                    durable: false,
+                });
+            }
+            bench.submit(BlockOp::Flush);
+            bench.queue.kick();
+            // As a polled core does it: the last completion may be seen before the kernel is done with having told of it.
+            while bench.queue.in_flight() > 0 {
+                bench.queue.poll(&mut bench.pool, &mut out);
+                while let Some(completion) = out.pop() {
+                    assert_eq!(completion.result, Ok(()));
+                    if let Some(buf) = completion.buf {
+                        bench.pool.free(buf);
+                    }
+                }
+            }
+            assert!(
+                bench.queue.arm(),
+                "round {round}: {:?}",
+                bench.queue.limits()
+            );
+        }
+    });
+}
+
 /// What every backend does.
 fn conformance<Q: BlockQueue>(queue: Q) {
     let mut bench = Bench::new(queue);

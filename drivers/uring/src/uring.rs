@@ -158,7 +158,9 @@ impl UringQueue {
 
     /// Whether `poll` would find something.
     fn is_ready(&mut self) -> bool {
-        let ring_ready = {
+        // The kernel raises the flag for its work after it has queued it, so that an entry may be taken before: with nothing in
+        // the ring the flag says nothing, and nobody would enter the kernel to have it taken down.
+        let ring_ready = self.in_ring > 0 && {
             let (_, submission, completion) = self.ring.split();
             !completion.is_empty() || submission.taskrun() || submission.cq_overflow()
         };

@@ -5,6 +5,7 @@
 //! * [`Process`] — one long-lived process: started, killed as by a crash, or asked to end.
 //! * [`Cluster`] — the nodes of a cluster on loopback, each a process.
 //! * [`chaos`] — writers, kills and restarts, and the verdict on what was acknowledged.
+//! * [`hostile`] — datagrams of strangers, and what they cost.
 //!
 //! Only processes started here are ever signalled, each by its own number. Waiting is for a condition with a deadline.
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ mod binary;
 pub mod chaos;
 mod cluster;
 mod disk;
+pub mod hostile;
 mod net;
 mod process;
 mod tool;

@@ -114,8 +114,10 @@ impl Shape {
                 name: String::from("default"),
                 mode: OrderingMode::Scalog,
                 class: self.class,
-                root: node,
+                root: vec![node],
+                root_quorum: ionian_control_core::RootQuorum::Majority,
                 leaf: node,
+                quorum: None,
                 shards: vec![vec![node; self.replicas]; self.shards],
             }],
         });
@@ -271,7 +273,7 @@ impl Embedded {
     pub(crate) fn devices(&self) -> String {
         let mut names: Vec<&str> = Vec::new();
         for (place, device) in &self.server.effective().devices {
-            if matches!(place, Place::Replica(..) | Place::Root(_))
+            if matches!(place, Place::Replica(..) | Place::Root(..))
                 && !names.contains(&device.as_str())
             {
                 names.push(device);

@@ -1,6 +1,7 @@
 //! `ionian bench store`: the store over its device alone, beside a bare loop that issues the same operations.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -69,12 +70,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             Durability::D1,
         )
     };
-    let device::Opened {
+    let opening = device::open(&path, config, Arc::default(), None).context("the store")?;
+    let device::Opening {
         mut store,
         mut io,
         fallback,
         ..
-    } = device::open(&path, config, 1, None).context("the store")?;
+    } = opening.finish().context("the store")?;
     let encoded = encoded_bytes(args.record_bytes) as u64;
     let run_records = (RUN_BYTES as u64 / encoded).max(1);
     let run = sample_run(run_records as usize, args.record_bytes);

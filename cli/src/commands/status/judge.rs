@@ -7,6 +7,7 @@ use ionian_wire::directory::{Endpoint, LogInfo, ShardInfo};
 use serde_json::Value;
 
 use super::picture::{Picture, Seen};
+use super::roots;
 use crate::table::size;
 
 /// What keeps the cluster from appending.
@@ -14,6 +15,8 @@ use crate::table::size;
 pub(super) struct Verdict {
     /// In sentences without a full stop; empty when it can append.
     pub(super) faults: Vec<String>,
+    /// What is not as it should be, although appends go on; sentences as above.
+    pub(super) notes: Vec<String>,
     /// Shards that take appends, of all shards looked at.
     pub(super) able: (usize, usize),
 }
@@ -36,7 +39,8 @@ impl Verdict {
             let before = verdict.faults.len();
             verdict.log(picture, log);
             let whole = verdict.faults.len() == before;
-            for shard in &log.shards {
+            // One that has ended takes no appends, and is not to.
+            for shard in log.shards.iter().filter(|shard| !shard.finalized) {
                 let before = verdict.faults.len();
                 verdict.shard(picture, log, shard, whole);
                 verdict.able.0 += usize::from(whole && verdict.faults.len() == before);
@@ -85,14 +89,38 @@ impl Verdict {
 
     /// The root and the leaf.
     fn log(&mut self, picture: &Picture, log: &LogInfo) {
-        let what = format!("log {}: the root", log.name);
-        let root = Place::Root(log.log);
-        if let Some(seen) = self.place(picture, root, &what, Some(&log.root))
-            && seen.number("running_edges") == Some(0)
-        {
-            self.faults
-                .push(format!("{what} has no connection to a leaf"));
+        let root = roots::leader(log);
+        let group = log.roots.len() > 1;
+        let what = match root {
+            Place::Root(_, slot) if group => {
+                format!("log {}: root {slot}, which is to lead,", log.name)
+            }
+            _ => format!("log {}: the root", log.name),
+        };
+        if let Some(seen) = self.place(picture, root, &what, Some(log.root())) {
+            let says = |key: &str| seen.value["state"][key] == true;
+            if group && !says("leads") {
+                self.faults.push(format!(
+                    "{what} has not begun to: too few members of its group are there"
+                ));
+            } else if group && !says("answers") {
+                self.faults.push(format!(
+                    "{what} waits for more members of its group to hold what it has"
+                ));
+            } else if seen.number("running_edges") == Some(0) {
+                self.faults
+                    .push(format!("{what} has no connection to a leaf"));
+            }
         }
+        // Too few of them show in what the leader says.
+        let before = self.faults.len();
+        for (place, member) in roots::members(log).filter(|(place, _)| *place != root) {
+            if let Place::Root(_, slot) = place {
+                let what = format!("log {}: root {slot}", log.name);
+                self.place(picture, place, &what, Some(member));
+            }
+        }
+        self.notes.extend(self.faults.drain(before..));
         let leaf = Place::Leaf(log.log);
         if picture.process_of(leaf).is_some() {
             let what = format!("log {}: the leaf", log.name);

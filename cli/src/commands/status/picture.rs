@@ -18,6 +18,8 @@ pub(super) struct Picture {
     /// What the controller says; empty without it.
     pub(super) map: ClusterMap,
     pub(super) processes: Vec<Process>,
+    /// The controllers are elsewhere: any process answers for the map, and is asked even if it has no place.
+    pub(super) external: bool,
     /// The log that is shown; none for all.
     only: Option<String>,
     names: BTreeMap<NodeId, String>,
@@ -114,6 +116,7 @@ impl Picture {
         let mut picture = Self {
             map,
             processes: Vec::new(),
+            external: false,
             only: only.map(str::to_owned),
             names: BTreeMap::new(),
             log_names: BTreeMap::new(),
@@ -124,13 +127,22 @@ impl Picture {
                 picture.names.insert(node.node, node.name.clone());
                 picture.process(node.node, &node.address);
             }
-            for (node, place) in config.seats()? {
-                picture.seat(node, place);
+            // Of controllers elsewhere the map says who fills what; the configuration, how it was in the beginning.
+            let external = config.controller.is_none();
+            if picture.map.version == 0 || !external {
+                for (node, place) in config.seats()? {
+                    picture.seat(node, place);
+                }
             }
+            picture.external = external;
         }
         for log in picture.map.logs.clone() {
-            picture.process(log.root.node, &log.root.address);
-            picture.seat(log.root.node, Place::Root(log.log));
+            for (place, member) in super::roots::members(&log) {
+                picture.process(member.node, &member.address);
+                picture.seat(member.node, place);
+            }
+            picture.process(log.leaf.node, &log.leaf.address);
+            picture.seat(log.leaf.node, Place::Leaf(log.log));
             for shard in &log.shards {
                 for (slot, replica) in shard.replicas.iter().enumerate() {
                     let node = replica.endpoint.node;
@@ -184,34 +196,6 @@ impl Picture {
         {
             process.places.push(place);
         }
-    }
-
-    /// Adds the leaves, which only the controller's own answer names. Says whether that brought a process.
-    pub(super) fn add_leaves(&mut self) -> bool {
-        let mut leaves = Vec::new();
-        for log in &self.map.logs {
-            if let Some((node, address)) = self.leaf_of(log.log) {
-                leaves.push((node, address, log.log));
-            }
-        }
-        let before = self.processes.len();
-        for (node, address, log) in leaves {
-            self.process(node, &address);
-            self.seat(node, Place::Leaf(log));
-        }
-        self.processes.len() > before
-    }
-
-    /// The node of a log's leaf and its address, as the controller says.
-    fn leaf_of(&self, log: LogId) -> Option<(NodeId, String)> {
-        let controller = self.seen(Place::Directory)?.1;
-        let logs = controller.value["state"]["logs"].as_array()?;
-        let mine = logs
-            .iter()
-            .find(|value| value["log"].as_u64() == Some(u64::from(log.get())))?;
-        let node = mine["leaf"]["node"].as_u64()?;
-        let address = mine["leaf"]["address"].as_str()?;
-        Some((NodeId::new(u32::try_from(node).ok()?), address.to_owned()))
     }
 
     /// Whether any process answers.
@@ -275,10 +259,17 @@ impl Picture {
         };
         match place {
             Place::Directory => place.to_string(),
-            Place::Root(id) => format!("root of {}", log(id)),
+            Place::Root(id, slot) if self.has_group(id) => format!("root {slot} of {}", log(id)),
+            Place::Root(id, _) => format!("root of {}", log(id)),
             Place::Leaf(id) => format!("leaf of {}", log(id)),
             Place::Replica(id, shard, slot) => format!("{shard}.{slot} of {}", log(id)),
         }
+    }
+
+    /// Whether the root of a log has several members.
+    fn has_group(&self, id: LogId) -> bool {
+        let mut logs = self.map.logs.iter();
+        logs.any(|log| log.log == id && log.roots.len() > 1)
     }
 
     /// A process as people call it.
@@ -294,7 +285,7 @@ impl Picture {
 fn is_place(value: &Value, place: Place) -> bool {
     let (kind, log, shard, slot) = match place {
         Place::Directory => ("controller", None, None, None),
-        Place::Root(log) => ("root", Some(log), None, None),
+        Place::Root(log, slot) => ("root", Some(log), None, Some(slot)),
         Place::Leaf(log) => ("leaf", Some(log), None, None),
         Place::Replica(log, shard, slot) => ("replica", Some(log), Some(shard), Some(slot)),
     };

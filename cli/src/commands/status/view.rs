@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::judge::{Verdict, leaf_row};
 use super::picture::{Picture, Seen};
+use super::roots;
 use crate::table::{Table, duration, number, size};
 
 /// Everything for people.
@@ -24,15 +25,15 @@ pub(super) fn text(picture: &Picture, verdict: &Verdict, counters: bool) -> Stri
         text += &counter_table(picture);
         text.push('\n');
     }
-    for fault in &verdict.faults {
-        text += &format!("{fault}\n");
+    for line in verdict.notes.iter().chain(&verdict.faults) {
+        text += &format!("{line}\n");
     }
     text + &verdict.sentence() + "\n"
 }
 
 fn log_text(picture: &Picture, log: &LogInfo) -> String {
     let mut text = format!("log {}: {}, {}", log.name, log.mode, log.class);
-    if let Some((process, root)) = picture.seen(Place::Root(log.log))
+    if let Some((process, root)) = picture.seen(roots::leader(log))
         && let (Some(head), Some(tail)) = (root.number("head_gsn"), root.number("tail_gsn"))
     {
         let kept = number(tail.saturating_sub(head));
@@ -59,6 +60,7 @@ fn log_text(picture: &Picture, log: &LogInfo) -> String {
         );
     }
     text.push('\n');
+    text += &roots::text(picture, log);
     let mut table = Table::headed(&[
         "shard",
         "state",
@@ -119,7 +121,11 @@ fn row(
     let bytes = |key: &str| cell(seen.and_then(|seen| seen.store(key)).map(size));
     [
         shard.shard.to_string(),
-        String::from(if shard.open { "open" } else { "closed" }),
+        String::from(match (shard.open, shard.finalized) {
+            (_, true) => "finalized",
+            (true, _) => "open",
+            _ => "closed",
+        }),
         format!("{}.{slot}", shard.shard),
         picture.node_name(replica.endpoint.node),
         life(picture, place, replica),
@@ -270,7 +276,7 @@ pub(super) fn json(picture: &Picture, verdict: &Verdict) -> Value {
         })
     });
     json!({
-        "able": verdict.able(), "sentence": verdict.sentence(), "faults": verdict.faults,
+        "able": verdict.able(), "sentence": verdict.sentence(), "faults": verdict.faults, "notes": verdict.notes,
         "map_version": picture.map.version,
         "logs": picture.logs().map(|log| log_json(picture, log)).collect::<Vec<_>>(),
         "processes": processes.collect::<Vec<_>>(),
@@ -278,7 +284,7 @@ pub(super) fn json(picture: &Picture, verdict: &Verdict) -> Value {
 }
 
 fn log_json(picture: &Picture, log: &LogInfo) -> Value {
-    let root = picture.seen(Place::Root(log.log)).map(|(_, root)| root);
+    let root = picture.seen(roots::leader(log)).map(|(_, root)| root);
     let of_root = |key: &str| root.and_then(|root| root.number(key));
     let rate = |key: &str| root.and_then(|root| root.rate(key));
     let shards = log
@@ -291,7 +297,8 @@ fn log_json(picture: &Picture, log: &LogInfo) -> Value {
         "cuts_per_second": rate("cuts"), "records_per_second": rate("ordered"),
         "last_cut_age_us": of_root("last_cut_age_us"),
         "cut_log_entries": of_root("commit_entry"), "cut_log_bytes": of_root("cut_log_bytes"),
-        "root": {"node": log.root.node.get(), "inc": log.root.inc.get(), "address": log.root.address, "up": root.is_some()},
+        "root": {"node": log.root().node.get(), "inc": log.root().inc.get(), "address": log.root().address, "up": root.is_some()},
+        "root_group": roots::json(picture, log),
         "shards": shards.collect::<Vec<_>>(),
     })
 }
@@ -313,7 +320,8 @@ fn shard_json(picture: &Picture, log: &LogInfo, shard: &ShardInfo) -> Value {
         })
     });
     json!({
-        "shard": shard.shard.get(), "epoch": shard.epoch.get(), "open": shard.open, "quorum": shard.quorum,
+        "shard": shard.shard.get(), "epoch": shard.epoch.get(), "open": shard.open,
+        "finalized": shard.finalized, "quorum": shard.quorum,
         "held_back_by": held_back(picture, log, shard).map(|held| json!({
             "slot": held.slot, "node": held.node.get(), "records": held.records,
         })),

@@ -2,7 +2,7 @@
 
 use super::rules::Running;
 use super::*;
-use ionian_wire::frame::ShardStatus;
+use ionian_wire::frame::{Message, ShardStatus};
 
 #[test]
 fn a_past_life_is_told_to_stop() {
@@ -64,6 +64,7 @@ fn counts(world: &mut Running, conn: usize) -> bool {
         whole: true,
         ready: false,
         regressed: 0,
+        held: 0b11,
         slowest: 0,
         members: 2,
     };
@@ -114,4 +115,53 @@ fn when_the_last_connection_of_a_life_is_gone_the_one_before_counts() {
     world.directory.disconnected(world.now, ConnId::new(61));
     assert!(!counts(&mut world, LEAF), "incarnation {last_inc}");
     assert!(world.directory.next_deadline() < Time::FAR);
+}
+
+/// The answers to registrations that leave now, with the connections that they are for.
+fn answers(world: &mut Running) -> Vec<(u32, u64, bool)> {
+    let answer = |(conn, frame): &(ConnId, Vec<u8>)| match message(frame) {
+        Message::Registered(answer, _) => {
+            Some((conn.get(), answer.request, answer.inc != Inc::ZERO))
+        }
+        _ => None,
+    };
+    world.drain().iter().filter_map(answer).collect()
+}
+
+/// A process that gave a connection up before it was admitted asks again over the next. Its first question must not end the
+/// life that the second was given, whenever it arrives.
+#[test]
+fn a_registration_that_comes_late_does_not_end_a_healthy_life() {
+    let mut world = Running::start(Durability::D0);
+    world.directory.connected(ConnId::new(60));
+    world.directory.connected(ConnId::new(61));
+    world.send(61, &register(2, 502, world.incs[2], false));
+    assert!(answers(&mut world).contains(&(61, 502, true)));
+    world.send(60, &register(2, 501, world.incs[2], false));
+    assert_eq!(answers(&mut world), []);
+    world.directory.disconnected(world.now, ConnId::new(60));
+    world.now = world.now.after(DirectoryConfig::default().late_after);
+    world.directory.on_deadline(world.now);
+    assert_eq!(answers(&mut world), []);
+}
+
+/// The earlier connection is the one of another process: it has the place when the later one is gone, or when both stay.
+#[test]
+fn a_registration_held_back_is_taken_in_the_end() {
+    for gone in [true, false] {
+        let mut world = Running::start(Durability::D0);
+        world.directory.connected(ConnId::new(60));
+        world.directory.connected(ConnId::new(61));
+        world.send(61, &hello(2, world.incs[2]));
+        world.send(60, &register(2, 501, Inc::ZERO, false));
+        assert_eq!(answers(&mut world), []);
+        if gone {
+            world.directory.disconnected(world.now, ConnId::new(2));
+            world.directory.disconnected(world.now, ConnId::new(61));
+        } else {
+            world.now = world.directory.next_deadline();
+            world.directory.on_deadline(world.now);
+        }
+        assert!(answers(&mut world).contains(&(60, 501, true)));
+    }
 }

@@ -1,12 +1,16 @@
 //! What the tests share: a cluster of two shards with two replicas each, and messages in and out of a directory.
 
 mod connections;
+mod operations;
+mod pictures;
 mod random;
+mod replicated;
+mod roots;
 mod rules;
 
 use std::collections::BTreeMap;
 
-use crate::{ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec};
+use crate::{ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec, RootQuorum, State};
 use ionian_types::{
     ClientId, ClusterId, ConnId, Durability, EntryNo, Inc, LogId, NodeId, OrderingMode, SessionNo,
     ShardId, Slot, Time, ViewId,
@@ -40,8 +44,10 @@ fn spec(class: Durability) -> ClusterSpec {
         name: String::from("default"),
         mode: OrderingMode::Scalog,
         class,
-        root: node(ROOT),
+        root: vec![node(ROOT)],
+        root_quorum: RootQuorum::Majority,
         leaf: node(LEAF),
+        quorum: None,
         shards: vec![vec![node(2), node(3)], vec![node(4), node(5)]],
     };
     ClusterSpec {
@@ -51,13 +57,11 @@ fn spec(class: Durability) -> ClusterSpec {
 }
 
 fn directory(class: Durability) -> Directory {
-    Directory::new(
-        CLUSTER,
-        &spec(class),
-        DirectoryConfig::default(),
-        Time::ZERO,
-    )
-    .unwrap()
+    directory_with(class, DirectoryConfig::default())
+}
+
+fn directory_with(class: Durability, config: DirectoryConfig) -> Directory {
+    Directory::new(CLUSTER, &spec(class), config, Time::ZERO).unwrap()
 }
 
 /// The role, shard and slot of a place.

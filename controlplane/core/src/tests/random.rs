@@ -4,6 +4,8 @@
 //! * no incarnation and no root epoch is given twice;
 //! * a view number has one content, a root takes views densely and in order, and each change fits what the cut log says;
 //! * a root that lost its cut log starts above every position that any life was allowed to use;
+//! * a group of controllers that applies the commands, whichever of them were agreed on before the one that leads stopped,
+//!   holds the bytes that the leader holds;
 //! * once everything works again, the cut log and the map name the current lives, and every shard is open.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,8 +55,12 @@ struct CutLog {
 
 struct World {
     class: Durability,
+    /// Whether a group of controllers keeps the state, or the disk of one.
+    config: DirectoryConfig,
     directory: Option<Directory>,
     disk: Option<Vec<u8>>,
+    /// What the group has agreed on.
+    agreed: State,
     now: Time,
     next_conn: u32,
     next_request: u64,
@@ -90,10 +96,10 @@ enum Step {
     Whole(u32),
     /// The root wants more positions.
     MorePositions,
-    /// A snapshot is taken and made durable.
+    /// Changes are made durable.
     Persist,
-    /// A snapshot is taken; whether it becomes durable is decided by the crash after it.
-    CrashWhileWriting(bool),
+    /// Changes are to become durable; of how many that is true is decided by the crash after it.
+    CrashWhileWriting(u8),
     /// Time goes by.
     Wait,
 }
@@ -111,17 +117,23 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..2u32).prop_map(Step::Whole),
         1 => Just(Step::MorePositions),
         6 => Just(Step::Persist),
-        1 => any::<bool>().prop_map(Step::CrashWhileWriting),
+        1 => (0..4u8).prop_map(Step::CrashWhileWriting),
         3 => Just(Step::Wait),
     ]
 }
 
 impl World {
-    fn new(class: Durability) -> Self {
+    fn new(class: Durability, replicated: bool) -> Self {
+        let config = DirectoryConfig {
+            replicated,
+            ..DirectoryConfig::default()
+        };
         Self {
             class,
-            directory: Some(directory(class)),
+            config,
+            directory: Some(directory_with(class, config)),
             disk: None,
+            agreed: State::new(),
             now: Time::ZERO,
             next_conn: 0,
             next_request: 0,
@@ -266,6 +278,9 @@ impl World {
                     process.inc = answer.inc;
                     process.asked = None;
                     process.formatted = true;
+                    if self.class.is_flushed() {
+                        self.send(place, &hello(place, answer.inc));
+                    }
                 }
             }
             Message::RootGrant(grant, _) => self.granted(grant),
@@ -349,6 +364,7 @@ impl World {
                 whole: true,
                 ready: false,
                 regressed: 0,
+                held: 0b11,
                 slowest: 0,
                 members: 2,
             };
@@ -370,23 +386,56 @@ impl World {
     }
 
     fn persist(&mut self) {
-        if let Some(snapshot) = self.directory().take_snapshot() {
+        if self.config.replicated {
+            self.agree(usize::MAX);
+            let version = self.agreed.version();
+            self.directory().persisted(version);
+            assert_eq!(self.agreed.snapshot(), self.directory().snapshot());
+        } else if let Some(snapshot) = self.directory().take_snapshot() {
             self.disk = Some(snapshot.bytes);
             self.directory().persisted(snapshot.version);
         }
     }
 
-    /// The controller stops while it writes a snapshot, and starts again. Its connections are gone.
-    fn crash(&mut self, written: bool) {
-        if let Some(snapshot) = self.directory().take_snapshot()
-            && written
-        {
-            self.disk = Some(snapshot.bytes);
+    /// The group agrees on the first of the commands that are there.
+    fn agree(&mut self, most: usize) {
+        for command in self.directory().take_commands().into_iter().take(most) {
+            let before = self.agreed.snapshot();
+            let answer = self.agreed.apply_bytes(&command.bytes);
+            assert_eq!(answer, command.version.to_le_bytes(), "applied");
+            // Taken twice it changes nothing; and a controller that joins now goes on from the same bytes.
+            let again = self.agreed.apply_bytes(&command.bytes);
+            assert!(String::from_utf8_lossy(&again[8..]).contains("follows version"));
+            let snapshot = self.agreed.snapshot();
+            assert_ne!(snapshot, before);
+            self.agreed = State::restore(&snapshot).unwrap();
+            assert_eq!(self.agreed.snapshot(), snapshot);
         }
-        self.directory = Some(match &self.disk {
-            Some(bytes) => Directory::restore(bytes, DirectoryConfig::default(), self.now).unwrap(),
-            None => directory(self.class),
-        });
+    }
+
+    /// The controller that leads stops while changes become durable, and another one leads. Its connections are gone.
+    fn crash(&mut self, durable: u8) {
+        let now = self.now;
+        if self.config.replicated {
+            self.agree(usize::from(durable));
+            self.directory = Some(if self.agreed.version() == 0 {
+                directory_with(self.class, self.config)
+            } else {
+                Directory::lead(self.agreed.clone(), self.config, now)
+            });
+            let spec = spec(self.class);
+            self.directory().reconcile(now, &spec).unwrap();
+        } else {
+            if let Some(snapshot) = self.directory().take_snapshot()
+                && durable > 0
+            {
+                self.disk = Some(snapshot.bytes);
+            }
+            self.directory = Some(match &self.disk {
+                Some(bytes) => Directory::restore(bytes, self.config, now).unwrap(),
+                None => directory(self.class),
+            });
+        }
         for process in &mut self.processes {
             process.conn = None;
         }
@@ -436,7 +485,7 @@ impl World {
         assert_eq!(self.log.leaf, self.processes[LEAF].inc);
         assert_eq!(self.log.shards.len(), 2);
         let map = self.public_map();
-        assert_eq!(map.logs[0].root.inc, self.processes[ROOT].inc);
+        assert_eq!(map.logs[0].root().inc, self.processes[ROOT].inc);
         for (index, (shard, logged)) in self.log.shards.iter().enumerate() {
             assert!(logged.open, "shard {shard} is not open");
             let info = &map.logs[0].shards[index];
@@ -504,6 +553,8 @@ impl CutLog {
                 assert!(writer > member.0, "lives go on");
                 *member = (writer, view);
             }
+            // Every replica of this cluster must hold a record: nobody learns.
+            Change::Joint { .. } | Change::Activate { .. } => panic!("a joint epoch"),
             Change::Finalize {
                 shard,
                 lens,
@@ -524,8 +575,8 @@ impl CutLog {
     }
 }
 
-fn run(class: Durability, steps: &[Step]) {
-    let mut world = World::new(class);
+fn run(class: Durability, replicated: bool, steps: &[Step]) {
+    let mut world = World::new(class, replicated);
     for &step in steps {
         world.step(step);
     }
@@ -543,17 +594,22 @@ proptest! {
 
     #[test]
     fn memory_logs_survive_anything(steps in prop::collection::vec(step(), 0..120)) {
-        run(Durability::D0, &steps);
+        run(Durability::D0, false, &steps);
+    }
+
+    #[test]
+    fn a_group_of_controllers_agrees_on_every_byte(steps in prop::collection::vec(step(), 0..120), flushed: bool) {
+        run(if flushed { Durability::D1 } else { Durability::D0 }, true, &steps);
     }
 
     #[test]
     fn flushed_logs_survive_anything_that_keeps_disks(steps in prop::collection::vec(step(), 0..120)) {
-        run(Durability::D1, &steps);
+        run(Durability::D1, false, &steps);
     }
 
     #[test]
     fn no_message_of_a_stranger_panics(frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20), kind in 1..60u8) {
-        let mut world = World::new(Durability::D0);
+        let mut world = World::new(Durability::D0, true);
         world.heal();
         let conn = world.processes[ROOT].conn.unwrap();
         for mut frame in frames {
@@ -566,7 +622,7 @@ proptest! {
                 world.directory().handle(Time::ZERO, conn, &message);
             }
         }
-        persist(world.directory());
+        world.persist();
         let _ = drain(world.directory(), Time::ZERO);
         let bytes = world.directory().snapshot();
         prop_assert!(<Directory>::restore(&bytes, DirectoryConfig::default(), Time::ZERO).is_ok());

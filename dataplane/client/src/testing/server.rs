@@ -201,6 +201,7 @@ impl Server {
             shard: ShardId::new(shard),
             epoch: GENERATION,
             open: true,
+            finalized: false,
             quorum: self.replicas,
             replicas: (0..self.replicas)
                 .map(|slot| ReplicaInfo {
@@ -216,7 +217,10 @@ impl Server {
                 name: String::from("default"),
                 mode: OrderingMode::Scalog,
                 class: Durability::D0,
-                root: endpoint(0),
+                roots: vec![endpoint(0)],
+                leader: None,
+                leaf: Endpoint::default(),
+                coming: Vec::new(),
                 shards: shards.collect(),
             }],
         }

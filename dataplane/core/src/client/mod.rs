@@ -183,6 +183,8 @@ impl<K: Knobs> Client<K> {
     /// A connection is gone. What it carried and was not answered may or may not have arrived.
     pub fn disconnected(&mut self, now: Time, conn: ConnId) {
         if let Some(ix) = self.peers.disconnect(now, conn) {
+            // Another member of the root group may lead now.
+            self.wants_map |= ix == peers::ROOT;
             self.lanes_on_disconnect(now, ix);
             self.requests_on_disconnect(ix);
             self.subscriptions_on_disconnect(now, ix);

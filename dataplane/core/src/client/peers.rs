@@ -114,8 +114,8 @@ impl Peers {
         self.shards.clear();
         self.open.clear();
         self.open_shards.clear();
-        self.list[ROOT as usize].node = info.root.node;
-        self.list[ROOT as usize].inc = info.root.inc;
+        self.list[ROOT as usize].node = info.root().node;
+        self.list[ROOT as usize].inc = info.root().inc;
         for shard in &info.shards {
             let mut entry = Shard {
                 open: shard.open,

@@ -48,6 +48,8 @@ impl<K: Knobs> Client<K> {
                 });
                 self.requests.queue(id);
             }
+            // It is asked again when its time has come, of whom the map then names.
+            LocateStatus::NotLeader => {}
             LocateStatus::Forgotten => {
                 request.entry = answer.entry;
                 request.tried = 0;

@@ -49,6 +49,13 @@ impl Kept {
         self.after.is_empty()
     }
 
+    /// The first entry after which something of the shards that `which` names is kept; none if nothing is.
+    #[must_use]
+    pub fn first_after(&self, which: impl Fn(ShardId) -> bool) -> Option<EntryNo> {
+        let after = self.after.iter().filter(|(shard, _)| which(**shard));
+        after.map(|(_, after)| *after).min()
+    }
+
     /// The shards of which entries are kept.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> {
         self.after.keys().copied()

@@ -175,19 +175,72 @@ impl EntryLog {
             .map(EntryNo::new)
     }
 
+    /// Drops every entry after `entry`: they were never committed, and others take their place. Nothing if `entry` lies
+    /// before the first one held; then the log is to be made anew.
+    pub fn truncate_after(&mut self, entry: EntryNo) {
+        while self
+            .chunks
+            .back()
+            .is_some_and(|chunk| chunk.first > entry.get())
+        {
+            if let Some(chunk) = self.chunks.pop_back() {
+                self.next = chunk.first;
+                self.recycle(chunk);
+            }
+        }
+        if let Some(chunk) = self.chunks.back_mut()
+            && self.next > entry.get() + 1
+        {
+            let kept = (entry.get() + 1 - chunk.first) as usize;
+            let end = chunk.ends[kept - 1].0 as usize;
+            self.bytes -= (chunk.bytes.len() - end) as u64;
+            chunk.bytes.truncate(end);
+            chunk.ends.truncate(kept);
+            self.next = entry.get() + 1;
+        }
+    }
+
+    /// Drops every entry up to `entry`, wherever chunks end.
+    pub fn drop_exactly(&mut self, entry: EntryNo) {
+        self.drop_through(entry);
+        let Some(chunk) = self.chunks.front_mut() else {
+            return;
+        };
+        let Some(gone) = (entry.get() + 1).checked_sub(chunk.first) else {
+            return;
+        };
+        let gone = (gone as usize).min(chunk.ends.len());
+        if gone == chunk.ends.len() {
+            if let Some(chunk) = self.chunks.pop_front() {
+                self.recycle(chunk);
+            }
+        } else if let Some(last) = gone.checked_sub(1) {
+            let bytes = chunk.ends[last].0;
+            chunk.bytes.drain(..bytes as usize);
+            chunk.ends.drain(..gone);
+            chunk.ends.iter_mut().for_each(|(end, _)| *end -= bytes);
+            chunk.first += gone as u64;
+            self.bytes -= u64::from(bytes);
+        }
+    }
+
+    fn recycle(&mut self, mut chunk: Chunk) {
+        self.bytes -= chunk.bytes.len() as u64;
+        chunk.bytes.clear();
+        chunk.ends.clear();
+        if self.spare.len() < SPARE_CHUNKS_MAX {
+            self.spare.push(chunk);
+        }
+    }
+
     /// Drops every whole chunk that ends at or before `entry`.
     pub fn drop_through(&mut self, entry: EntryNo) {
-        while let (Some(chunk), Some(next)) = (self.chunks.front(), self.chunks.get(1)) {
+        while let Some(next) = self.chunks.get(1) {
             if next.first > entry.get() + 1 {
                 return;
             }
-            self.bytes -= chunk.bytes.len() as u64;
-            if let Some(mut chunk) = self.chunks.pop_front() {
-                chunk.bytes.clear();
-                chunk.ends.clear();
-                if self.spare.len() < SPARE_CHUNKS_MAX {
-                    self.spare.push(chunk);
-                }
+            if let Some(chunk) = self.chunks.pop_front() {
+                self.recycle(chunk);
             }
         }
     }
@@ -229,5 +282,43 @@ mod tests {
         assert_eq!(log.first().get(), upto.get() + 1);
         assert!(log.bytes() < bytes);
         assert!(log.by_gsn(Gsn::new(15_000)).unwrap() > upto);
+    }
+
+    #[test]
+    fn entries_are_taken_back_and_others_take_their_place() {
+        let mut log = EntryLog::new(EntryNo::new(10), 8);
+        let fill = |log: &mut EntryLog, from: u64, to: u64, mark: u8| {
+            for n in from..=to {
+                log.push(&vec![mark; 1 + n as usize % 7], Gsn::new(n * 10));
+            }
+        };
+        for cut in [11u64, 17, 18, 19, 26, 30] {
+            let from = log.last().get() + 1;
+            fill(&mut log, from, 30, 1);
+            log.truncate_after(EntryNo::new(cut));
+            assert_eq!(log.last(), EntryNo::new(cut));
+            assert_eq!(log.get(EntryNo::new(cut + 1)), None);
+            fill(&mut log, cut + 1, 40, 2);
+            for n in 11..=40 {
+                let mark = if n <= cut { 1 } else { 2 };
+                let expected = vec![mark; 1 + n as usize % 7];
+                assert_eq!(log.get(EntryNo::new(n)), Some(&expected[..]), "entry {n}");
+                assert_eq!(log.end_gsn(EntryNo::new(n)), Some(Gsn::new(n * 10)));
+            }
+            let bytes: usize = (11..=40).map(|n| 1 + n % 7).sum();
+            assert_eq!(log.bytes(), bytes as u64);
+            log.truncate_after(EntryNo::new(10));
+            assert_eq!((log.first().get(), log.bytes()), (11, 0));
+        }
+        fill(&mut log, 11, 40, 1);
+        for upto in [10u64, 11, 15, 18, 22, 30, 40] {
+            log.drop_exactly(EntryNo::new(upto));
+            assert_eq!(log.first(), EntryNo::new(upto + 1));
+            assert_eq!(log.get(EntryNo::new(upto)), None);
+            let bytes: u64 = (upto + 1..=40).map(|n| 1 + n % 7).sum();
+            assert_eq!(log.bytes(), bytes);
+            assert!((upto + 1..=40).all(|n| log.get(EntryNo::new(n)).is_some()));
+        }
+        assert_eq!(log.last(), EntryNo::new(40));
     }
 }

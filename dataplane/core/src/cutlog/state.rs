@@ -99,9 +99,15 @@ pub struct ShardState {
     pub open: bool,
     /// The members in slot order.
     pub members: Vec<Member>,
+    /// In a joint epoch, the new members in slot order; none otherwise.
+    pub joint: Vec<Member>,
     /// The segments in slot order.
     pub segments: Vec<SegmentState>,
 }
+
+/// How the state of a shard says, in one byte, whether it is open and whether its epoch is joint.
+const OPEN: u8 = 1;
+const JOINT: u8 = 2;
 
 impl ShardState {
     /// Applies the items of a cut that belong to this shard.
@@ -162,8 +168,13 @@ impl ShardState {
                 if !self.open || slot >= self.segments.len() || slot >= self.members.len() {
                     return Err(refused);
                 }
+                // The one that is replaced does not write again.
+                let leaves = self
+                    .joint
+                    .get(slot)
+                    .is_some_and(|new| *new != self.members[slot]);
                 let state = &mut self.segments[slot];
-                if state.generation != *generation {
+                if state.generation != *generation || leaves && writer.is_some() {
                     return Err(refused);
                 }
                 if state.len != *len {
@@ -173,20 +184,27 @@ impl ShardState {
                         found: *len,
                     });
                 }
-                state.closed.push(GenSpan {
-                    generation: *generation,
-                    open: state.opened_at,
-                    close: *len,
-                });
+                if *generation != ViewId::ZERO {
+                    state.closed.push(GenSpan {
+                        generation: *generation,
+                        open: state.opened_at,
+                        close: *len,
+                    });
+                }
                 state.opened_at = *len;
                 state.generation = if writer.is_some() { view } else { ViewId::ZERO };
                 state.writer = writer.unwrap_or(Inc::ZERO);
-                self.members[slot] = Member {
-                    node: *node,
-                    inc: state.writer,
-                    domain: *domain,
-                };
+                if let Some(inc) = *writer {
+                    let (node, domain) = (*node, *domain);
+                    let member = Member { node, inc, domain };
+                    self.members[slot] = member;
+                    if let Some(new) = self.joint.get_mut(slot) {
+                        *new = member;
+                    }
+                }
             }
+            Change::Joint { members, .. } => self.begin_joint(members.iter(), view)?,
+            Change::Activate { .. } => self.end_joint(view)?,
             Change::Finalize { lens, .. } => {
                 if lens.len() != self.segments.len() * 8 {
                     let segment = SegmentId {
@@ -213,6 +231,7 @@ impl ShardState {
                     }
                 }
                 self.open = false;
+                self.joint.clear();
                 for state in &mut self.segments {
                     state.closed.push(GenSpan {
                         generation: state.generation,
@@ -234,6 +253,61 @@ impl ShardState {
         self.epoch = view;
         self.last = entry;
         Ok(())
+    }
+
+    /// The shard and slot that a refused joint change names.
+    fn refused(&self, slot: usize, generation: ViewId) -> ApplyError {
+        ApplyError::Segment {
+            segment: SegmentId {
+                shard: self.shard,
+                slot: Slot::new(slot as u8),
+            },
+            generation,
+        }
+    }
+
+    /// One slot gets another member, and nobody writes its segment.
+    fn begin_joint(
+        &mut self,
+        members: impl ExactSizeIterator<Item = Member>,
+        view: ViewId,
+    ) -> Result<(), ApplyError> {
+        let new: Vec<Member> = members.collect();
+        let differs = |slot: &usize| new[*slot] != self.members[*slot];
+        if !self.open || new.len() != self.members.len() {
+            return Err(self.refused(0, view));
+        }
+        let mut slots = (0..new.len()).filter(differs);
+        let (slot, more) = (slots.next(), slots.next());
+        match (slot, more) {
+            (Some(slot), None)
+                if self.segments[slot].writer == Inc::ZERO && new[slot].inc != Inc::ZERO => {}
+            (slot, more) => return Err(self.refused(more.or(slot).unwrap_or(0), view)),
+        }
+        self.joint = new;
+        Ok(())
+    }
+
+    /// The new members are the members, and the segment of the new one opens again.
+    fn end_joint(&mut self, view: ViewId) -> Result<(), ApplyError> {
+        let new = (0..self.joint.len()).find(|slot| self.joint[*slot] != self.members[*slot]);
+        let Some(slot) = new.filter(|_| self.open) else {
+            return Err(self.refused(0, view));
+        };
+        self.members = core::mem::take(&mut self.joint);
+        let state = &mut self.segments[slot];
+        state.generation = view;
+        state.writer = self.members[slot].inc;
+        Ok(())
+    }
+
+    /// Whether a life counts in this epoch in a slot: as a member, or as a new one of a joint epoch.
+    #[must_use]
+    pub fn counts(&self, slot: Slot, inc: Inc) -> bool {
+        let lists = [&self.members, &self.joint];
+        let named =
+            |members: &Vec<Member>| members.get(slot.index()).is_some_and(|it| it.inc == inc);
+        inc != Inc::ZERO && lists.into_iter().any(named)
     }
 
     /// The view that opened the shard: another one after each reset.
@@ -280,6 +354,7 @@ impl ShardState {
             quorum: *quorum,
             open: true,
             members,
+            joint: Vec::new(),
             segments,
         })
     }
@@ -296,7 +371,8 @@ impl ShardState {
         writer.field(self.last)?;
         writer.field(self.class)?;
         writer.field(self.quorum)?;
-        writer.field(self.open)?;
+        let joint = if self.joint.is_empty() { 0 } else { JOINT };
+        writer.field(if self.open { OPEN } else { 0 } | joint)?;
         writer.field(self.members.len() as u8)?;
         for (member, segment) in self.members.iter().zip(&self.segments) {
             writer.field(*member)?;
@@ -311,7 +387,9 @@ impl ShardState {
                 writer.field(span.close)?;
             }
         }
-        Ok(())
+        self.joint
+            .iter()
+            .try_for_each(|member| writer.field(*member))
     }
 
     /// Reads a state that a peer or a disk supplied.
@@ -326,7 +404,13 @@ impl ShardState {
         let last = reader.field()?;
         let class = reader.field()?;
         let quorum: u8 = reader.field()?;
-        let open = reader.field()?;
+        let flags: u8 = reader.field()?;
+        if flags & !(OPEN | JOINT) != 0 {
+            return Err(WireError::Range {
+                field: "shard flags",
+                value: u64::from(flags),
+            });
+        }
         let count: u8 = reader.field()?;
         if count == 0
             || usize::from(count) > SEGMENTS_PER_SHARD_MAX
@@ -368,6 +452,12 @@ impl ShardState {
                 closed,
             });
         }
+        let mut joint = Vec::new();
+        if flags & JOINT != 0 {
+            for _ in 0..count {
+                joint.push(reader.field()?);
+            }
+        }
         Ok(Self {
             shard,
             log,
@@ -376,8 +466,9 @@ impl ShardState {
             last,
             class,
             quorum,
-            open,
+            open: flags & OPEN != 0,
             members,
+            joint,
             segments,
         })
     }
@@ -435,12 +526,11 @@ impl LogState {
         &self.order
     }
 
-    /// Applies the next entry.
+    /// Whether an entry follows from the state. For anything but a view, [`Self::apply`] then succeeds.
     ///
     /// # Errors
-    /// [`ApplyError`] when the entry does not follow from the state; effect none for cuts, and for views the state is to be
-    /// discarded.
-    pub fn apply(&mut self, view: &EntryView<'_>) -> Result<(), ApplyError> {
+    /// [`ApplyError`]; effect none.
+    pub fn check(&self, view: &EntryView<'_>) -> Result<(), ApplyError> {
         let entry = view.header.entry;
         if self.entry.next() != Some(entry) {
             return Err(ApplyError::Order {
@@ -475,6 +565,33 @@ impl LogState {
                             })?;
                     shard.check_item(&item)?;
                 }
+            }
+            EntryBody::Loss(loss) => {
+                if loss.end_gsn < self.end_gsn || loss.end_gsn > self.ceiling {
+                    return Err(ApplyError::Ceiling {
+                        gsn: loss.end_gsn,
+                        ceiling: self.ceiling,
+                    });
+                }
+            }
+            EntryBody::View(_)
+            | EntryBody::RootEpoch(_)
+            | EntryBody::Trim { .. }
+            | EntryBody::Ceiling { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Applies the next entry.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the entry does not follow from the state; effect none, but for views, after which the state is to
+    /// be discarded.
+    pub fn apply(&mut self, view: &EntryView<'_>) -> Result<(), ApplyError> {
+        self.check(view)?;
+        let entry = view.header.entry;
+        match view.body {
+            EntryBody::Cut(cut) => {
                 for item in cut.items() {
                     if let Some(shard) = self.shards.get_mut(&item.segment.shard) {
                         shard.segments[item.segment.slot.index()].len = item.new_len;
@@ -502,12 +619,6 @@ impl LogState {
                 self.losses.retain(|loss| loss.to > upto);
             }
             EntryBody::Loss(loss) => {
-                if loss.end_gsn < self.end_gsn || loss.end_gsn > self.ceiling {
-                    return Err(ApplyError::Ceiling {
-                        gsn: loss.end_gsn,
-                        ceiling: self.ceiling,
-                    });
-                }
                 self.end_gsn = loss.end_gsn;
                 self.losses.push(loss);
                 if let Some(shard) = loss.shard.and_then(|shard| self.shards.get_mut(&shard)) {
@@ -628,5 +739,141 @@ impl LogState {
         }
         state.reorder();
         Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use ionian_wire::entry::{encode_members, write_change};
+
+    use super::*;
+
+    const SHARD: ShardId = ShardId::new(4);
+
+    fn member(slot: u32, inc: u64) -> Member {
+        Member {
+            node: NodeId::new(slot),
+            inc: Inc::new(inc),
+            domain: slot,
+        }
+    }
+
+    fn members() -> Vec<Member> {
+        vec![member(0, 10), member(1, 11), member(2, 12)]
+    }
+
+    /// A shard of three opened in view 1, with 5 committed in each segment.
+    fn shard() -> ShardState {
+        let mut bytes = [0; 64];
+        let open = Change::Open {
+            shard: SHARD,
+            rank: 0,
+            log: LogId::new(1),
+            class: Durability::D1,
+            quorum: 2,
+            members: encode_members(&mut bytes, &members()).unwrap(),
+        };
+        let mut state = ShardState::opened(&open, ViewId::new(1), EntryNo::new(1)).unwrap();
+        for segment in &mut state.segments {
+            segment.len = Lsn::new(5);
+        }
+        state
+    }
+
+    fn close(slot: u8, generation: u64, writer: Option<u64>) -> Change<'static> {
+        Change::Close {
+            segment: SegmentId {
+                shard: SHARD,
+                slot: Slot::new(slot),
+            },
+            generation: ViewId::new(generation),
+            len: Lsn::new(5),
+            writer: writer.map(Inc::new),
+            node: NodeId::new(u32::from(slot)),
+            domain: u32::from(slot),
+        }
+    }
+
+    fn apply(state: &mut ShardState, change: &Change<'_>, view: u64) -> Result<(), ApplyError> {
+        state.apply_change(change, ViewId::new(view), EntryNo::new(view))
+    }
+
+    fn joint(state: &mut ShardState, new: &[Member], view: u64) -> Result<(), ApplyError> {
+        let mut bytes = [0; 128];
+        let members = encode_members(&mut bytes, new).unwrap();
+        let shard = SHARD;
+        apply(state, &Change::Joint { shard, members }, view)
+    }
+
+    const ACTIVATE: Change<'static> = Change::Activate { shard: SHARD };
+
+    #[test]
+    fn a_member_is_replaced_by_way_of_a_joint_epoch() {
+        let mut state = shard();
+        let with = |slot: usize, inc| {
+            let mut new = members();
+            new[slot] = member(7, inc);
+            new
+        };
+        assert!(joint(&mut state, &with(2, 20), 2).is_err(), "it writes");
+        apply(&mut state, &close(2, 1, None), 2).unwrap();
+        assert_eq!(state.members, members(), "it is a member still");
+        assert!(apply(&mut state, &ACTIVATE, 2).is_err(), "nobody comes");
+        assert!(joint(&mut state, &members(), 2).is_err(), "nobody comes");
+        let mut two = with(2, 20);
+        two[1] = member(8, 21);
+        assert!(joint(&mut state, &two, 2).is_err(), "two at once");
+        assert!(joint(&mut state, &members()[..2], 2).is_err());
+        joint(&mut state, &with(2, 20), 2).unwrap();
+        for (slot, inc, counts) in [(2, 12, true), (2, 20, true), (1, 20, false), (2, 0, false)] {
+            assert_eq!(state.counts(Slot::new(slot), Inc::new(inc)), counts);
+        }
+        assert!(apply(&mut state, &close(2, 0, Some(12)), 3).is_err());
+        // Others may start again meanwhile, and so may the new one.
+        apply(&mut state, &close(0, 1, Some(30)), 3).unwrap();
+        let mut new = with(2, 21);
+        new[0] = member(0, 30);
+        joint(&mut state, &new, 4).unwrap();
+        apply(&mut state, &ACTIVATE, 5).unwrap();
+        assert_eq!((&state.members, state.joint.len()), (&new, 0));
+        assert!(!state.counts(Slot::new(2), Inc::new(12)), "it is none now");
+        let segment = &state.segments[2];
+        let (generation, opened_at) = (segment.generation, segment.opened_at);
+        assert_eq!((generation, opened_at), (ViewId::new(5), Lsn::new(5)));
+        assert!(segment.is_open_in(ViewId::new(5)) && segment.writer == Inc::new(21));
+        assert_eq!(segment.closed.len(), 1);
+        assert_eq!(state.epoch, ViewId::new(5));
+    }
+
+    #[test]
+    fn a_joint_epoch_is_part_of_a_snapshot() {
+        let mut state = shard();
+        let written = |state: &ShardState| {
+            let mut bytes = vec![0; 4096];
+            let mut writer = Writer::new(&mut bytes);
+            state.write(&mut writer).unwrap();
+            let len = writer.len();
+            bytes.truncate(len);
+            bytes
+        };
+        let plain = written(&state);
+        apply(&mut state, &close(1, 1, None), 2).unwrap();
+        let mut new = members();
+        new[1] = member(9, 40);
+        joint(&mut state, &new, 2).unwrap();
+        let bytes = written(&state);
+        assert!(bytes.len() > plain.len());
+        for (bytes, state) in [(&plain, &shard()), (&bytes, &state)] {
+            let mut reader = Reader::new(bytes);
+            assert_eq!(ShardState::read(&mut reader).as_ref(), Ok(state));
+            assert!(reader.is_empty());
+        }
+        // Written in a view by the root, read by all others.
+        let mut encoded = [0; 256];
+        let mut writer = Writer::new(&mut encoded);
+        write_change(&mut writer, &ACTIVATE).unwrap();
+        assert_eq!(writer.len(), 5);
     }
 }

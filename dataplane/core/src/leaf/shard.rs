@@ -8,7 +8,7 @@ use ionian_types::{
     ConnId, Durability, EntryNo, Gsn, Inc, Knobs, Lsn, Mutant, Nanos, NodeId,
     SEGMENTS_PER_SHARD_MAX, ShardId, Shipped, Slot, Time, ViewId,
 };
-use ionian_wire::frame::{Report, ShardStart, ShardStatus};
+use ionian_wire::frame::{Member, Report, ShardStart, ShardStatus};
 use ionian_wire::{Reader, Writer};
 
 use super::{NONE, ShardStatusRow};
@@ -37,6 +37,8 @@ pub(super) struct MemberSlot {
     regressed: bool,
     applied: EntryNo,
     reported_at: Option<Time>,
+    /// When its report last said that it had applied more than before, or all there is.
+    progress_at: Option<Time>,
 }
 
 impl MemberSlot {
@@ -63,13 +65,18 @@ pub(super) struct Shard<K: Knobs = Shipped> {
     pub(super) last: EntryNo,
     pub(super) first_segment: usize,
     pub(super) members: Vec<MemberSlot>,
+    /// In a joint epoch, the new members with their slots: with the others they are the new set.
+    incoming: Vec<(usize, MemberSlot)>,
+    /// Joint epochs: the new set has held everything that was ever counted. It stays true within the epoch.
+    ready: bool,
     pub(super) dirty: bool,
     class: Durability,
     quorum: usize,
     generations: [ViewId; SEGMENTS_PER_SHARD_MAX],
     start_lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
     cuts: VecDeque<PendingCut>,
-    pub(super) told: Option<(Time, bool, u8)>,
+    /// When the controller was told last, and what: whether the shard is whole, whether it is ready, who regressed, who holds everything.
+    pub(super) told: Option<(Time, bool, bool, u8, u8)>,
     knobs: PhantomData<K>,
 }
 
@@ -80,28 +87,34 @@ impl<K: Knobs> Shard<K> {
             let same_epoch = before.epoch == start.epoch || K::mutant(Mutant::KeepSlotsOverView);
             same_epoch && before.members.len() == start.members().len()
         });
-        let members = start
+        let slot_of = |member: Member, slot: usize| {
+            let same = |known: &&MemberSlot| known.inc == member.inc;
+            let kept = kept.and_then(|before| {
+                let present = before.members.get(slot).filter(same);
+                present.or_else(|| before.incoming(slot).filter(same))
+            });
+            kept.copied().unwrap_or(MemberSlot {
+                conn: None,
+                node: member.node,
+                inc: member.inc,
+                domain: member.domain,
+                seq: 0,
+                lens: [NONE; SEGMENTS_PER_SHARD_MAX],
+                regressed: false,
+                applied: EntryNo::ZERO,
+                reported_at: None,
+                progress_at: None,
+            })
+        };
+        let members: Vec<MemberSlot> = start
             .members()
             .enumerate()
-            .map(|(slot, member)| {
-                match kept
-                    .map(|before| before.members[slot])
-                    .filter(|kept| kept.inc == member.inc)
-                {
-                    Some(kept) => kept,
-                    None => MemberSlot {
-                        conn: None,
-                        node: member.node,
-                        inc: member.inc,
-                        domain: member.domain,
-                        seq: 0,
-                        lens: [NONE; SEGMENTS_PER_SHARD_MAX],
-                        regressed: false,
-                        applied: EntryNo::ZERO,
-                        reported_at: None,
-                    },
-                }
-            })
+            .map(|(slot, member)| slot_of(member, slot))
+            .collect();
+        let joint = start.joint().enumerate();
+        let incoming = joint
+            .filter(|(slot, member)| members[*slot].inc != member.inc)
+            .map(|(slot, member)| (slot, slot_of(member, slot)))
             .collect();
         let mut generations = [ViewId::ZERO; SEGMENTS_PER_SHARD_MAX];
         let mut start_lens = [NONE; SEGMENTS_PER_SHARD_MAX];
@@ -115,6 +128,8 @@ impl<K: Knobs> Shard<K> {
             last: start.last,
             first_segment,
             members,
+            incoming,
+            ready: kept.is_some_and(|before| before.ready),
             dirty: false,
             class: start.class,
             quorum: usize::from(start.quorum),
@@ -126,8 +141,19 @@ impl<K: Knobs> Shard<K> {
         }
     }
 
+    fn incoming(&self, slot: usize) -> Option<&MemberSlot> {
+        let found = self.incoming.iter().find(|(of, _)| *of == slot);
+        found.map(|(_, member)| member)
+    }
+
+    /// The connection of a slot: that of the newest life there, which in a joint epoch is the new member's as soon as it has
+    /// come. The one that it replaces is not heard any more.
     pub(super) fn set_conn(&mut self, slot: Slot, conn: Option<ConnId>) {
-        if let Some(member) = self.members.get_mut(slot.index()) {
+        let slot = slot.index();
+        if let Some(member) = self.members.get_mut(slot) {
+            member.conn = conn;
+        }
+        for (_, member) in self.incoming.iter_mut().filter(|(of, _)| *of == slot) {
             member.conn = conn;
         }
     }
@@ -140,7 +166,13 @@ impl<K: Knobs> Shard<K> {
     /// ORDERING.md: a report counts only for the current epoch, from the incarnation listed in it, newer than the last.
     pub(super) fn report(&mut self, now: Time, slot: Slot, report: &Report, tail: &[u8]) -> Taken {
         let count = self.members.len();
-        let Some(member) = self.members.get_mut(slot.index()) else {
+        let new = self.incoming.iter_mut();
+        let mut new = new.filter(|(of, member)| *of == slot.index() && member.inc == report.inc);
+        let member = match new.next() {
+            Some((_, member)) => Some(member),
+            None => self.members.get_mut(slot.index()),
+        };
+        let Some(member) = member else {
             return Taken::Stale;
         };
         let counts = (report.epoch == self.epoch || K::mutant(Mutant::AcceptOldEpoch))
@@ -165,18 +197,59 @@ impl<K: Knobs> Shard<K> {
             *len = reported;
         }
         member.seq = report.seq;
+        if report.applied > member.applied || report.applied >= self.last {
+            member.progress_at = Some(now);
+        }
         member.applied = member.applied.max(report.applied);
         member.lens = lens;
         member.reported_at = Some(now);
         if changed { Taken::Changed } else { Taken::Same }
     }
 
-    /// The length of a segment: what enough members hold, never below `floor`.
+    /// The length of a segment: what enough members hold, in a joint epoch enough of both sets, never below `floor`. A
+    /// segment that nobody writes does not grow.
     pub(super) fn length(&self, segment: usize, floor: Lsn) -> Lsn {
+        if self.generations[segment] == ViewId::ZERO {
+            return floor.max(self.start_lens[segment]);
+        }
+        self.held_by_both(segment).max(floor)
+    }
+
+    /// What enough members of each set hold of a segment.
+    fn held_by_both(&self, segment: usize) -> Lsn {
+        let held = self.held_by_enough(segment, self.members.iter());
+        if self.incoming.is_empty() {
+            return held;
+        }
+        held.min(self.held_by_new(segment))
+    }
+
+    /// What enough members of the new set hold of a segment.
+    fn held_by_new(&self, segment: usize) -> Lsn {
+        let members = self.members.iter().enumerate();
+        let new = members.map(|(slot, member)| self.incoming(slot).unwrap_or(member));
+        self.held_by_enough(segment, new)
+    }
+
+    /// Notes whether the new set of a joint epoch holds everything that was ever counted; `counted` says how much that is.
+    pub(super) fn note_ready(&mut self, counted: impl Fn(usize) -> Lsn) {
+        if self.ready || self.incoming.is_empty() {
+            return;
+        }
+        let mut segments = 0..self.members.len();
+        let holds = |slot: usize| self.held_by_new(slot) >= counted(self.first_segment + slot);
+        self.ready = segments.all(holds);
+    }
+
+    fn held_by_enough<'a>(
+        &self,
+        segment: usize,
+        members: impl Iterator<Item = &'a MemberSlot>,
+    ) -> Lsn {
         let mut lens = [NONE; SEGMENTS_PER_SHARD_MAX];
         let mut domains = [(0u32, NONE); SEGMENTS_PER_SHARD_MAX];
         let mut domain_count = 0;
-        for (at, member) in self.members.iter().enumerate() {
+        for (at, member) in members.enumerate() {
             let len = if member.regressed {
                 NONE
             } else {
@@ -202,7 +275,7 @@ impl<K: Knobs> Shard<K> {
             self.quorum
         };
         let mut held = lens[needed - 1];
-        if self.class == Durability::D2 {
+        if self.class == Durability::D2 && !K::mutant(Mutant::DomainsByPlainQuorum) {
             // In two domains: no further than the second largest of the domains' maxima.
             domains[..domain_count].sort_unstable_by_key(|(_, len)| core::cmp::Reverse(*len));
             held = if domain_count < 2 {
@@ -211,7 +284,7 @@ impl<K: Knobs> Shard<K> {
                 held.min(domains[1].1)
             };
         }
-        held.max(floor)
+        held
     }
 
     /// Notes a cut: `lens` are the lengths of the whole subtree after it.
@@ -244,18 +317,30 @@ impl<K: Knobs> Shard<K> {
         writer.len()
     }
 
+    /// The members, and the new ones of a joint epoch.
+    fn everyone(&self) -> impl Iterator<Item = &MemberSlot> {
+        let new = self.incoming.iter().map(|(_, member)| member);
+        self.members.iter().chain(new)
+    }
+
     /// The entry up to which every live member has applied what touches the shard; `complete` when nothing is left to
-    /// apply. A member is not live when it has no connection and `silent` holds of its last report; without a live member
-    /// nothing counts as applied.
+    /// apply. A member is not live when it has no connection and `silent` holds of its last report; where an ack can do
+    /// without it, also when `silent` holds of the last report by which it had applied more: the shard goes on, and one
+    /// that is stuck must not keep the whole cut log. Without a live member nothing counts as applied.
     pub(super) fn applied_by_live(
         &self,
         complete: EntryNo,
         silent: impl Fn(Option<Time>) -> bool,
     ) -> EntryNo {
         let live = self
-            .members
-            .iter()
-            .filter(|member| member.conn.is_some() || !silent(member.reported_at))
+            .everyone()
+            .filter(|member| {
+                if self.quorum < self.members.len() {
+                    !silent(member.progress_at)
+                } else {
+                    member.conn.is_some() || !silent(member.reported_at)
+                }
+            })
             .map(|member| member.applied);
         let applied = if K::mutant(Mutant::DropAtFastest) {
             live.max()
@@ -281,28 +366,42 @@ impl<K: Knobs> Shard<K> {
         Some(applied[self.quorum - 1]).filter(|applied| *applied < self.last)
     }
 
-    fn whole(&self) -> bool {
+    /// Whether the quorum holds every length of the edge's start (ORDERING.md, LEAF, `whole`).
+    fn is_whole(&self) -> bool {
+        (0..self.members.len())
+            .all(|segment| self.held_by_both(segment) >= self.start_lens[segment])
+    }
+
+    /// A bit per member that holds every length of the edge's start.
+    fn held(&self) -> u8 {
         let count = self.members.len();
-        (0..count).all(|segment| self.length(segment, NONE) >= self.start_lens[segment])
-            && self
-                .members
-                .iter()
-                .all(|member| member.reported_at.is_some() && !member.regressed)
+        self.bits(|member| {
+            let mut lens = member.lens[..count].iter().zip(&self.start_lens);
+            member.reported_at.is_some()
+                && !member.regressed
+                && lens.all(|(len, start)| len >= start)
+        })
+    }
+
+    /// A bit per slot, of the new member where one is coming.
+    fn bits(&self, which: impl Fn(&MemberSlot) -> bool) -> u8 {
+        let members = self.members.iter().enumerate();
+        members.fold(0, |bits, (slot, member)| {
+            let newest = self.incoming(slot).unwrap_or(member);
+            bits | u8::from(which(newest)) << slot
+        })
     }
 
     fn regressed(&self) -> u8 {
-        self.members
-            .iter()
-            .enumerate()
-            .fold(0, |bits, (slot, member)| {
-                bits | u8::from(member.regressed) << slot
-            })
+        self.bits(|member| member.regressed)
     }
 
     /// Whether the controller is to be told: something changed, or `every` has passed.
     pub(super) fn status_due(&self, now: Time, every: Nanos) -> bool {
-        self.told.is_none_or(|(at, whole, regressed)| {
-            now >= at.after(every) || whole != self.whole() || regressed != self.regressed()
+        self.told.is_none_or(|(at, whole, ready, regressed, held)| {
+            let same =
+                whole == self.is_whole() && ready == self.ready && regressed == self.regressed();
+            now >= at.after(every) || !same || held != self.held()
         })
     }
 
@@ -320,15 +419,16 @@ impl<K: Knobs> Shard<K> {
             let _ = writer.field(0u64);
         }
         let used = writer.len();
-        let whole = self.is_held();
-        self.told = Some((now, whole, self.regressed()));
+        let (whole, regressed, held) = (self.is_whole(), self.regressed(), self.held());
+        self.told = Some((now, whole, self.ready, regressed, held));
         let status = ShardStatus {
             log,
             shard: self.shard,
             epoch: self.epoch,
             whole,
-            ready: false,
-            regressed: self.regressed(),
+            ready: self.ready,
+            regressed,
+            held,
             slowest: self.slowest().0.get(),
             members: self.members.len() as u8,
         };
@@ -343,7 +443,7 @@ impl<K: Knobs> Shard<K> {
         ShardStatusRow {
             shard: self.shard,
             epoch: self.epoch,
-            whole: self.is_held(),
+            whole: self.is_whole(),
             slowest: self.slowest(),
             held_back: self.held_back(),
             members: self.members.iter().map(row).collect(),
@@ -359,12 +459,6 @@ impl<K: Knobs> Shard<K> {
             most.map_or(0, |most| most.saturating_since(slowest.lens[segment]))
         };
         (0..count).map(lack).sum()
-    }
-
-    /// Whether the quorum holds every committed length.
-    fn is_held(&self) -> bool {
-        (0..self.members.len())
-            .all(|segment| self.length(segment, NONE) >= self.start_lens[segment])
     }
 
     /// The slot that holds the shard back most, with its node.
@@ -395,6 +489,7 @@ mod tests {
             regressed: false,
             applied: EntryNo::new(applied),
             reported_at,
+            progress_at: reported_at,
         }
     }
 
@@ -405,10 +500,12 @@ mod tests {
             last: EntryNo::new(50),
             first_segment: 0,
             members,
+            incoming: Vec::new(),
+            ready: false,
             dirty: false,
             class: Durability::D1,
             quorum: 2,
-            generations: [ViewId::ZERO; SEGMENTS_PER_SHARD_MAX],
+            generations: [ViewId::new(1); SEGMENTS_PER_SHARD_MAX],
             start_lens: [NONE; SEGMENTS_PER_SHARD_MAX],
             cuts: VecDeque::new(),
             told: None,
@@ -449,5 +546,71 @@ mod tests {
         assert_eq!(known(vec![here, here], 2), None, "nothing is missing");
         assert_eq!(known(vec![away, here, here], 2), None, "two have all of it");
         assert_eq!(known(vec![away, away, here], 2), Some(20));
+    }
+
+    /// Replicas in the domains a, a and b: two of a are enough for a quorum, and not for D2.
+    #[test]
+    fn a_length_is_what_enough_members_hold_and_at_d2_two_domains() {
+        let length = |lens: [u64; 3], quorum, class| {
+            let members = (0u32..).zip(lens).map(|(slot, len)| MemberSlot {
+                lens: [Lsn::new(len); SEGMENTS_PER_SHARD_MAX],
+                domain: slot / 2,
+                ..member(0, None, None)
+            });
+            let mut shard = shard(members.collect());
+            (shard.quorum, shard.class) = (quorum, class);
+            shard.length(0, NONE).get()
+        };
+        let (d1, d2) = (Durability::D1, Durability::D2);
+        assert_eq!(length([9, 7, 3], 3, d1), 3);
+        assert_eq!(length([9, 7, 3], 2, d1), 7);
+        assert_eq!(length([9, 7, 3], 2, d2), 3, "b has no more");
+        assert_eq!(length([3, 7, 9], 2, d2), 7);
+        assert_eq!(length([0, 7, 9], 2, d2), 7, "one may be away");
+    }
+
+    /// The shard goes on without it, and would wait for it for ever.
+    #[test]
+    fn a_member_that_is_stuck_keeps_no_entries_where_others_are_enough() {
+        let (now, gone) = (Time::from_ns(9_000_000), Nanos::from_ms(5));
+        let at = |ns| Some(Time::from_ns(ns));
+        let stuck = MemberSlot {
+            progress_at: at(1),
+            ..member(20, Some(2), at(9_000_000))
+        };
+        let here = member(50, Some(1), at(9_000_000));
+        let silent = |reported: Option<Time>| now.since(reported.unwrap()) >= gone;
+        let applied = |quorum| {
+            let mut shard = shard(vec![here, here, stuck]);
+            shard.quorum = quorum;
+            shard.applied_by_live(EntryNo::new(90), silent).get()
+        };
+        assert_eq!((applied(3), applied(2)), (20, 90));
+    }
+
+    /// Of {P, Q, S} a record is on P and S. Without a joint epoch N took the place of S, and P was the only one left that had
+    /// the record: one fault more, and it was gone.
+    #[test]
+    fn a_new_set_is_ready_when_enough_of_it_hold_what_was_counted() {
+        let holds = |len: u64| MemberSlot {
+            lens: [Lsn::new(len); SEGMENTS_PER_SHARD_MAX],
+            ..member(0, None, None)
+        };
+        let (p, q, s) = (holds(9), holds(4), holds(9));
+        let of_new = |q: MemberSlot, n: u64| {
+            let mut shard = shard(vec![p, q, s]);
+            shard.incoming = vec![(2, holds(n))];
+            shard.note_ready(|_| Lsn::new(9));
+            (shard.length(0, NONE).get(), shard.ready)
+        };
+        assert_eq!(shard(vec![p, q, s]).length(0, NONE).get(), 9);
+        assert_eq!(of_new(q, 0), (4, false), "P alone has the rest");
+        assert_eq!(of_new(q, 8), (8, false));
+        assert_eq!(of_new(q, 9), (9, true));
+        assert_eq!(of_new(holds(9), 0), (9, true), "P and Q are enough");
+        let mut shard = shard(vec![p, holds(0), s]);
+        shard.generations[1] = ViewId::ZERO;
+        shard.start_lens[1] = Lsn::new(3);
+        assert_eq!(shard.length(1, NONE).get(), 3, "nobody writes it");
     }
 }

@@ -189,6 +189,7 @@ fn map() -> ClusterMap {
         shard: ShardId::ZERO,
         epoch: GENERATION,
         open: true,
+        finalized: false,
         quorum: 1,
         replicas: Vec::from([replica]),
     };
@@ -199,7 +200,10 @@ fn map() -> ClusterMap {
             name: "toy".into(),
             mode: OrderingMode::Corfu,
             class: Durability::D0,
-            root: endpoint,
+            roots: Vec::from([endpoint]),
+            leader: None,
+            leaf: Endpoint::default(),
+            coming: Vec::new(),
             shards: Vec::from([shard]),
         }]),
     }

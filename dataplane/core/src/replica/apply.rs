@@ -87,6 +87,7 @@ impl<K: Knobs> Replica<K> {
         if sync.shard != self.config.shard {
             return;
         }
+        self.catchup.heard();
         let behind = sync.last > self.applied && !K::mutant(Mutant::SilenceAsNothing);
         if behind || self.state.is_none() {
             self.catchup.entries_soon();

@@ -1,7 +1,9 @@
 //! What was missed: entries come from the cut log, committed records from a peer that has entered the same epoch.
 
 use ionian_store::Fetch;
-use ionian_types::{ConnId, Knobs, Lsn, Nanos, SEGMENTS_PER_SHARD_MAX, SegmentId, Slot, Time};
+use ionian_types::{
+    ConnId, Knobs, Lsn, Mutant, Nanos, SEGMENTS_PER_SHARD_MAX, SegmentId, Slot, Time,
+};
 use ionian_wire::entry::EntryView;
 use ionian_wire::frame::{Backfill, CopyData, CopyRequest, Entries, ShardSnapshot};
 use ionian_wire::{Reader, Writer};
@@ -21,7 +23,12 @@ pub(super) struct CatchUp {
     entries_asked_at: Option<Time>,
     copies_wanted: bool,
     copy_asked_at: [Option<Time>; SEGMENTS_PER_SHARD_MAX],
-    next_peer: usize,
+    /// Per segment, the peer that is asked next: one that has not what is missing must not be asked again and again.
+    next_peer: [usize; SEGMENTS_PER_SHARD_MAX],
+    /// Per segment of which committed records are missing: the length held, and since when it is that.
+    lags: [Option<(Lsn, Time)>; SEGMENTS_PER_SHARD_MAX],
+    /// When the leaf last spoke of the shard, or the cut log was asked since.
+    heard_at: Time,
     now: Time,
 }
 
@@ -32,9 +39,21 @@ impl CatchUp {
             entries_asked_at: None,
             copies_wanted: false,
             copy_asked_at: [None; SEGMENTS_PER_SHARD_MAX],
-            next_peer: 0,
+            next_peer: [0; SEGMENTS_PER_SHARD_MAX],
+            lags: [None; SEGMENTS_PER_SHARD_MAX],
+            heard_at: now,
             now,
         }
+    }
+
+    /// The leaf has said how far the order is.
+    pub(super) fn heard(&mut self) {
+        self.heard_at = self.now;
+    }
+
+    /// When the cut log is to be asked, if the leaf says nothing until then.
+    pub(super) fn quiet_until(&self, quiet: Nanos) -> Time {
+        self.heard_at.after(quiet)
     }
 
     pub(super) fn entries_soon(&mut self) {
@@ -52,7 +71,8 @@ impl CatchUp {
     }
 
     pub(super) fn deadline(&self, retry: Nanos) -> Time {
-        if self.entries_wanted || self.copies_wanted {
+        let lags = self.lags.iter().any(Option::is_some);
+        if self.entries_wanted || self.copies_wanted || lags {
             self.now.after(retry)
         } else {
             Time::FAR
@@ -66,6 +86,10 @@ impl<K: Knobs> Replica<K> {
         let retry = self.config.timing.retry;
         if !self.waiters.is_empty() && now >= self.progress_at.after(self.config.timing.gap) {
             self.progress_at = now;
+            self.catchup.entries_soon();
+        }
+        if now >= self.catchup.quiet_until(self.config.timing.quiet) {
+            self.catchup.heard();
             self.catchup.entries_soon();
         }
         if self.catchup.entries_wanted {
@@ -89,10 +113,57 @@ impl<K: Knobs> Replica<K> {
         if self.adoption.is_some() {
             self.flush_adoption(now, out);
         }
+        let behind = self.note_lags(now);
         // Damage shows when a chunk is read, for whomever it was read.
-        if self.catchup.copies_wanted || self.is_damaged() {
+        if self.catchup.copies_wanted || behind || self.is_damaged() {
             self.flush_copies(now, out);
         }
+    }
+
+    /// Notes of which segments committed records are missing. Whether any must be copied: where every replica must hold a
+    /// record that shows at certain events only, elsewhere others go on without this one at any time.
+    fn note_lags(&mut self, now: Time) -> bool {
+        let Some(state) = &self.state else {
+            return false;
+        };
+        if usize::from(state.quorum) == state.segments.len() {
+            return false;
+        }
+        let mut behind = false;
+        for (slot, segment) in state.segments.iter().enumerate() {
+            let index = Slot::new(slot as u8);
+            let held = self.store.len(index);
+            let lag = &mut self.catchup.lags[slot];
+            if held >= segment.len {
+                *lag = None;
+            } else if lag.is_none_or(|(len, _)| len != held) {
+                *lag = Some((held, now));
+            }
+            behind |= held < segment.len && self.must_copy(index);
+        }
+        behind
+    }
+
+    /// Whether committed records that are missing here are to be copied. Those that their writer is streaming come without
+    /// that, while they do come.
+    pub(super) fn must_copy(&self, slot: Slot) -> bool {
+        let Some(state) = &self.state else {
+            return false;
+        };
+        if usize::from(state.quorum) == state.segments.len() {
+            return true;
+        }
+        let Some(segment) = state.segments.get(slot.index()) else {
+            return false;
+        };
+        let peer = &self.peers[slot.index()];
+        let streams = slot != self.config.slot
+            && peer.conn.is_some()
+            && peer.inc == segment.writer
+            && self.store.len(slot) >= segment.opened_at;
+        let stuck = self.catchup.lags[slot.index()]
+            .is_some_and(|(_, since)| self.catchup.now >= since.after(self.config.timing.gap));
+        !streams || stuck
     }
 
     /// Asks a peer for each segment of which committed records are missing or damaged.
@@ -103,7 +174,7 @@ impl<K: Knobs> Replica<K> {
         for slot in 0..usize::from(self.config.replicas) {
             let index = Slot::new(slot as u8);
             let (held, committed) = (self.store.len(index), self.committed(index));
-            let wanted = if held < committed {
+            let wanted = if held < committed && self.must_copy(index) {
                 Some(CopyRequest {
                     segment: SegmentId {
                         shard: self.config.shard,
@@ -127,7 +198,7 @@ impl<K: Knobs> Replica<K> {
                 continue;
             }
             let peers = usize::from(self.config.replicas);
-            let start = self.catchup.next_peer;
+            let start = self.catchup.next_peer[slot];
             let Some((peer, conn)) =
                 (0..peers)
                     .map(|step| (start + step) % peers)
@@ -142,7 +213,7 @@ impl<K: Knobs> Replica<K> {
             };
             if out.send(conn, &request, &[]).is_ok() {
                 self.catchup.copy_asked_at[slot] = Some(now);
-                self.catchup.next_peer = peer + 1;
+                self.catchup.next_peer[slot] = peer + 1;
                 self.counters.copies += 1;
             }
         }
@@ -187,11 +258,14 @@ impl<K: Knobs> Replica<K> {
             from: request.from,
             count: 0,
         };
-        if request.epoch == self.epoch() && self.is_member() {
-            let to = request
-                .to
-                .min(self.committed(slot))
-                .min(self.store.len(slot));
+        let outsider = K::mutant(Mutant::RefillFromOutsider);
+        if request.epoch == self.epoch() && self.serves() || outsider {
+            let committed = if outsider {
+                request.to
+            } else {
+                self.committed(slot)
+            };
+            let to = request.to.min(committed).min(self.store.len(slot));
             if request.from < to {
                 let bytes_max = self.config.run_bytes_max.min(out.room(conn));
                 if let Fetch::Ready(run) = self.store.run(slot, request.from, to, bytes_max) {
@@ -235,7 +309,9 @@ impl<K: Knobs> Replica<K> {
         if self.store_run(slot, copy.from, u64::from(copy.count), records, skip) {
             self.catchup.copy_asked_at[slot.index()] = None;
             self.catchup.copies_wanted = true;
-            if self.store.len(slot) >= self.committed(slot) {
+            let len = self.store.len(slot);
+            let opened_at = self.segment(slot).map_or(len, |segment| segment.opened_at);
+            if len >= self.committed(slot) || held < opened_at && len >= opened_at {
                 self.peers[slot.index()].have_due = true;
                 self.progress_at = now;
             }

@@ -50,6 +50,9 @@ pub struct ReplicaTiming {
     pub missing: Nanos,
     /// How long an applied entry waits for others to be written with. The root keeps its log for that long.
     pub journal: Nanos,
+    /// Without a word of the leaf about its shard for this long, a replica asks the cut log what it has missed: nobody speaks of
+    /// a shard that has ended.
+    pub quiet: Nanos,
     /// How often a device that had no space is asked again: others may have given some back.
     pub space: Nanos,
 }
@@ -62,6 +65,7 @@ impl Default for ReplicaTiming {
             gap: Nanos::from_ms(50),
             missing: Nanos::from_ms(200),
             journal: Nanos::from_ms(5),
+            quiet: Nanos::from_ms(1_000),
             space: Nanos::from_ms(1_000),
         }
     }

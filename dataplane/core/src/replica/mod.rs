@@ -300,6 +300,7 @@ impl<K: Knobs> Replica<K> {
                     peer.state_request = None;
                     peer.seen = now;
                     self.handovers[slot.index()] = None;
+                    self.settle_limit();
                 }
             }
             Kind::Leaf if self.leaf == Some(conn) => self.leaf = None,
@@ -469,6 +470,10 @@ impl<K: Knobs> Replica<K> {
             deadline = deadline.min(self.progress_at.after(self.config.timing.gap));
         }
         deadline = deadline.min(self.catchup.deadline(self.config.timing.retry));
+        if self.root.is_some() {
+            let quiet = self.catchup.quiet_until(self.config.timing.quiet);
+            deadline = deadline.min(quiet);
+        }
         if let Some(at) = self.journal_urged_at {
             deadline = deadline.min(at.after(self.config.timing.journal));
         }
@@ -542,13 +547,24 @@ impl<K: Knobs> Replica<K> {
             .map_or(ViewId::ZERO, |state| state.epoch)
     }
 
-    /// Whether this life is a member of the epoch entered.
+    /// Whether this life is a member of the epoch entered, or in a joint epoch one of the new members.
     fn is_member(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| {
-            state
-                .members
-                .get(self.config.slot.index())
-                .is_some_and(|member| member.inc == self.config.inc)
+        let state = self.state.as_ref();
+        state.is_some_and(|state| state.counts(self.config.slot, self.config.inc))
+    }
+
+    /// Whether what is committed and held here may be served: to members of the epoch entered, and for good once the shard has
+    /// ended. No later view names the lives that come after that one, and nothing that they hold becomes void any more.
+    fn serves(&self) -> bool {
+        self.is_member() || self.state.as_ref().is_some_and(|state| !state.open)
+    }
+
+    /// Whether another life has the slot: this one is no member any more, and never will be again.
+    fn is_replaced(&self) -> bool {
+        let state = self.state.as_ref().filter(|_| !self.is_member());
+        state.is_some_and(|state| {
+            let member = state.members.get(self.config.slot.index());
+            member.is_some_and(|member| member.inc > self.config.inc)
         })
     }
 

@@ -3,6 +3,8 @@
 //! A record that its primary took and a peer cannot take would be neither: it is never ordered while the peer is full, and
 //! not refused either. So each replica tells the writer of each peer's segment how much it takes of it for certain
 //! (`Grant`), and the writer refuses, before any effect, what lies beyond the least of these grants or beyond its own room.
+//! Where fewer replicas than all must hold a record, the least of the best grants of as many peers as that takes counts, and
+//! of peers that are there before others: one that is full, slow or dead holds nobody up, and copies what it missed later.
 //! A grant never falls within a generation; it rises as records show what they really take, and as trims free space.
 //!
 //! Both sides count in the store's charge. A grant says what fits beyond a length; the writer keeps marks of what it had
@@ -11,7 +13,7 @@
 use alloc::collections::VecDeque;
 
 use ionian_store::Charge;
-use ionian_types::{ConnId, Knobs, Lsn, Slot, ViewId};
+use ionian_types::{ConnId, Knobs, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, ViewId};
 use ionian_wire::frame::{Grant, RefusalReason};
 
 use super::Replica;
@@ -141,10 +143,10 @@ impl<K: Knobs> Replica<K> {
         if charge <= self.room.limit.saturating_sub(self.room.charged) {
             return Ok(charge);
         }
-        let all_said = (0..usize::from(self.config.replicas))
+        let said = (0..usize::from(self.config.replicas))
             .filter(|slot| *slot != self.config.slot.index())
-            .all(|slot| self.peers[slot].ceiling.is_some());
-        if !all_said {
+            .filter(|slot| self.peers[*slot].ceiling.is_some());
+        if said.count() < self.peers_needed() {
             return Err(RefusalReason::NotReady);
         }
         self.room.wanted = charge;
@@ -218,21 +220,34 @@ impl<K: Knobs> Replica<K> {
 
     pub(super) fn settle_limit(&mut self) {
         let own = self.config.slot.index();
-        self.room.limit = (0..usize::from(self.config.replicas))
-            .filter(|slot| *slot != own)
-            .map(|slot| self.peers[slot].ceiling.unwrap_or(0))
-            .fold(self.room.own, u64::min);
+        let mut ceilings = [(false, 0); SEGMENTS_PER_SHARD_MAX];
+        let replicas = usize::from(self.config.replicas);
+        let mut count = 0;
+        for slot in (0..replicas).filter(|slot| *slot != own) {
+            let peer = &self.peers[slot];
+            ceilings[count] = (peer.conn.is_some(), peer.ceiling.unwrap_or(0));
+            count += 1;
+        }
+        ceilings[..count].sort_unstable_by(|a, b| b.cmp(a));
+        self.room.limit = ceilings[..self.peers_needed().min(count)]
+            .iter()
+            .fold(self.room.own, |limit, (_, ceiling)| limit.min(*ceiling));
     }
 
-    /// Whether every record known to be committed is held. Until then all space is for these.
+    /// Of how many peers the promise is needed: with this replica they are as many as must hold a record.
+    fn peers_needed(&self) -> usize {
+        let quorum = self.state.as_ref().map(|state| state.quorum);
+        usize::from(quorum.unwrap_or(self.config.replicas)).saturating_sub(1)
+    }
+
+    /// Whether every record known to be committed is held, or comes from its writer. Until then all space is for these.
     fn is_whole(&self) -> bool {
         !self.is_adopting()
             && self.state.as_ref().is_some_and(|state| {
-                state
-                    .segments
-                    .iter()
-                    .enumerate()
-                    .all(|(slot, segment)| self.store.len(Slot::new(slot as u8)) >= segment.len)
+                state.segments.iter().enumerate().all(|(slot, segment)| {
+                    let slot = Slot::new(slot as u8);
+                    self.store.len(slot) >= segment.len || !self.must_copy(slot)
+                })
             })
     }
 
@@ -307,5 +322,107 @@ impl<K: Knobs> Replica<K> {
                 left: self.store.space_left(),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use ionian_store::{Store, StoreConfig};
+    use ionian_types::{ClusterId, Durability, EntryNo, Inc, LogId, Nanos, NodeId, ShardId, Time};
+    use ionian_wire::frame::Member;
+
+    use super::*;
+    use crate::cutlog::{SegmentState, ShardState};
+    use crate::replica::ReplicaConfig;
+
+    const LOG: LogId = LogId::new(1);
+    const SHARD: ShardId = ShardId::new(0);
+
+    /// The replica in slot 0 of a shard of three, of which `quorum` must hold a record. Each segment has 10 committed.
+    fn of_three(quorum: u8) -> Replica {
+        let (cluster, node) = (ClusterId::new(7), NodeId::new(1));
+        let store = StoreConfig::new(cluster, node, LOG, SHARD, 3, Durability::D0);
+        let config = ReplicaConfig::new(cluster, node, Inc::new(5), LOG, SHARD, Slot::ZERO, 3);
+        let mut replica = Replica::new(config, Store::new(store), Time::ZERO);
+        let inc = |slot: u8| Inc::new(5 + u64::from(slot));
+        let members = [0, 1, 2].map(|slot| Member {
+            node: NodeId::new(1 + u32::from(slot)),
+            inc: inc(slot),
+            domain: 0,
+        });
+        let segments = [0, 1, 2].map(|slot| SegmentState {
+            generation: ViewId::new(1),
+            opened_at: Lsn::ZERO,
+            writer: inc(slot),
+            len: Lsn::new(10),
+            closed: vec![],
+        });
+        replica.state = Some(ShardState {
+            shard: SHARD,
+            log: LOG,
+            rank: 0,
+            epoch: ViewId::new(1),
+            last: EntryNo::new(2),
+            class: Durability::D0,
+            quorum,
+            open: true,
+            members: members.to_vec(),
+            joint: vec![],
+            segments: segments.to_vec(),
+        });
+        for slot in 1..3u8 {
+            replica.peers[usize::from(slot)].inc = inc(slot);
+        }
+        replica.room.own = 1000;
+        replica
+    }
+
+    #[test]
+    fn a_peer_that_is_full_or_gone_holds_nobody_up_where_others_are_enough() {
+        for (quorum, limit) in [(3, 300), (2, 700)] {
+            let mut replica = of_three(quorum);
+            for (slot, ceiling) in [(1, 300), (2, 700)] {
+                replica.peers[slot].conn = Some(ConnId::new(slot as u32));
+                replica.peers[slot].ceiling = Some(ceiling);
+            }
+            replica.settle_limit();
+            assert_eq!(replica.room.limit, limit, "of {quorum}");
+            // What the one that is there takes counts, not what the other one took before it went.
+            replica.peers[2].conn = None;
+            replica.settle_limit();
+            assert_eq!(replica.room.limit, 300, "of {quorum}");
+        }
+        let mut replica = of_three(2);
+        replica.peers[1].ceiling = Some(2000);
+        replica.settle_limit();
+        assert_eq!(replica.room.limit, 1000, "the own room");
+    }
+
+    /// Where all must hold a record, what is missing was lost and is copied. Where two of three are enough, others are ahead at
+    /// any time; what the writer is sending need not be copied, unless it does not come.
+    #[test]
+    fn what_the_writer_sends_is_not_copied_while_it_comes() {
+        assert!(of_three(3).must_copy(Slot::new(1)));
+        let mut replica = of_three(2);
+        assert!(replica.must_copy(Slot::new(1)), "its writer is not there");
+        replica.peers[1].conn = Some(ConnId::new(1));
+        assert!(!replica.must_copy(Slot::new(1)));
+        assert!(replica.must_copy(Slot::ZERO), "the own segment");
+        let (now, gap) = (Time::from_ns(1_000), replica.config.timing.gap);
+        let mut out = Outbox::new(crate::outbox::OutboxLimits::default());
+        replica.flush_catchup(now, &mut out);
+        replica.flush_catchup(now.after(Nanos(gap.0 - 1)), &mut out);
+        assert!(!replica.must_copy(Slot::new(1)), "not for long enough");
+        replica.flush_catchup(now.after(gap), &mut out);
+        assert!(replica.must_copy(Slot::new(1)), "nothing has come");
+        // A generation that begins beyond what is held: the stream begins there.
+        let mut replica = of_three(2);
+        replica.peers[1].conn = Some(ConnId::new(1));
+        if let Some(state) = &mut replica.state {
+            state.segments[1].opened_at = Lsn::new(4);
+        }
+        assert!(replica.must_copy(Slot::new(1)));
     }
 }

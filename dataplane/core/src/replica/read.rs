@@ -61,7 +61,7 @@ impl<K: Knobs> Replica<K> {
         if self.loss_at(read.gsn).is_some() {
             return self.answer(read, ReadStatus::Gap, GapKind::Loss, out);
         }
-        if !self.is_member() {
+        if !self.serves() {
             return self.give_up(now, read, ReadStatus::Unavailable, out);
         }
         let Some(run) = self.index.by_gsn(read.gsn) else {

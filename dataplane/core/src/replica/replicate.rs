@@ -199,7 +199,8 @@ impl<K: Knobs> Replica<K> {
                 && header.segment.slot == slot
                 && header.position.get() == position
                 && (header.generation == segment.owner(header.position)
-                    || K::mutant(Mutant::AcceptOldWriter));
+                    || K::mutant(Mutant::AcceptOldWriter)
+                    || K::mutant(Mutant::RefillFromOutsider));
             if !wanted {
                 self.counters.bad_records += 1;
                 return false;

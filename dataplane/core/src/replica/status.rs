@@ -63,6 +63,8 @@ pub struct ReplicaStatus {
     pub epoch: ViewId,
     /// Whether this life is a member of it.
     pub member: bool,
+    /// Whether another life has its slot: it serves nothing any more, and its process can end.
+    pub replaced: bool,
     /// Whether appends are taken: a member, with an open generation, its committed prefix held, no peer missing, and room.
     pub appendable: bool,
     /// The last append was refused for want of room, here or at a peer, and would still be.
@@ -122,6 +124,7 @@ impl<K: Knobs> Replica<K> {
         ReplicaStatus {
             epoch: self.epoch(),
             member: self.is_member(),
+            replaced: self.is_replaced(),
             appendable: open && self.is_member() && missing.is_none() && !full,
             full,
             missing,

@@ -70,7 +70,7 @@ impl<K: Knobs> Replica<K> {
     }
 
     pub(super) fn flush_subscriptions(&mut self, out: &mut Outbox) {
-        if !self.is_member() {
+        if !self.serves() {
             return;
         }
         for at in 0..self.subscriptions.len() {

@@ -9,7 +9,7 @@ use ionian_types::{
 };
 use ionian_wire::Reader;
 use ionian_wire::frame::{
-    Down, EdgeStart, NeedFull, ShardStart, ShardStartHead, Sync, Up, UpItem, UpKeep,
+    Applied, Down, EdgeStart, NeedFull, ShardStart, ShardStartHead, Sync, Up, UpItem, UpKeep,
 };
 
 use super::Root;
@@ -150,6 +150,24 @@ impl Child {
         self.edge = Some(edge);
         self.fresh = false;
         self.need_full = false;
+        // Said on an edge that has ended: members may have come back with less since.
+        self.applied = EntryNo::ZERO;
+        self.keeps.clear();
+    }
+
+    /// Whether what is to be kept is of the shards below. Each of them once, at most: what is kept is looked for by shard.
+    fn may_keep(&self, mut keeps: Reader<'_>, count: u32) -> bool {
+        let ours = |keep: UpKeep| self.has(keep.shard);
+        count as usize <= self.shards.len() && (0..count).all(|_| keeps.field().is_ok_and(ours))
+    }
+
+    /// Takes over what members below have applied; the newest word counts: one may have come back with less than it had.
+    fn take_applied(&mut self, applied: EntryNo, mut keeps: Reader<'_>, count: u32) {
+        self.applied = applied;
+        self.keeps.clear();
+        for _ in 0..count {
+            self.keeps.extend(keeps.field::<UpKeep>());
+        }
     }
 
     /// Accepts a round that follows the last one, or any newer full one. `false` asks for a full one.
@@ -179,16 +197,8 @@ impl Child {
         if total != up.total && !trusting && !K::mutant(Mutant::RootOnlyClamp) {
             return false;
         }
-        // Each of the shards below once, at most: what is kept is looked for by shard.
-        let mut named = 0;
-        for _ in 0..up.keeps {
-            let Ok(keep) = reader.field::<UpKeep>() else {
-                return false;
-            };
-            named += 1;
-            if named > self.shards.len() || !self.has(keep.shard) {
-                return false;
-            }
+        if !self.may_keep(reader, up.keeps) {
+            return false;
         }
         let mut reader = Reader::new(items);
         for _ in 0..up.items {
@@ -198,14 +208,9 @@ impl Child {
                 self.lens[index] = clamped::<K>(item.len, self.lens[index]);
             }
         }
-        self.keeps.clear();
-        for _ in 0..up.keeps {
-            self.keeps.extend(reader.field::<UpKeep>());
-        }
         self.total = total;
         self.round = round;
-        // The newest says what is to be kept: a member may have come back with less than it had.
-        self.applied = up.applied;
+        self.take_applied(up.applied, reader, up.keeps);
         self.fresh = true;
         self.need_full = false;
         true
@@ -296,6 +301,20 @@ impl<K: Knobs> Root<K> {
         if !child.need_full {
             child.need_full = true;
             let _ = out.send(conn, &NeedFull { log, edge: up.edge }, &[]);
+        }
+    }
+
+    /// What members below have applied, when no round says so.
+    pub(super) fn on_applied(&mut self, node: NodeId, inc: Inc, body: &Applied, keeps: &[u8]) {
+        let of_edge = |child: &&mut Child| {
+            child.is(node, inc) && child.edge == Some(body.edge) && body.inc == inc
+        };
+        let keeps = Reader::new(keeps);
+        if body.log == self.config.log
+            && let Some(child) = self.children.iter_mut().find(of_edge)
+            && child.may_keep(keeps, body.keeps)
+        {
+            child.take_applied(body.applied, keeps, body.keeps);
         }
     }
 
@@ -398,7 +417,7 @@ impl<K: Knobs> Root<K> {
                             .segments
                             .iter()
                             .map(|segment| (segment.generation, segment.len));
-                        ShardStart::write(writer, &head, &shard.members, segments)
+                        ShardStart::write(writer, &head, &shard.members, segments, &shard.joint)
                     })
             });
             if sent.is_err() {

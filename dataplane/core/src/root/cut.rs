@@ -5,7 +5,7 @@ use ionian_types::{
 };
 use ionian_wire::Writer;
 use ionian_wire::entry::{
-    Change, Changes, CutItem, CutRound, EntryStart, EntryView, EntryWriter, write_change,
+    Change, Changes, CutItem, CutRound, EntryBody, EntryStart, EntryView, EntryWriter, write_change,
 };
 use ionian_wire::frame::{Intent, IntentDone};
 
@@ -69,7 +69,7 @@ impl<K: Knobs> Root<K> {
                 else {
                     continue;
                 };
-                if *new_len > state.len {
+                if *new_len > state.len && state.writer != Inc::ZERO {
                     let item = CutItem {
                         segment: *segment,
                         generation: state.generation,
@@ -193,9 +193,15 @@ impl<K: Knobs> Root<K> {
     pub(super) fn append(&mut self, len: usize) -> bool {
         let encoded = &self.buffer[..len];
         let view = EntryView::new_checked(encoded).expect("the root encodes what it can read");
-        if self.config.class.is_flushed() && self.store.journal_append(encoded).is_err() {
-            self.counters.held_back += 1;
-            return false;
+        if self.config.class.is_flushed() {
+            let Ok(record) = self.store.journal_append(encoded) else {
+                self.counters.held_back += 1;
+                return false;
+            };
+            self.map.push(view.header.entry, record);
+        }
+        if let EntryBody::Trim { upto } = view.body {
+            self.trims_logged.push_back((view.header.entry, upto));
         }
         self.state
             .apply(&view)
@@ -216,32 +222,29 @@ impl<K: Knobs> Root<K> {
         taken
     }
 
-    /// Commits what is durable (flushed classes) or in memory (D0), and tells the children.
+    /// Commits what enough members hold, and tells the children.
     pub(super) fn commit(&mut self, now: Time, out: &mut Outbox) {
         let waits = self.config.class.is_flushed() && !K::mutant(Mutant::CutBeforeDurable);
-        let durable = if waits {
-            EntryNo::new(
-                self.store
-                    .journal_durable()
-                    .saturating_add(self.journal_offset()),
-            )
+        let held = if waits {
+            self.durable_entry()
         } else {
             self.state.entry
         };
+        let bound = self.commit_bound(held);
         while let Some(pending) = self
             .pending
             .front()
             .copied()
-            .filter(|pending| pending.entry <= durable)
+            .filter(|pending| pending.entry <= bound)
         {
             self.pending.pop_front();
-            self.committed = pending.entry;
             match pending.what {
                 What::Cut {
                     child,
                     descent,
                     last,
                 } => {
+                    self.committed = pending.entry;
                     self.committed_end = descent.end_gsn;
                     if last {
                         self.counters.cuts += 1;
@@ -257,27 +260,26 @@ impl<K: Knobs> Root<K> {
                     }
                 }
                 What::View => {
+                    self.advance_commit(pending.entry);
                     self.counters.views += 1;
                     self.intents_done = false;
                 }
                 What::Other => {
-                    let end = self
-                        .log
-                        .end_gsn(pending.entry)
-                        .unwrap_or(self.state.end_gsn);
-                    self.committed_end = self.committed_end.max(end);
-                    self.commit_trim(now);
+                    self.advance_commit(pending.entry);
+                    // Replicas learn of a trim by silence made explicit: soon.
+                    self.sync_at = now;
                 }
             }
         }
     }
 
-    /// Whether the last view in the log is committed.
+    /// Whether the last view in the log is known to be committed.
     pub(super) fn view_committed(&self) -> bool {
-        !self
-            .pending
-            .iter()
-            .any(|pending| matches!(pending.what, What::View))
+        self.serves()
+            && !self
+                .pending
+                .iter()
+                .any(|pending| matches!(pending.what, What::View))
     }
 
     /// ORDERING.md, ROOT LEADER, view intent: only the next one; lengths are those of the log's end.

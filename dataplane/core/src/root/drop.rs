@@ -3,8 +3,7 @@
 
 use alloc::collections::BTreeMap;
 
-use ionian_types::{EntryNo, Knobs, Nanos, ShardId, Time};
-use ionian_wire::Writer;
+use ionian_types::{EntryNo, Knobs, Mutant, Nanos, ShardId, Time};
 use ionian_wire::entry::EntryView;
 
 use super::Root;
@@ -19,11 +18,20 @@ const KEEP_AGAIN: Nanos = Nanos::from_ms(1000);
 impl<K: Knobs> Root<K> {
     /// Drops entries, a chunk at a time: those that are trimmed whole, and at a flushed class those that every live member of
     /// every shard has durably applied. Of the latter, those that touch a shard with members away are kept; if that is too
-    /// much, what is trimmed goes all the same.
+    /// much, what is trimmed goes all the same. A member of the root group that does not lead drops what the leader says is
+    /// needed by nobody.
     ///
     /// Only of what is before `seen`, the commit index when this flush began: who looks at the root after every flush sees
     /// every committed entry.
     pub(super) fn drop_prefix(&mut self, now: Time, seen: EntryNo) {
+        self.prune_map();
+        if self.granted.is_some() {
+            self.group.drop = self.needed_by_nobody();
+        }
+        let held_for_state = self.group.sends_state() || self.following.installing.is_some();
+        if held_for_state && self.cut_log_bytes() < self.config.cut_log_bytes_max / 2 {
+            return;
+        }
         let before = EntryNo::new(seen.get().saturating_sub(1));
         let before = self.log.droppable_through(before);
         let trimmed = self.log.droppable(self.committed_trim).min(before);
@@ -35,7 +43,11 @@ impl<K: Knobs> Root<K> {
             return;
         }
         let applied = if now >= self.keep_again_at {
-            let everywhere = self.applied_everywhere();
+            let everywhere = if self.granted.is_some() {
+                self.applied_everywhere()
+            } else {
+                self.following.drop
+            };
             self.log.droppable_through(everywhere).min(before)
         } else {
             None
@@ -50,6 +62,19 @@ impl<K: Knobs> Root<K> {
         }
     }
 
+    /// The last entry that neither a live member of a shard nor one that is away will ask for.
+    fn needed_by_nobody(&self) -> EntryNo {
+        let keeps = self.children.iter().flat_map(super::child::Child::keeps);
+        // What shards that have ended may miss is kept by each member of the group itself.
+        let open = |shard| self.state.shards.get(&shard).is_some_and(|it| it.open);
+        let after = keeps
+            .map(|keep| keep.after)
+            .chain(self.kept.first_after(open));
+        after.min().map_or(self.applied_everywhere(), |after| {
+            after.min(self.applied_everywhere())
+        })
+    }
+
     fn applied_everywhere(&self) -> EntryNo {
         let applied = self.children.iter().map(|child| child.applied);
         applied.min().unwrap_or_default()
@@ -62,12 +87,14 @@ impl<K: Knobs> Root<K> {
             return true;
         }
         let end = self.log.end_gsn(upto);
-        let kept = if end.is_some_and(|end| end <= self.committed_trim) {
+        let gone = end.is_some_and(|end| end <= self.committed_trim);
+        let needless = self.granted.is_none() && upto <= self.following.drop;
+        let kept = if gone {
             Kept::default()
         } else {
             // A snapshot has room for so much. What is too much stays in the log.
             let bytes_max = self.store.config().checkpoint_bytes_max / 2;
-            let Some(kept) = self.kept_beyond(upto, bytes_max) else {
+            let Some(kept) = self.kept_beyond(upto, needless, bytes_max) else {
                 return false;
             };
             kept
@@ -79,14 +106,16 @@ impl<K: Knobs> Root<K> {
         let len = loop {
             bytes.clear();
             bytes.resize(size, 0);
-            let mut writer = Writer::new(&mut bytes);
-            if base.write(&mut writer).is_ok() && kept.write(&mut writer).is_ok() {
-                break writer.len();
+            if let Ok(len) = self.encode_checkpoint(&base, &kept, &mut bytes) {
+                break len;
             }
             size *= 2;
         };
-        let number = upto.get() - self.journal_offset();
-        let taken = self.store.journal_checkpoint(number, &bytes[..len]).is_ok();
+        let Some(record) = self.map.record_of(upto) else {
+            self.scratch = bytes;
+            return false;
+        };
+        let taken = self.store.journal_checkpoint(record, &bytes[..len]).is_ok();
         if taken {
             self.base = base;
             self.log.drop_through(upto);
@@ -96,11 +125,27 @@ impl<K: Knobs> Root<K> {
         taken
     }
 
-    /// What stays of the entries through `upto`; `None` if it is more than `bytes_max`.
-    fn kept_beyond(&self, upto: EntryNo, bytes_max: u64) -> Option<Kept> {
+    /// What stays of the entries through `upto`; `None` if it is more than `bytes_max`. Of open shards it may be that `needless`
+    /// nothing does.
+    ///
+    /// Nobody says of a shard that has ended how far its members are. The entries that were not dropped before it ended, the
+    /// one that ended it among them, stay until they are trimmed.
+    fn kept_beyond(&self, upto: EntryNo, needless: bool, bytes_max: u64) -> Option<Kept> {
         let mut wanted: BTreeMap<ShardId, EntryNo> = BTreeMap::new();
+        for (&shard, state) in &self.state.shards {
+            let dropped = self.base.shards.get(&shard).map(|it| it.last);
+            let trimmed = self.log.end_gsn(state.last);
+            let trimmed = trimmed.is_some_and(|end| end <= self.committed_trim);
+            let forgotten = K::mutant(Mutant::EndedShardForgotten);
+            if !state.open && dropped < Some(state.last) && !trimmed && !forgotten {
+                wanted.insert(shard, EntryNo::ZERO);
+            }
+        }
         for shard in self.kept.shards() {
             let open = self.state.shards.get(&shard).is_some_and(|it| it.open);
+            if open && needless {
+                continue;
+            }
             let child = self.children.iter().find(|child| child.has(shard));
             match child {
                 Some(child) if open => {

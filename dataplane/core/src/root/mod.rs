@@ -1,19 +1,31 @@
-//! The leader of the root group (ORDERING.md, ROOT LEADER), as a group of one: turns rounds into committed cuts, logs views
-//! and trims, serves the cut log.
+//! A member of the root group (ORDERING.md, ROOT LEADER, ROOT MEMBER, NEW LEADER). One of them leads: it turns rounds into
+//! committed cuts, logs views and trims. All of them keep the cut log and serve what of it is committed.
 //!
-//! Nothing above the commit index leaves this machine. At a flushed class an entry is committed when the journal has made
-//! it durable; at D0 when it is in memory, and positions are used only below a ceiling that the controller has reserved.
+//! Nothing above the commit index leaves the group. A member holds an entry when its journal has made it durable, at a
+//! flushed class, or when it is in memory, at D0; an entry of the leader's own epoch is committed when enough members hold
+//! it. Positions are used only below a ceiling that the controller has reserved.
 //!
-//! Files: `child` (edges and rounds), `cut` (appending and committing entries), `drop` (when entries go), `serve` (entries,
-//! tail, locate, trim), `start` (restart and grants).
+//! ```text
+//! member --RootGrant--> leader, its epoch's entry under way --committed--> leader that answers
+//!    ^------------------- a later epoch was promised ---------------------------------|
+//! ```
+//! Files: `child` (edges and rounds), `cut` (appending and committing entries), `drop` (when entries go), `journal` (what a
+//! restart finds), `lead` (the other members), `member` (following a leader), `serve` (entries, tail, locate, trim), `start`
+//! (grants), `transfer` (the state in the place of entries).
 
 mod child;
 mod cut;
 mod drop;
+#[cfg(test)]
+mod group_tests;
+mod journal;
+mod lead;
+mod member;
 mod serve;
 mod start;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -24,7 +36,7 @@ use core::marker::PhantomData;
 use ionian_store::Store;
 use ionian_types::{
     ClientId, ClusterId, ConnId, Durability, EntryNo, Gsn, Inc, Knobs, LogId, Mutant, Nanos,
-    NodeId, RootEpoch, SessionNo, ShardId, Shipped, Slot, Time, ViewId,
+    NodeId, ROOT_MEMBERS_MAX, RootEpoch, SessionNo, ShardId, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::entry::ENTRY_BYTES_MAX;
@@ -34,6 +46,10 @@ use crate::cutlog::{CHUNK_ENTRIES, EntryLog, Kept, LogState};
 use crate::outbox::Outbox;
 use child::Child;
 use cut::Pending;
+use journal::JournalMap;
+use lead::Group;
+use member::Following;
+use serve::Ask;
 
 /// What a root is and how much it may hold.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +62,8 @@ pub struct RootConfig {
     pub inc: Inc,
     /// The log.
     pub log: LogId,
+    /// The member's slot in the root group.
+    pub slot: Slot,
     /// The log's durability class.
     pub class: Durability,
     /// The least time between two cuts; zero cuts as fast as entries commit.
@@ -71,6 +89,7 @@ impl RootConfig {
             node,
             inc,
             log,
+            slot: Slot::ZERO,
             class,
             cut_interval: Nanos(0),
             inflight_max: 8,
@@ -105,13 +124,66 @@ pub struct RootCounters {
     pub held_back: u64,
     /// Messages that the peer's role may not send.
     pub unexpected: u64,
+    /// Messages of the root group that are for another life or another log.
+    pub strangers: u64,
+    /// Grants with quorums that do not meet, or that do not list this life.
+    pub bad_grants: u64,
+    /// Times this member stopped leading.
+    pub stepped_down: u64,
+    /// Entries that were never committed and that others replaced.
+    pub replaced: u64,
+    /// Entries and states of a leader that do not follow, or for which there is no room.
+    pub refused_entries: u64,
+    /// States taken from a leader in the place of entries, and states made for members.
+    pub states_taken: u64,
+    /// As above.
+    pub states_made: u64,
+    /// Messages that contradict what is committed. Never, while every member keeps what it acknowledges.
+    pub broken: u64,
+}
+
+/// A member of a root group as its leader sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct MemberStatus {
+    /// Its slot.
+    pub slot: Slot,
+    /// Its node.
+    pub node: NodeId,
+    /// The life that takes part.
+    pub inc: Inc,
+    /// Whether there is a connection to it.
+    pub connected: bool,
+    /// The last entry that it is known to hold at the class.
+    pub held: EntryNo,
 }
 
 /// A root at a glance.
 #[derive(Clone, Copy, Debug)]
 pub struct RootStatus {
-    /// The root epoch, once granted.
+    /// The member's slot.
+    pub slot: Slot,
+    /// This life.
+    pub inc: Inc,
+    /// Whether it is one of several and does not lead.
+    pub follows: bool,
+    /// The root epoch, while this member leads; else zero.
     pub epoch: RootEpoch,
+    /// The latest epoch promised.
+    pub promised: RootEpoch,
+    /// Whether it answers for the log: it leads, and an entry of its epoch is committed.
+    pub answers: bool,
+    /// The members of the group that it leads, itself among them: the first [`Self::members`], by slot.
+    pub group: [MemberStatus; ROOT_MEMBERS_MAX],
+    /// Of the group that it leads: members, those connected (itself among both), the last entry that all of them hold.
+    pub members: usize,
+    /// See `members`.
+    pub members_connected: usize,
+    /// See `members`.
+    pub held_by_all: EntryNo,
+    /// Whether the controller has taken note that this epoch has begun.
+    pub recorded: bool,
+    /// The last entry in the log, committed or not.
+    pub last: EntryNo,
     /// The last committed entry.
     pub commit: EntryNo,
     /// The last view in the log.
@@ -142,6 +214,7 @@ enum Kind {
     Client,
     Replica,
     Leaf(NodeId, Inc),
+    Root(NodeId, Inc),
     Controller,
 }
 
@@ -150,7 +223,15 @@ enum Kind {
 pub struct Root<K: Knobs = Shipped> {
     config: RootConfig,
     store: Store,
+    /// The epoch that this member leads, while it does.
     granted: Option<RootEpoch>,
+    /// The latest epoch promised; whether that is still to be written, and where it was written.
+    promised: RootEpoch,
+    promise_due: bool,
+    promise_record: u64,
+    following: Following,
+    group: Group,
+    map: JournalMap,
     /// The last of the entries with which this life began: nothing is answered before it is committed.
     begun: EntryNo,
     /// The log as of its last entry, and as of the entry before the first one in memory.
@@ -164,6 +245,8 @@ pub struct Root<K: Knobs = Shipped> {
     committed: EntryNo,
     committed_end: Gsn,
     committed_trim: Gsn,
+    /// Trims in the log that are not committed.
+    trims_logged: VecDeque<(EntryNo, Gsn)>,
     pending: VecDeque<Pending>,
     children: Vec<Child>,
     cut_at: Time,
@@ -175,6 +258,8 @@ pub struct Root<K: Knobs = Shipped> {
     intents_done: bool,
     /// Trims to be answered once an entry is committed: who asked, the request, the entry.
     trims: Vec<(ConnId, u64, EntryNo)>,
+    /// Questions that wait until it is certain that this member still leads.
+    asks: Vec<Ask>,
     conns: Vec<Kind>,
     close: Vec<ConnId>,
     buffer: Box<[u8]>,
@@ -192,6 +277,12 @@ impl<K: Knobs> Root<K> {
             config,
             store,
             granted: None,
+            promised: RootEpoch::ZERO,
+            promise_due: false,
+            promise_record: 0,
+            following: Following::default(),
+            group: Group::default(),
+            map: JournalMap::default(),
             begun: EntryNo::ZERO,
             state: LogState::default(),
             base: LogState::default(),
@@ -201,6 +292,7 @@ impl<K: Knobs> Root<K> {
             committed: EntryNo::ZERO,
             committed_end: Gsn::ZERO,
             committed_trim: Gsn::ZERO,
+            trims_logged: VecDeque::with_capacity(64),
             pending: VecDeque::with_capacity(config.inflight_max + 8),
             children: Vec::new(),
             cut_at: now,
@@ -211,6 +303,7 @@ impl<K: Knobs> Root<K> {
             ceiling_asked_at: None,
             intents_done: false,
             trims: Vec::with_capacity(64),
+            asks: Vec::with_capacity(64),
             conns: Vec::with_capacity(1024),
             close: Vec::new(),
             buffer: vec![0; ENTRY_BYTES_MAX].into_boxed_slice(),
@@ -251,7 +344,7 @@ impl<K: Knobs> Root<K> {
             inc: self.config.inc,
             log: self.config.log,
             shard: ShardId::ZERO,
-            slot: Slot::ZERO,
+            slot: self.config.slot,
             epoch: self.state.view,
             last: self.committed,
             client: ClientId::default(),
@@ -270,6 +363,9 @@ impl<K: Knobs> Root<K> {
             self.controller = None;
         }
         self.trims.retain(|(waiting, ..)| *waiting != conn);
+        self.asks.retain(|ask| ask.conn != conn);
+        self.member_gone(conn);
+        self.member_lost(conn);
         self.set_kind(conn, Kind::Unknown);
         // Its number will be another connection's.
         self.close.retain(|closing| *closing != conn);
@@ -286,6 +382,9 @@ impl<K: Knobs> Root<K> {
             (Message::Up(up, items), Kind::Leaf(node, inc)) => {
                 self.on_up(conn, node, inc, up, items, out)
             }
+            (Message::Applied(body, keeps), Kind::Leaf(node, inc)) => {
+                self.on_applied(node, inc, body, keeps)
+            }
             (Message::NeedEdge(_, _), Kind::Leaf(node, inc)) => self.restart_edge(node, inc),
             (Message::Backfill(body, _), Kind::Replica) => self.on_backfill(conn, body, out),
             (Message::Tail(body, _), Kind::Client) => self.on_tail(conn, body, out),
@@ -296,7 +395,15 @@ impl<K: Knobs> Root<K> {
             (Message::Intent(body, changes), Kind::Controller) => {
                 self.on_intent(conn, body, changes, out)
             }
-            (Message::RootGrant(body, _), Kind::Controller) => self.on_grant(body),
+            (Message::RootGrant(body, tail), Kind::Controller) => self.on_grant(body, tail),
+            (Message::Seal(body, _), Kind::Controller) => self.on_seal(body),
+            (Message::RootWrite(body, tail), Kind::Root(..)) => {
+                self.on_write(conn, body, tail, out)
+            }
+            (Message::RootState(body, tail), Kind::Root(..)) => {
+                self.on_state(conn, body, tail, out)
+            }
+            (Message::RootWritten(body, _), Kind::Root(..)) => self.on_written(now, conn, body),
             (Message::Hello(hello, _), Kind::Unknown) => self.on_hello(now, conn, hello),
             _ => self.counters.unexpected += 1,
         }
@@ -320,6 +427,10 @@ impl<K: Knobs> Root<K> {
                 self.replace(kind, conn);
                 self.sync_at = now;
                 kind
+            }
+            Role::Root if mine && about && hello.inc != self.config.inc => {
+                self.member_here(hello.node, hello.inc, conn);
+                Kind::Root(hello.node, hello.inc)
             }
             Role::Controller if mine => {
                 self.close.extend(self.controller.replace(conn));
@@ -360,7 +471,10 @@ impl<K: Knobs> Root<K> {
         let seen = self.committed;
         self.cut(now);
         self.commit(now, out);
+        self.flush_members(now, out);
+        self.flush_member(now, out);
         self.answer_trims(out);
+        self.answer_asks(out);
         self.flush_edges(out);
         self.flush_controller(now, out);
         if now >= self.sync_at {
@@ -379,6 +493,7 @@ impl<K: Knobs> Root<K> {
         if let Some(at) = self.ceiling_asked_at {
             deadline = deadline.min(at.after(self.config.retry));
         }
+        deadline = deadline.min(self.group_deadline());
         // What was due at the last flush waits for more than time.
         if deadline <= self.flushed_at {
             deadline = self.flushed_at.after(self.config.retry);
@@ -391,7 +506,8 @@ impl<K: Knobs> Root<K> {
         let Some(conn) = self.controller.filter(|conn| out.room(*conn) > 0) else {
             return;
         };
-        if !self.intents_done && self.granted.is_some() && self.view_committed() {
+        self.flush_led(now, conn, out);
+        if !self.intents_done && self.view_committed() {
             let done = ionian_wire::frame::IntentDone {
                 log: self.config.log,
                 view: self.state.view,
@@ -408,7 +524,9 @@ impl<K: Knobs> Root<K> {
         let waited = self
             .ceiling_asked_at
             .is_none_or(|at| now >= at.after(self.config.retry));
-        if short && waited {
+        // A member that is written to has a leader, which asks.
+        let asks = self.granted.is_some() || !self.following.in_group;
+        if short && waited && asks {
             let upto = Gsn::new(
                 self.state
                     .end_gsn
@@ -435,8 +553,20 @@ impl<K: Knobs> Root<K> {
     /// The root at a glance.
     #[must_use]
     pub fn status(&self) -> RootStatus {
+        let (members, members_connected, held_by_all) = self.group_status();
         RootStatus {
+            slot: self.config.slot,
+            inc: self.config.inc,
+            follows: self.granted.is_none() && self.following.in_group,
+            group: self.member_statuses(),
             epoch: self.granted.unwrap_or_default(),
+            promised: self.promised,
+            answers: self.serves(),
+            members,
+            members_connected,
+            held_by_all,
+            recorded: self.is_recorded(),
+            last: self.state.entry,
             commit: self.committed,
             view: self.state.view,
             tail: self.committed_end,

@@ -2,9 +2,7 @@
 
 use alloc::vec::Vec;
 
-use ionian_types::{
-    ConnId, EntryNo, Gsn, Knobs, Lsn, Mutant, SegmentId, ShardId, Slot, Time, ViewId,
-};
+use ionian_types::{ConnId, EntryNo, Gsn, Knobs, Lsn, Mutant, SegmentId, ShardId, Slot, ViewId};
 use ionian_wire::entry::{EntryBody, EntryView, EntryWriter};
 use ionian_wire::frame::{
     Backfill, Entries, Locate, LocateAnswer, LocateStatus, ShardSnapshot, Tail, TailAnswer,
@@ -20,6 +18,28 @@ const BACKFILL_ENTRIES_MAX: u64 = 8192;
 const BACKFILL_BYTES_MAX: usize = 256 * 1024;
 /// Trims that wait for a commit, at most: what is more is refused, and asked again.
 pub(super) const TRIMS_MAX: usize = 1024;
+/// Questions that wait for the other members, at most: what is more is asked again.
+const ASKS_MAX: usize = 1024;
+
+/// A question that only a leader may answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask {
+    pub(super) conn: ConnId,
+    request: u64,
+    asked: Asked,
+    /// Members must have answered a message as late as this one.
+    round: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// Where the order ends.
+    Tail,
+    /// Where a position lies that is beyond what is known to be ordered.
+    Locate(Gsn),
+    /// To remove more than is known to be ordered.
+    Trim(Gsn),
+}
 
 /// The entries of an answer.
 struct Filling {
@@ -43,8 +63,11 @@ impl Filling {
 
 impl<K: Knobs> Root<K> {
     /// ORDERING.md: only entries up to the commit index are ever served.
+    /// Members that do not lead serve them too; of what is later than they know, they say nothing.
     pub(super) fn on_backfill(&mut self, conn: ConnId, body: &Backfill, out: &mut Outbox) {
-        if body.log != self.config.log || !self.serves() {
+        let follows = self.granted.is_none() && self.following.in_group;
+        let knows = follows && body.after <= self.committed && self.base.entry <= self.committed;
+        if body.log != self.config.log || !(knows || self.serves()) {
             return;
         }
         self.counters.backfills += 1;
@@ -74,11 +97,18 @@ impl<K: Knobs> Root<K> {
                 .get(&body.shard)
                 .filter(|state| state.last > after)
             {
+                // The entry that ended a shard goes only with a trim of all that the shard held, however far the order is.
+                let kept = self.kept.shards().any(|shard| shard == body.shard);
+                let end_gsn = if state.open || kept {
+                    self.base.end_gsn
+                } else {
+                    self.base.end_gsn.min(self.committed_trim)
+                };
                 let snapshot = ShardSnapshot {
                     log: self.config.log,
                     shard: body.shard,
                     entry: self.base.entry,
-                    end_gsn: self.base.end_gsn,
+                    end_gsn,
                     trim: self.committed_trim,
                 };
                 let _ = out.send_with(conn, &snapshot, |writer| state.write(writer));
@@ -140,28 +170,97 @@ impl<K: Knobs> Root<K> {
     /// ORDERING.md: from the commit index after a confirmation round begun after the request. A group of one confirms by
     /// being alone: no other life can have been granted this log's epoch while this one answers its controller.
     pub(super) fn on_tail(&mut self, conn: ConnId, body: &Tail, out: &mut Outbox) {
-        if body.log != self.config.log || !self.serves() {
+        if body.log == self.config.log {
+            self.ask(conn, body.request, Asked::Tail, out);
+        }
+    }
+
+    /// Answers at once if this member is certain to lead, else once the others have said that it does. A member that does
+    /// not lead says nothing, but that the client must look for the leader.
+    fn ask(&mut self, conn: ConnId, request: u64, asked: Asked, out: &mut Outbox) {
+        if self.granted.is_none() && self.following.in_group {
+            self.set_kind(conn, super::Kind::Unknown);
+            self.close.push(conn);
             return;
         }
-        let answer = TailAnswer {
-            request: body.request,
-            tail: if K::mutant(Mutant::TailFromLogEnd) {
-                self.state.end_gsn
+        if !self.serves() {
+            return;
+        }
+        if self.leads_alone() {
+            self.tell(conn, request, asked, out);
+            return;
+        }
+        // What is too much is asked again.
+        if self.asks.len() < ASKS_MAX {
+            let round = self.group.ask();
+            self.asks.push(Ask {
+                conn,
+                request,
+                asked,
+                round,
+            });
+        }
+    }
+
+    /// Answers what was asked before the last messages that enough members have answered.
+    pub(super) fn answer_asks(&mut self, out: &mut Outbox) {
+        if self.asks.is_empty() || !self.serves() {
+            return;
+        }
+        let asks = core::mem::take(&mut self.asks);
+        for ask in &asks {
+            let fits = out.room(ask.conn) > 0;
+            if fits && self.group.confirmed(ask.round) {
+                self.tell(ask.conn, ask.request, ask.asked, out);
             } else {
-                self.committed_end
-            },
-            head: self.committed_trim,
-            entry: self.committed,
-        };
-        let _ = out.send(conn, &answer, &[]);
+                self.asks.push(*ask);
+            }
+        }
+    }
+
+    fn tell(&mut self, conn: ConnId, request: u64, asked: Asked, out: &mut Outbox) {
+        match asked {
+            Asked::Tail => {
+                let answer = TailAnswer {
+                    request,
+                    tail: if K::mutant(Mutant::TailFromLogEnd) {
+                        self.state.end_gsn
+                    } else {
+                        self.committed_end
+                    },
+                    head: self.committed_trim,
+                    entry: self.committed,
+                };
+                let _ = out.send(conn, &answer, &[]);
+            }
+            Asked::Locate(gsn) => self.tell_located(conn, request, gsn, out),
+            Asked::Trim(upto) => {
+                let status = if upto > self.committed_end {
+                    TrimStatus::BeyondTail
+                } else {
+                    // Meanwhile there is so much: it is asked again.
+                    TrimStatus::Busy
+                };
+                self.tell_trim(conn, request, status, out);
+            }
+        }
     }
 
     pub(super) fn on_locate(&mut self, conn: ConnId, body: &Locate, out: &mut Outbox) {
-        if body.log != self.config.log || !self.serves() {
+        if body.log != self.config.log {
             return;
         }
+        let leads = self.granted.is_some() || !self.following.in_group;
+        if !leads || self.serves() && body.gsn < self.committed_end {
+            self.tell_located(conn, body.request, body.gsn, out);
+        } else {
+            self.ask(conn, body.request, Asked::Locate(body.gsn), out);
+        }
+    }
+
+    fn tell_located(&mut self, conn: ConnId, request: u64, gsn: Gsn, out: &mut Outbox) {
         let mut answer = LocateAnswer {
-            request: body.request,
+            request,
             status: LocateStatus::Unwritten,
             from: self.committed_end,
             to: Gsn::MAX,
@@ -173,8 +272,11 @@ impl<K: Knobs> Root<K> {
             position: Lsn::ZERO,
             entry: self.committed,
         };
-        self.locate(body.gsn, &mut answer);
-        if answer.status == LocateStatus::Lost && !self.pending.is_empty() {
+        self.locate(gsn, &mut answer);
+        let unsettled = answer.status == LocateStatus::Lost && self.committed < self.state.entry;
+        if self.granted.is_none() && (unsettled || answer.status == LocateStatus::Unwritten) {
+            answer.status = LocateStatus::NotLeader;
+        } else if unsettled {
             // The loss may be above the commit index. The client asks again.
             return;
         }
@@ -250,15 +352,16 @@ impl<K: Knobs> Root<K> {
 
     /// ORDERING.md: trim is an entry of the cut log, monotone, never beyond the committed tail.
     pub(super) fn on_trim(&mut self, conn: ConnId, body: &TrimRequest, out: &mut Outbox) {
-        let mut answer = TrimAnswer {
-            request: body.request,
-            status: TrimStatus::Busy,
-            head: Gsn::ZERO,
-            tail: Gsn::ZERO,
-        };
+        let mut status = TrimStatus::Busy;
         if body.log == self.config.log && self.serves() {
             let allowed = body.upto <= self.committed_end || K::mutant(Mutant::TrimBeyondTail);
-            if body.upto > self.committed_trim && allowed {
+            if body.upto <= self.committed_trim {
+                status = TrimStatus::Done;
+            } else if !allowed {
+                // Another leader may know of a later end.
+                self.ask(conn, body.request, Asked::Trim(body.upto), out);
+                return;
+            } else {
                 let asked = |(other, request, _): &(ConnId, u64, EntryNo)| {
                     (*other, *request) == (conn, body.request)
                 };
@@ -269,15 +372,23 @@ impl<K: Knobs> Root<K> {
                     self.trims.push((conn, body.request, self.state.entry));
                     return;
                 }
-            } else {
-                (answer.head, answer.tail) = (self.committed_trim, self.committed_end);
-                answer.status = if body.upto > self.committed_end {
-                    TrimStatus::BeyondTail
-                } else {
-                    TrimStatus::Done
-                };
             }
         }
+        self.tell_trim(conn, body.request, status, out);
+    }
+
+    fn tell_trim(&mut self, conn: ConnId, request: u64, status: TrimStatus, out: &mut Outbox) {
+        let known = status != TrimStatus::Busy;
+        let answer = TrimAnswer {
+            request,
+            status,
+            head: if known {
+                self.committed_trim
+            } else {
+                Gsn::ZERO
+            },
+            tail: if known { self.committed_end } else { Gsn::ZERO },
+        };
         let _ = out.send(conn, &answer, &[]);
     }
 
@@ -293,22 +404,6 @@ impl<K: Knobs> Root<K> {
         }
         let start = self.entry_start();
         EntryWriter::trim(&mut self.buffer, &start, upto).is_ok_and(|len| self.append_plain(len))
-    }
-
-    /// Takes note of a trim whose entry is committed.
-    pub(super) fn commit_trim(&mut self, now: Time) {
-        if self.committed >= self.state.entry || self.pending.is_empty() {
-            self.committed_trim = self.state.trim;
-        } else if let Some(EntryBody::Trim { upto }) = self
-            .log
-            .get(self.committed)
-            .and_then(|bytes| EntryView::new_checked(bytes).ok())
-            .map(|view| view.body)
-        {
-            self.committed_trim = self.committed_trim.max(upto);
-        }
-        // Replicas learn of a trim by silence made explicit: soon.
-        self.sync_at = now;
     }
 
     /// Answers the trims whose entry is committed, as far as their connections have room.

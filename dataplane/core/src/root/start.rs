@@ -1,12 +1,12 @@
-//! The start of a root's life: what the journal recovered, and what the controller grants.
+//! What the controller grants: an epoch to lead, and positions to use.
 
 use ionian_types::{EntryNo, Gsn, Knobs, Mutant};
-use ionian_wire::Reader;
-use ionian_wire::entry::{EntryView, EntryWriter, LossView};
+use ionian_wire::entry::{EntryWriter, LossView};
 use ionian_wire::frame::RootGrant;
 
 use super::Root;
-use crate::cutlog::{EntryLog, Kept, LogState};
+use super::lead::{Group, Named};
+use crate::cutlog::EntryLog;
 
 /// Ask for more positions when fewer than this many are left.
 pub(super) const CEILING_MARGIN: u64 = 1 << 31;
@@ -15,58 +15,24 @@ pub(super) const CEILING_MARGIN: u64 = 1 << 31;
 const ENTRIES_PER_EPOCH: u64 = 1 << 40;
 
 impl<K: Knobs> Root<K> {
-    /// Rebuilds the log from what the store recovered.
-    pub(super) fn restore(&mut self) {
-        if !self.config.class.is_flushed() {
-            return;
-        }
-        if let Some((_, bytes)) = self.store.recovered().checkpoint {
-            let mut reader = Reader::new(bytes);
-            if let Ok(state) = LogState::read(&mut reader) {
-                self.base = state.clone();
-                self.state = state;
-                self.kept = Kept::read(&mut reader).unwrap_or_default();
-            }
-        }
-        self.log = EntryLog::new(self.base.entry, self.config.cut_log_chunk_entries);
-        let mut last = self.store.journal_last();
-        if K::mutant(Mutant::ForgetLastEntry) {
-            last = last.saturating_sub(1);
-        }
-        for number in self.store.journal_first()..=last {
-            let Some(bytes) = self.store.journal_read(number) else {
-                continue;
-            };
-            let Ok(view) = EntryView::new_checked(bytes) else {
-                break;
-            };
-            if view.header.entry <= self.state.entry {
-                continue;
-            }
-            if self.state.apply(&view).is_err() {
-                break;
-            }
-            self.log.push(bytes, self.state.end_gsn);
-        }
-        // What the journal holds is durable. It counts as committed once an entry of this life's epoch follows it.
-        self.adopt_children();
-    }
-
-    /// Entry number minus journal number: the same for every entry of a cut log that was never lost.
-    pub(super) fn journal_offset(&self) -> u64 {
-        self.state
-            .entry
-            .get()
-            .saturating_sub(self.store.journal_last())
-    }
-
-    /// The controller grants an epoch and positions to this life.
-    pub(super) fn on_grant(&mut self, grant: &RootGrant) {
+    /// The controller names this life the leader of an epoch, and grants it positions.
+    pub(super) fn on_grant(&mut self, grant: &RootGrant, tail: &[u8]) {
         if grant.log != self.config.log || !self.is_me(grant.inc) {
             return;
         }
-        if self.granted.is_none() && !self.begin(grant) {
+        if self.granted.is_none_or(|mine| grant.epoch > mine) {
+            let Some(named) = self.named(grant, tail) else {
+                return;
+            };
+            if !self.begin(grant, &named) {
+                return;
+            }
+        }
+        if self.granted != Some(grant.epoch) {
             return;
+        }
+        if grant.recorded {
+            self.recorded();
         }
         if grant.ceiling > self.state.ceiling {
             let start = self.entry_start();
@@ -79,10 +45,16 @@ impl<K: Knobs> Root<K> {
 
     /// The first entries of this life: its epoch, and the loss of what earlier lives may have ordered if their cut log is
     /// gone.
-    fn begin(&mut self, grant: &RootGrant) -> bool {
-        if grant.epoch <= self.state.epoch {
+    fn begin(&mut self, grant: &RootGrant, named: &Named) -> bool {
+        if grant.epoch <= self.state.epoch || grant.epoch < self.promised {
             return false;
         }
+        if self.is_replacing() {
+            // Its log is about to be replaced: it is not the one that the controller chose.
+            self.counters.bad_grants += 1;
+            return false;
+        }
+        self.stop_leading();
         let empty = self.state.entry == EntryNo::ZERO;
         if empty {
             let before = grant
@@ -101,14 +73,20 @@ impl<K: Knobs> Root<K> {
             self.base = self.state.clone();
             self.log = EntryLog::new(entry, self.config.cut_log_chunk_entries);
         }
+        // The epoch's entry is the promise: nothing is said in this epoch before it holds.
         self.granted = Some(grant.epoch);
-        let members = [(self.config.node, self.config.inc)];
+        self.lead(named);
+        let (write, seal) = named.quorums();
         let start = self.entry_start();
-        let written = EntryWriter::root_epoch(&mut self.buffer, &start, 1, 1, &members);
+        let members = &named.members;
+        let written = EntryWriter::root_epoch(&mut self.buffer, &start, write, seal, members);
         if !written.is_ok_and(|len| self.append_plain(len)) {
             self.granted = None;
+            self.group = Group::default();
             return false;
         }
+        self.promised = grant.epoch;
+        self.adopt_children();
         let ceiling = grant.ceiling.max(grant.floor);
         if ceiling > self.state.ceiling {
             let start = self.entry_start();
@@ -118,10 +96,11 @@ impl<K: Knobs> Root<K> {
         }
         if K::mutant(Mutant::UndeclaredLoss) {
             self.state.end_gsn = self.state.end_gsn.max(grant.floor);
-        } else if empty && grant.floor > Gsn::ZERO {
+        } else if grant.floor > self.state.end_gsn {
+            // Also when an earlier leader began the log anew and did not come to say so.
             let loss = LossView {
                 shard: None,
-                from: Gsn::ZERO,
+                from: self.state.end_gsn,
                 to: grant.floor,
                 end_gsn: grant.floor,
             };
@@ -130,7 +109,6 @@ impl<K: Knobs> Root<K> {
                 self.append_plain(len);
             }
         }
-        self.committed_trim = self.state.trim;
         self.begun = self.state.entry;
         true
     }

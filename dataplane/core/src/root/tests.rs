@@ -44,14 +44,22 @@ impl Desk {
         };
         desk.work(Ok(()));
         assert_eq!(desk.root.store.state(), StoreState::Ready);
-        desk.root.on_grant(&RootGrant {
-            log: LOG,
-            inc: Inc::new(1),
-            epoch: RootEpoch::new(1),
-            floor: Gsn::new(1000),
-            ceiling: Gsn::new(1 << 40),
-            view: ViewId::new(1),
-        });
+        let member = [1u32.to_le_bytes().as_slice(), &1u64.to_le_bytes()].concat();
+        desk.root.on_grant(
+            &RootGrant {
+                log: LOG,
+                inc: Inc::new(1),
+                epoch: RootEpoch::new(1),
+                floor: Gsn::new(1000),
+                ceiling: Gsn::new(1 << 40),
+                view: ViewId::new(1),
+                write_quorum: 1,
+                seal_quorum: 1,
+                members: 1,
+                recorded: false,
+            },
+            &member,
+        );
         desk.work(Ok(()));
         desk.answers();
         assert_eq!(desk.root.status().tail, Gsn::new(1000));

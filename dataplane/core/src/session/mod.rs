@@ -235,7 +235,7 @@ impl Session {
         };
         match header.kind {
             PacketKind::Data => self.on_data(now, &view, deliver, &mut received),
-            PacketKind::Ack => {}
+            PacketKind::Ack | PacketKind::Open => {}
             PacketKind::Close => self.end(SessionState::Closed),
         }
         received.held = self.has_held();
@@ -350,6 +350,13 @@ impl Session {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.sender.memory_bytes() + self.receiver.memory_bytes()
+    }
+
+    /// Whether an answer of the peer is overdue: it may not have this session, or no longer.
+    #[must_use]
+    #[inline]
+    pub const fn is_overdue(&self) -> bool {
+        matches!(self.state, SessionState::Open) && self.sender.watch.attempts > 0
     }
 
     /// What the session has counted so far.
@@ -476,7 +483,7 @@ impl Session {
         };
         let payload = match kind {
             PacketKind::Data => self.sender.payload(seq),
-            PacketKind::Ack | PacketKind::Close => [&[][..]; 2],
+            PacketKind::Ack | PacketKind::Close | PacketKind::Open => [&[][..]; 2],
         };
         let bytes = header
             .emit(&self.prefix_send, payload, out)

@@ -1,18 +1,18 @@
 //! A client in the process of its cluster: a pair of rings per peer, polled by the client's own thread.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::Thread;
 use std::time::Duration;
 
 use ionian_client::{Link, LinkEvent, LinkWaker};
 use ionian_core::client::PeerKind;
 use ionian_driver_api::Wake;
-use ionian_types::{ConnId, LogId, Time};
+use ionian_types::{ConnId, LogId, Slot, Time};
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::{DirectoryRequest, Message, encode};
 
-use super::place_of;
+use super::{leader_of, place_of};
 use crate::link::ShmLink;
 use crate::role::Place;
 use crate::server::{Server, Shared};
@@ -45,9 +45,14 @@ impl Wake for Sleeper {
 pub struct LocalLink {
     shared: Arc<Shared>,
     log: LogId,
+    /// The member of the log's root group that leads, by the newest map.
+    leader: Slot,
     peers: Vec<(PeerKind, Option<ShmLink>)>,
     opened: Vec<usize>,
+    /// The built-in controller, if it is in this process. The places of the process learn of new maps as well.
     directory: Option<ShmLink>,
+    /// The version of the newest map of theirs that the client was told.
+    known: u64,
     ask: bool,
     sleeper: Arc<Sleeper>,
     empty: u32,
@@ -65,19 +70,51 @@ impl LocalLink {
             sleeping: AtomicBool::new(false),
         });
         let shared = server.shared();
-        let directory = shared.connect(Place::Directory, sleeper.clone());
+        let here = shared.home(Place::Directory).is_some();
+        let directory = here
+            .then(|| shared.connect(Place::Directory, sleeper.clone()))
+            .flatten();
+        let watcher: Weak<Sleeper> = Arc::downgrade(&sleeper);
+        shared.watch(watcher);
         Self {
+            leader: leader_of(&shared.map(), log),
             shared,
             log,
             peers: Vec::with_capacity(64),
             opened: Vec::with_capacity(64),
             directory,
+            known: 0,
             ask: true,
             sleeper,
             empty: 0,
             polls: RARELY - 1,
             spin,
         }
+    }
+
+    /// Hands on the newest map that the places of the process know, and leaves a member of the root group that leads no
+    /// longer.
+    fn poll_map(&mut self, event: &mut impl FnMut(LinkEvent<'_>)) -> usize {
+        if self.shared.map_version() <= self.known {
+            return 0;
+        }
+        let map = self.shared.map();
+        self.known = map.version;
+        event(LinkEvent::Map(&map));
+        let leader = leader_of(&map, self.log);
+        if leader != self.leader {
+            self.leader = leader;
+            let mut peers = self.peers.iter_mut().enumerate();
+            let root = peers.find(|(_, (peer, link))| *peer == PeerKind::Root && link.is_some());
+            if let Some((at, (_, link))) = root {
+                *link = None;
+                self.opened.retain(|opened| *opened != at);
+                let conn = ConnId::new(at as u32);
+                event(LinkEvent::Disconnected { conn });
+                self.want(&[PeerKind::Root]);
+            }
+        }
+        1
     }
 
     fn poll_directory(&mut self, event: &mut impl FnMut(LinkEvent<'_>)) -> usize {
@@ -121,7 +158,7 @@ impl Link for LocalLink {
         let mut count = 0;
         self.polls += 1;
         if self.polls.is_multiple_of(RARELY) {
-            count += self.poll_directory(&mut event);
+            count += self.poll_map(&mut event) + self.poll_directory(&mut event);
         }
         for at in self.opened.drain(..) {
             let (peer, Some(link)) = &mut self.peers[at] else {
@@ -195,9 +232,8 @@ impl Link for LocalLink {
                 }
             };
             if self.peers[at].1.is_none() {
-                self.peers[at].1 = self
-                    .shared
-                    .connect(place_of(self.log, *peer), self.sleeper.clone());
+                let place = place_of(self.log, self.leader, *peer);
+                self.peers[at].1 = self.shared.connect(place, self.sleeper.clone());
                 if self.peers[at].1.is_some() {
                     self.opened.push(at);
                 }

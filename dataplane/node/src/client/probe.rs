@@ -8,9 +8,11 @@ use ionian_driver_api::Clock;
 use ionian_runtime::MonotonicClock;
 use ionian_types::{Nanos, Time};
 use ionian_wire::frame::{Message, StatusRequest, encode};
+use ionian_wire::grant::Rights;
 
 use super::ClientPortOptions;
 use crate::dial::connect_message;
+use crate::keyring::ANY_NODE;
 use crate::role::Place;
 use crate::udp::{PortError, UdpPort};
 
@@ -62,8 +64,9 @@ impl Probe {
     /// [`PortError`]; effect none.
     pub fn open(options: &ClientPortOptions) -> Result<Self, PortError> {
         let dead_after = Nanos::from_ms(options.dead_after_ms);
+        let keyring = options.secret.keyring(ANY_NODE, Rights::CLIENT);
         Ok(Self {
-            port: UdpPort::open(&options.port, options.secret.clone(), dead_after)?,
+            port: UdpPort::open(&options.port, keyring, dead_after)?,
             clock: MonotonicClock::start(),
             requests: 0,
         })
@@ -119,7 +122,7 @@ impl Probe {
         if one.session.is_none() {
             let place = one.target.places[one.attempts % one.target.places.len()];
             one.attempts += 1;
-            one.session = self.port.dial(now, one.target.address);
+            one.session = self.port.dial(now, ANY_NODE, one.target.address);
             let mut first = [0u8; 64];
             let len = connect_message(place, &mut first);
             if let Some(session) = one.session {

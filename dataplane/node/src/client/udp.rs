@@ -10,16 +10,22 @@ use ionian_core::client::PeerKind;
 use ionian_core::session::Take;
 use ionian_driver_api::{Clock, Wake};
 use ionian_runtime::{MonotonicClock, Sleeper};
-use ionian_types::{ConnId, LogId, Nanos, Time};
+use ionian_types::{ConnId, LogId, Nanos, NodeId, Time};
 use ionian_wire::directory::{ClusterMap, Endpoint};
 use ionian_wire::frame::{DirectoryRequest, Message, encode};
+use ionian_wire::grant::Rights;
 
-use super::place_of;
+use super::{leader_of, place_of};
 use crate::config::Secret;
 use crate::dial::connect_message;
+use crate::keyring::ANY_NODE;
 use crate::role::Place;
 use crate::udp::{PortError, PortOptions, UdpPort};
 
+/// After this long without the map somebody else is asked for it.
+const SILENT: Nanos = Nanos::from_ms(500);
+/// A newer map is wanted this often before somebody else is asked for it.
+const REFRESHES: u32 = 8;
 /// The pause before a peer is dialled again.
 const RETRY: Nanos = Nanos::from_ms(50);
 /// Empty sleeps that only yield: about two round trips of a quiet network. After that the thread blocks until a datagram.
@@ -30,8 +36,10 @@ const BLOCK_NS_MAX: u64 = 100_000_000;
 /// How a client reaches its cluster.
 #[derive(Clone, Debug)]
 pub struct ClientPortOptions {
-    /// The controller's address.
+    /// Where the map is asked for: the controller's address, or that of any node whose controllers are outside the data plane.
     pub directory: SocketAddr,
+    /// Others that may be asked for it instead.
+    pub others: Vec<SocketAddr>,
     /// The cluster's secret.
     pub secret: Secret,
     /// The socket.
@@ -62,7 +70,13 @@ pub struct UdpLink {
     by_session: BTreeMap<u32, usize>,
     directory: Option<u32>,
     directory_retry_at: Time,
+    /// Which of those that may be asked is asked.
+    directory_at: usize,
+    /// Since when an answer of that one is waited for; none once it has answered.
+    directory_silent: Option<Time>,
     ask: bool,
+    /// How often a newer map was wanted.
+    refreshes: u32,
     map: ClusterMap,
     empty: u32,
     sleeper: Sleeper,
@@ -82,7 +96,8 @@ impl UdpLink {
     /// [`PortError`]; effect none.
     pub fn open(options: ClientPortOptions) -> Result<Self, PortError> {
         let dead_after = Nanos::from_ms(options.dead_after_ms);
-        let port = UdpPort::open(&options.port, options.secret.clone(), dead_after)?;
+        let keyring = options.secret.keyring(ANY_NODE, Rights::CLIENT);
+        let port = UdpPort::open(&options.port, keyring, dead_after)?;
         let sleeper = Sleeper::new().map_err(PortError::Sleep)?;
         if let Some(fd) = port.wake_fd() {
             sleeper.watch(fd).map_err(PortError::Sleep)?;
@@ -95,7 +110,10 @@ impl UdpLink {
             by_session: BTreeMap::new(),
             directory: None,
             directory_retry_at: Time::ZERO,
+            directory_at: 0,
+            directory_silent: None,
             ask: true,
+            refreshes: 0,
             map: ClusterMap::default(),
             empty: 0,
             sleeper,
@@ -124,8 +142,14 @@ impl UdpLink {
         self.options.log = log;
     }
 
-    fn open_session(&mut self, now: Time, to: Place, address: SocketAddr) -> Option<u32> {
-        let session = self.port.dial(now, address)?;
+    fn open_session(
+        &mut self,
+        now: Time,
+        to: Place,
+        node: NodeId,
+        address: SocketAddr,
+    ) -> Option<u32> {
+        let session = self.port.dial(now, node, address)?;
         let mut first = [0u8; 64];
         let len = connect_message(to, &mut first);
         self.port.send(session, &first[..len], &[]);
@@ -139,7 +163,7 @@ impl UdpLink {
             .iter()
             .find(|log| log.log == self.options.log)?;
         match peer {
-            PeerKind::Root => Some(&log.root),
+            PeerKind::Root => Some(log.root()),
             PeerKind::Replica { shard, slot } => {
                 let shard = log.shards.iter().find(|info| info.shard == shard)?;
                 shard
@@ -150,11 +174,30 @@ impl UdpLink {
         }
     }
 
+    /// The next one is asked for the map, where there is another one.
+    fn ask_another(&mut self, now: Time) {
+        self.directory_silent = None;
+        if self.options.others.is_empty() {
+            return;
+        }
+        if let Some(session) = self.directory.take() {
+            self.port.close(now, session);
+        }
+        self.directory_at = (self.directory_at + 1) % (1 + self.options.others.len());
+    }
+
     /// Opens what is wanted and not open.
     fn dial(&mut self, now: Time) {
+        if self.silent_until().is_some_and(|until| until <= now) {
+            self.ask_another(now);
+        }
         if self.directory.is_none() && now >= self.directory_retry_at {
             self.directory_retry_at = now.after(RETRY);
-            self.directory = self.open_session(now, Place::Directory, self.options.directory);
+            let other = self.directory_at.checked_sub(1);
+            let other = other.and_then(|at| self.options.others.get(at)).copied();
+            let address = other.unwrap_or(self.options.directory);
+            self.directory = self.open_session(now, Place::Directory, ANY_NODE, address);
+            self.directory_silent = Some(now);
             self.ask = true;
         }
         if let Some(session) = self.directory.filter(|_| self.ask) {
@@ -176,17 +219,28 @@ impl UdpLink {
             }
             self.peers[at].retry_at = now.after(RETRY);
             let kind = self.peers[at].kind;
-            let address = self
-                .endpoint(kind)
-                .and_then(|endpoint| endpoint.address.to_socket_addrs().ok()?.next());
-            let Some(address) = address else { continue };
-            let session = self.open_session(now, place_of(self.options.log, kind), address);
+            let found = self.endpoint(kind).and_then(|endpoint| {
+                let address = endpoint.address.to_socket_addrs().ok()?.next()?;
+                Some((endpoint.node, address))
+            });
+            let Some((node, address)) = found else {
+                continue;
+            };
+            let leader = leader_of(&self.map, self.options.log);
+            let to = place_of(self.options.log, leader, kind);
+            let session = self.open_session(now, to, node, address);
             self.peers[at].session = session;
             self.peers[at].announced = false;
             if let Some(session) = session {
                 self.by_session.insert(session, at);
             }
         }
+    }
+
+    /// Until when an answer to the question for the map is waited for, where somebody else can be asked.
+    fn silent_until(&self) -> Option<Time> {
+        let since = self.directory_silent?;
+        (!self.options.others.is_empty()).then(|| since.after(SILENT))
     }
 
     /// When a connection is to be opened again.
@@ -196,6 +250,7 @@ impl UdpLink {
         closed
             .map(|peer| peer.retry_at)
             .chain(directory)
+            .chain(self.silent_until())
             .min()
             .unwrap_or(Time::FAR)
     }
@@ -220,8 +275,28 @@ impl UdpLink {
         }
     }
 
+    /// A new map: the session with a member of the root group that leads no longer ends.
+    fn follow(&mut self, now: Time, map: ClusterMap) {
+        let log = self.options.log;
+        let root = |map: &ClusterMap| {
+            let known = map.logs.iter().find(|known| known.log == log);
+            known.map(|known| (known.leader, known.root().node))
+        };
+        let moved = root(&self.map) != root(&map);
+        self.map = map;
+        let mut peers = self.peers.iter();
+        let Some(at) = peers.position(|peer| moved && peer.kind == PeerKind::Root) else {
+            return;
+        };
+        self.peers[at].retry_at = Time::ZERO;
+        if let Some(session) = self.peers[at].session {
+            self.port.close(now, session);
+        }
+    }
+
     fn hand_over(&mut self, now: Time, event: &mut impl FnMut(LinkEvent<'_>)) -> usize {
         let mut start = 0;
+        let mut newest = None;
         for (session, end) in &self.entries {
             let bytes = &self.inbox[start..*end];
             start = *end;
@@ -238,8 +313,13 @@ impl UdpLink {
                 if let Message::DirectoryAnswer(_, map) = message
                     && let Ok(map) = ClusterMap::read(map)
                 {
-                    event(LinkEvent::Map(&map));
-                    self.map = map;
+                    self.directory_silent = None;
+                    // Of several processes one may know less than another; a single one knows best.
+                    let newer = newest.as_ref().unwrap_or(&self.map).version;
+                    if self.options.others.is_empty() || map.version >= newer {
+                        event(LinkEvent::Map(&map));
+                        newest = Some(map);
+                    }
                 }
             } else if let Some(at) = self.by_session.get(session) {
                 event(LinkEvent::Message {
@@ -247,6 +327,9 @@ impl UdpLink {
                     message,
                 });
             }
+        }
+        if let Some(map) = newest {
+            self.follow(now, map);
         }
         let count = self.entries.len();
         self.broken.clear();
@@ -280,6 +363,7 @@ impl Link for UdpLink {
         for session in core::mem::take(&mut self.ended) {
             if self.directory == Some(session) {
                 self.directory = None;
+                self.ask_another(now);
             }
             if let Some(at) = self.by_session.remove(&session) {
                 self.peers[at].session = None;
@@ -342,6 +426,12 @@ impl Link for UdpLink {
 
     fn refresh_map(&mut self) {
         self.ask = true;
+        // Whoever was asked may be cut off from the controllers, and know no more than before.
+        self.refreshes = self.refreshes.wrapping_add(1);
+        if self.refreshes.is_multiple_of(REFRESHES) && self.directory_silent.is_none() {
+            let now = self.clock.now();
+            self.ask_another(now);
+        }
     }
 
     fn sleep(&mut self, until: Time) {

@@ -4,13 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use ionian_control_core::RootQuorum;
 use ionian_types::{Durability, NodeId, OrderingMode};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::controllers::{self, Group};
 use super::error::Sink;
-use super::reader::{Found, Table, Value, nearest};
-use super::schema::{CLUSTER, CORES, LIMITS, LOGS, NETWORK, NODES, SECTIONS, Section, TIMING};
+use super::hosts::{host, may_host, named, roots};
+use super::reader::{Found, Table, Value};
+use super::schema::{
+    CLUSTER, CONTROLLERS, CORES, LIMITS, LOGS, NETWORK, NODES, SECTIONS, Section, TIMING,
+};
 use super::size::format_size;
 use super::{
     ClusterConfig, ConfigErrors, CoreConfig, Limits, LogConfig, NetworkConfig, NodeConfig,
@@ -18,16 +23,19 @@ use super::{
 };
 use crate::shares::shortfalls;
 
+/// Copies that a node's limits are divided among where controllers may place more on it.
+const COPIES_PLANNED: u64 = 16;
+
 /// The nodes that could be read.
-struct Nodes {
-    list: Vec<Node>,
+pub(super) struct Nodes {
+    pub(super) list: Vec<Node>,
     /// Whether that is all of them. If not, what is said about nodes elsewhere is not judged.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 /// A node as far as it could be read, with the places of what others must agree with.
-struct Node {
-    config: NodeConfig,
+pub(super) struct Node {
+    pub(super) config: NodeConfig,
     name_at: Range<usize>,
     id_at: Range<usize>,
     address_at: Range<usize>,
@@ -69,8 +77,8 @@ fn read(
     let name = top.text("cluster", sink);
     let secret_file = top.text("secret_file", sink);
 
-    let tables = tables(&NODES, document, sink);
-    let list: Vec<Node> = tables
+    let entries = tables(&NODES, document, sink);
+    let list: Vec<Node> = entries
         .iter()
         .filter_map(|table| node(table, folder, sink))
         .collect();
@@ -80,8 +88,13 @@ fn read(
             "there are no nodes: add a [[nodes]] table per process",
         );
     }
-    check_nodes(&list, sink);
-    let whole = list.len() == tables.len() && !list.is_empty();
+    let certificates = top.text("certificate_dir", sink);
+    let group = controllers::read(tables(&CONTROLLERS, document, sink), folder, sink);
+    if let (Group::Some(_), Some(name)) = (&group, &name) {
+        controllers::check_cluster_name(name, sink);
+    }
+    check_nodes(&list, &group, sink);
+    let whole = list.len() == entries.len() && !list.is_empty();
     let nodes = Nodes { list, whole };
     let logs = read_logs(document, &nodes, sink);
     if tables_missing(document, "logs") {
@@ -91,7 +104,18 @@ fn read(
         );
     }
 
-    let limits = limits(&section(&LIMITS, document, sink), &nodes, &logs, sink);
+    let mut limits = limits(&section(&LIMITS, document, sink), &nodes, &logs, sink);
+    if let (
+        Some(
+            limits @ Limits {
+                copies_planned: 0, ..
+            },
+        ),
+        Group::Some(_),
+    ) = (&mut limits, &group)
+    {
+        limits.copies_planned = COPIES_PLANNED;
+    }
     let cores = cores(&section(&CORES, document, sink), sink);
     let network = section(&NETWORK, document, sink);
     let profile = network.text("nic_profile", sink).and_then(|found| {
@@ -104,12 +128,18 @@ fn read(
     let timing = timing(&section(&TIMING, document, sink), sink);
 
     let controller = nodes.list.iter().find(|node| node.config.roles.controller);
+    let controller = controller.map(|node| node.config.node);
+    if controller.is_none() && matches!(group, Group::None) {
+        return None;
+    }
     Some(ClusterConfig {
         file: file.to_owned(),
         checksum: ionian_wire::crc::crc32c(text.as_bytes()),
         name: name?.value,
         secret_file: folder.join(secret_file?.value),
-        controller: controller?.config.node,
+        certificate_dir: folder.join(certificates?.value),
+        controllers: group.into_list(),
+        controller,
         nodes: nodes.list.iter().map(|node| node.config.clone()).collect(),
         logs,
         limits: limits?,
@@ -218,7 +248,7 @@ fn node(table: &Table<'_>, folder: &Path, sink: &mut Sink<'_>) -> Option<Node> {
     })
 }
 
-fn check_nodes(nodes: &[Node], sink: &mut Sink<'_>) {
+fn check_nodes(nodes: &[Node], group: &Group, sink: &mut Sink<'_>) {
     let mut names = BTreeSet::new();
     let mut ids = BTreeMap::new();
     let mut addresses = BTreeMap::new();
@@ -257,19 +287,30 @@ fn check_nodes(nodes: &[Node], sink: &mut Sink<'_>) {
                 format!("data_dir belongs to node {other}: give each node its own"),
             );
         }
+        if let Some(other) = group.with_data_dir(&node.config.data_dir) {
+            sink.at(
+                &node.data_dir_at,
+                format!("data_dir belongs to controller {other}: give each process its own"),
+            );
+        }
         if node.config.roles.controller {
             if let Some(other) = controller {
                 sink.at(
                     &node.roles_at,
                     format!("node {other} is the controller already: exactly one node is"),
                 );
+            } else if !matches!(group, Group::None) {
+                sink.at(
+                    &node.roles_at,
+                    "the controllers are those in [[controllers]]: take \"controller\" out of the roles, or remove [[controllers]]",
+                );
             }
             controller = Some(name);
         }
     }
-    if let (None, Some(first)) = (controller, nodes.first()) {
+    if let (None, Some(first), Group::None) = (controller, nodes.first(), group) {
         let hint = format!(
-            "no node is the controller: add \"controller\" to the roles of one, such as {}",
+            "no node is the controller: add \"controller\" to the roles of one, such as {}, or [[controllers]]",
             first.config.name
         );
         sink.at(&first.roles_at, hint);
@@ -305,7 +346,8 @@ fn log(
     let replicas = table.number("replicas", sink);
     let durability = table.text("durability", sink);
     let retention = table.number("retention_bytes_max", sink);
-    let root = host(table, "root", |roles| roles.root, nodes, sink);
+    let members = roots(table, nodes, sink);
+    let root_quorum = table.text("root_quorum", sink);
     let leaf = host(table, "leaf", |roles| roles.leaf, nodes, sink);
     let placement = table.get("placement", sink);
     let (shards, replicas, durability) = (shards?, replicas?, durability?);
@@ -332,69 +374,15 @@ fn log(
         name: name?.value,
         mode: mode?,
         class,
-        root: root?,
+        roots: members?,
+        root_quorum: match root_quorum?.value.as_str() {
+            "all" => RootQuorum::All,
+            _ => RootQuorum::Majority,
+        },
         leaf: leaf?,
         shards: placed,
         retention_bytes_max: retention.map(|bytes| bytes.value),
     })
-}
-
-/// The node that hosts a role of a log: the one named, or the first that may.
-fn host(
-    table: &Table<'_>,
-    role: &str,
-    may: impl Fn(&Roles) -> bool,
-    nodes: &Nodes,
-    sink: &mut Sink<'_>,
-) -> Option<NodeId> {
-    match table.text(role, sink) {
-        Some(found) => {
-            let node = named(&found, nodes, sink)?;
-            if !may(&node.roles) {
-                sink.at(
-                    &found.span,
-                    format!(
-                        "node {} does not have the role {role}: add it to its roles",
-                        node.name
-                    ),
-                );
-            }
-            Some(node.node)
-        }
-        None => {
-            let first = nodes.list.iter().find(|node| may(&node.config.roles));
-            if first.is_none() && nodes.whole {
-                sink.at(
-                    &table.span,
-                    format!("no node has the role {role}: add it to the roles of one"),
-                );
-            }
-            first.map(|node| node.config.node)
-        }
-    }
-}
-
-fn named<'a>(
-    found: &Found<String>,
-    nodes: &'a Nodes,
-    sink: &mut Sink<'_>,
-) -> Option<&'a NodeConfig> {
-    let node = nodes
-        .list
-        .iter()
-        .find(|node| node.config.name == found.value);
-    if node.is_none() && nodes.whole {
-        let names = nodes.list.iter().map(|node| node.config.name.as_str());
-        let hint = match nearest(&found.value, names) {
-            Some(hint) => format!("; did you mean {hint}?"),
-            None => String::new(),
-        };
-        sink.at(
-            &found.span,
-            format!("there is no node {:?}{hint}", found.value),
-        );
-    }
-    node.map(|node| &node.config)
 }
 
 /// Replicas one after the other round the nodes: a shard's replicas are on different nodes.
@@ -462,15 +450,7 @@ fn explicit(
             let Some(node) = named(found, nodes, sink) else {
                 continue;
             };
-            if !node.roles.replica {
-                sink.at(
-                    &found.span,
-                    format!(
-                        "node {} does not have the role replica: add it to its roles",
-                        node.name
-                    ),
-                );
-            }
+            may_host(node, "replica", |roles| roles.replica, &found.span, sink);
             if members.contains(&node.node) {
                 sink.at(
                     &found.span,
@@ -509,6 +489,7 @@ fn limits(
     let disk = table.number("disk_bytes_max", sink);
     let connections = table.number("connections_max", sink);
     let uncommitted = table.number("uncommitted_records_max", sink);
+    let copies = table.number("copies_planned", sink);
     let (memory, disk) = (memory?, disk?);
     for node in nodes.list.iter().filter(|_| nodes.whole) {
         let classes = logs.iter().map(|log| (log.class, &log.shards[..]));
@@ -534,6 +515,7 @@ fn limits(
     Some(Limits {
         memory_bytes_max: memory.value,
         disk_bytes_max: disk.value,
+        copies_planned: copies.map_or(0, |copies| copies.value),
         connections_max: connections?.value as u32,
         uncommitted_records_max: uncommitted?.value,
     })

@@ -10,7 +10,7 @@ use ionian_types::{ClusterId, LogId, NodeId, Slot, Time};
 use super::{BindError, ClusterConfig, NetworkConfig, NodeConfig, PlanChoice, Secret};
 use crate::client::ClientPortOptions;
 use crate::role::{Place, Tuning};
-use crate::server::ServerOptions;
+use crate::server::{ControllerAt, ServerOptions};
 use crate::udp::PortOptions;
 
 /// The level asked for by `priority = "fifo"`.
@@ -76,9 +76,13 @@ impl ClusterConfig {
             DirectoryConfig::default(),
             Time::ZERO,
         )?;
-        let mut seats = vec![(self.controller, Place::Directory)];
+        let controller = self.controller.map(|node| (node, Place::Directory));
+        let mut seats: Vec<(NodeId, Place)> = controller.into_iter().collect();
         for (spec, log) in spec.logs.iter().zip(&plan.map().logs) {
-            seats.push((spec.root, Place::Root(log.log)));
+            let roots = spec.root.iter().enumerate();
+            seats.extend(
+                roots.map(|(slot, node)| (*node, Place::Root(log.log, Slot::new(slot as u8)))),
+            );
             seats.push((spec.leaf, Place::Leaf(log.log)));
             for (members, shard) in spec.shards.iter().zip(&log.shards) {
                 let replicas = members.iter().enumerate().map(|(slot, node)| {
@@ -98,7 +102,7 @@ impl ClusterConfig {
     pub fn log_names(&self) -> Result<BTreeMap<LogId, String>, ionian_control_core::SpecError> {
         let seats = self.seats()?;
         let roots = seats.iter().filter_map(|(_, place)| match place {
-            Place::Root(log) => Some(*log),
+            Place::Root(log, Slot::ZERO) => Some(*log),
             _ => None,
         });
         let names = self.logs.iter().map(|log| log.name.clone());
@@ -117,7 +121,10 @@ impl ClusterConfig {
         let mut options = ServerOptions::in_memory(self.cluster_spec());
         options.cluster = cluster;
         options.node = node.node;
-        options.controller = self.controller;
+        options.controller = self
+            .controller
+            .map_or(ControllerAt::External, ControllerAt::Node);
+        options.copies_planned = self.limits.copies_planned;
         options.memory_bytes_max = self.limits.memory_bytes_max;
         options.disk_bytes_max = self.limits.disk_bytes_max;
         options.tuning = Tuning {
@@ -199,6 +206,7 @@ pub fn client_options(
     };
     ClientPortOptions {
         directory,
+        others: Vec::new(),
         secret,
         port: network.port(SocketAddr::new(any, 0)),
         log,

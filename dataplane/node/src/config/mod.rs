@@ -7,8 +7,10 @@
 //! The secret from which session tokens are made lies in a file of its own ([`Secret`]).
 
 mod check;
+mod controllers;
 mod document;
 mod error;
+mod hosts;
 mod launch;
 mod profile;
 mod reader;
@@ -22,10 +24,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
+use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec, RootQuorum};
 use ionian_runtime::NicProfile;
 use ionian_types::{Durability, NodeId, OrderingMode};
 
+pub use controllers::ControllerConfig;
 pub use document::configuration_markdown;
 pub use error::{ConfigErrors, Problem};
 pub use launch::{LaunchError, client_options};
@@ -43,8 +46,12 @@ pub struct ClusterConfig {
     pub name: String,
     /// Where the secret is.
     pub secret_file: PathBuf,
-    /// The node of the controller.
-    pub controller: NodeId,
+    /// Where processes find their certificates. Of use with controllers only.
+    pub certificate_dir: PathBuf,
+    /// The controllers, in the order of the file; none when a node is the controller.
+    pub controllers: Vec<ControllerConfig>,
+    /// The node of the built-in controller; none with [`Self::controllers`].
+    pub controller: Option<NodeId>,
     /// The nodes, in the order of the file.
     pub nodes: Vec<NodeConfig>,
     /// The logs, in the order of the file.
@@ -100,8 +107,10 @@ pub struct LogConfig {
     pub mode: OrderingMode,
     /// What an acknowledgement means.
     pub class: Durability,
-    /// The node of the root.
-    pub root: NodeId,
+    /// The nodes of the root group, in slot order.
+    pub roots: Vec<NodeId>,
+    /// How many of them hold an entry before it is committed.
+    pub root_quorum: RootQuorum,
     /// The node of the leaf.
     pub leaf: NodeId,
     /// Per shard, the nodes of its replicas in slot order.
@@ -117,6 +126,8 @@ pub struct Limits {
     pub memory_bytes_max: u64,
     /// Bytes of the data directory for records and cut logs.
     pub disk_bytes_max: u64,
+    /// Copies of shards that memory and disk are divided among, at least; 0 for those that the file places on the node.
+    pub copies_planned: u64,
     /// Sessions with other processes and clients.
     pub connections_max: u32,
     /// Records that a replica holds before they are ordered.
@@ -242,7 +253,9 @@ impl ClusterConfig {
             name: log.name.clone(),
             mode: log.mode,
             class: log.class,
-            root: log.root,
+            quorum: None,
+            root: log.roots.clone(),
+            root_quorum: log.root_quorum,
             leaf: log.leaf,
             shards: log.shards.clone(),
         });

@@ -160,6 +160,7 @@ fn check(key: &Key, value: &Spanned<DeValue<'_>>, sink: &mut Sink<'_>) -> Option
         Kind::Choices(words) => {
             return list(key, value, sink, |text| choice(text, words)).map(Value::Texts);
         }
+        Kind::Nodes => return names(key, value, sink).map(Value::Texts),
         Kind::Cores => return cores(key, value, sink).map(Value::Numbers),
         Kind::Placement => return placement(key, value, sink).map(Value::Lists),
     };
@@ -170,6 +171,25 @@ fn check(key: &Key, value: &Spanned<DeValue<'_>>, sink: &mut Sink<'_>) -> Option
             None
         }
     }
+}
+
+/// One name, or a list of names.
+fn names(
+    key: &Key,
+    value: &Spanned<DeValue<'_>>,
+    sink: &mut Sink<'_>,
+) -> Option<Vec<Found<String>>> {
+    if let Ok(one) = text(value) {
+        let (value, span) = (one.to_owned(), value.span());
+        return Some(vec![Found { value, span }]);
+    }
+    if value.get_ref().as_array().is_some() {
+        return list(key, value, sink, |text| Ok(text.to_owned()));
+    }
+    let what = described(value.get_ref());
+    let wanted = "give the name of a node, or a list of names";
+    sink.at(&value.span(), format!("{} is {what}: {wanted}", key.name));
+    None
 }
 
 fn list(

@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     Profile,
     /// Some of these words.
     Choices(&'static [&'static str]),
+    /// The name of a node, or a list of them.
+    Nodes,
     /// The name of a node.
     Node,
     /// Core numbers.
@@ -69,6 +71,7 @@ use Missing::{Meaning, Required, Value};
 /// The roles that a node may have.
 pub(crate) const ROLES: &[&str] = &["controller", "root", "leaf", "replica"];
 pub(crate) const DURABILITIES: &[&str] = &["D0", "D1", "D2"];
+pub(crate) const ROOT_QUORUMS: &[&str] = &["majority", "all"];
 pub(crate) const MODES: &[&str] = &["scalog"];
 pub(crate) const PLANS: &[&str] = &["auto", "dedicated", "packed", "cooperative"];
 pub(crate) const PRIORITIES: &[&str] = &["normal", "fifo"];
@@ -76,7 +79,16 @@ pub(crate) const PRIORITIES: &[&str] = &["normal", "fifo"];
 const ANY: u64 = u64::MAX;
 
 /// The whole file.
-pub(crate) const SECTIONS: &[Section] = &[CLUSTER, NODES, LOGS, LIMITS, CORES, NETWORK, TIMING];
+pub(crate) const SECTIONS: &[Section] = &[
+    CLUSTER,
+    CONTROLLERS,
+    NODES,
+    LOGS,
+    LIMITS,
+    CORES,
+    NETWORK,
+    TIMING,
+];
 
 pub(crate) const CLUSTER: Section = Section {
     name: "",
@@ -94,6 +106,42 @@ pub(crate) const CLUSTER: Section = Section {
             kind: Kind::Path,
             missing: Value("\"cluster.secret\""),
             doc: "The secret from which every session's tokens are made. Written on first use, mode 0600; every node needs the same one.",
+        },
+        Key {
+            name: "certificate_dir",
+            kind: Kind::Path,
+            missing: Value("\"certificates\""),
+            doc: "With `[[controllers]]`: where a process finds `ca.crt`, its own certificate and its key (`controller-1.crt`, `node-1.key`, `user-admin.crt`). `ionian ca create` makes them.",
+        },
+    ],
+};
+
+pub(crate) const CONTROLLERS: Section = Section {
+    name: "controllers",
+    many: true,
+    doc: "One table per controller: a process of its own, `ionian controller`; 1, 3 or 5 of them agree on what the cluster is. Without any, one node has the role `controller`. With them, what this file says of nodes and logs is what the cluster begins with; from then on the controllers' state counts, which `ionian log`, `ionian shard` and `ionian node` change.",
+    keys: &[
+        Key {
+            name: "id",
+            kind: Kind::Integer {
+                unit: "",
+                min: 1,
+                max: u32::MAX as u64,
+            },
+            missing: Required,
+            doc: "Its number, which its certificate carries. Never give it to another controller.",
+        },
+        Key {
+            name: "address",
+            kind: Kind::Address,
+            missing: Required,
+            doc: "Where it listens (TCP, always with mutual TLS) and others find it.",
+        },
+        Key {
+            name: "data_dir",
+            kind: Kind::Path,
+            missing: Meaning("`data/controller-` and its id"),
+            doc: "Where it keeps the group's log and state. Nothing else lies there.",
         },
     ],
 };
@@ -145,7 +193,7 @@ pub(crate) const NODES: Section = Section {
             name: "roles",
             kind: Kind::Choices(ROLES),
             missing: Value("[\"replica\"]"),
-            doc: "What it may host. Exactly one node is the controller.",
+            doc: "What it may host. Exactly one node is the controller, and none with `[[controllers]]`.",
         },
         Key {
             name: "cores",
@@ -210,9 +258,15 @@ pub(crate) const LOGS: Section = Section {
         },
         Key {
             name: "root",
-            kind: Kind::Node,
+            kind: Kind::Nodes,
             missing: Meaning("the first node with the role"),
-            doc: "The node that decides the order.",
+            doc: "The nodes that decide the order: the members of the root group, at most 7. One of them leads; when it is gone, another takes over. With one node appends stop while it is away.",
+        },
+        Key {
+            name: "root_quorum",
+            kind: Kind::Choice(ROOT_QUORUMS),
+            missing: Value("\"majority\""),
+            doc: "How many members of the root group hold a part of the order before it counts. majority: more than half, so that of 3 one may be away. all: every member that is there, so that 2 bear the loss of one; who goes away is taken off the list before it goes on.",
         },
         Key {
             name: "leaf",
@@ -251,6 +305,18 @@ pub(crate) const LIMITS: Section = Section {
             },
             missing: Value("\"16GiB\""),
             doc: "Space for records in the data directory, shared by the copies of shards that the process hosts: each needs 128 MiB for every replica of its shard, and 64 MiB more.",
+        },
+        Key {
+            name: "copies_planned",
+            kind: Kind::Integer {
+                unit: "copies",
+                min: 1,
+                max: 1_024,
+            },
+            missing: Meaning(
+                "16 with `[[controllers]]`, else the copies that this file places on the node",
+            ),
+            doc: "Copies of shards that memory and disk are divided among, if more than the node has: the rest is for shards that come later.",
         },
         Key {
             name: "connections_max",

@@ -1,9 +1,8 @@
-//! The cluster's secret and the tokens made from it.
+//! The secret of a cluster whose nodes share one.
 //!
-//! A static cluster has no controller that hands out random tokens per session, so both ends derive them: HMAC-SHA-256 of
-//! the secret over the session's name. A token proves that the sender knows the secret and that a frame is of this session
-//! and direction. It is sent in clear with every frame: whoever can read the wire can send as well. That is why listening
-//! beyond loopback must be asked for.
+//! Such a cluster has no controllers that hand out grants, so every process makes those that it needs from the secret
+//! (`keyring`). A token is sent in clear with every frame: whoever can read the wire can send as well. That is why
+//! listening beyond loopback must be asked for.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -11,8 +10,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
-use ionian_types::{ClusterId, SessionId, Token};
+use ionian_types::{ClusterId, NodeId};
+use ionian_wire::grant::Rights;
 use sha2::Sha256;
+
+use crate::keyring::Keyring;
 
 const SECRET_BYTES: usize = 32;
 
@@ -191,20 +193,9 @@ impl Secret {
         ClusterId::new(u128::from_le_bytes(bytes))
     }
 
-    /// The two tokens of a session in an epoch: what the end that opened it sends, and what the other end sends.
-    #[must_use]
-    pub fn session_tokens(&self, session: SessionId, epoch: u64) -> (Token, Token) {
-        let token = |direction: u8| {
-            let mut mac = self.mac(b"ionian session token 1");
-            mac.update(&session.get().to_le_bytes());
-            mac.update(&epoch.to_le_bytes());
-            mac.update(&[direction]);
-            let digest = mac.finalize().into_bytes();
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&digest[..8]);
-            Token::new(u64::from_le_bytes(bytes))
-        };
-        (token(0), token(1))
+    /// The keys of a process that shares this secret: it makes its grants, with these rights, itself.
+    pub(crate) fn keyring(&self, node: NodeId, rights: Rights) -> Keyring {
+        Keyring::of_secret(&self.0, node, rights)
     }
 
     fn mac(&self, purpose: &[u8]) -> Hmac<Sha256> {
@@ -302,17 +293,6 @@ mod tests {
         );
     }
 
-    /// The first 8 bytes of HMAC-SHA-256, computed by another implementation.
-    #[test]
-    fn tokens_are_those_of_the_published_construction() {
-        let secret = Secret::new([0x0b; SECRET_BYTES]);
-        let (opener, other) = secret.session_tokens(SessionId::new(5), 9);
-        assert_eq!(opener.get(), OPENER);
-        assert_eq!(other.get(), OTHER);
-        assert_ne!(secret.session_tokens(SessionId::new(5), 10).0, opener);
-        assert_ne!(secret.session_tokens(SessionId::new(6), 9).0, opener);
-    }
-
     #[test]
     fn the_cluster_is_named_by_its_secret() {
         let secret = Secret::new([0x0b; SECRET_BYTES]);
@@ -324,6 +304,4 @@ mod tests {
     }
 
     const CLUSTER: u128 = 0x811ca92bbce51f68e971f9386a1de78d;
-    const OPENER: u64 = 0x356e_0519_8474_d79a;
-    const OTHER: u64 = 0x9731_3f27_bcf1_01d0;
 }

@@ -48,7 +48,8 @@ fn a_small_file_is_complete() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.name, "demo");
     assert_eq!(config.secret_file, Path::new("dir/cluster.secret"));
-    assert_eq!(config.controller, NodeId::new(1));
+    assert_eq!(config.controller, Some(NodeId::new(1)));
+    assert_eq!(config.controllers, []);
     let [one, two] = &config.nodes[..] else {
         panic!("two nodes")
     };
@@ -62,8 +63,8 @@ fn a_small_file_is_complete() {
     );
     assert_eq!(log.shards, [[NodeId::new(1), NodeId::new(2)]]);
     assert_eq!(
-        (log.root, log.leaf, log.retention_bytes_max),
-        (NodeId::new(1), NodeId::new(1), None)
+        (&log.roots[..], log.leaf, log.retention_bytes_max),
+        (&[NodeId::new(1)][..], NodeId::new(1), None)
     );
     assert_eq!(config.limits.memory_bytes_max, 1 << 30);
     assert_eq!(config.cores.plan, PlanChoice::Auto);
@@ -241,6 +242,56 @@ fn replicas_need_nodes() {
     let placed = parse(&log("placement = [[\"n2\", \"n1\"]]")).unwrap();
     assert_eq!(placed.logs[0].shards, [[NodeId::new(2), NodeId::new(1)]]);
     assert!(error(&log("mode = \"corfu\"")).contains("mode is \"corfu\": use one of scalog"));
+}
+
+#[test]
+fn a_root_group_has_members_on_nodes_of_their_own() {
+    let three = with(
+        "[[logs]]\nname = \"default\"",
+        "[[nodes]]\nname = \"n3\"\nid = 3\naddress = \"127.0.0.1:7403\"\nroles = [\"root\"]\n\n\
+         [[nodes]]\nname = \"n4\"\nid = 4\naddress = \"127.0.0.1:7404\"\nroles = [\"root\"]\n\n\
+         [[logs]]\nname = \"default\"\nroot = [\"n1\", \"n3\", \"n4\"]",
+    );
+    let config = parse(&three).unwrap();
+    assert_eq!(config.logs[0].roots, [1, 3, 4].map(NodeId::new));
+    assert_eq!(config.logs[0].root_quorum, RootQuorum::Majority);
+    let spec = config.cluster_spec();
+    assert_eq!(spec.logs[0].root, [1, 3, 4].map(NodeId::new));
+    let list = |names: &str| three.replacen("[\"n1\", \"n3\", \"n4\"]", names, 1);
+    let all = list("[\"n3\", \"n4\"]\nroot_quorum = \"all\"");
+    assert_eq!(
+        parse(&all).unwrap().cluster_spec().logs[0].root_quorum,
+        RootQuorum::All
+    );
+    let one = parse(&list("\"n3\"")).unwrap();
+    assert_eq!(one.logs[0].roots, [NodeId::new(3)]);
+    let bad = |names: &str| error(&list(names));
+    let twice = bad("[\"n1\", \"n3\", \"n1\"]");
+    assert!(twice.contains("28:21: root names node n1 twice"), "{twice}");
+    let unknown = bad("[\"n1\", \"n5\"]");
+    assert!(
+        unknown.contains("there is no node \"n5\"; did you mean"),
+        "{unknown}"
+    );
+    let other = bad("[\"n1\", \"n2\"]");
+    assert!(
+        other.contains("node n2 does not have the role root"),
+        "{other}"
+    );
+    assert!(bad("[]").contains("root is empty: name a node"));
+    assert!(bad("7").contains("root is a whole number: give the name of a node, or a list"));
+    assert!(bad("[7]").contains("root is a whole number: give text in quotes"));
+    let quorum = bad("\"n1\"\nroot_quorum = \"most\"");
+    assert!(
+        quorum.contains("root_quorum is \"most\": use one of majority, all"),
+        "{quorum}"
+    );
+    let many = r#"["n1", "n1", "n1", "n1", "n1", "n1", "n1", "n1"]"#;
+    let errors = parse(&list(many)).unwrap_err().to_string();
+    assert!(
+        errors.contains("root names 8 nodes: a root group has at most 7"),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -461,4 +512,50 @@ fn half_a_file_is_an_error_and_never_a_panic() {
             assert!(!errors.problems.is_empty());
         }
     }
+}
+
+/// A group of controllers in front of the nodes.
+fn with_controllers(controllers: &[(u64, u16)]) -> String {
+    let tables = controllers.iter().map(|(id, port)| {
+        format!("[[controllers]]\nid = {id}\naddress = \"127.0.0.1:{port}\"\n\n")
+    });
+    let text = GOOD.replacen("\"controller\", ", "", 1);
+    text.replacen("[[nodes]]", &(tables.collect::<String>() + "[[nodes]]"), 1)
+}
+
+#[test]
+fn controllers_may_be_processes_of_their_own() {
+    let config = parse(&with_controllers(&[(1, 7501), (2, 7502), (7, 7503)])).unwrap();
+    let last = ControllerConfig {
+        id: 7,
+        address: String::from("127.0.0.1:7503"),
+        data_dir: Path::new("dir/data/controller-7").to_owned(),
+    };
+    assert_eq!(config.controllers.last(), Some(&last));
+    assert_eq!(config.controller, None);
+    assert_eq!(config.certificate_dir, Path::new("dir/certificates"));
+    let seats = config.seats().unwrap();
+    assert!(
+        seats
+            .iter()
+            .all(|(_, place)| *place != crate::role::Place::Directory)
+    );
+}
+
+#[test]
+fn controllers_contradict_nobody() {
+    let one = with_controllers(&[(1, 7501)]);
+    assert!(parse(&one).is_ok());
+    let both = one.replacen("\"root\"", "\"controller\", \"root\"", 1);
+    assert!(error(&both).contains("take \"controller\" out of the roles"));
+    let two = with_controllers(&[(1, 7501), (2, 7502)]);
+    assert!(error(&two).contains("there are 2 controllers: have 1, 3 or 5"));
+    let twice = with_controllers(&[(1, 7501), (2, 7502), (3, 7501)]);
+    assert!(error(&twice).contains("address 127.0.0.1:7501 belongs to controller 1"));
+    let twice = with_controllers(&[(1, 7501), (2, 7502), (2, 7503)]);
+    assert!(error(&twice).contains("controller 2 is there twice"));
+    let name = one.replacen("\"demo\"", "\"de.mo\"", 1);
+    assert!(error(&name).contains("stands in certificates"));
+    let folder = one.replacen("id = 2\n", "id = 2\ndata_dir = \"data/controller-1\"\n", 1);
+    assert!(error(&folder).contains("data_dir belongs to controller 1"));
 }

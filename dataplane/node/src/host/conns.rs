@@ -15,8 +15,6 @@ pub(super) struct Conn {
     pub(super) link: Link,
     /// The other end, if it is of this host.
     pub(super) peer: Option<ConnId>,
-    /// It was made with the process, and is never opened again.
-    pub(super) lasting: bool,
     /// It is among the fresh ones of its place.
     pub(super) fresh: bool,
 }
@@ -75,38 +73,24 @@ impl Host {
         id
     }
 
-    /// Connects a place of this host to one of another host of the process, with its end of a pair of rings.
-    pub(crate) fn attach_end(&mut self, place: Place, link: ShmLink, to_controller: bool) {
-        let id = self.attach(Time::ZERO, place, link, to_controller);
-        self.set_lasting(id);
-    }
-
-    fn set_lasting(&mut self, id: Option<ConnId>) {
-        if let Some(conn) = id.and_then(|id| self.conns[id.index()].as_mut()) {
-            conn.lasting = true;
-        }
-    }
-
     /// Connects two places of this host, `from` with its end of a pair of rings. `to_controller` marks the connection as
     /// that place's own to the controller.
-    pub(crate) fn attach_pair(
+    pub(super) fn attach_pair(
         &mut self,
         from: (Place, ShmLink),
         to: (Place, ShmLink),
         to_controller: bool,
-    ) {
-        let (Some(near), Some(far)) = (self.tenant_at(from.0), self.tenant_at(to.0)) else {
-            return;
-        };
-        let far = self.open(far, Link::Shm(Box::new(to.1)), None, false);
-        let near = self.open(near, Link::Shm(Box::new(from.1)), far, to_controller);
-        if let Some(conn) = far.and_then(|far| self.conns[far.index()].as_mut()) {
-            conn.peer = near;
+    ) -> Option<ConnId> {
+        let (near, far) = (self.tenant_at(from.0)?, self.tenant_at(to.0)?);
+        // Without a number for the near end, the far one finds its other end gone.
+        let far = self.open(far, Link::Shm(Box::new(to.1)), None, false)?;
+        let near = self.open(near, Link::Shm(Box::new(from.1)), Some(far), to_controller)?;
+        if let Some(conn) = &mut self.conns[far.index()] {
+            conn.peer = Some(near);
         }
-        self.set_lasting(near);
-        self.set_lasting(far);
         // What the ends said when they were opened had nobody to mark.
         self.sweep();
+        Some(near)
     }
 
     pub(super) fn open(
@@ -128,7 +112,6 @@ impl Host {
             tenant,
             link,
             peer,
-            lasting: false,
             fresh: false,
         });
         let owner = &mut self.tenants[tenant];
@@ -162,6 +145,7 @@ impl Host {
             crate::start::forget_request(tenant);
         }
         tenant.machine.closed(now, id);
+        self.wire_ended(now, id);
         match conn.link {
             Link::Udp(session) => self.end_session(now, session),
             // The other end may sleep on another reactor.

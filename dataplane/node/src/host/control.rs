@@ -6,11 +6,13 @@ use std::sync::mpsc::SyncSender;
 use ionian_runtime::MailboxReceiver;
 use ionian_types::{ConnId, Time};
 
-use super::Host;
 use super::conns::Link;
+use super::{Arrived, Host, Newcomer, Remains};
+use crate::dial::Far;
+use crate::keyring::KeyChange;
 use crate::link::ShmLink;
 use crate::role::{Machine, Place};
-use crate::server::Shared;
+use crate::server::{Shared, StartError};
 use crate::status::Status;
 
 /// What is asked of a host from outside its reactor.
@@ -24,6 +26,27 @@ pub(crate) enum Control {
         link: Box<ShmLink>,
         /// It is the place's own to the controller.
         to_controller: bool,
+    },
+    /// A place comes.
+    Add {
+        /// The place.
+        newcomer: Box<Newcomer>,
+        /// Who is to know.
+        answer: SyncSender<Result<Arrived, StartError>>,
+    },
+    /// A place leaves.
+    Remove {
+        /// The place.
+        place: Place,
+        /// Who gets what is left of it.
+        answer: SyncSender<Option<Box<Remains>>>,
+    },
+    /// The sessions that a place of another host wants are these.
+    Dials {
+        /// The place.
+        from: Place,
+        /// All of them.
+        wanted: Vec<Far>,
     },
     /// Somebody wants to know the state of every place of the host.
     Status {
@@ -44,6 +67,8 @@ pub(crate) enum Control {
         /// Its part.
         part: Box<Status>,
     },
+    /// The controllers say something of keys and grants.
+    Keys(KeyChange),
     /// The process is about to end: take no more appends.
     Drain,
 }
@@ -75,6 +100,9 @@ impl Host {
                     work += self.end_closed(now);
                     let _ = self.attach(now, place, *link, to_controller);
                 }
+                Control::Add { newcomer, answer } => self.expect(*newcomer, answer),
+                Control::Remove { place, answer } => self.dismiss(now, place, answer),
+                Control::Dials { from, wanted } => self.keep_dialled(now, from, &wanted),
                 // Whoever asked may have given up.
                 Control::Status { answer } => drop(answer.try_send(self.status(now))),
                 Control::StatusPart { to, number } => {
@@ -83,6 +111,11 @@ impl Host {
                     self.own.shared.send(to, Control::StatusOf { number, part });
                 }
                 Control::StatusOf { number, part } => self.gather(now, number, *part),
+                Control::Keys(change) => {
+                    if let Some(udp) = &mut self.udp {
+                        udp.change_keys(now, &change);
+                    }
+                }
                 Control::Drain => {
                     for tenant in &mut self.tenants {
                         if let Machine::Replica(machine) = &mut tenant.machine {
@@ -97,7 +130,13 @@ impl Host {
                 io.tell_space(now, store);
             }
         }
-        work + self.end_closed(now) + self.end_relays(now)
+        if !self.leaving.is_empty() {
+            self.poll_leaving(now);
+        }
+        work + self.poll_ended(now)
+            + self.end_closed(now)
+            + self.end_relays(now)
+            + self.poll_wires(now)
     }
 
     /// Ends the connections whose other end is gone.

@@ -9,12 +9,16 @@ use ionian_types::Time;
 use ionian_wire::frame::{Body, MESSAGE_BYTES_MAX, Message, StatusRequest};
 
 use super::conns::Link;
+use super::readers::Reader;
 use super::relay::{Relay, Route};
 use super::status::{Asker, ask};
 use super::{Host, Own};
-use crate::dial::{Dial, connect_message, place_of};
-use crate::role::{Machine, Place};
+use crate::dial::{connect_message, place_of};
+use crate::rights;
+use crate::role::Place;
+use crate::server::ControllerAt;
 use crate::udp::UdpPort;
+use crate::wants::SMALL_RING_BYTES;
 
 /// Bytes of messages taken from datagrams in one pass, but for the last message.
 const INBOX_BYTES_MAX: usize = 4 << 20;
@@ -39,11 +43,6 @@ impl Host {
         self.udp = Some(port);
     }
 
-    /// Keeps a connection open from a place of this process to one elsewhere.
-    pub(crate) fn keep_dialled(&mut self, dial: Dial) {
-        self.dials.push(dial);
-    }
-
     /// Takes what came by datagrams, and opens and ends sessions.
     pub(super) fn poll_udp(&mut self, now: Time) -> usize {
         let mut work = self.take_datagrams(now);
@@ -58,10 +57,10 @@ impl Host {
         self.inbox.bytes.clear();
         self.inbox.entries.clear();
         self.inbox.fresh.clear();
-        work += self.poll_relays();
+        work += self.poll_relays() + self.poll_readers();
         while let Some(session) = self.udp.as_mut().and_then(UdpPort::take_ended) {
             work += 1;
-            if let Some(id) = self.forget_session(session) {
+            if let Some(id) = self.forget_session(now, session) {
                 self.detach(now, id);
             }
         }
@@ -101,16 +100,13 @@ impl Host {
             if room < REPLY_BYTES_MAX || full {
                 return Take::Later;
             }
-            // What others say to a machine that has not started waits in its session.
+            // What others say to a place whose life has not begun waits in its session.
             let early = match route {
                 Some(Route::Conn(id)) => {
                     let tenant = conns[id.index()].as_ref().map(|conn| &tenants[conn.tenant]);
-                    tenant.is_some_and(|tenant| {
-                        let waits = matches!(tenant.machine, Machine::Waiting(_));
-                        waits && tenant.controller != Some(*id)
-                    })
+                    tenant.is_some_and(|tenant| !tenant.listens(*id))
                 }
-                Some(Route::Relay(_)) | None => false,
+                Some(Route::Relay(_) | Route::Map(_)) | None => false,
             };
             // The first message of a session says who is to have the others, and may find that one not started.
             if early && !is_question || route.is_none() && inbox.fresh.contains(&session) {
@@ -136,11 +132,16 @@ impl Host {
                 self.accept(now, session, &message);
                 return;
             }
-            Some(Route::Relay(_)) => (None, Asker::Session(session)),
+            Some(Route::Relay(_) | Route::Map(_)) => (None, Asker::Session(session)),
             Some(Route::Conn(id)) => (Some(*id), Asker::Conn(*id)),
         };
         if let Message::StatusRequest(request, _) = &message {
             ask(&mut self.status_wanted, asker, request.request);
+            return;
+        }
+        if let Message::DirectoryRequest(request, _) = &message
+            && self.wants_map(session, request)
+        {
             return;
         }
         let Some(id) = id else {
@@ -152,7 +153,10 @@ impl Host {
         let Some(tenant) = self.conns[id.index()].as_ref().map(|conn| conn.tenant) else {
             return;
         };
-        crate::start::deliver(&mut self.tenants[tenant], now, id, &message, &mut self.out);
+        let Self {
+            tenants, own, out, ..
+        } = self;
+        crate::start::deliver(&mut tenants[tenant], &own.shared, now, id, &message, out);
         // At once: what an answer borrows from the store may be gone after the next message.
         self.carry();
     }
@@ -164,17 +168,33 @@ impl Host {
             _ => None,
         };
         let inbound = self.udp.as_ref().is_some_and(|udp| udp.is_new(session));
+        let allowed = |place: &Place| {
+            let grant = self.udp.as_ref().and_then(|udp| udp.grant(session));
+            grant.is_some_and(|grant| rights::may_reach(grant, *place))
+        };
+        if wanted.as_ref().is_some_and(|place| !allowed(place))
+            && let Some(udp) = &mut self.udp
+        {
+            udp.note_denied();
+            self.end_session(now, session);
+            return;
+        }
         let route = wanted
             .filter(|_| inbound)
             .and_then(|place| self.route(session, place, false));
-        match route {
-            Some(route) => self.bind(session, route),
-            None => self.break_session(now, session),
+        match (route, wanted) {
+            (Some(route), _) => self.bind(session, route),
+            // It has left, or is still to come: whoever wants it asks again.
+            (None, Some(_)) if inbound => self.end_session(now, session),
+            (None, _) => self.break_session(now, session),
         }
     }
 
     /// The way from a session to a place of this process, here or on another host.
     fn route(&mut self, session: u32, place: Place, to_controller: bool) -> Option<Route> {
+        if place == Place::Directory && self.own.shared.controller == ControllerAt::External {
+            return Some(Route::Map(Reader::default()));
+        }
         match self.tenant_at(place) {
             Some(tenant) => {
                 let id = self.open(tenant, Link::Udp(session), None, to_controller)?;
@@ -182,7 +202,7 @@ impl Host {
             }
             None => {
                 let Own { at, shared, .. } = &self.own;
-                let link = shared.relay(*at, place, to_controller)?;
+                let link = shared.connect_hosts(*at, place, SMALL_RING_BYTES, to_controller)?;
                 Some(Route::Relay(Box::new(Relay::new(link))))
             }
         }
@@ -192,10 +212,7 @@ impl Host {
     #[cold]
     fn break_session(&mut self, now: Time, session: u32) {
         self.bad_messages += 1;
-        match self.routes.get(session as usize) {
-            Some(Some(Route::Conn(id))) => self.detach(now, *id),
-            _ => self.end_session(now, session),
-        }
+        self.hang_up(now, session);
     }
 
     fn bind(&mut self, session: u32, route: Route) {
@@ -208,11 +225,11 @@ impl Host {
 
     fn dial(&mut self, now: Time, at: usize) {
         let dial = &mut self.dials[at];
-        dial.tried(now);
-        let (from, to, to_controller, address) =
-            (dial.from, dial.to, dial.to_controller, dial.address);
+        dial.backoff.tried(now);
+        let (from, to, to_controller) = (dial.from, dial.to, dial.to_controller);
+        let (node, address) = (dial.node, dial.address);
         let Some(udp) = &mut self.udp else { return };
-        let Some(session) = udp.dial(now, address) else {
+        let Some(session) = udp.dial(now, node, address) else {
             return;
         };
         let mut first = [0u8; 64];

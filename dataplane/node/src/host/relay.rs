@@ -6,6 +6,7 @@
 
 use ionian_types::{ConnId, Time};
 
+use super::readers::Reader;
 use super::{Host, MESSAGES_PER_PASS};
 use crate::link::ShmLink;
 use crate::udp::UdpPort;
@@ -17,6 +18,8 @@ pub(super) enum Route {
     Conn(ConnId),
     /// To a place of another host.
     Relay(Box<Relay>),
+    /// To nobody: somebody wants the cluster map, which the host has.
+    Map(Reader),
 }
 
 /// A ring to a place of another host.
@@ -115,19 +118,32 @@ impl Host {
         if let Some(udp) = &mut self.udp {
             udp.close(now, session);
         }
-        self.forget_session(session);
+        self.forget_session(now, session);
+    }
+
+    /// Closes a session, and the connection that it goes to.
+    pub(super) fn hang_up(&mut self, now: Time, session: u32) {
+        match self.routes.get(session as usize) {
+            Some(Some(Route::Conn(id))) => self.detach(now, *id),
+            _ => self.end_session(now, session),
+        }
     }
 
     /// Has no more to do with a session; returns the connection that it had, if it was of this host.
-    pub(super) fn forget_session(&mut self, session: u32) -> Option<ConnId> {
+    pub(super) fn forget_session(&mut self, now: Time, session: u32) -> Option<ConnId> {
         let dials = self.dials.iter_mut();
         for dial in dials.filter(|dial| dial.session == Some(session)) {
             dial.session = None;
+            dial.backoff.ended(now);
         }
         match self.routes.get_mut(session as usize)?.take()? {
             Route::Conn(id) => Some(id),
             Route::Relay(relay) => {
                 relay.link.close();
+                self.forget_asker(super::Asker::Session(session));
+                None
+            }
+            Route::Map(_) => {
                 self.forget_asker(super::Asker::Session(session));
                 None
             }

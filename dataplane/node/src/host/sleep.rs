@@ -1,13 +1,15 @@
 //! When a host may sleep: every link and device says that nothing is there, and will wake it when something comes.
 
+use std::os::fd::RawFd;
+
 use ionian_types::{ConnId, Time};
 
 use super::conns::Link;
 use super::relay::Relay;
-use super::{Host, RARELY, SWEEP};
+use super::wires::Wire;
+use super::{Ended, Host, RARELY, SWEEP};
 use crate::device::StoreIo;
 use crate::dial::Dial;
-use crate::role::Machine;
 use crate::udp::UdpPort;
 
 impl Host {
@@ -19,15 +21,29 @@ impl Host {
             .map(|tenant| tenant.machine.next_deadline());
         let sessions = self.udp.iter().map(UdpPort::next_deadline);
         let dials = self.dials.iter().map(Dial::due_at);
+        let wires = self.wires.iter().map(Wire::due_at);
+        let ended = self
+            .tenants
+            .iter()
+            .filter_map(|tenant| tenant.ended.as_ref());
+        let ended = ended.map(Ended::ask_at);
         machines
             .chain(sessions)
             .chain(dials)
+            .chain(wires)
+            .chain(ended)
             .min()
             .unwrap_or(Time::FAR)
     }
 
     /// Announces a sleep on every link; `false` (and nothing announced) when there is something to do.
     pub(crate) fn arm(&mut self) -> bool {
+        // Short, and nothing wakes the host for it.
+        let moving = !self.coming.is_empty() || !self.leaving.is_empty();
+        if moving || !self.untold.is_empty() || self.has_news() {
+            self.passes |= RARELY - 1;
+            return false;
+        }
         for at in 0..self.conns.len() {
             let Some(conn) = self.conns[at].as_mut() else {
                 continue;
@@ -35,11 +51,9 @@ impl Host {
             let Link::Shm(link) = &mut conn.link else {
                 continue;
             };
-            // What waits for a machine to start is nothing to do; the controller's word, which starts it, is.
-            let tenant = &self.tenants[conn.tenant];
-            let early = matches!(tenant.machine, Machine::Waiting(_))
-                && tenant.controller != Some(ConnId::new(at as u32));
-            if !link.arm(!early) {
+            // What waits for a life to begin is nothing to do; the controller's answer is.
+            let listens = self.tenants[conn.tenant].listens(ConnId::new(at as u32));
+            if !link.arm(listens) {
                 self.disarm_first(at);
                 return false;
             }
@@ -68,14 +82,23 @@ impl Host {
     }
 
     /// Names the descriptors that become readable when there is work.
-    pub(crate) fn wake_fds(&self, add: &mut dyn FnMut(std::os::fd::RawFd)) {
-        let devices = self
-            .tenants
-            .iter()
-            .filter_map(|tenant| tenant.io.as_ref()?.wake_fd());
-        for fd in devices.chain(self.udp.as_ref().and_then(UdpPort::wake_fd)) {
-            add(fd);
+    pub(crate) fn wake_fds(&self, add: &mut dyn FnMut(RawFd)) {
+        self.udp
+            .as_ref()
+            .and_then(UdpPort::wake_fd)
+            .into_iter()
+            .for_each(add);
+    }
+
+    /// Has the descriptors of devices watched that came with new places.
+    pub(crate) fn watch_new(&mut self, watch: &mut dyn FnMut(RawFd) -> bool) -> bool {
+        let mut all = true;
+        for tenant in self.tenants.iter_mut().filter(|tenant| !tenant.watched) {
+            let fd = tenant.io.as_ref().and_then(StoreIo::wake_fd);
+            tenant.watched = fd.is_none_or(&mut *watch);
+            all &= tenant.watched;
         }
+        all
     }
 
     fn disarm_first(&mut self, count: usize) {

@@ -149,6 +149,7 @@ impl Host {
                 .collect(),
             port: self.udp.as_ref().map(UdpPort::stats),
             bad_messages: self.bad_messages,
+            connections: self.conns.iter().flatten().count() as u64,
         }
     }
 }

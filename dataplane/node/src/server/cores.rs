@@ -1,8 +1,11 @@
 //! Which places of a node share a reactor, and which core each reactor has.
 
+use std::collections::BTreeMap;
+
 use ionian_runtime::{CorePlan, Placement, PlanOptions, Topology, assign};
 
 use super::ServerOptions;
+use super::shared::Home;
 use crate::role::Place;
 
 /// The core plan in force.
@@ -96,6 +99,28 @@ impl CoreUse {
             .position(|reactor| reactor.places.contains(&place))
     }
 
+    /// The reactor for a place that comes while the process runs, beside those of `homes`: that of its log's leaf or root, or
+    /// of its shard's other replicas, else the one with the fewest places. There are no more reactors than at the start.
+    #[must_use]
+    pub(super) fn reactor_for(&self, place: Place, homes: &BTreeMap<Place, Home>) -> usize {
+        let beside = |other: &Place| match (place, *other) {
+            (Place::Root(log, _) | Place::Leaf(log), Place::Root(of, _) | Place::Leaf(of)) => {
+                log == of
+            }
+            (Place::Replica(log, shard, _), Place::Replica(of, other, _)) => {
+                (log, shard) == (of, other)
+            }
+            _ => false,
+        };
+        let apart = self.plan == CorePlan::Dedicated && matches!(place, Place::Replica(..));
+        let mut near = homes.iter().filter(|(other, _)| beside(other) && !apart);
+        if let Some((_, home)) = near.next() {
+            return home.host;
+        }
+        let load = |at: &usize| homes.values().filter(|home| home.host == *at).count();
+        (0..self.reactors.len()).min_by_key(load).unwrap_or(0)
+    }
+
     /// Cores that a reactor is pinned to.
     pub fn cores(&self) -> impl Iterator<Item = usize> + '_ {
         self.reactors.iter().filter_map(|reactor| reactor.core)
@@ -152,10 +177,11 @@ fn units(places: &[Place], whole_shards: bool) -> Vec<Vec<Place>> {
         None => units.push(vec![place]),
     };
     for place in places {
-        if let Place::Root(log) | Place::Leaf(log) = *place {
-            gather(*place, &|other| {
-                *other == Place::Root(log) || *other == Place::Leaf(log)
-            });
+        if let Place::Root(log, _) | Place::Leaf(log) = *place {
+            gather(
+                *place,
+                &|other| matches!(*other, Place::Root(of, _) | Place::Leaf(of) if of == log),
+            );
         }
     }
     for place in places {
@@ -194,7 +220,7 @@ mod tests {
     fn places() -> Vec<Place> {
         vec![
             Place::Directory,
-            Place::Root(LOG),
+            Place::Root(LOG, Slot::ZERO),
             Place::Leaf(LOG),
             replica(0, 0),
             replica(0, 1),
@@ -210,7 +236,11 @@ mod tests {
         options
     }
 
-    const ORDER: [Place; 3] = [Place::Root(LOG), Place::Leaf(LOG), Place::Directory];
+    const ORDER: [Place; 3] = [
+        Place::Root(LOG, Slot::ZERO),
+        Place::Leaf(LOG),
+        Place::Directory,
+    ];
 
     #[test]
     fn dedicated_gives_each_replica_a_core_and_the_order_one() {
@@ -288,6 +318,47 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_place_that_comes_later_joins_its_own_or_the_least_busy() {
+        let reactor = |places: &[Place]| ReactorUse {
+            places: places.to_vec(),
+            core: None,
+            shared: false,
+        };
+        let mut cores = CoreUse {
+            plan: CorePlan::Packed,
+            reactors: vec![reactor(&[]), reactor(&[]), reactor(&[])],
+            ..CoreUse::default()
+        };
+        let home = |(number, (place, host)): (usize, &(Place, usize))| {
+            let number = number as u64;
+            (
+                *place,
+                Home {
+                    host: *host,
+                    number,
+                },
+            )
+        };
+        let here = [
+            (Place::Root(LOG, Slot::ZERO), 0),
+            (Place::Leaf(LOG), 0),
+            (replica(0, 0), 1),
+            (replica(1, 0), 2),
+            (replica(1, 1), 2),
+        ];
+        let homes = here.iter().enumerate().map(home).collect();
+        assert_eq!(cores.reactor_for(replica(0, 1), &homes), 1, "its shard");
+        assert_eq!(cores.reactor_for(replica(2, 0), &homes), 1, "the fewest");
+        assert_eq!(
+            cores.reactor_for(Place::Root(LOG, Slot::ZERO), &homes),
+            0,
+            "its leaf"
+        );
+        cores.plan = CorePlan::Dedicated;
+        assert_eq!(cores.reactor_for(replica(1, 2), &homes), 1, "the fewest");
     }
 
     #[test]

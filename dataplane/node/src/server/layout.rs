@@ -1,206 +1,109 @@
-//! What each host of a process is to be: its places, the rings between them, its ends of the rings to other hosts, and the
-//! sessions to other processes.
-//!
-//! Rings within a host are made by the host, on its own thread, so that their memory is near it; those between hosts are
-//! made here, and each end wakes the other's reactor.
+//! What each host of a process is to be at its start: whether it has the socket, and its places with their shares of what
+//! the process has.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use ionian_control_core::Directory;
-use ionian_shm::duplex;
 use ionian_types::{NodeId, Slot};
 use ionian_wire::directory::ClusterMap;
 
 use super::cores::CoreUse;
-use super::shared::{Shared, link_ids};
-use super::{RING_BYTES, SMALL_RING_BYTES, ServerOptions, StartError};
-use crate::dial::Dial;
-use crate::link::{LinkIds, ShmLink};
+use super::ledger::Ledger;
+use super::options::ControllerAt;
+use super::place::{PlaceSpec, Share};
+use super::shared::Shared;
+use super::{ServerOptions, StartError};
 use crate::role::Place;
+use crate::wants::View;
 
 /// One host.
 #[derive(Debug, Default)]
 pub(super) struct HostPlan {
     /// It has the socket.
     pub(super) socket: bool,
-    /// Its places.
-    pub(super) places: Vec<Place>,
-    /// Connections between two of them.
-    pub(super) pairs: Vec<Pair>,
-    /// Its ends of connections to other hosts of the process.
-    pub(super) ends: Vec<End>,
-    /// Sessions to keep open, of places of all hosts: those of the host with the socket.
-    pub(super) dials: Vec<Dial>,
+    /// It has the controller.
+    pub(super) directory: bool,
+    /// Its other places.
+    pub(super) places: Vec<(PlaceSpec, Share)>,
 }
 
-/// A connection within a host.
-#[derive(Debug)]
-pub(super) struct Pair {
-    pub(super) from: Place,
-    pub(super) to: Place,
-    /// The size of each of its rings.
-    pub(super) bytes: usize,
-    pub(super) ids: LinkIds,
-}
-
-/// One end of a connection between two hosts.
-#[derive(Debug)]
-pub(super) struct End {
-    pub(super) place: Place,
-    pub(super) link: Box<ShmLink>,
-    /// It is the place's own to the controller.
-    pub(super) to_controller: bool,
-}
-
-/// A place, and who its node is.
-#[derive(Clone, Copy)]
-struct Seat {
-    place: Place,
-    node: NodeId,
-}
-
-/// The places of a node, in the order in which the specification names them.
-pub(super) fn places(options: &ServerOptions, map: &ClusterMap) -> Vec<Place> {
+/// The places of a node but for the controller, in the order in which the specification names them, then those asked for
+/// besides.
+pub(super) fn specs(options: &ServerOptions, map: &ClusterMap) -> Vec<PlaceSpec> {
     let here = options.node;
-    let mut places = Vec::new();
-    if options.controller == here {
-        places.push(Place::Directory);
-    }
+    let mut specs = Vec::new();
     for (spec, log) in options.spec.logs.iter().zip(&map.logs) {
-        if spec.root == here {
-            places.push(Place::Root(log.log));
-        }
+        let place = |place: Place| PlaceSpec {
+            roots: spec.root.clone(),
+            leaf: spec.leaf,
+            retention_bytes_max: options.retention_bytes_max.get(&spec.name).copied(),
+            ..PlaceSpec::new(place, &spec.name, spec.class)
+        };
+        let roots = spec.root.iter().enumerate();
+        let roots = roots.filter(|(_, member)| **member == here);
+        specs.extend(roots.map(|(slot, _)| place(Place::Root(log.log, Slot::new(slot as u8)))));
         if spec.leaf == here {
-            places.push(Place::Leaf(log.log));
+            specs.push(place(Place::Leaf(log.log)));
         }
         for (members, shard) in spec.shards.iter().zip(&log.shards) {
             let slots = members.iter().enumerate();
             let slots = slots.filter(|(_, member)| **member == here);
-            places.extend(
-                slots.map(|(slot, _)| Place::Replica(log.log, shard.shard, Slot::new(slot as u8))),
-            );
+            specs.extend(slots.map(|(slot, _)| PlaceSpec {
+                replicas: members.len() as u8,
+                members: members.clone(),
+                ..place(Place::Replica(log.log, shard.shard, Slot::new(slot as u8)))
+            }));
         }
     }
-    places
+    specs.extend(options.places.iter().cloned());
+    specs
+}
+
+/// The places of a node, the controller first.
+pub(super) fn places(options: &ServerOptions, specs: &[PlaceSpec]) -> Vec<Place> {
+    let directory = options.controller == ControllerAt::Node(options.node);
+    let directory = directory.then_some(Place::Directory);
+    let others = specs.iter().map(|spec| spec.place);
+    directory.into_iter().chain(others).collect()
 }
 
 /// The hosts of a process, one per reactor.
 ///
 /// # Errors
-/// [`StartError::NoAddress`].
+/// [`StartError::NoAddress`], [`StartError::NoRoom`].
 pub(super) fn hosts(
     options: &ServerOptions,
-    directory: &Directory,
+    specs: Vec<PlaceSpec>,
     cores: &CoreUse,
-    shared: &Arc<Shared>,
+    shared: &Shared,
+    ledger: &mut Ledger,
 ) -> Result<Vec<HostPlan>, StartError> {
-    let plan = |(at, reactor): (usize, &super::cores::ReactorUse)| HostPlan {
+    let reactors = cores.reactors.iter().enumerate();
+    let plan = reactors.map(|(at, reactor)| HostPlan {
         socket: at == 0,
-        places: reactor.places.clone(),
-        ..HostPlan::default()
-    };
-    let mut layout = Layout {
-        options,
-        cores,
-        shared,
-        hosts: cores.reactors.iter().enumerate().map(plan).collect(),
-        next_link: 1,
-    };
-    layout.connections(&directory.map())?;
-    Ok(layout.hosts)
+        directory: reactor.places.contains(&Place::Directory),
+        places: Vec::new(),
+    });
+    let mut hosts: Vec<HostPlan> = plan.collect();
+    for spec in specs {
+        check_addresses(shared, &spec)?;
+        let share = ledger.give(options, &spec)?;
+        let host = cores.reactor_of(spec.place).unwrap_or(0);
+        hosts[host].places.push((spec, share));
+    }
+    Ok(hosts)
 }
 
-struct Layout<'a> {
-    options: &'a ServerOptions,
-    cores: &'a CoreUse,
-    shared: &'a Arc<Shared>,
-    hosts: Vec<HostPlan>,
-    next_link: u64,
-}
-
-impl Layout<'_> {
-    /// Connects every place of this node to those it talks to.
-    fn connections(&mut self, map: &ClusterMap) -> Result<(), StartError> {
-        let options = self.options;
-        let controller = Seat {
-            place: Place::Directory,
-            node: options.controller,
-        };
-        for (spec, log) in options.spec.logs.iter().zip(&map.logs) {
-            let root = Seat {
-                place: Place::Root(log.log),
-                node: spec.root,
-            };
-            let leaf = Seat {
-                place: Place::Leaf(log.log),
-                node: spec.leaf,
-            };
-            self.connect(root, controller, SMALL_RING_BYTES)?;
-            self.connect(leaf, controller, SMALL_RING_BYTES)?;
-            self.connect(leaf, root, SMALL_RING_BYTES)?;
-            for (members, shard) in spec.shards.iter().zip(&log.shards) {
-                let seat = |slot: usize| Seat {
-                    place: Place::Replica(log.log, shard.shard, Slot::new(slot as u8)),
-                    node: members[slot],
-                };
-                for slot in 0..members.len() {
-                    self.connect(seat(slot), controller, SMALL_RING_BYTES)?;
-                    self.connect(seat(slot), leaf, SMALL_RING_BYTES)?;
-                    self.connect(seat(slot), root, SMALL_RING_BYTES)?;
-                    for peer in 0..slot {
-                        self.connect(seat(slot), seat(peer), RING_BYTES)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Connects two places, if the first is here: by rings when both are, else by a session that is kept dialled.
-    fn connect(&mut self, from: Seat, to: Seat, bytes: usize) -> Result<(), StartError> {
-        let here = self.options.node;
-        let Some(near) = self
-            .cores
-            .reactor_of(from.place)
-            .filter(|_| from.node == here)
-        else {
-            return Ok(());
-        };
-        let Some(far) = self.cores.reactor_of(to.place).filter(|_| to.node == here) else {
-            let address: SocketAddr = *self
-                .options
-                .addresses
-                .get(&to.node)
-                .ok_or(StartError::NoAddress { node: to.node })?;
-            // The session is the socket's, whichever host the place is on.
-            self.hosts[0]
-                .dials
-                .push(Dial::new(from.place, to.place, address));
-            return Ok(());
-        };
-        let ids = link_ids(self.next_link);
-        self.next_link += 1;
-        if near == far {
-            self.hosts[near].pairs.push(Pair {
-                from: from.place,
-                to: to.place,
-                bytes,
-                ids,
-            });
-            return Ok(());
-        }
-        let (a, b) = duplex(bytes);
-        let end = |place, end, ids, other: usize, to_controller| End {
-            place,
-            link: Box::new(ShmLink::between_hosts(end, ids, self.shared.wake(other))),
-            to_controller,
-        };
-        let to_controller = matches!(to.place, Place::Directory);
-        let near_end = end(from.place, a, ids, far, to_controller);
-        let far_end = end(to.place, b, ids.reversed(), near, false);
-        self.hosts[near].ends.push(near_end);
-        self.hosts[far].ends.push(far_end);
-        Ok(())
-    }
+/// Whether everybody whom a place talks to can be found.
+///
+/// # Errors
+/// [`StartError::NoAddress`].
+pub(super) fn check_addresses(shared: &Shared, spec: &PlaceSpec) -> Result<(), StartError> {
+    let map = shared.map();
+    let view = View {
+        map: &map,
+        controller: shared.controller,
+        addresses: &shared.addresses,
+    };
+    let lost = view.wants(spec).into_iter();
+    let mut lost = lost.filter(|want| want.node != shared.node && want.address.is_none());
+    let node: Option<NodeId> = lost.next().map(|want| want.node);
+    node.map_or(Ok(()), |node| Err(StartError::NoAddress { node }))
 }

@@ -8,11 +8,12 @@ use ionian_control_core::ClusterSpec;
 use ionian_runtime::{CorePlan, Priority};
 use ionian_store::StoreFailure;
 use ionian_types::{ClusterId, NodeId};
+use ionian_wire::directory::ClusterMap;
 
-use super::{CoreUse, build, layout};
+use super::{CoreUse, PlaceSpec, build, layout};
 use crate::config::{Secret, format_size};
 use crate::device::FlushFault;
-use crate::role::Tuning;
+use crate::role::{Place, Tuning};
 use crate::udp::{PortError, PortOptions};
 
 /// What a process of the cluster is.
@@ -22,15 +23,20 @@ pub struct ServerOptions {
     pub cluster: ClusterId,
     /// Its nodes and logs.
     pub spec: ClusterSpec,
+    /// The newest cluster map that the process knew when it ran last; none to begin with what the specification says.
+    pub map: Option<ClusterMap>,
+    /// Places to start with besides those of the specification.
+    pub places: Vec<PlaceSpec>,
     /// This node.
     pub node: NodeId,
-    /// The node of the built-in controller.
-    pub controller: NodeId,
+    /// Where the controller is.
+    pub controller: ControllerAt,
     /// Where the other nodes are.
     pub addresses: BTreeMap<NodeId, SocketAddr>,
     /// The socket, if the process talks to others.
     pub listen: Option<PortOptions>,
-    /// The cluster's secret; needed with a socket.
+    /// The cluster's secret, from which a process with a socket makes its grants; none when controllers give them
+    /// ([`Server::change_keys`](super::Server::change_keys)).
     pub secret: Option<Secret>,
     /// Where state is kept; none keeps all of it in memory.
     pub data_dir: Option<PathBuf>,
@@ -40,6 +46,9 @@ pub struct ServerOptions {
     pub flush_fault: Option<FlushFault>,
     /// Disk for records, of all replicas of the process together, in bytes.
     pub disk_bytes_max: u64,
+    /// Copies of shards that memory and disk are shared among, at least those of the specification: what is left when the
+    /// process starts is for places that come later.
+    pub copies_planned: u64,
     /// Settings of the machines.
     pub tuning: Tuning,
     /// Per log by name: bytes of each replica beyond which the oldest records are trimmed.
@@ -71,8 +80,10 @@ impl ServerOptions {
         Self {
             cluster: ClusterId::new(1),
             spec,
+            map: None,
+            places: Vec::new(),
             node,
-            controller: node,
+            controller: ControllerAt::Node(node),
             addresses: BTreeMap::new(),
             listen: None,
             secret: None,
@@ -80,6 +91,7 @@ impl ServerOptions {
             memory_bytes_max: 1 << 30,
             flush_fault: None,
             disk_bytes_max: 1 << 40,
+            copies_planned: 0,
             tuning: Tuning::default(),
             retention_bytes_max: BTreeMap::new(),
             plan: CorePlan::Cooperative,
@@ -98,12 +110,28 @@ impl ServerOptions {
     /// # Errors
     /// [`StartError::Spec`]; effect none.
     pub fn core_use(&self) -> Result<CoreUse, StartError> {
-        let map = build::directory_of(self)?.map();
-        Ok(CoreUse::new(self, &layout::places(self, &map)))
+        let specs = layout::specs(self, &build::map_of(self)?);
+        Ok(CoreUse::new(self, &layout::places(self, &specs)))
     }
 }
 
-/// Why a process did not start. Effect: none, but for directories made.
+/// Where the controller of a process's places is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ControllerAt {
+    /// The built-in one, a place of this node.
+    Node(NodeId),
+    /// Outside the data plane. Another thread of the process speaks for it, by
+    /// [`Server::controller_link`](super::Server::controller_link).
+    External,
+}
+
+impl From<NodeId> for ControllerAt {
+    fn from(node: NodeId) -> Self {
+        Self::Node(node)
+    }
+}
+
+/// Why a process did not start, or a place did not come. For a process: effect none, but for directories made. Effect: none, but for directories made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -178,6 +206,22 @@ pub enum StartError {
         /// Copies that share it.
         copies: u64,
         /// The least that would do, bytes.
+        least: u64,
+    },
+    /// What the copies of shards in this process share has no room for one more.
+    #[error(
+        "{place}: {limit} has {} left, and a copy needs at least {}; raise it, or remove another copy",
+        format_size(*.left),
+        format_size(*.least)
+    )]
+    NoRoom {
+        /// The place.
+        place: Place,
+        /// The limit.
+        limit: &'static str,
+        /// What is left of it, bytes.
+        left: u64,
+        /// What the copy needs, bytes.
         least: u64,
     },
     /// A place's node has no address.

@@ -7,7 +7,7 @@ use ionian_runtime::NicProfile;
 use ionian_types::{GuardEpoch, Nanos, SessionId, Token};
 use ionian_udp::UdpOptions;
 
-use super::{FaultSpec, STATIC_EPOCH, TraceOptions};
+use super::{FaultSpec, TraceOptions};
 
 /// The network backend that ports use.
 pub(crate) const BACKEND: &str = "udp";
@@ -77,7 +77,7 @@ impl PortOptions {
     pub(super) fn session(&self, payload_bytes_max: usize, dead_after: Nanos) -> SessionConfig {
         let mut config = SessionConfig::new(
             SessionId::new(0),
-            GuardEpoch::new(STATIC_EPOCH),
+            GuardEpoch::new(0),
             Token::new(0),
             Token::new(0),
         );

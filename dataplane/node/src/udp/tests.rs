@@ -6,18 +6,22 @@ use std::time::{Duration, Instant};
 use ionian_core::session::{Session, SessionConfig, Take};
 use ionian_driver_api::Clock;
 use ionian_runtime::MonotonicClock;
-use ionian_types::{GuardEpoch, Nanos, SessionId, Time};
-use ionian_wire::frame::{DirectoryRequest, encode};
+use ionian_types::{Nanos, Time};
+use ionian_wire::frame::{Append, DirectoryRequest, Seal, Tail, TrimRequest, encode};
+use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix};
 
-use super::{STATIC_EPOCH, UdpPort};
+use super::UdpPort;
 use crate::config::{NetworkConfig, Secret};
+use crate::keyring::{ANY_NODE, Granted};
+use ionian_wire::grant::Rights;
 
 /// Longer than the test may take.
 const DEAD_AFTER: Nanos = Nanos::from_ms(600_000);
 
 fn open(address: SocketAddr, secret: u8) -> UdpPort {
     let options = NetworkConfig::default().port(address);
-    UdpPort::open(&options, Secret::new([secret; 32]), DEAD_AFTER).expect("a socket")
+    let keyring = Secret::new([secret; 32]).keyring(ANY_NODE, Rights::ALL);
+    UdpPort::open(&options, keyring, DEAD_AFTER).expect("a socket")
 }
 
 fn message() -> Vec<u8> {
@@ -67,9 +71,11 @@ fn sessions_of_an_earlier_life_are_closed_at_once() {
     let (mut near, mut far) = (open(any, 7), open(any, 7));
     let address = far.local_addr();
     // One session each way, and what was said has arrived.
-    let out = near.dial(clock.now(), address).expect("room");
+    let out = near.dial(clock.now(), ANY_NODE, address).expect("room");
     assert!(near.send(out, &message(), &[]));
-    let back = far.dial(clock.now(), near.local_addr()).expect("room");
+    let back = far
+        .dial(clock.now(), ANY_NODE, near.local_addr())
+        .expect("room");
     assert!(far.send(back, &message(), &[]));
     let mut answered = false;
     run(&clock, [&mut near, &mut far], |ends, taken, _| {
@@ -88,21 +94,21 @@ fn sessions_of_an_earlier_life_are_closed_at_once() {
 
     drop(far);
     let mut far = open(address, 7);
-    for session in [0, 1] {
-        assert!(near.send(session, &message(), &[]));
-    }
-    let mut ended = 0;
+    // The one that this end opened: it shows its grant once an answer is overdue.
+    assert!(near.send(out, &message(), &[]));
     run(&clock, [&mut near, &mut far], |ends, taken, _| {
-        ended += usize::from(ends[0].take_ended().is_some());
         assert_eq!(
             taken[1], 0,
             "nothing is taken from a session that is not there"
         );
-        ended == 2
+        ends[0]
+            .take_ended()
+            .inspect(|ended| assert_eq!(*ended, out))
+            .is_some()
     });
-    assert!(far.stats().forgotten >= 2 && far.stats().open == 0);
+    assert!(far.stats().forgotten >= 1 && far.stats().open == 0);
     // A new one works.
-    let again = near.dial(clock.now(), address).expect("room");
+    let again = near.dial(clock.now(), ANY_NODE, address).expect("room");
     assert!(near.send(again, &message(), &[]));
     run(&clock, [&mut near, &mut far], |_, taken, _| taken[1] == 1);
 
@@ -116,32 +122,169 @@ fn sessions_of_an_earlier_life_are_closed_at_once() {
     assert_eq!((far.stats().forgotten, near.take_ended()), (0, None));
 }
 
-/// A late copy of the first packet of a session once made another session at the end that had given it up, and both ends
+/// A socket without sessions of its own, which sends what the test tells it to.
+struct Forger {
+    socket: std::net::UdpSocket,
+    session: Session,
+    granted: Granted,
+    clock: MonotonicClock,
+}
+
+impl Forger {
+    fn new(clock: MonotonicClock, rights: Rights) -> Self {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let mut keyring = Secret::new([7; 32]).keyring(ANY_NODE, rights);
+        let granted = keyring.open(ANY_NODE).expect("a secret is shared");
+        let epoch = granted.grant.epoch;
+        let config = SessionConfig::new(granted.session, epoch, granted.send, granted.receive);
+        Self {
+            socket,
+            session: Session::new(config, clock.now()).expect("a legal configuration"),
+            granted,
+            clock,
+        }
+    }
+
+    fn show_grant(&self, to: SocketAddr) {
+        let prefix = PacketPrefix {
+            session: self.granted.session,
+            epoch: self.granted.grant.epoch,
+            token: self.granted.send,
+        };
+        let header = PacketHeader {
+            kind: PacketKind::Open,
+            ask: false,
+            seq: 0,
+            ack: 0,
+            credit: 0,
+            sack: None,
+        };
+        let (grant, mut out) = (self.granted.grant.to_bytes(), [0; 256]);
+        let len = header
+            .emit(&prefix.to_bytes(), [&grant, &[]], &mut out)
+            .expect("room");
+        assert_eq!(self.socket.send_to(&out[..len], to).expect("sent"), len);
+    }
+
+    fn say(&mut self, message: &[u8], to: SocketAddr) {
+        assert_eq!(self.session.push(&[message]), Ok(()));
+        let mut out = [0; 2048];
+        let now = self.clock.now();
+        let len = self.session.poll_transmit(now, &mut out).expect("a packet");
+        assert_eq!(self.socket.send_to(&out[..len], to).expect("sent"), len);
+    }
+}
+
+/// A late copy of the packet that opened a session once made another session at the end that had given it up, and both ends
 /// took each other for alive while neither had what the other one waited for.
 #[test]
 fn a_late_copy_of_a_first_packet_does_not_bring_a_session_back() {
     let any = "127.0.0.1:0".parse().expect("an address");
     let clock = MonotonicClock::start();
     let (mut near, mut far) = (open(any, 7), open(any, 7));
-    let socket = std::net::UdpSocket::bind(any).expect("a socket");
-    let id = SessionId::new(77);
-    let (opener, other) = Secret::new([7; 32]).session_tokens(id, STATIC_EPOCH);
-    let config = SessionConfig::new(id, GuardEpoch::new(STATIC_EPOCH), opener, other);
-    let mut session = Session::new(config, clock.now()).expect("a legal configuration");
-    assert_eq!(session.push(&[&message()]), Ok(()));
-    let mut first = [0; 2048];
-    let len = session
-        .poll_transmit(clock.now(), &mut first)
-        .expect("a packet");
-    let first = &first[..len];
-    assert_eq!(socket.send_to(first, far.local_addr()).expect("sent"), len);
+    let to = far.local_addr();
+    let mut forger = Forger::new(clock, Rights::ALL);
+    forger.show_grant(to);
+    forger.say(&message(), to);
     run(&clock, [&mut near, &mut far], |_, taken, _| taken[1] == 1);
     far.close(clock.now(), 0);
     assert_eq!(far.take_ended(), Some(0));
 
-    assert_eq!(socket.send_to(first, far.local_addr()).expect("sent"), len);
+    forger.show_grant(to);
     run(&clock, [&mut near, &mut far], |ends, taken, _| {
         assert_eq!((taken[1], ends[1].stats().open), (0, 0));
         ends[1].stats().forgotten == 1
     });
+}
+
+/// A packet of a session that nobody opened costs a look into a table, and leaves nothing.
+#[test]
+fn without_a_grant_shown_there_is_no_session() {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let clock = MonotonicClock::start();
+    let (mut near, mut far) = (open(any, 7), open(any, 7));
+    let mut forger = Forger::new(clock, Rights::ALL);
+    forger.say(&message(), far.local_addr());
+    run(&clock, [&mut near, &mut far], |ends, taken, _| {
+        assert_eq!((taken[1], ends[1].stats().open), (0, 0));
+        ends[1].stats().strangers == 1
+    });
+}
+
+#[test]
+fn each_right_that_a_grant_lacks_is_denied() {
+    use ionian_types::{
+        ClientId, ClientSeq, Gsn, LogId, SegmentId, SessionNo, ShardId, Slot, ViewId,
+    };
+    let (log, segment) = (
+        LogId::new(1),
+        SegmentId {
+            shard: ShardId::new(0),
+            slot: Slot::ZERO,
+        },
+    );
+    let mut out = [0; 256];
+    let mut encoded = |body: &dyn Fn(&mut [u8]) -> usize| {
+        let len = body(&mut out);
+        out[..len].to_vec()
+    };
+    let append = encoded(&|out| {
+        let append = Append {
+            log,
+            segment,
+            generation: ViewId::new(1),
+            client: ClientId::new(1),
+            session: SessionNo::ZERO,
+            floor: ClientSeq::ZERO,
+            first_seq: ClientSeq::ZERO,
+            count: 0,
+        };
+        encode(out, &append, &[]).expect("room")
+    });
+    let tail = encoded(&|out| encode(out, &Tail { log, request: 1 }, &[]).expect("room"));
+    let trim = encoded(&|out| {
+        let trim = TrimRequest {
+            log,
+            upto: Gsn::ZERO,
+            request: 1,
+        };
+        encode(out, &trim, &[]).expect("room")
+    });
+    let vote = encoded(&|out| {
+        let seal = Seal {
+            log,
+            inc: ionian_types::Inc::new(1),
+            epoch: ionian_types::RootEpoch::new(9),
+        };
+        encode(out, &seal, &[]).expect("room")
+    });
+    let cases = [
+        (Rights::APPEND, append),
+        (Rights::READ, tail),
+        (Rights::TRIM, trim),
+        (Rights::MEMBER, vote),
+    ];
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let clock = MonotonicClock::start();
+    for (right, message) in &cases {
+        let (mut near, mut far) = (open(any, 7), open(any, 7));
+        let to = far.local_addr();
+        for allowed in [*right, Rights::ALL.without(Rights::MEMBER).without(*right)] {
+            let mut forger = Forger::new(clock, allowed);
+            let denied = far.stats().denied;
+            forger.show_grant(to);
+            forger.say(message, to);
+            let holds = allowed.holds(*right);
+            run(&clock, [&mut near, &mut far], |ends, taken, _| {
+                assert!(holds || taken[1] == 0, "{right}");
+                if holds {
+                    taken[1] == 1
+                } else {
+                    ends[1].stats().denied == denied + 1
+                }
+            });
+            let ended = far.take_ended().is_some();
+            assert_eq!(ended, !holds, "{right}: its session ends");
+        }
+    }
 }

@@ -91,6 +91,7 @@ impl Trace {
                 PacketKind::Data => "data",
                 PacketKind::Ack => "ack",
                 PacketKind::Close => "close",
+                PacketKind::Open => "open",
             };
             write!(
                 line,

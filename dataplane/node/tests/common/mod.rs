@@ -40,8 +40,10 @@ pub(crate) fn log_spec(
         name: name.to_owned(),
         mode: OrderingMode::Scalog,
         class,
-        root: node(root),
+        root: vec![node(root)],
+        root_quorum: ionian_control_core::RootQuorum::Majority,
         leaf: node(leaf),
+        quorum: None,
         shards: shards
             .iter()
             .map(|members| members.iter().map(|id| node(*id)).collect())
@@ -67,7 +69,7 @@ impl Bed {
     pub(crate) fn new(logs: Vec<LogSpec>) -> Self {
         let mut ids = vec![node(1)];
         for log in &logs {
-            ids.extend([log.root, log.leaf]);
+            ids.extend(log.root.iter().copied().chain([log.leaf]));
             ids.extend(log.shards.iter().flatten());
         }
         ids.sort_unstable();
@@ -120,7 +122,7 @@ impl Bed {
         let mut options = ServerOptions::in_memory(self.spec.clone());
         options.cluster = self.secret.cluster_id();
         options.node = id;
-        options.controller = self.controller;
+        options.controller = self.controller.into();
         options.addresses = self.addresses.clone();
         options.listen = Some(NetworkConfig::default().port(self.addresses[&id]));
         options.secret = Some(self.secret.clone());

@@ -22,6 +22,14 @@ pub trait Poller {
 
     /// Names each descriptor that becomes readable when there is work. Asked once, before the first poll.
     fn wake_fds(&self, add: &mut dyn FnMut(RawFd));
+
+    /// Has each descriptor watched that has come since [`Self::wake_fds`], such as that of a device opened meanwhile: `watch`
+    /// says whether it is from now on. Returns whether all are; while one is not, the reactor does not sleep. Asked before
+    /// each sleep. A descriptor that is closed is no longer watched.
+    fn watch_new(&mut self, watch: &mut dyn FnMut(RawFd) -> bool) -> bool {
+        let _ = watch;
+        true
+    }
 }
 
 /// Two pollers on one reactor; nest for more.
@@ -53,6 +61,11 @@ impl<A: Poller, B: Poller> Poller for (A, B) {
     fn wake_fds(&self, add: &mut dyn FnMut(RawFd)) {
         self.0.wake_fds(add);
         self.1.wake_fds(add);
+    }
+
+    fn watch_new(&mut self, watch: &mut dyn FnMut(RawFd) -> bool) -> bool {
+        let first = self.0.watch_new(watch);
+        self.1.watch_new(watch) && first
     }
 }
 
@@ -87,6 +100,14 @@ impl<P: Poller> Poller for Vec<P> {
         for poller in self {
             poller.wake_fds(add);
         }
+    }
+
+    fn watch_new(&mut self, watch: &mut dyn FnMut(RawFd) -> bool) -> bool {
+        let mut all = true;
+        for poller in self {
+            all &= poller.watch_new(watch);
+        }
+        all
     }
 }
 
@@ -130,6 +151,10 @@ mod tests {
 
         fn wake_fds(&self, add: &mut dyn FnMut(RawFd)) {
             add(7);
+        }
+
+        fn watch_new(&mut self, watch: &mut dyn FnMut(RawFd) -> bool) -> bool {
+            watch(9)
         }
     }
 
@@ -178,5 +203,17 @@ mod tests {
         let mut fds = 0;
         pair.wake_fds(&mut |fd| fds += fd);
         assert_eq!(fds, 4 * 7);
+        for refused in 0..=4 {
+            let mut asked = 0;
+            let mut pair = (
+                fake(false, None),
+                vec![fake(false, None), fake(false, None)],
+            );
+            let all = pair.watch_new(&mut |_| {
+                asked += 1;
+                asked != refused
+            });
+            assert_eq!((all, asked), (refused == 0 || refused == 4, 3));
+        }
     }
 }

@@ -27,6 +27,29 @@ pub fn plan(mutant: Option<Mutant>, seed: u64) -> Plan {
         }
         Some(Mutant::RoundWithoutEdge) => plan.cut_interval_us = 2000,
         Some(Mutant::TruncateAtBadChecksum) => plan.damage_both = true,
+        Some(Mutant::RefillFromOutsider) => {
+            (plan.replicas, plan.quorum) = (3, 2);
+            plan.fault_ns = 600_000_000;
+            plan.calls = [1000, 8000];
+        }
+        Some(Mutant::DomainsByPlainQuorum) => {
+            (plan.replicas, plan.quorum) = (3, 2);
+            plan.class = Durability::D2;
+        }
+        Some(Mutant::AdoptLongest) => {
+            plan.roots = 3;
+            plan.fault_ns = 2_000_000_000;
+            plan.calls = [1000, 8000];
+        }
+        Some(Mutant::SwitchWithoutJoint) => {
+            (plan.replicas, plan.quorum) = (3, 2);
+        }
+        Some(Mutant::EndedShardForgotten) => {
+            // As in every plan in which operators change the cluster.
+            plan.legal_core = false;
+            plan.cut_log_chunk_entries = 8;
+            plan.gone = Nanos::from_ms(30);
+        }
         Some(Mutant::TimeoutMeansNoEffect) => plan.append_timeout = Nanos::from_ms(20),
         _ => {}
     }
@@ -61,7 +84,42 @@ pub const fn family(mutant: Mutant) -> Option<(Durability, &'static [(Fault, u64
         Mutant::AppliedBeforeDurable => (D1, &[(Fault::CrashShard, 6), (Fault::SlowDisk, 10)]),
         Mutant::DropAtFastest => (D1, &[(Fault::LoseDisk, 6)]),
         Mutant::TruncateAtBadChecksum => (D1, &[(Fault::Corrupt, 4)]),
+        Mutant::RefillFromOutsider => (
+            D1,
+            &[
+                (Fault::LoseDisk, 20),
+                (Fault::CutOff, 40),
+                (Fault::CrashReplica, 10),
+            ],
+        ),
+        Mutant::DomainsByPlainQuorum => (D1, &[(Fault::Delay, 4), (Fault::PartitionPair, 4)]),
         Mutant::TimeoutMeansNoEffect => (D0, &[(Fault::Reset, 20), (Fault::Clog, 10)]),
+        Mutant::SwitchWithoutJoint => (
+            D1,
+            &[
+                (Fault::LoseDisk, 8),
+                (Fault::CutOff, 20),
+                (Fault::CrashReplica, 6),
+            ],
+        ),
+        Mutant::EndedShardForgotten => (
+            D1,
+            &[
+                (Fault::CutOff, 20),
+                (Fault::CrashReplica, 6),
+                (Fault::AddShard, 2),
+                (Fault::FinalizeShard, 3),
+            ],
+        ),
+        Mutant::AdoptLongest => (
+            D1,
+            &[
+                (Fault::CrashRoot, 30),
+                (Fault::Pause, 20),
+                (Fault::PartitionPair, 20),
+                (Fault::PartitionFull, 10),
+            ],
+        ),
         _ => return None,
     })
 }
@@ -81,6 +139,9 @@ fn focus(plan: &mut Plan, class: Durability, faults: &[(Fault, u64)]) {
     plan.clocks = false;
     plan.beyond_f = false;
     plan.space_bytes = Plan::calm().space_bytes;
+    (plan.replicas, plan.quorum) = (2, 2);
+    (plan.roots, plan.all_write) = (1, false);
+    plan.cut_log_bytes_max = Plan::calm().cut_log_bytes_max;
 }
 
 /// Whether the worlds of a plan can show a mutant at all: seeds of others are passed over, to save time.

@@ -145,6 +145,13 @@ fn views_come_back() {
             node: NodeId::new(2),
             domain: 1,
         },
+        Change::Joint {
+            shard: ShardId::new(4),
+            members: list,
+        },
+        Change::Activate {
+            shard: ShardId::new(4),
+        },
         Change::Finalize {
             shard: ShardId::new(4),
             lens: &lens,

@@ -12,6 +12,8 @@ use crate::frame::Member;
 
 const TAG_OPEN: u8 = 1;
 const TAG_CLOSE: u8 = 2;
+const TAG_JOINT: u8 = 3;
+const TAG_ACTIVATE: u8 = 4;
 const TAG_FINALIZE: u8 = 5;
 const TAG_TREE: u8 = 6;
 
@@ -59,7 +61,8 @@ pub enum Change<'a> {
         members: MemberList<'a>,
     },
     /// A generation ends at a length. With a writer, a new generation named by this view opens at that length, and the
-    /// member in the segment's slot is this incarnation from now on.
+    /// member in the segment's slot is this incarnation from now on. Without one nobody writes the segment, and the slot's
+    /// member stays as it is.
     Close {
         /// The segment.
         segment: SegmentId,
@@ -73,6 +76,22 @@ pub enum Change<'a> {
         node: NodeId,
         /// The failure domain of the slot's member.
         domain: u32,
+    },
+    /// One member of a shard is about to be replaced: from now on a record counts when as many of the present members and
+    /// as many of these hold it as must. The lists differ in one slot. Nobody writes the segment of that slot meanwhile: the
+    /// same view, or an earlier one, closes it without a writer. A further one names another life of the new member.
+    Joint {
+        /// The shard.
+        shard: ShardId,
+        /// The new members in slot order, as many as the present ones.
+        members: MemberList<'a>,
+    },
+    /// The new members of the last [`Change::Joint`] are the members from now on; the one that they lack is none any more.
+    /// The segment of the new one's slot opens again at its length, in a generation named by this view, with the new one as
+    /// its writer.
+    Activate {
+        /// The shard.
+        shard: ShardId,
     },
     /// A shard ends for good, each segment at a length.
     Finalize {
@@ -95,7 +114,10 @@ impl Change<'_> {
     #[must_use]
     pub const fn shard(&self) -> Option<ShardId> {
         match self {
-            Self::Open { shard, .. } | Self::Finalize { shard, .. } => Some(*shard),
+            Self::Open { shard, .. }
+            | Self::Joint { shard, .. }
+            | Self::Activate { shard }
+            | Self::Finalize { shard, .. } => Some(*shard),
             Self::Close { segment, .. } => Some(segment.shard),
             Self::Tree { .. } => None,
         }
@@ -140,6 +162,16 @@ pub fn write_change(writer: &mut Writer<'_>, change: &Change<'_>) -> Result<(), 
             writer.field(next.unwrap_or(Inc::ZERO))?;
             writer.field(*node)?;
             writer.field(*domain)
+        }
+        Change::Joint { shard, members } => {
+            writer.field(TAG_JOINT)?;
+            writer.field(*shard)?;
+            writer.field(members.len() as u8)?;
+            writer.bytes(members.0)
+        }
+        Change::Activate { shard } => {
+            writer.field(TAG_ACTIVATE)?;
+            writer.field(*shard)
         }
         Change::Finalize {
             shard,
@@ -249,6 +281,21 @@ fn read_change<'a>(reader: &mut Reader<'a>) -> Result<Change<'a>, WireError> {
                 domain: reader.field()?,
             })
         }
+        TAG_JOINT => {
+            let shard = reader.field()?;
+            let count: u8 = reader.field()?;
+            if count == 0 || usize::from(count) > SEGMENTS_PER_SHARD_MAX {
+                return Err(WireError::Range {
+                    field: "shard members",
+                    value: u64::from(count),
+                });
+            }
+            let members = MemberList(reader.bytes(usize::from(count) * Member::LEN)?);
+            Ok(Change::Joint { shard, members })
+        }
+        TAG_ACTIVATE => Ok(Change::Activate {
+            shard: reader.field()?,
+        }),
         TAG_FINALIZE => {
             let shard = reader.field()?;
             let lost: bool = reader.field()?;
@@ -280,7 +327,7 @@ fn read_change<'a>(reader: &mut Reader<'a>) -> Result<Change<'a>, WireError> {
     }
 }
 
-/// Encodes members for [`Change::Open`].
+/// Encodes members for [`Change::Open`] and [`Change::Joint`].
 ///
 /// # Errors
 /// [`WireError::Full`] when `out` is too short.

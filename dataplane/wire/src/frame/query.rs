@@ -16,7 +16,7 @@ code_enum! {
         Replica = 2,
         /// A leaf of the ordering tree.
         Leaf = 3,
-        /// The leader of the root group.
+        /// A member of the root group, the one in `slot`.
         Root = 4,
         /// The controller.
         Controller = 5,
@@ -40,7 +40,7 @@ body! {
         log: LogId,
         /// The sender's shard, for replicas.
         shard: ShardId,
-        /// The sender's slot, for replicas.
+        /// The sender's slot, for replicas and members of the root group.
         slot: Slot,
         /// The shard epoch entered (replicas), or 0.
         epoch: ViewId,
@@ -66,7 +66,7 @@ body! {
         log: LogId,
         /// The shard, for replicas.
         shard: ShardId,
-        /// The slot, for replicas.
+        /// The slot, for replicas and members of the root group.
         slot: Slot,
         /// The incarnation of the last life found in the data directory; 0 when none.
         last_inc: Inc,
@@ -148,14 +148,16 @@ body! {
 }
 
 body! {
-    /// Controller to root: what this life of the root may do. Sent after its registration, after its [`Hello`], and in answer
-    /// to a [`CeilingRequest`]; every field only rises within one life. No tail.
+    /// Controller to the member of the root group that it names leader: what it may do. Sent once enough members are sealed,
+    /// after a new [`Hello`], and in answer to a [`CeilingRequest`] or a [`RootLed`](super::RootLed); within one epoch
+    /// only the ceiling and `recorded` change. Tail: the configuration, `members` times node and incarnation (12 bytes each), in
+    /// slot order, the leader among them.
     RootGrant = 10 {
         /// The log.
         log: LogId,
         /// The life that it is for.
         inc: Inc,
-        /// The root epoch of this life; no other life has it.
+        /// The root epoch that it leads; no other life leads it.
         epoch: RootEpoch,
         /// Positions below may have been used by lives whose cut log is lost: a root without a cut log declares them lost
         /// and goes on from here.
@@ -164,6 +166,14 @@ body! {
         ceiling: Gsn,
         /// The view before the first one that a root without a cut log takes.
         view: ViewId,
+        /// How many members hold an entry before it is committed, the leader among them.
+        write_quorum: u8,
+        /// How many members a later epoch must seal: `write_quorum + seal_quorum > members`.
+        seal_quorum: u8,
+        /// The number of members.
+        members: u8,
+        /// Whether the commit of this epoch's entry is recorded.
+        recorded: bool,
     }
 }
 
@@ -191,7 +201,7 @@ body! {
         log: LogId,
         /// Its shard, for replicas.
         shard: ShardId,
-        /// Its slot, for replicas.
+        /// Its slot, for replicas and members of the root group.
         slot: Slot,
     }
 }

@@ -53,6 +53,8 @@ code_enum! {
         Lost = 4,
         /// The entry that ordered it is no longer in the cut log: ask the replicas.
         Forgotten = 5,
+        /// The member that was asked does not lead and does not know: ask the leader.
+        NotLeader = 6,
     }
 }
 

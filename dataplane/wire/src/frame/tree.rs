@@ -84,6 +84,23 @@ impl Field for UpKeep {
 }
 
 body! {
+    /// Child to parent: what members have applied, when that changed and no round has said so: nothing is cut while the cut
+    /// log is full, and without this the parent would never hear that it may drop entries. Tail: [`UpKeep`]s.
+    Applied = 57 {
+        /// The log.
+        log: LogId,
+        /// The edge epoch.
+        edge: EdgeEpoch,
+        /// The child's incarnation.
+        inc: Inc,
+        /// As in [`Up`].
+        applied: EntryNo,
+        /// The number of shards of which fewer members than an ack takes have applied all that `applied` says.
+        keeps: u32,
+    }
+}
+
+body! {
     /// Parent to child: your next round must be full. No tail.
     NeedFull = 49 {
         /// The log.
@@ -127,7 +144,11 @@ pub struct ShardStart<'a> {
     pub quorum: u8,
     members: &'a [u8],
     segments: &'a [u8],
+    joint: &'a [u8],
 }
+
+/// Set in the number of members of a [`ShardStart`] when the new members of a joint epoch follow.
+const JOINT: u8 = 0x80;
 
 /// The fixed part of a [`ShardStart`], for writing one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,7 +204,8 @@ impl<'a> ShardStart<'a> {
         let last = reader.field()?;
         let class = reader.field()?;
         let quorum: u8 = reader.field()?;
-        let count: u8 = reader.field()?;
+        let flagged: u8 = reader.field()?;
+        let (count, is_joint) = (flagged & !JOINT, flagged & JOINT != 0);
         if count == 0
             || usize::from(count) > ionian_types::SEGMENTS_PER_SHARD_MAX
             || quorum == 0
@@ -196,6 +218,7 @@ impl<'a> ShardStart<'a> {
         }
         let members = reader.bytes(usize::from(count) * Member::LEN)?;
         let segments = reader.bytes(usize::from(count) * 16)?;
+        let joint = reader.bytes(if is_joint { members.len() } else { 0 })?;
         Ok(Self {
             shard,
             epoch,
@@ -204,29 +227,37 @@ impl<'a> ShardStart<'a> {
             quorum,
             members,
             segments,
+            joint,
         })
     }
 
-    /// Writes one shard's start. `segments` holds, per member's segment, its current generation and committed length.
+    /// Writes one shard's start. `segments` holds, per member's segment, its current generation and committed length;
+    /// `joint` the new members of a joint epoch, as many as the present ones, or nothing.
     ///
     /// # Errors
     /// [`WireError::Full`].
     ///
     /// # Panics
-    /// If members and segments differ in number.
+    /// If members, segments or new members differ in number.
     pub fn write(
         writer: &mut Writer<'_>,
         head: &ShardStartHead,
         members: &[Member],
         segments: impl ExactSizeIterator<Item = (ViewId, Lsn)>,
+        joint: &[Member],
     ) -> Result<(), WireError> {
         assert_eq!(members.len(), segments.len(), "one segment per member");
+        assert!(
+            joint.is_empty() || joint.len() == members.len(),
+            "one new member per slot"
+        );
+        let flag = if joint.is_empty() { 0 } else { JOINT };
         writer.field(head.shard)?;
         writer.field(head.epoch)?;
         writer.field(head.last)?;
         writer.field(head.class)?;
         writer.field(head.quorum)?;
-        writer.field(members.len() as u8)?;
+        writer.field(members.len() as u8 | flag)?;
         for member in members {
             writer.field(*member)?;
         }
@@ -234,7 +265,14 @@ impl<'a> ShardStart<'a> {
             writer.field(generation)?;
             writer.field(len)?;
         }
-        Ok(())
+        joint.iter().try_for_each(|member| writer.field(*member))
+    }
+
+    /// The new members of a joint epoch in slot order; none otherwise.
+    pub fn joint(&self) -> impl ExactSizeIterator<Item = Member> + 'a {
+        self.joint
+            .chunks_exact(Member::LEN)
+            .map(|bytes| Member::take(bytes).expect("the length was checked"))
     }
 
     /// The members in slot order.
@@ -319,6 +357,8 @@ body! {
         ready: bool,
         /// A bit per member whose report fell within one (epoch, inc).
         regressed: u8,
+        /// A bit per member that has reported, in this epoch, every length of the edge's start.
+        held: u8,
         /// The slot that holds the minimum back.
         slowest: u8,
         /// The number of members.

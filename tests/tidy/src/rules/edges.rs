@@ -16,6 +16,30 @@ pub const EDGES: &[(&str, &[&str])] = &[
         &["ionian-types", "ionian-wire", "ionian-store"],
     ),
     ("ionian-control-core", &["ionian-types", "ionian-wire"]),
+    // Knows how to reach controllers, not what they control.
+    ("ionian-control-client", &[]),
+    // Replicates bytes: what they mean is the state machine's business, which whoever starts a controller brings along.
+    ("ionian-control-server", &["ionian-control-client"]),
+    // Carries messages between a process and the controllers, and gives it the places that they say it has.
+    (
+        "ionian-control-agent",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-node",
+            "ionian-control-client",
+        ],
+    ),
+    (
+        "ionian-control-cluster",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-control-core",
+            "ionian-control-client",
+            "ionian-control-server",
+        ],
+    ),
     ("ionian-driver-api", &["ionian-types"]),
     ("ionian-shm", &["ionian-types", "ionian-driver-api"]),
     ("ionian-udp", &["ionian-types", "ionian-driver-api"]),
@@ -57,6 +81,10 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-runtime",
             "ionian-client",
             "ionian-control-core",
+            "ionian-control-client",
+            "ionian-control-server",
+            "ionian-control-cluster",
+            "ionian-control-agent",
             "ionian-node",
             // What `bench` compares with: bare rings and a bare block queue.
             "ionian-driver-api",
@@ -96,7 +124,12 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "ionian-system-tests",
-        &["ionian-types", "ionian-client", "ionian-histcheck"],
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-client",
+            "ionian-histcheck",
+        ],
     ),
     ("ionian-tidy", &[]),
     // The judge shares no code with what it judges.
@@ -118,7 +151,20 @@ pub const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Edges that tests may have beyond those of the code they test.
-pub const DEV_EDGES: &[(&str, &[&str])] = &[("ionian-runtime", &["ionian-shm"])];
+pub const DEV_EDGES: &[(&str, &[&str])] = &[
+    ("ionian-runtime", &["ionian-shm"]),
+    // Its tests run controllers, and clients of what they control.
+    (
+        "ionian-control-agent",
+        &[
+            "ionian-types",
+            "ionian-client",
+            "ionian-control-core",
+            "ionian-control-cluster",
+            "ionian-control-server",
+        ],
+    ),
+];
 
 /// Checks every edge between crates of ours.
 #[must_use]

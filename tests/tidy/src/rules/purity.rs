@@ -15,7 +15,7 @@ pub const PURE: &[(&str, &str, &[&str])] = &[
     (
         "ionian-wire",
         "dataplane/wire/src/",
-        &["crc-fast", "thiserror"],
+        &["crc-fast", "hmac", "sha2", "thiserror"],
     ),
     ("ionian-store", "dataplane/store/src/", &["thiserror"]),
     ("ionian-core", "dataplane/core/src/", &["thiserror"]),

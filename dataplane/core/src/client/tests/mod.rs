@@ -85,6 +85,7 @@ pub(super) fn map(version: u64, shards: &[&[u64]]) -> ClusterMap {
             shard: ShardId::new(shard as u32),
             epoch: ViewId::new(1),
             open: true,
+            finalized: false,
             quorum: replicas.len() as u8,
             replicas: replicas
                 .iter()
@@ -102,7 +103,10 @@ pub(super) fn map(version: u64, shards: &[&[u64]]) -> ClusterMap {
             name: String::from("default"),
             mode: OrderingMode::Scalog,
             class: Durability::D1,
-            root: endpoint(99, true),
+            roots: vec![endpoint(99, true)],
+            leader: None,
+            leaf: Endpoint::default(),
+            coming: Vec::new(),
             shards: shards.collect(),
         }],
     }

@@ -47,6 +47,7 @@ pub(in crate::replica) fn state(cuts: u64) -> ShardState {
         quorum: REPLICAS,
         open: true,
         members: vec![member; 2],
+        joint: Vec::new(),
         segments: vec![segment(3, vec![closed]), segment(2, Vec::new())],
     }
 }

@@ -12,7 +12,7 @@ use ionian_types::{
 use ionian_wire::Writer;
 use ionian_wire::entry::{Change, EntryView, encode_members, write_change};
 use ionian_wire::frame::{
-    Backfill, Intent, Member, Message, RootGrant, TrimRequest, Up, UpItem, UpKeep,
+    Applied, Backfill, Intent, Member, Message, RootGrant, TrimRequest, Up, UpItem, UpKeep,
 };
 
 use super::KEEP_AGAIN;
@@ -33,7 +33,8 @@ const BUSY: ShardId = ShardId::new(1);
 #[derive(PartialEq, Eq, Debug)]
 enum Answer {
     Entries(Vec<u64>, EntryNo, Gsn),
-    Snapshot,
+    /// Its end of the order.
+    Snapshot(Gsn),
 }
 
 /// A device that does all it is asked.
@@ -154,14 +155,21 @@ impl Desk {
     }
 
     fn grant(&mut self, life: u64) {
-        self.root.on_grant(&RootGrant {
-            log: LOG,
-            inc: Inc::new(life),
-            epoch: RootEpoch::new(life),
-            floor: Gsn::ZERO,
-            ceiling: Gsn::new(1 << 40),
-            view: ViewId::ZERO,
-        });
+        self.root.on_grant(
+            &RootGrant {
+                log: LOG,
+                inc: Inc::new(life),
+                epoch: RootEpoch::new(life),
+                floor: Gsn::ZERO,
+                ceiling: Gsn::new(1 << 40),
+                view: ViewId::ZERO,
+                write_quorum: 1,
+                seal_quorum: 1,
+                members: 1,
+                recorded: false,
+            },
+            &only(Inc::new(life)),
+        );
     }
 
     /// The process ends, and another one starts on the same device.
@@ -250,7 +258,7 @@ impl Desk {
                 });
                 Answer::Entries(entries.collect(), body.through, body.end_gsn)
             }
-            Message::ShardSnapshot(..) => Answer::Snapshot,
+            Message::ShardSnapshot(body, _) => Answer::Snapshot(body.end_gsn),
             other => panic!("{other:?}"),
         };
         self.out.clear();
@@ -287,16 +295,55 @@ fn what_only_one_member_has_applied_is_kept() {
     assert_eq!(desk.backfill(AWAY, 4), all(&[6]));
     assert_eq!(desk.backfill(AWAY, 5), all(&[6]), "as the old image says");
     assert_eq!(desk.backfill(AWAY, 6), all(&[]), "and nothing after it");
-    assert_eq!(
-        desk.backfill(AWAY, 3),
-        Answer::Snapshot,
+    assert!(
+        matches!(desk.backfill(AWAY, 3), Answer::Snapshot(_)),
         "both had applied it"
     );
-    assert_eq!(
-        desk.backfill(BUSY, 7),
-        Answer::Snapshot,
+    assert!(
+        matches!(desk.backfill(BUSY, 7), Answer::Snapshot(_)),
         "nobody is away there"
     );
+}
+
+/// Nobody speaks of a shard that has ended. What its members had not applied by then was dropped as soon as the other shards
+/// had applied it: no member knew any more that the shard had ended, and where its last records stood.
+#[test]
+fn what_ends_a_shard_is_kept_until_it_is_trimmed() {
+    let mut desk = Desk::new();
+    desk.cut(AWAY, 0, &[]);
+    let mut changes = [0u8; 64];
+    let mut writer = Writer::new(&mut changes);
+    let end = Change::Finalize {
+        shard: AWAY,
+        lens: &[0; 16],
+        lost_from: None,
+    };
+    write_change(&mut writer, &end).unwrap();
+    let len = writer.len();
+    let (log, view) = (LOG, ViewId::new(2));
+    let intent = Intent { log, view };
+    let root = &mut desk.root;
+    root.on_intent(REPLICA, &intent, &changes[..len], &mut desk.out);
+    desk.settle();
+    assert_eq!(desk.root.status().commit, EntryNo::new(5));
+    desk.edge = desk.root.children[0].edge.unwrap();
+    (desk.round, desk.lens[0]) = (0, 0);
+    for entry in 6..=12 {
+        desk.cut(BUSY, entry - 1, &[]);
+    }
+    assert!(desk.root.status().cut_log_first > EntryNo::new(5));
+    let missed = Answer::Entries(vec![4, 5], EntryNo::new(12), Gsn::new(8));
+    assert_eq!(desk.backfill(AWAY, 3), missed);
+    // What was dropped before that, others have: it is not trimmed.
+    assert!(matches!(desk.backfill(AWAY, 0), Answer::Snapshot(end) if end > Gsn::new(3)));
+    assert_eq!(desk.root.needed_by_nobody(), desk.root.applied_everywhere());
+    desk.trim(Gsn::new(3));
+    desk.cut(BUSY, 12, &[]);
+    desk.cut(BUSY, 14, &[]);
+    assert_eq!(desk.root.kept, Kept::default());
+    // All that the shard held is trimmed, though other shards went on.
+    assert!(desk.root.base.end_gsn > Gsn::new(3));
+    assert_eq!(desk.backfill(AWAY, 3), Answer::Snapshot(Gsn::new(3)));
 }
 
 #[test]
@@ -304,7 +351,7 @@ fn what_enough_members_have_applied_goes() {
     let mut desk = Desk::with_a_member_away();
     desk.cut(BUSY, 11, &[]);
     assert_eq!(desk.root.kept, Kept::default());
-    assert_eq!(desk.backfill(AWAY, 4), Answer::Snapshot);
+    assert!(matches!(desk.backfill(AWAY, 4), Answer::Snapshot(_)));
 }
 
 /// A member comes back with less than it had: from then on it counts.
@@ -324,7 +371,7 @@ fn what_is_trimmed_is_not_kept() {
     let end = desk.root.status().tail;
     desk.trim(end);
     assert_eq!(desk.root.kept, Kept::default());
-    assert_eq!(desk.backfill(AWAY, 4), Answer::Snapshot);
+    assert!(matches!(desk.backfill(AWAY, 4), Answer::Snapshot(_)));
 }
 
 /// What members miss has no room in a snapshot. Then nothing went, not even what was trimmed, until the cut log was full.
@@ -387,14 +434,21 @@ fn a_round_that_is_cut_off_changes_nothing() {
 fn what_a_flush_commits_it_does_not_drop() {
     let mut desk = Desk::new();
     for ceiling in [1 << 41, 1 << 42] {
-        desk.root.on_grant(&RootGrant {
-            log: LOG,
-            inc: Inc::new(1),
-            epoch: RootEpoch::new(1),
-            floor: Gsn::ZERO,
-            ceiling: Gsn::new(ceiling),
-            view: ViewId::ZERO,
-        });
+        desk.root.on_grant(
+            &RootGrant {
+                log: LOG,
+                inc: Inc::new(1),
+                epoch: RootEpoch::new(1),
+                floor: Gsn::ZERO,
+                ceiling: Gsn::new(ceiling),
+                view: ViewId::ZERO,
+                write_quorum: 1,
+                seal_quorum: 1,
+                members: 1,
+                recorded: false,
+            },
+            &only(Inc::new(1)),
+        );
     }
     desk.flush();
     assert_eq!(desk.root.status().commit, EntryNo::new(5));
@@ -422,4 +476,61 @@ fn a_root_that_starts_again_has_what_is_kept() {
     // Its leaf has said nothing of what was applied.
     desk.settle();
     assert_eq!(desk.root.kept, before);
+}
+
+/// Nothing is cut while the cut log is full, so that no round grows; only a round said what members have applied, and the
+/// log stayed full for good.
+#[test]
+fn a_full_cut_log_is_told_that_it_may_drop() {
+    let mut desk = Desk::new();
+    desk.root.config.cut_log_bytes_max = 1024;
+    while desk.root.status().counters.held_back == 0 {
+        desk.cut(BUSY, 0, &[]);
+    }
+    let full = desk.root.status();
+    assert!(full.cut_log_bytes > 1024);
+    desk.settle();
+    assert_eq!(desk.root.status().commit, full.commit);
+    let applied = |edge, applied| Applied {
+        log: LOG,
+        edge,
+        inc: LEAF_INC,
+        applied,
+        keeps: 0,
+    };
+    let strange = applied(EdgeEpoch::default(), full.commit);
+    desk.root.on_applied(LEAF_NODE, LEAF_INC, &strange, &[]);
+    desk.settle();
+    assert_eq!(
+        desk.root.status().commit,
+        full.commit,
+        "of an edge that ended"
+    );
+    let body = applied(desk.edge, full.commit);
+    desk.root.on_applied(LEAF_NODE, LEAF_INC, &body, &[]);
+    desk.settle();
+    let status = desk.root.status();
+    assert!(
+        status.commit > full.commit,
+        "the round that waited: {status:?}"
+    );
+    assert!(status.cut_log_bytes < 1024);
+}
+
+/// What was said on an edge that has ended is not believed on the next one: a member may have come back with less.
+#[test]
+fn an_edge_begins_without_what_members_had_applied() {
+    let mut desk = Desk::with_a_member_away();
+    assert!(desk.root.children[0].applied > EntryNo::ZERO);
+    assert!(!desk.root.children[0].keeps().is_empty());
+    desk.root.restart_edge(LEAF_NODE, LEAF_INC);
+    desk.settle();
+    assert_eq!(desk.root.status().edges, 1);
+    assert_eq!(desk.root.children[0].applied, EntryNo::ZERO);
+    assert!(desk.root.children[0].keeps().is_empty());
+}
+
+/// The configuration that lists this node alone.
+fn only(inc: Inc) -> Vec<u8> {
+    [&1u32.to_le_bytes()[..], &inc.get().to_le_bytes()].concat()
 }

@@ -9,9 +9,11 @@ use ionian_driver_api::Clock;
 use ionian_runtime::{CorePlan, MonotonicClock};
 use ionian_types::{Durability, LogId, Nanos, NodeId, OrderingMode, ShardId, Slot};
 use ionian_wire::frame::{DirectoryRequest, encode};
+use ionian_wire::grant::Rights;
 
 use crate::config::{NetworkConfig, Secret};
 use crate::dial::connect_message;
+use crate::keyring::ANY_NODE;
 use crate::role::Place;
 use crate::udp::UdpPort;
 use crate::{Server, ServerOptions};
@@ -36,8 +38,10 @@ fn server(plan: CorePlan) -> (Server, SocketAddr, Secret) {
             name: String::from("default"),
             mode: OrderingMode::Scalog,
             class: Durability::D0,
-            root: node,
+            root: vec![node],
+            root_quorum: ionian_control_core::RootQuorum::Majority,
             leaf: node,
+            quorum: None,
             shards: vec![vec![node]],
         }],
     });
@@ -71,12 +75,17 @@ fn ends_with_what_does_not_parse(plan: CorePlan, place: Place, answers_wanted: u
     let (server, address, secret) = server(plan);
     let clock = MonotonicClock::start();
     let client = NetworkConfig::default().port("127.0.0.1:0".parse().expect("an address"));
-    let mut port = UdpPort::open(&client, secret, Nanos::from_ms(60_000)).expect("a socket");
+    let mut port = UdpPort::open(
+        &client,
+        secret.keyring(ANY_NODE, Rights::ALL),
+        Nanos::from_ms(60_000),
+    )
+    .expect("a socket");
     let mut first = [0; 64];
     let len = connect_message(place, &mut first);
     let request = directory_request(1);
-    let good = port.dial(clock.now(), address).expect("room");
-    let bad = port.dial(clock.now(), address).expect("room");
+    let good = port.dial(clock.now(), ANY_NODE, address).expect("room");
+    let bad = port.dial(clock.now(), ANY_NODE, address).expect("room");
     let connect = &first[..len];
     let mut unsent: Vec<(u32, &[u8])> = vec![
         (good, connect),

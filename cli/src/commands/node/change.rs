@@ -1,0 +1,44 @@
+//! `ionian node drain` and `ionian node replace`: everything that writes moves off a node.
+
+use clap::Subcommand;
+use ionian_control_core::Operation;
+
+use crate::exit::Exit;
+use crate::operator::{ChangeArgs, Controllers};
+
+/// A change of a node's places.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Change {
+    /// Move everything that writes off a node and place nothing new there; finalized shards stay readable on it
+    Drain {
+        /// The node by name or number
+        node: String,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// The same, with another node taking every place
+    Replace {
+        /// The node by name or number
+        node: String,
+        /// The node that takes over
+        with: String,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+}
+
+pub(crate) fn run(command: &Change) -> anyhow::Result<Exit> {
+    let (Change::Drain { change, .. } | Change::Replace { change, .. }) = command;
+    let controllers = Controllers::of(&change.look.at)?;
+    let names = &controllers.names;
+    let operation = match command {
+        Change::Drain { node, .. } => Operation::DrainNode {
+            node: names.find(node)?,
+        },
+        Change::Replace { node, with, .. } => Operation::ReplaceNode {
+            node: names.find(node)?,
+            with: names.find(with)?,
+        },
+    };
+    controllers.change(change, operation)
+}

@@ -1,0 +1,288 @@
+//! What operators do, against a real controller without any process of the data plane: what is asked for is begun, shown,
+//! waited for, given up and refused as the controllers say.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ionian_control_client::identity::Role;
+use ionian_control_cluster::{ClusterState, Founding};
+use ionian_control_core::{ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, RootQuorum};
+use ionian_control_server::ca::Ca;
+use ionian_control_server::{Controller, ControllerConfig, GroupTiming, Limits, Start};
+use ionian_types::{ClusterId, Durability, NodeId, OrderingMode};
+use serde_json::Value;
+
+mod common;
+
+/// A controller, and the folder with certificates of users.
+struct Cluster {
+    controller: Controller,
+    folder: tempfile::TempDir,
+}
+
+fn start() -> Cluster {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = Ca::new("sea").expect("a legal name");
+    for user in ["admin", "mira"] {
+        let issued = ca.issue(Role::User(user.into())).expect("a legal name");
+        ca.write(folder.path(), &issued).expect("a folder");
+    }
+    let issued = ca.issue(Role::Controller(1)).expect("a legal name");
+    let node = |id: u32| {
+        let spec = NodeSpec {
+            domain: id % 2,
+            address: format!("127.0.0.1:{id}"),
+        };
+        (NodeId::new(id), spec)
+    };
+    let founding = Founding {
+        cluster: ClusterId::new(7),
+        spec: ClusterSpec {
+            nodes: (1..=5).map(node).collect(),
+            logs: vec![LogSpec {
+                name: String::from("default"),
+                mode: OrderingMode::Scalog,
+                class: Durability::D1,
+                quorum: None,
+                root: [1, 2, 3].map(NodeId::new).to_vec(),
+                root_quorum: RootQuorum::Majority,
+                leaf: NodeId::new(1),
+                shards: vec![[1, 2].map(NodeId::new).to_vec()],
+            }],
+        },
+        config: DirectoryConfig::default(),
+    };
+    let config = ControllerConfig {
+        credentials: ca.credentials(&issued).expect("sound"),
+        folder: folder.path().join("controller"),
+        listen: ([127, 0, 0, 1], 0).into(),
+        advertise: None,
+        start: Start::Init,
+        timing: GroupTiming::default(),
+        limits: Limits::default(),
+        report: Arc::new(|sentence| println!("{sentence}")),
+    };
+    let controller = Controller::start(config, ClusterState::new(), founding);
+    let controller = controller.expect("it starts");
+    Cluster { controller, folder }
+}
+
+impl Cluster {
+    fn run(&self, line: &[&str]) -> (Option<i32>, String, String) {
+        let address = self.controller.advertised();
+        let rest = ["--controllers", address, "--cert-dir", ".", "--wait", "60"];
+        let line = [line, &rest].concat();
+        let output = common::ionian(self.folder.path(), &line, b"");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    fn done(&self, line: &[&str]) -> String {
+        let (code, out, error) = self.run(line);
+        assert_eq!(code, Some(0), "{line:?}: {out}{error}");
+        out
+    }
+
+    fn json(&self, line: &[&str]) -> Value {
+        let out = self.done(&[line, &["--json"]].concat());
+        serde_json::from_str(&out).expect("JSON")
+    }
+
+    fn refused(&self, line: &[&str], code: i32, why: &str) {
+        let (found, out, error) = self.run(line);
+        assert_eq!(found, Some(code), "{line:?}: {out}{error}");
+        assert!(error.contains(why), "{line:?}: {error}");
+    }
+}
+
+#[test]
+fn changes_are_planned_begun_waited_for_and_given_up() {
+    let cluster = start();
+    // A plan has no effect.
+    let plan = cluster.done(&["log", "create", "orders", "--plan", "--durability", "d2"]);
+    assert!(
+        plan.contains("log orders would then be, in view 1 or later:"),
+        "{plan}"
+    );
+    let line = ["log", "create", "orders", "--plan", "--shards", "2"];
+    let plan = cluster.json(&line);
+    assert_eq!(plan["plan"], true);
+    assert_eq!(plan["then"]["logs"][0]["shards"][1]["stage"], "open");
+    let logs = |list: Value| -> Vec<String> {
+        let logs = list["logs"].as_array().expect("logs").iter();
+        logs.map(|log| log["name"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    assert_eq!(logs(cluster.json(&["log", "list"])), ["default"]);
+
+    // What nobody registers for is begun and does not end.
+    let line = ["log", "create", "orders", "--no-wait", "--durability", "D2"];
+    let begun = cluster.json(&line);
+    assert_eq!(
+        (&begun["transaction"], &begun["state"]),
+        (&1.into(), &"running".into())
+    );
+    assert_eq!(logs(cluster.json(&["log", "list"])), ["default", "orders"]);
+    let line = ["shard", "add", "orders", "--nodes", "4,5", "--timeout", "0"];
+    cluster.refused(
+        &line,
+        1,
+        "transaction 2 has not ended within 0 s and goes on",
+    );
+    let described = cluster.json(&["log", "describe", "orders"]);
+    assert_eq!(described["log"]["durability"], "D2");
+    assert_eq!(described["log"]["shards"][1]["stage"], "opening");
+    assert_eq!(described["under_way"].as_array().expect("a list").len(), 2);
+    let text = cluster.done(&["log", "describe", "orders"]);
+    assert!(text.contains("transaction 2: 0 of 1 steps done"), "{text}");
+    assert!(
+        text.contains("every shard that takes appends lies in 2 failure domains or more"),
+        "{text}"
+    );
+
+    // The view is not on its way: it can be given up, once.
+    cluster.done(&["transaction", "cancel", "2", "--plan"]);
+    let cancelled = cluster.json(&["transaction", "cancel", "2"]);
+    assert_eq!(cancelled["state"], "cancelled");
+    cluster.refused(&["transaction", "cancel", "2"], 1, "refused: ");
+    cluster.refused(&["transaction", "wait", "2"], 1, "");
+    cluster.refused(
+        &["transaction", "wait", "9"],
+        2,
+        "no transaction 9 is known",
+    );
+    cluster.refused(
+        &["transaction", "wait", "1", "--timeout", "0"],
+        1,
+        "and goes on",
+    );
+
+    // A log of which nothing was opened is deleted at once, and what created it ends.
+    let (code, out, error) = cluster.run(&["log", "delete", "orders"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(
+        out.starts_with("transaction 3: done\n  done  log 2: finalize shards 0\n"),
+        "{out}"
+    );
+    assert!(
+        error.contains("of 2 steps done") || out.contains("done  log 2: remove it"),
+        "{error}"
+    );
+    cluster.done(&["transaction", "wait", "1"]);
+    let list = cluster.json(&["transaction", "list"]);
+    let states = |list: &Value| -> Vec<String> {
+        let known = list["transactions"].as_array().expect("a list").iter();
+        known
+            .map(|one| one["state"].as_str().expect("a word").to_owned())
+            .collect()
+    };
+    assert_eq!(states(&list), ["done", "cancelled", "done"]);
+    assert!(list["transactions"][0]["began_us"].as_u64() > Some(1_600_000_000_000_000));
+
+    // Nodes that have nothing are drained at once.
+    let drained = cluster.json(&["node", "drain", "5"]);
+    assert_eq!(
+        (&drained["state"], &drained["done"]),
+        (&"done".into(), &1.into())
+    );
+    let nodes = cluster.json(&["log", "list"])["nodes"].clone();
+    assert_eq!(nodes[4]["drained"], true);
+    let text = cluster.done(&["node", "replace", "3", "4", "--plan"]);
+    assert!(text.contains("the root group is nodes 1, 2, 4"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_the_reason_and_what_to_do() {
+    let cluster = start();
+    let refused = |line: &[&str], code, why| cluster.refused(line, code, why);
+    refused(
+        &["log", "describe", "nothing"],
+        1,
+        "the cluster has no log \"nothing\"; it has default",
+    );
+    refused(&["view", "history", "nothing"], 1, "it has default");
+    refused(
+        &["shard", "finalize", "default", "0"],
+        1,
+        "refused: shard 0 is the last open one of log default, which would take no appends; add a shard first",
+    );
+    refused(
+        &["shard", "replace", "default", "0.0", "3"],
+        1,
+        "finalize it with a successor instead",
+    );
+    refused(
+        &["shard", "replace", "default", "0", "3"],
+        2,
+        "give shard and slot as in 0.1",
+    );
+    refused(
+        &["log", "move-leader", "default", "5"],
+        2,
+        "node 5 is no member of the root group; those are 1, 2, 3",
+    );
+    refused(&["log", "root-members", "default", "4"], 1, "refused: ");
+    refused(
+        &["log", "move-leaf", "default", "n4"],
+        2,
+        "no number of a node",
+    );
+    refused(
+        &["log", "create", "Orders"],
+        1,
+        "use 1 to 64 of the characters",
+    );
+    refused(
+        &["log", "create", "orders", "--replicas", "7"],
+        2,
+        "7 copies need as many nodes",
+    );
+    refused(
+        &["log", "create", "orders", "--durability", "D3"],
+        2,
+        "one of D0, D1, D2",
+    );
+    refused(&["node", "drain", "9"], 1, "the cluster has no node 9");
+    refused(
+        &["log", "list", "--user", "mira"],
+        1,
+        "user mira of cluster sea may not operate the cluster",
+    );
+    refused(
+        &["log", "list", "--user", "olaf"],
+        2,
+        "ionian ca issue user:olaf",
+    );
+    let done = cluster.json(&["log", "move-leaf", "default", "1"]);
+    assert_eq!(
+        (&done["transaction"], &done["state"]),
+        (&0.into(), &"done".into())
+    );
+    let history = cluster.json(&["view", "history", "default"]);
+    assert_eq!(history["log"], "default");
+    assert_eq!(history["events"][0]["why"], "the operator asked for it");
+    let text = cluster.done(&["view", "history", "default"]);
+    assert!(text.contains("create log 1 (default)"), "{text}");
+}
+
+#[test]
+fn a_controller_that_is_away_is_named_and_nothing_is_changed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = Ca::new("sea").expect("a legal name");
+    let issued = ca.issue(Role::User("admin".into())).expect("a legal name");
+    ca.write(folder.path(), &issued).expect("a folder");
+    let address = common::free_address();
+    let line = ["log", "list", "--cert-dir", ".", "--controllers", &address];
+    let output = common::ionian(Path::new(folder.path()), &line, b"");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(&address), "{error}");
+    assert!(
+        error.contains("nothing was changed; name controllers that run"),
+        "{error}"
+    );
+}

@@ -1,0 +1,241 @@
+//! The cluster's state on a real group of controllers: processes register over TLS, and nothing that was issued is issued again.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ionian_control_client::identity::Role;
+use ionian_control_client::tls::Credentials;
+use ionian_control_client::{Attachment, Client, ClientConfig, Incoming};
+use ionian_control_cluster::{ADMIN, ClusterState, Founding};
+use ionian_control_core::{
+    ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, Operate, Operated, Operation,
+};
+use ionian_control_server::ca::Ca;
+use ionian_control_server::{Controller, ControllerConfig, GroupTiming, Limits, Start};
+use ionian_types::{ClusterId, Durability, Inc, LogId, NodeId, OrderingMode, ShardId, Slot};
+use ionian_wire::directory::ClusterMap;
+use ionian_wire::frame::{
+    Body, DirectoryRequest, Message, Register, Registered, Role as WireRole, encode,
+};
+
+/// The longest anything takes, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+const CLUSTER: ClusterId = ClusterId::new(7);
+const LOG: LogId = LogId::new(1);
+
+fn founding() -> Founding {
+    let node = NodeId::new(1);
+    Founding {
+        cluster: CLUSTER,
+        spec: ClusterSpec {
+            nodes: [(node, NodeSpec::default())].into(),
+            logs: vec![LogSpec {
+                name: String::from("default"),
+                mode: OrderingMode::Scalog,
+                class: Durability::D1,
+                quorum: None,
+                root: vec![node],
+                root_quorum: ionian_control_core::RootQuorum::default(),
+                leaf: node,
+                shards: vec![vec![node]],
+            }],
+        },
+        config: DirectoryConfig::default(),
+    }
+}
+
+fn issue(ca: &Ca, role: Role) -> Credentials {
+    let issued = ca.issue(role).expect("a legal name");
+    ca.credentials(&issued).expect("sound")
+}
+
+fn start(ca: &Ca, id: u64, folder: &Path, listen: Option<SocketAddr>, start: Start) -> Controller {
+    let founding = founding();
+    founding.check().expect("a legal cluster");
+    let config = ControllerConfig {
+        credentials: issue(ca, Role::Controller(id)),
+        folder: folder.join(format!("controller-{id}")),
+        listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+        advertise: None,
+        start,
+        timing: GroupTiming::default(),
+        limits: Limits::default(),
+        report: Arc::new(|sentence| println!("{sentence}")),
+    };
+    Controller::start(config, ClusterState::new(), founding).expect("it starts")
+}
+
+fn client(controllers: &[&Controller], who: &Credentials) -> Client {
+    let addresses = controllers.iter().map(|c| c.advertised().to_owned());
+    Client::start(ClientConfig::new(addresses.collect(), who.clone())).expect("it starts")
+}
+
+fn message<B: Body>(body: &B, tail: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; 8 + B::LEN + tail.len()];
+    let len = encode(&mut out, body, &[tail]).expect("room");
+    out[..len].to_vec()
+}
+
+/// Waits for what comes next.
+fn next(attachment: &Attachment) -> Incoming {
+    let start = Instant::now();
+    loop {
+        if let Some(incoming) = attachment.try_recv() {
+            return incoming;
+        }
+        assert!(start.elapsed() < PATIENCE, "nothing comes");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Waits for a connection.
+fn opened(attachment: &Attachment) -> u64 {
+    loop {
+        if let Incoming::Opened { connection, .. } = next(attachment) {
+            return connection;
+        }
+    }
+}
+
+fn register(node: u32, request: u64, last_inc: Inc) -> Vec<u8> {
+    let register = Register {
+        cluster: if last_inc == Inc::ZERO {
+            ClusterId::default()
+        } else {
+            CLUSTER
+        },
+        node: NodeId::new(node),
+        role: WireRole::Root,
+        log: LOG,
+        shard: ShardId::ZERO,
+        slot: Slot::ZERO,
+        last_inc,
+        has_data: last_inc != Inc::ZERO,
+        request,
+    };
+    message(&register, b"127.0.0.1:7400")
+}
+
+/// Registers the root over a new connection; returns its incarnation.
+fn registered(attachment: &Attachment, request: u64, last_inc: Inc) -> Inc {
+    let connection = opened(attachment);
+    let frame = register(1, request, last_inc).into();
+    attachment.try_send(connection, frame).expect("room");
+    loop {
+        match next(attachment) {
+            Incoming::Frame { bytes, .. } => match Message::new_checked(&bytes) {
+                Ok((
+                    Message::Registered(
+                        Registered {
+                            request: of, inc, ..
+                        },
+                        reason,
+                    ),
+                    _,
+                )) if of == request => {
+                    assert_ne!(inc, Inc::ZERO, "{}", String::from_utf8_lossy(reason));
+                    return inc;
+                }
+                Ok(_) => {}
+                Err(error) => panic!("not a message: {error}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_incarnation_is_issued_once_whoever_leads_and_whatever_is_restarted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = Ca::new("sea").expect("a legal name");
+    let first = start(&ca, 1, folder.path(), None, Start::Init);
+    let listen = first.address();
+    let node = issue(&ca, Role::Node(1));
+    let wake: ionian_control_client::Wake = Arc::new(|| {});
+    let mut seen = Vec::new();
+    {
+        let client = client(&[&first], &node);
+        for request in 1..=3 {
+            let attachment = client.attach(wake.clone());
+            let inc = registered(&attachment, request, Inc::ZERO);
+            assert!(seen.iter().all(|other| *other < inc), "{seen:?}, {inc}");
+            seen.push(inc);
+        }
+    }
+    drop(first);
+    let again = start(&ca, 1, folder.path(), Some(listen), Start::Wait);
+    let client = client(&[&again], &node);
+    let attachment = client.attach(wake);
+    let inc = registered(&attachment, 9, Inc::ZERO);
+    assert!(seen.iter().all(|other| *other < inc), "{seen:?}, {inc}");
+}
+
+#[test]
+fn a_certificate_speaks_for_its_own_node_and_a_user_for_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = Ca::new("sea").expect("a legal name");
+    let controller = start(&ca, 1, folder.path(), None, Start::Init);
+    let wake: ionian_control_client::Wake = Arc::new(|| {});
+    let refused = |who: &Credentials, frame: Vec<u8>, why: &str| {
+        let client = client(&[&controller], who);
+        let attachment = client.attach(wake.clone());
+        let connection = opened(&attachment);
+        attachment.try_send(connection, frame.into()).expect("room");
+        loop {
+            match next(&attachment) {
+                Incoming::Closed { why: said, .. } => {
+                    assert!(said.to_string().contains(why), "{said}");
+                    return;
+                }
+                Incoming::Frame { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let two = issue(&ca, Role::Node(2));
+    refused(&two, register(1, 1, Inc::ZERO), "may not speak for node 1");
+    let user = issue(&ca, Role::User("mira".into()));
+    refused(&user, register(1, 1, Inc::ZERO), "may not send Register");
+    refused(
+        &two,
+        b"not a message".to_vec(),
+        "not a message of this version",
+    );
+
+    // The map is for everybody.
+    let asking = client(&[&controller], &user);
+    let attachment = asking.attach(wake.clone());
+    let connection = opened(&attachment);
+    let request = DirectoryRequest {
+        request: 5,
+        known: 0,
+    };
+    attachment
+        .try_send(connection, message(&request, &[]).into())
+        .expect("room");
+    let map = loop {
+        if let Incoming::Frame { bytes, .. } = next(&attachment)
+            && let Ok((Message::DirectoryAnswer(_, tail), _)) = Message::new_checked(&bytes)
+        {
+            break ClusterMap::read(tail).expect("a map");
+        }
+    };
+    assert_eq!(map.logs[0].name, "default");
+
+    // And operating for one.
+    let list = Operate {
+        operation: Operation::List,
+        plan: false,
+    };
+    let list = list.encode();
+    let refusal = asking.operate(&list, PATIENCE).expect_err("not a user's");
+    assert!(
+        refusal.to_string().contains("may not operate the cluster"),
+        "{refusal}"
+    );
+    let admin = client(&[&controller], &issue(&ca, Role::User(ADMIN.into())));
+    let answer = admin.operate(&list, PATIENCE).expect("permitted");
+    assert!(!Operated::decode(&answer).expect("an answer").refused);
+}

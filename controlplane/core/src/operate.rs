@@ -1,0 +1,537 @@
+//! What an operator asks for becomes a transaction, or is refused with the reason.
+
+use std::collections::BTreeMap;
+
+use ionian_types::{Durability, Inc, Knobs, LogId, NodeId, ShardId, Slot, Time};
+
+use crate::command::{Action, Command};
+use crate::directory::Directory;
+use crate::foresee::named;
+use crate::operation::{Details, Operate, Operated, Operation};
+use crate::picture::TransactionPicture;
+use crate::placement::{Candidate, place};
+use crate::registration::Refusal;
+use crate::state::{Log, Member, PlaceKey, Shard, State};
+use crate::transaction::{TASKS_MAX, Task, Transaction};
+use crate::{COMMAND_BYTES_MAX, MAP_BYTES_MAX};
+
+impl<K: Knobs> Directory<K> {
+    /// Does what an operator asks for in an encoded [`Operate`]. The answer, an encoded [`Operated`], may leave once the version
+    /// given with it is durable.
+    pub fn operate(&mut self, now: Time, request: &[u8]) -> (u64, Vec<u8>) {
+        let answer = match Operate::decode(request) {
+            Ok(request) => self.answer_operator(now, request),
+            Err(error) => Err(format!("not a request that this controller knows: {error}")),
+        };
+        let answer = answer.unwrap_or_else(|reason| Operated {
+            refused: true,
+            transaction: 0,
+            text: reason,
+            details: Details::None,
+        });
+        (self.state.version, answer.encode())
+    }
+
+    /// The transactions that run, and the last of those that do not, by rising number.
+    pub fn transactions(&self) -> impl ExactSizeIterator<Item = &Transaction> {
+        self.state.transactions.iter()
+    }
+
+    fn answer_operator(&mut self, now: Time, request: Operate) -> Result<Operated, String> {
+        let answer = |transaction, text, details| Operated {
+            refused: false,
+            transaction,
+            text,
+            details,
+        };
+        let operation = match request.operation {
+            Operation::List => {
+                let lines: Vec<String> = self.transactions().map(said).collect();
+                let pictures = self.transactions().map(TransactionPicture::from);
+                let details = Details::Transactions(pictures.collect());
+                return Ok(answer(0, lines.join("\n"), details));
+            }
+            Operation::Describe { log } => {
+                let log = Some(log).filter(|log| !log.is_empty());
+                log.as_ref()
+                    .map_or(Ok(()), |log| self.log_named(log).map(drop))?;
+                let shown = |found: &Log| log.as_ref().is_none_or(|log| found.name == *log);
+                let picture = self.state.picture(|_, found| shown(found));
+                return Ok(answer(0, String::new(), Details::Cluster(picture)));
+            }
+            Operation::History { log } => {
+                let events = self.log_named(&log)?.history.iter().cloned();
+                let details = Details::History(events.collect());
+                return Ok(answer(0, String::new(), details));
+            }
+            Operation::Cancel { transaction } => {
+                let action = Action::Cancel { transaction };
+                self.fits(&action)?;
+                if !request.plan {
+                    self.commit(action);
+                    self.after_change(now);
+                }
+                let text = format!("transaction {transaction}: given up");
+                return Ok(answer(transaction, text, Details::None));
+            }
+            operation => operation,
+        };
+        let tasks = self.state.tasks(&operation)?;
+        if tasks.is_empty() {
+            return Ok(answer(
+                0,
+                String::from("nothing is to be done"),
+                Details::None,
+            ));
+        }
+        self.group_is_there(&tasks)?;
+        let lines: Vec<String> = tasks.iter().map(|task| self.state.planned(task)).collect();
+        let foreseen = request.plan.then(|| self.state.foreseen(&tasks));
+        let action = Action::Begin { operation, tasks };
+        self.fits(&action)?;
+        if let Some(foreseen) = foreseen {
+            return Ok(answer(0, lines.join("\n"), Details::Cluster(foreseen)));
+        }
+        let transaction = self.state.next_transaction;
+        self.commit(action);
+        self.after_change(now);
+        Ok(answer(transaction, lines.join("\n"), Details::None))
+    }
+
+    /// A member leaves a root group while every other one is there: without another one too, too few might be left that hold
+    /// the cut log, for good or for as long as that one is away.
+    fn group_is_there(&self, tasks: &[Task]) -> Result<(), String> {
+        for task in tasks {
+            let Task::SetRoot { log: id, nodes } = task else {
+                continue;
+            };
+            let log = self.state.logs.get(id);
+            let places = log.map_or(&[][..], |log| &log.root.places[..]);
+            let stays = places.iter().zip(nodes).enumerate();
+            let mut stays = stays.filter(|(_, (place, node))| place.node == **node);
+            let away = stays.find(|(slot, _)| {
+                let key = PlaceKey::Root(*id, Slot::new(*slot as u8));
+                !self.bindings.contains_key(&key)
+            });
+            if let Some((slot, (place, _))) = away {
+                return Err(format!(
+                    "root member {slot} on node {} is not connected; change the members once it is",
+                    place.node
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The log of this name.
+    fn log_named(&self, name: &str) -> Result<&Log, String> {
+        let mut logs = self.state.logs.values();
+        let found = logs.find(|log| log.name == name);
+        found.ok_or_else(|| {
+            let known = self.state.logs.values().map(|log| log.name.as_str());
+            let known: Vec<&str> = known.collect();
+            let known = if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(", ")
+            };
+            format!("the cluster has no log {name:?}; it has {known}")
+        })
+    }
+
+    /// Whether the state would take a change.
+    fn fits(&self, action: &Action) -> Result<(), String> {
+        let command = Command {
+            follows: self.state.version,
+            at_us: 0,
+            action: action.clone(),
+        };
+        let bytes = command.encode().len();
+        if bytes > COMMAND_BYTES_MAX {
+            return Err(format!(
+                "it takes {bytes} bytes to say, more than {COMMAND_BYTES_MAX}; do it in parts"
+            ));
+        }
+        let mut then = self.state.clone();
+        if let Some(refused) = then.apply(&command).refused {
+            return Err(refused.to_string());
+        }
+        let bytes = then.map_bytes();
+        if bytes > MAP_BYTES_MAX {
+            return Err(format!(
+                "the cluster map would take {bytes} bytes, more than {MAP_BYTES_MAX}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes the next step of every transaction whose present task is done.
+    pub(crate) fn step_transactions(&mut self, now: Time) {
+        while self.stepped != self.state.version {
+            self.stepped = self.state.version;
+            let done = |transaction: &&Transaction| {
+                let task = transaction.current();
+                task.is_some_and(|task| self.state.is_done(task))
+            };
+            let next = self.state.transactions.iter().find(done);
+            if let Some(transaction) = next.map(|transaction| transaction.id) {
+                self.commit(Action::Advance { transaction });
+                self.after_change(now);
+            }
+        }
+    }
+
+    /// What should be has changed: who has no place any more is told so, and what follows for views and groups is begun.
+    fn after_change(&mut self, now: Time) {
+        let gone = self.bindings.keys().copied().filter(|key| {
+            let place = self.state.place(*key);
+            place.is_none_or(|place| place.inc == Inc::ZERO)
+        });
+        for key in gone.collect::<Vec<PlaceKey>>() {
+            let binding = self.bindings.remove(&key);
+            let Some(conn) = binding.map(|binding| binding.conn) else {
+                continue;
+            };
+            let life = self.conns.get(&conn).and_then(|conn| conn.life);
+            let inc = life.map_or(Inc::ZERO, |(_, inc)| inc);
+            self.refuse(conn, 0, &Refusal::NoPlace { inc });
+            if let PlaceKey::Root(log, slot) = key {
+                self.member_seen(now, log, slot, false);
+            }
+        }
+        let state = &self.state;
+        self.sent.retain(|log, _| state.logs.contains_key(log));
+        self.grants.retain(|log, _| state.logs.contains_key(log));
+        self.watches.retain(|log, _| state.logs.contains_key(log));
+        self.health
+            .retain(|(log, _), _| state.logs.contains_key(log));
+        self.absent.retain(|key, _| state.place(*key).is_some());
+        let logs: Vec<LogId> = self.state.logs.keys().copied().collect();
+        for log in logs {
+            self.look_after(now, log);
+            self.plan(now, log);
+        }
+        self.step_transactions(now);
+    }
+}
+
+/// A transaction in one line.
+fn said(transaction: &Transaction) -> String {
+    let how = transaction.progress.name();
+    let (done, of) = (transaction.done, transaction.tasks());
+    let lines: Vec<String> = transaction.lines().collect();
+    let (id, tasks) = (transaction.id, lines.join("; "));
+    format!("transaction {id}: {how}, {done} of {of} steps: {tasks}")
+}
+
+impl State {
+    /// The steps that do what is asked for; none when it is so already.
+    fn tasks(&self, operation: &Operation) -> Result<Vec<Task>, String> {
+        let tasks = match operation {
+            Operation::CreateLog(spec) => {
+                let same = self.logs.values().find(|log| log.name == spec.name);
+                if let Some(log) = same {
+                    return match log.differs_from(spec) {
+                        Some(what) => Err(format!("log {} exists, with another {what}", spec.name)),
+                        None => Ok(Vec::new()),
+                    };
+                }
+                let domain_of = |node| self.nodes.get(&node).map(|node| node.domain);
+                let checked = spec.check(domain_of, self.logs.len() + 1);
+                checked.map_err(|error| error.to_string())?;
+                let log = LogId::new(self.next_log);
+                let spec = spec.clone();
+                vec![Task::CreateLog { log, spec }]
+            }
+            Operation::DeleteLog { log } => self.delete(*log)?,
+            Operation::AddShard { log, nodes } => {
+                let nodes = if nodes.is_empty() {
+                    self.placed(*log, None)?
+                } else {
+                    nodes.clone()
+                };
+                let shard = ShardId::new(self.log(*log)?.next_shard);
+                let log = *log;
+                vec![Task::AddShard { log, shard, nodes }]
+            }
+            Operation::FinalizeShard {
+                log,
+                shard,
+                successor,
+            } => self.finalize(*log, *shard, *successor)?,
+            Operation::SetRoot { log, nodes } => {
+                let places = &self.log(*log)?.root.places;
+                if places.iter().map(|place| &place.node).eq(nodes) {
+                    return Ok(Vec::new());
+                }
+                let (log, nodes) = (*log, nodes.clone());
+                vec![Task::SetRoot { log, nodes }]
+            }
+            Operation::MoveLeader { log, slot } => {
+                if self.log(*log)?.root.leader() == Some(*slot) {
+                    return Ok(Vec::new());
+                }
+                let (log, slot) = (*log, *slot);
+                vec![Task::MoveLeader { log, slot }]
+            }
+            Operation::MoveLeaf { log, node } => {
+                if self.log(*log)?.leaf.node == *node {
+                    return Ok(Vec::new());
+                }
+                let (log, node) = (*log, *node);
+                vec![Task::MoveLeaf { log, node }]
+            }
+            Operation::ReplaceReplica {
+                log,
+                shard,
+                slot,
+                node,
+            } => vec![Task::Replace {
+                log: *log,
+                shard: *shard,
+                slot: *slot,
+                node: *node,
+            }],
+            Operation::DrainNode { node } => self.drain(*node, None)?,
+            Operation::ReplaceNode { node, with } => {
+                let other = self.nodes.get(with).filter(|_| node != with);
+                let other = other
+                    .ok_or_else(|| format!("node {with} is not another node of the cluster"))?;
+                if other.drained {
+                    return Err(format!("node {with} is drained and takes no new places"));
+                }
+                self.drain(*node, Some(*with))?
+            }
+            Operation::Cancel { .. }
+            | Operation::List
+            | Operation::Describe { .. }
+            | Operation::History { .. } => Vec::new(),
+        };
+        if tasks.len() > TASKS_MAX {
+            let steps = tasks.len();
+            return Err(format!(
+                "it takes {steps} steps, more than {TASKS_MAX}; do it in parts"
+            ));
+        }
+        Ok(tasks)
+    }
+
+    fn log(&self, log: LogId) -> Result<&Log, String> {
+        let found = self.logs.get(&log);
+        found.ok_or_else(|| format!("the cluster has no log with id {log}"))
+    }
+
+    fn delete(&self, id: LogId) -> Result<Vec<Task>, String> {
+        let shards = self.log(id)?.shards.iter();
+        let lives = shards.filter(|(_, shard)| !shard.finalized);
+        let shards: Vec<ShardId> = lives.map(|(&shard, _)| shard).collect();
+        let remove = Task::RemoveLog { log: id };
+        if shards.is_empty() {
+            return Ok(vec![remove]);
+        }
+        Ok(vec![Task::Finalize { log: id, shards }, remove])
+    }
+
+    fn finalize(&self, id: LogId, shard: ShardId, successor: bool) -> Result<Vec<Task>, String> {
+        let log = self.log(id)?;
+        let found = log.shards.get(&shard);
+        let found = found.ok_or_else(|| format!("log {} has no shard {shard}", log.name))?;
+        if found.finalized || found.finalizing {
+            return Ok(Vec::new());
+        }
+        let ends = |other: ShardId| {
+            let mut tasks = self
+                .transactions
+                .iter()
+                .filter_map(Transaction::rest)
+                .flatten();
+            tasks.any(|task| {
+                matches!(task, Task::Finalize { log, shards } if *log == id && shards.contains(&other))
+            })
+        };
+        let lives = |(&other, state): (&ShardId, &Shard)| {
+            other != shard && state.opened && !state.finalizing && !ends(other)
+        };
+        if !successor && !log.shards.iter().any(lives) {
+            return Err(format!(
+                "shard {shard} is the last open one of log {}, which would take no appends; add a shard first, or ask for a successor",
+                log.name
+            ));
+        }
+        let end = Task::Finalize {
+            log: id,
+            shards: vec![shard],
+        };
+        if !successor {
+            return Ok(vec![end]);
+        }
+        let nodes = self.placed(id, None)?;
+        let shard = ShardId::new(log.next_shard);
+        let begin = Task::AddShard {
+            log: id,
+            shard,
+            nodes,
+        };
+        Ok(vec![begin, end])
+    }
+
+    /// Everything that writes moves off a node: shards by successors, members of root groups and leaves to other nodes, or to
+    /// the one that is named.
+    fn drain(&self, node: NodeId, with: Option<NodeId>) -> Result<Vec<Task>, String> {
+        if !self.nodes.contains_key(&node) {
+            return Err(format!("the cluster has no node {node}"));
+        }
+        let mut tasks = vec![Task::Drain { node }];
+        for (&id, log) in &self.logs {
+            let mut next_shard = log.next_shard;
+            for (&shard, state) in &log.shards {
+                let here = state.members.iter().any(|member| member.place.node == node);
+                if !here {
+                    continue;
+                }
+                let mut others = state.members.iter();
+                if !others.any(|member| member.place.node != node && member.holds) {
+                    return Err(format!(
+                        "no other node holds the records of shard {shard} of log {}; its last copy would go with node {node}",
+                        log.name
+                    ));
+                }
+                if state.finalized || state.finalizing {
+                    continue;
+                }
+                let members = &state.members;
+                let count = members.len();
+                let learns = log.quorum.is_some_and(|quorum| usize::from(quorum) < count);
+                let slot = members.iter().position(|member| member.place.node == node);
+                if let Some(slot) = slot.filter(|_| learns && state.opened) {
+                    let used: Vec<NodeId> = members.iter().map(|m| m.place.node).collect();
+                    tasks.push(Task::Replace {
+                        log: id,
+                        shard,
+                        slot: Slot::new(slot as u8),
+                        node: self.other_node(node, with, &used)?,
+                    });
+                    continue;
+                }
+                let nodes = match with {
+                    Some(_) => self.successors(members, node, with)?,
+                    None => self.placed(id, Some(node))?,
+                };
+                tasks.push(Task::AddShard {
+                    log: id,
+                    shard: ShardId::new(next_shard),
+                    nodes,
+                });
+                tasks.push(Task::Finalize {
+                    log: id,
+                    shards: vec![shard],
+                });
+                next_shard += 1;
+            }
+            let places = &log.root.places;
+            if let Some(slot) = places.iter().position(|place| place.node == node) {
+                if log.root.is_single() {
+                    return Err(format!(
+                        "node {node} is the whole root group of log {}; give it more members first",
+                        log.name
+                    ));
+                }
+                let used: Vec<NodeId> = places.iter().map(|place| place.node).collect();
+                let mut nodes = used.clone();
+                nodes[slot] = self.other_node(node, with, &used)?;
+                tasks.push(Task::SetRoot { log: id, nodes });
+            }
+            if log.leaf.node == node {
+                let node = self.other_node(node, with, &[])?;
+                tasks.push(Task::MoveLeaf { log: id, node });
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// How many places each node that takes new ones has.
+    fn candidates(&self, without: Option<NodeId>) -> BTreeMap<NodeId, Candidate> {
+        let nodes = self.nodes.iter();
+        let nodes = nodes.filter(|(id, node)| !node.drained && Some(**id) != without);
+        let candidate = |node: &crate::state::Node| Candidate {
+            domain: node.domain,
+            load: 0,
+        };
+        let mut candidates: BTreeMap<NodeId, Candidate> =
+            nodes.map(|(&id, node)| (id, candidate(node))).collect();
+        for (_, place) in self.places() {
+            if let Some(candidate) = candidates.get_mut(&place.node) {
+                candidate.load += 1;
+            }
+        }
+        candidates
+    }
+
+    /// Nodes for one more shard, with as many copies as the log's first one.
+    fn placed(&self, id: LogId, without: Option<NodeId>) -> Result<Vec<NodeId>, String> {
+        let log = self.log(id)?;
+        let copies = log.shards.values().next();
+        let copies = copies.map_or(1, |shard| shard.members.len());
+        let domains = if log.class == Durability::D2 { 2 } else { 1 };
+        let placed = place(1, copies, &self.candidates(without), domains);
+        let placed = placed.map_err(|error| format!("log {}: {error}", log.name))?;
+        Ok(placed.into_iter().flatten().collect())
+    }
+
+    /// The nodes of a shard, with another one in the place of `node`.
+    fn successors(
+        &self,
+        members: &[Member],
+        node: NodeId,
+        with: Option<NodeId>,
+    ) -> Result<Vec<NodeId>, String> {
+        let used: Vec<NodeId> = members.iter().map(|member| member.place.node).collect();
+        let other = self.other_node(node, with, &used)?;
+        let placed = |&before: &NodeId| if before == node { other } else { before };
+        Ok(used.iter().map(placed).collect())
+    }
+
+    fn other_node(
+        &self,
+        node: NodeId,
+        with: Option<NodeId>,
+        used: &[NodeId],
+    ) -> Result<NodeId, String> {
+        if let Some(named) = named(with, node, used) {
+            return named;
+        }
+        let candidates = self.candidates(Some(node));
+        let free = candidates.iter().filter(|(id, _)| !used.contains(id));
+        let least = free.min_by_key(|(id, candidate)| (candidate.load, **id));
+        let least = least.map(|(&id, _)| id);
+        least.ok_or_else(|| format!("no other node can take over from node {node}"))
+    }
+
+    /// A task, and the view or epoch that would result.
+    fn planned(&self, task: &Task) -> String {
+        let view = |log: &LogId| {
+            let log = self.logs.get(log);
+            let last = log.map(|log| {
+                log.pending
+                    .as_ref()
+                    .map_or(log.view, |pending| pending.view)
+            });
+            last.and_then(|last| last.next())
+        };
+        match task {
+            Task::AddShard { log, .. }
+            | Task::Finalize { log, .. }
+            | Task::Replace { log, .. }
+            | Task::MoveLeaf { log, .. } => match view(log) {
+                Some(view) => format!("{task}, in view {view} or later"),
+                None => task.to_string(),
+            },
+            Task::SetRoot { log, .. } | Task::MoveLeader { log, .. } => {
+                let epoch = self.logs.get(log).and_then(|log| log.root.epoch.next());
+                let epoch = epoch.map_or_else(String::new, |epoch| epoch.to_string());
+                format!("{task}, in root epoch {epoch} or later")
+            }
+            _ => task.to_string(),
+        }
+    }
+}

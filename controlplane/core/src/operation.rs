@@ -1,0 +1,391 @@
+//! What an operator asks of a controller, and the answer: values and their bytes.
+//!
+//! ```text
+//! request: version u8 | plan bool | operation u8 | fields
+//! answer:  version u8 | refused bool | transaction u64 | text | details u8 | fields
+//! ```
+
+use ionian_types::{LogId, NodeId, ShardId, Slot};
+use ionian_wire::directory::ROOT_MEMBERS_MAX;
+use ionian_wire::{Reader, WireError};
+
+use crate::HISTORY_KEPT;
+use crate::codec::{Encoder, count, range, text};
+use crate::command::{decode_spec, encode_spec, nodes};
+use crate::history::Event;
+use crate::picture::{ClusterPicture, TransactionPicture, codec};
+use crate::spec::LogSpec;
+
+/// Version 1 had no details.
+const VERSION: u8 = 2;
+
+/// A change of the cluster, or a question about one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Create a log.
+    CreateLog(LogSpec),
+    /// Finalize all shards of a log, then remove it.
+    DeleteLog {
+        /// The log.
+        log: LogId,
+    },
+    /// Open one more shard.
+    AddShard {
+        /// The log.
+        log: LogId,
+        /// Its nodes in slot order; none leaves the choice to the controller, which takes as many as the first shard has.
+        nodes: Vec<NodeId>,
+    },
+    /// End a shard for good. Its records stay readable.
+    FinalizeShard {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// Open another one in its place first.
+        successor: bool,
+    },
+    /// Change the members of a root group.
+    SetRoot {
+        /// The log.
+        log: LogId,
+        /// Its members in slot order. A node keeps its slot.
+        nodes: Vec<NodeId>,
+    },
+    /// Let another member of the root group lead.
+    MoveLeader {
+        /// The log.
+        log: LogId,
+        /// The member.
+        slot: Slot,
+    },
+    /// Let the leaf run on another node.
+    MoveLeaf {
+        /// The log.
+        log: LogId,
+        /// The node.
+        node: NodeId,
+    },
+    /// Let another node take a replica's place, in a log of which a part of the replicas is enough. The new one learns first.
+    ReplaceReplica {
+        /// The log.
+        log: LogId,
+        /// The shard.
+        shard: ShardId,
+        /// The replica.
+        slot: Slot,
+        /// The node that takes its place.
+        node: NodeId,
+    },
+    /// Move everything that writes off a node, and place nothing new there.
+    DrainNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// Give a transaction up, where that is safe.
+    Cancel {
+        /// Its number.
+        transaction: u64,
+    },
+    /// List the transactions.
+    List,
+    /// Let another node take every place of a node that writes, and place nothing new on the first.
+    ReplaceNode {
+        /// The node.
+        node: NodeId,
+        /// The one that takes over.
+        with: NodeId,
+    },
+    /// Show the cluster.
+    Describe {
+        /// The name of the only log to show; empty for all.
+        log: String,
+    },
+    /// Tell what became of a log's views, and why.
+    History {
+        /// The log's name.
+        log: String,
+    },
+}
+
+/// A request of an operator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operate {
+    /// Say what would be done, and do nothing.
+    pub plan: bool,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// The answer to an [`Operate`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operated {
+    /// Whether it was refused. Effect then: none.
+    pub refused: bool,
+    /// The transaction that does it; 0 when there is none.
+    pub transaction: u64,
+    /// A line per step, or the reason of the refusal.
+    pub text: String,
+    /// What was asked for; with a plan, what it would lead to.
+    pub details: Details,
+}
+
+/// What an answer shows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Details {
+    /// Nothing.
+    #[default]
+    None,
+    /// The cluster, or a part of it: of [`Operation::Describe`], and of a plan the logs that it touches, as they would be.
+    Cluster(ClusterPicture),
+    /// The events of a log's history, oldest first.
+    History(Vec<Event>),
+    /// The transactions that run, and the last of those that do not, by rising number.
+    Transactions(Vec<TransactionPicture>),
+}
+
+impl Operate {
+    /// The bytes of the request.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder(Vec::new());
+        out.put(VERSION);
+        out.put(self.plan);
+        self.operation.encode(&mut out);
+        out.0
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// [`WireError`]; effect none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        known_version(&mut reader)?;
+        let request = Self {
+            plan: reader.field()?,
+            operation: Operation::decode(&mut reader)?,
+        };
+        ended(&reader)?;
+        Ok(request)
+    }
+}
+
+impl Operated {
+    /// The bytes of the answer.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder(Vec::new());
+        out.put(VERSION);
+        out.put(self.refused);
+        out.put(self.transaction);
+        out.bytes(self.text.as_bytes());
+        self.details.encode(&mut out);
+        out.0
+    }
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// [`WireError`]; effect none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        known_version(&mut reader)?;
+        let answer = Self {
+            refused: reader.field()?,
+            transaction: reader.field()?,
+            text: text(&mut reader)?,
+            details: Details::decode(&mut reader)?,
+        };
+        ended(&reader)?;
+        Ok(answer)
+    }
+}
+
+impl Details {
+    fn encode(&self, out: &mut Encoder) {
+        match self {
+            Self::None => out.put(0u8),
+            Self::Cluster(picture) => {
+                out.put(1u8);
+                codec::encode(out, picture);
+            }
+            Self::History(events) => {
+                out.put(2u8);
+                out.put(events.len() as u32);
+                events.iter().for_each(|event| event.encode(out));
+            }
+            Self::Transactions(transactions) => {
+                out.put(3u8);
+                codec::encode_transactions(out, transactions);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(match reader.field::<u8>()? {
+            0 => Self::None,
+            1 => Self::Cluster(codec::decode(reader)?),
+            2 => {
+                let events = count(reader, HISTORY_KEPT, "events of a history")?;
+                let events = (0..events).map(|_| Event::decode(reader));
+                Self::History(events.collect::<Result<_, _>>()?)
+            }
+            3 => Self::Transactions(codec::decode_transactions(reader)?),
+            tag => return Err(range("kind of details", u64::from(tag))),
+        })
+    }
+}
+
+fn known_version(reader: &mut Reader<'_>) -> Result<(), WireError> {
+    let found: u8 = reader.field()?;
+    if found == VERSION {
+        return Ok(());
+    }
+    Err(WireError::Version {
+        found: u16::from(found),
+        known: u16::from(VERSION),
+    })
+}
+
+const fn ended(reader: &Reader<'_>) -> Result<(), WireError> {
+    if reader.is_empty() {
+        Ok(())
+    } else {
+        Err(range("bytes after the end", reader.rest().len() as u64))
+    }
+}
+
+impl Operation {
+    pub(crate) fn encode(&self, out: &mut Encoder) {
+        match self {
+            Self::CreateLog(spec) => {
+                out.put(1u8);
+                encode_spec(out, spec);
+            }
+            Self::DeleteLog { log } => {
+                out.put(2u8);
+                out.put(*log);
+            }
+            Self::AddShard { log, nodes } => {
+                out.put(3u8);
+                out.put(*log);
+                out.nodes(nodes);
+            }
+            Self::FinalizeShard {
+                log,
+                shard,
+                successor,
+            } => {
+                out.put(4u8);
+                out.put(*log);
+                out.put(*shard);
+                out.put(*successor);
+            }
+            Self::SetRoot { log, nodes } => {
+                out.put(5u8);
+                out.put(*log);
+                out.nodes(nodes);
+            }
+            Self::MoveLeader { log, slot } => {
+                out.put(6u8);
+                out.put(*log);
+                out.put(*slot);
+            }
+            Self::MoveLeaf { log, node } => {
+                out.put(7u8);
+                out.put(*log);
+                out.put(*node);
+            }
+            Self::DrainNode { node } => {
+                out.put(8u8);
+                out.put(*node);
+            }
+            Self::Cancel { transaction } => {
+                out.put(9u8);
+                out.put(*transaction);
+            }
+            Self::List => out.put(10u8),
+            Self::ReplaceReplica {
+                log,
+                shard,
+                slot,
+                node,
+            } => {
+                out.put(11u8);
+                out.put(*log);
+                out.put(*shard);
+                out.put(*slot);
+                out.put(*node);
+            }
+            Self::ReplaceNode { node, with } => {
+                out.put(12u8);
+                out.put(*node);
+                out.put(*with);
+            }
+            Self::Describe { log } => {
+                out.put(13u8);
+                out.bytes(log.as_bytes());
+            }
+            Self::History { log } => {
+                out.put(14u8);
+                out.bytes(log.as_bytes());
+            }
+        }
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let tag: u8 = reader.field()?;
+        Ok(match tag {
+            1 => Self::CreateLog(decode_spec(reader)?),
+            2 => Self::DeleteLog {
+                log: reader.field()?,
+            },
+            3 => Self::AddShard {
+                log: reader.field()?,
+                nodes: nodes(reader, ROOT_MEMBERS_MAX)?,
+            },
+            4 => Self::FinalizeShard {
+                log: reader.field()?,
+                shard: reader.field()?,
+                successor: reader.field()?,
+            },
+            5 => Self::SetRoot {
+                log: reader.field()?,
+                nodes: nodes(reader, ROOT_MEMBERS_MAX)?,
+            },
+            6 => Self::MoveLeader {
+                log: reader.field()?,
+                slot: reader.field()?,
+            },
+            7 => Self::MoveLeaf {
+                log: reader.field()?,
+                node: reader.field()?,
+            },
+            8 => Self::DrainNode {
+                node: reader.field()?,
+            },
+            9 => Self::Cancel {
+                transaction: reader.field()?,
+            },
+            10 => Self::List,
+            11 => Self::ReplaceReplica {
+                log: reader.field()?,
+                shard: reader.field()?,
+                slot: reader.field()?,
+                node: reader.field()?,
+            },
+            12 => Self::ReplaceNode {
+                node: reader.field()?,
+                with: reader.field()?,
+            },
+            13 => Self::Describe { log: text(reader)? },
+            14 => Self::History { log: text(reader)? },
+            tag => return Err(range("operation", u64::from(tag))),
+        })
+    }
+}
+
+const _: () = assert!(ROOT_MEMBERS_MAX == ionian_types::SEGMENTS_PER_SHARD_MAX);

@@ -1,0 +1,226 @@
+//! The one port of a controller: TLS for everybody, limits before trust.
+//!
+//! A connection costs little until its certificate is checked: at most [`HALF_OPEN_MAX`] handshakes run at a time, each for at
+//! most [`HANDSHAKE_TIMEOUT`]. Failed ones are counted, and the operator is told of one per second at most: whoever can
+//! reach the port could fill a log otherwise.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use ionian_control_client::identity::{Identity, IdentityError};
+use ionian_control_client::tls::explain_io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use crate::machine::Report;
+
+/// Handshakes under way at a time. Further connections wait in the system's queue.
+pub(crate) const HALF_OPEN_MAX: usize = 64;
+/// The longest a handshake may take.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest a refused caller has for reading why, and how many reads of what it still says are thrown away.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const LINGER_READS_MAX: usize = 64;
+
+/// Who is at the other end, as its certificate says.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(Result<Arc<Identity>, IdentityError>);
+
+impl Caller {
+    /// The name in the certificate.
+    ///
+    /// # Errors
+    /// The sentence for a certificate of our CA without a name of ours.
+    pub(crate) fn identity(&self) -> Result<&Identity, String> {
+        match &self.0 {
+            Ok(identity) => Ok(identity),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// An authenticated connection.
+#[derive(Debug)]
+pub(crate) struct Secured {
+    stream: TlsStream<TcpStream>,
+    caller: Caller,
+    /// Counts towards the limit of connections.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Accepts connections on `listener` until the receiver is dropped.
+pub(crate) fn accept(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    connections_max: usize,
+    report: Report,
+) -> mpsc::Receiver<io::Result<Secured>> {
+    let (secured, receiver) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let acceptor = TlsAcceptor::from(tls);
+        let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
+        let open = Arc::new(Semaphore::new(connections_max));
+        let failures = Arc::new(Failures::new(report));
+        loop {
+            // The semaphores are never closed.
+            let Ok(handshake) = half_open.clone().acquire_owned().await else {
+                return;
+            };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = secured.closed() => return,
+            };
+            let (tcp, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    // Out of file descriptors, or the peer was gone already: the next one may do better.
+                    failures.note(None, &e.to_string());
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = open.clone().try_acquire_owned() else {
+                let sentence = format!("all {connections_max} connections are in use");
+                failures.note(Some(from), &sentence);
+                continue;
+            };
+            let (acceptor, secured, failures) =
+                (acceptor.clone(), secured.clone(), failures.clone());
+            tokio::spawn(async move {
+                let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, secure(acceptor, tcp)).await;
+                drop(handshake);
+                match result {
+                    Ok(Ok((stream, caller))) => {
+                        let connection = Secured {
+                            stream,
+                            caller,
+                            _permit: permit,
+                        };
+                        // The server may be gone: then nobody needs the connection.
+                        let _ = secured.send(Ok(connection)).await;
+                    }
+                    Ok(Err((e, tcp))) => {
+                        let sentence = explain_io(&e).unwrap_or_else(|| e.to_string());
+                        failures.note(Some(from), &sentence);
+                        if let Some(tcp) = tcp {
+                            linger(tcp).await;
+                        }
+                    }
+                    Err(_) => failures.note(Some(from), "the handshake took too long"),
+                }
+            });
+        }
+    });
+    receiver
+}
+
+async fn secure(
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+) -> Result<(TlsStream<TcpStream>, Caller), (io::Error, Option<TcpStream>)> {
+    tcp.set_nodelay(true).map_err(|e| (e, None))?;
+    let accepted = acceptor.accept(tcp).into_fallible().await;
+    let stream = accepted.map_err(|(e, tcp)| (e, Some(tcp)))?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let caller = match certificates.first() {
+        Some(certificate) => Identity::of_certificate(certificate),
+        None => Err(IdentityError::NotACertificate),
+    };
+    Ok((stream, Caller(caller.map(Arc::new))))
+}
+
+/// Lets the caller read why it was refused: with something unread, the end of the connection would overtake the reason.
+async fn linger(mut tcp: TcpStream) {
+    let heard_out = async {
+        // The caller may be gone; then there is nobody to tell.
+        let _ = tcp.shutdown().await;
+        let mut rest = [0_u8; 1024];
+        for _ in 0..LINGER_READS_MAX {
+            if !matches!(tcp.read(&mut rest).await, Ok(1..)) {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, heard_out).await;
+}
+
+/// Tells the operator of refused connections, of one per second at most.
+struct Failures {
+    report: Report,
+    state: std::sync::Mutex<(Option<Instant>, u64)>,
+}
+
+impl Failures {
+    fn new(report: Report) -> Self {
+        Self {
+            report,
+            state: std::sync::Mutex::new((None, 0)),
+        }
+    }
+
+    fn note(&self, from: Option<SocketAddr>, sentence: &str) {
+        let mut state = crate::store::lock(&self.state);
+        let now = Instant::now();
+        if state
+            .0
+            .is_some_and(|told| now.duration_since(told) < Duration::from_secs(1))
+        {
+            state.1 += 1;
+            return;
+        }
+        let untold = std::mem::take(&mut state.1);
+        state.0 = Some(now);
+        drop(state);
+        let from = from.map_or_else(|| "a caller".to_owned(), |from| from.to_string());
+        let more = match untold {
+            0 => String::new(),
+            n => format!(" ({n} more refusals since the last line)"),
+        };
+        (self.report)(&format!("refused {from}: {sentence}{more}"));
+    }
+}
+
+impl Connected for Secured {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,124 @@
+//! Which nodes host what a log needs: its leaf, and the members of its root group.
+
+use std::ops::Range;
+
+use ionian_types::{NodeId, ROOT_MEMBERS_MAX};
+
+use super::check::Nodes;
+use super::error::Sink;
+use super::reader::{Found, Table, Value, nearest};
+use super::{NodeConfig, Roles};
+
+/// The nodes of the root group in slot order: those that are named, or the first one that may.
+pub(super) fn roots(table: &Table<'_>, nodes: &Nodes, sink: &mut Sink<'_>) -> Option<Vec<NodeId>> {
+    let Some(found) = table.get("root", sink) else {
+        let node = first_with(table, "root", |roles| roles.root, nodes, sink)?;
+        return Some(vec![node]);
+    };
+    let Value::Texts(names) = found.value else {
+        return None;
+    };
+    if names.is_empty() {
+        let what = "root is empty: name a node, or leave the key out";
+        sink.at(&found.span, String::from(what));
+    }
+    if names.len() > ROOT_MEMBERS_MAX {
+        let count = names.len();
+        sink.at(
+            &found.span,
+            format!("root names {count} nodes: a root group has at most {ROOT_MEMBERS_MAX}"),
+        );
+    }
+    let mut members = Vec::new();
+    for name in &names {
+        let Some(node) = named(name, nodes, sink) else {
+            continue;
+        };
+        may_host(node, "root", |roles| roles.root, &name.span, sink);
+        if members.contains(&node.node) {
+            sink.at(
+                &name.span,
+                format!(
+                    "root names node {} twice: two members on one node fail together",
+                    node.name
+                ),
+            );
+        }
+        members.push(node.node);
+    }
+    (members.len() == names.len()).then_some(members)
+}
+
+/// The node that hosts a role of a log: the one named, or the first that may.
+pub(super) fn host(
+    table: &Table<'_>,
+    role: &str,
+    may: impl Fn(&Roles) -> bool,
+    nodes: &Nodes,
+    sink: &mut Sink<'_>,
+) -> Option<NodeId> {
+    match table.text(role, sink) {
+        Some(found) => {
+            let node = named(&found, nodes, sink)?;
+            may_host(node, role, may, &found.span, sink);
+            Some(node.node)
+        }
+        None => first_with(table, role, may, nodes, sink),
+    }
+}
+
+/// Whether a node has the role that it is named for; an error if not.
+pub(super) fn may_host(
+    node: &NodeConfig,
+    role: &str,
+    may: impl Fn(&Roles) -> bool,
+    at: &Range<usize>,
+    sink: &mut Sink<'_>,
+) {
+    if !may(&node.roles) {
+        let name = &node.name;
+        let what = format!("node {name} does not have the role {role}: add it to its roles");
+        sink.at(at, what);
+    }
+}
+
+/// The first node that has a role.
+fn first_with(
+    table: &Table<'_>,
+    role: &str,
+    may: impl Fn(&Roles) -> bool,
+    nodes: &Nodes,
+    sink: &mut Sink<'_>,
+) -> Option<NodeId> {
+    let first = nodes.list.iter().find(|node| may(&node.config.roles));
+    if first.is_none() && nodes.whole {
+        sink.at(
+            &table.span,
+            format!("no node has the role {role}: add it to the roles of one"),
+        );
+    }
+    first.map(|node| node.config.node)
+}
+
+pub(super) fn named<'a>(
+    found: &Found<String>,
+    nodes: &'a Nodes,
+    sink: &mut Sink<'_>,
+) -> Option<&'a NodeConfig> {
+    let node = nodes
+        .list
+        .iter()
+        .find(|node| node.config.name == found.value);
+    if node.is_none() && nodes.whole {
+        let names = nodes.list.iter().map(|node| node.config.name.as_str());
+        let hint = match nearest(&found.value, names) {
+            Some(hint) => format!("; did you mean {hint}?"),
+            None => String::new(),
+        };
+        sink.at(
+            &found.span,
+            format!("there is no node {:?}{hint}", found.value),
+        );
+    }
+    node.map(|node| &node.config)
+}

@@ -1,0 +1,322 @@
+//! The keys of a process: what it tells granted sessions by, and the grants that it opens sessions with.
+//!
+//! A process tells the packet that opens a granted session without asking anybody and without any state: it carries its grant
+//! and a token that follows from the process's own key. Only then is something kept: which sessions the grant has had, so that
+//! a packet that comes again, or was caught and sent again later, opens nothing.
+//!
+//! In a cluster with controllers the keys come from them, for one epoch after the other: that of the epoch before stays good
+//! until the next one, so that nobody is cut off while keys change. In a cluster without, every process makes the grants that
+//! it needs from the secret that all share.
+
+use std::collections::BTreeMap;
+
+use ionian_types::{GuardEpoch, Inc, LogId, NodeId, SessionId, Token};
+use ionian_wire::Reader;
+use ionian_wire::grant::{
+    Direction, EpochKey, Grant, GrantKey, KEY_BYTES, Party, Rights, SESSIONS_PER_GRANT_MAX,
+    TargetKey,
+};
+use ionian_wire::packet::{PacketKind, PacketPrefix, PacketView};
+
+#[cfg(test)]
+mod tests;
+
+/// Grants whose last session is remembered.
+const SEEN_MAX: usize = 65_536;
+/// Users whose grants are void in part.
+const VOID_MAX: usize = 65_536;
+/// The epoch of sessions in a cluster whose nodes share a secret.
+const SHARED_EPOCH: GuardEpoch = GuardEpoch::new(1);
+/// The life of every process in a cluster whose nodes share a secret.
+const SHARED_LIFE: Inc = Inc::ZERO;
+/// Whoever does not know the node behind an address; only where a secret is shared.
+pub(crate) const ANY_NODE: NodeId = NodeId::MAX;
+
+/// What the controllers tell a process of keys and grants.
+#[derive(Clone, Debug)]
+pub enum KeyChange {
+    /// A new epoch begins: its own key in it. The epoch before stays good until the next one.
+    Epoch(GuardEpoch, [u8; KEY_BYTES]),
+    /// The epoch before the newest ends now.
+    EndEpochBefore,
+    /// A grant to open sessions to its target with, and its key; in place of the one before.
+    Hold(Grant, [u8; KEY_BYTES]),
+    /// Grants of this user that were made before its rights' change of this number are void.
+    Void(u32, u64),
+}
+
+/// Why a packet is of no granted session. Nothing is kept of it, and nobody is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stranger {
+    /// It is damaged, or does not show a grant.
+    Malformed,
+    /// The grant is of an epoch that has ended or not begun.
+    Epoch,
+    /// The grant is for another process.
+    Target,
+    /// The grant was made before its user's rights were changed.
+    Void,
+    /// The token is not the grant's.
+    Token,
+}
+
+/// A session that a grant opens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Granted {
+    pub(crate) session: SessionId,
+    pub(crate) grant: Grant,
+    /// What this end sends, and what the other end does.
+    pub(crate) send: Token,
+    pub(crate) receive: Token,
+}
+
+/// A grant to open sessions with.
+#[derive(Debug)]
+struct Held {
+    grant: Grant,
+    key: GrantKey,
+    /// The number of its last session.
+    last: u64,
+}
+
+/// One epoch of a process's own keys.
+#[derive(Debug)]
+struct Epoch {
+    epoch: GuardEpoch,
+    own: TargetKey,
+    /// For grants to any node.
+    any: Option<TargetKey>,
+}
+
+/// The keys of a process.
+#[derive(Debug)]
+pub(crate) struct Keyring {
+    node: NodeId,
+    /// The newest first; the one before stays good.
+    epochs: [Option<Epoch>; 2],
+    /// The key to make grants with, where a secret is shared.
+    shared: Option<EpochKey>,
+    /// What it allows itself in the grants that it makes.
+    rights: Rights,
+    held: BTreeMap<NodeId, Held>,
+    seen: BTreeMap<u64, Seen>,
+    void: BTreeMap<u32, u64>,
+}
+
+/// Random bits of the system.
+fn random() -> Option<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(u64::from_le_bytes(bytes))
+}
+
+impl Keyring {
+    /// The keys of a process that is given them by controllers. It opens and takes nothing before.
+    pub(crate) fn of_controllers(node: NodeId) -> Self {
+        Self {
+            node,
+            epochs: [None, None],
+            shared: None,
+            rights: Rights::NONE,
+            held: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            void: BTreeMap::new(),
+        }
+    }
+
+    /// The keys of a process that shares the cluster's secret: it makes its grants, with these rights, itself.
+    pub(crate) fn of_secret(secret: &[u8; KEY_BYTES], node: NodeId, rights: Rights) -> Self {
+        let key = EpochKey::of_secret(secret, SHARED_EPOCH);
+        let epoch = Epoch {
+            epoch: SHARED_EPOCH,
+            own: key.target(node, SHARED_LIFE),
+            any: Some(key.target(ANY_NODE, SHARED_LIFE)),
+        };
+        Self {
+            epochs: [Some(epoch), None],
+            shared: Some(key),
+            rights,
+            ..Self::of_controllers(node)
+        }
+    }
+
+    /// Takes what the controllers say. Late and repeated changes change nothing.
+    pub(crate) fn change(&mut self, change: &KeyChange) {
+        match change {
+            KeyChange::Epoch(epoch, key) => self.begin_epoch(*epoch, key),
+            KeyChange::EndEpochBefore => self.epochs[1] = None,
+            KeyChange::Hold(grant, key) => self.hold(*grant, key),
+            KeyChange::Void(user, serial) => self.void(*user, *serial),
+        }
+    }
+
+    fn begin_epoch(&mut self, epoch: GuardEpoch, key: &[u8; KEY_BYTES]) {
+        if self.epoch().is_some_and(|newest| newest >= epoch) {
+            return;
+        }
+        let fresh = Epoch {
+            epoch,
+            own: TargetKey::new(key),
+            any: None,
+        };
+        self.epochs[1] = self.epochs[0].replace(fresh);
+    }
+
+    fn epoch(&self) -> Option<GuardEpoch> {
+        self.epochs[0].as_ref().map(|epoch| epoch.epoch)
+    }
+
+    /// Whether sessions of this grant go on: its epoch has not ended, and it is not void. Of a grant to others this process
+    /// knows only the epoch.
+    pub(crate) fn is_good(&self, grant: &Grant) -> bool {
+        let known = self.epoch().is_none_or(|newest| newest <= grant.epoch)
+            || self
+                .epochs
+                .iter()
+                .flatten()
+                .any(|own| own.epoch == grant.epoch);
+        known && !self.is_void(grant)
+    }
+
+    fn hold(&mut self, grant: Grant, key: &[u8; KEY_BYTES]) {
+        let key = GrantKey::new(key);
+        let held = Held {
+            grant,
+            key,
+            last: 0,
+        };
+        self.held.insert(grant.target, held);
+    }
+
+    fn void(&mut self, user: u32, serial: u64) {
+        if self.void.len() < VOID_MAX || self.void.contains_key(&user) {
+            let known = self.void.entry(user).or_insert(serial);
+            *known = (*known).max(serial);
+        }
+    }
+
+    fn is_void(&self, grant: &Grant) -> bool {
+        match grant.opener {
+            Party::User(user, serial) => self.void.get(&user).is_some_and(|least| serial < *least),
+            Party::Node(..) => false,
+        }
+    }
+
+    /// A new session to a process of this node; `None` without a grant to it.
+    pub(crate) fn open(&mut self, target: NodeId) -> Option<Granted> {
+        if !self.held.contains_key(&target) {
+            self.make(target)?;
+        }
+        let held = self.held.get_mut(&target)?;
+        if held.last + 1 >= SESSIONS_PER_GRANT_MAX {
+            // Used up. Where a secret is shared the next try makes a new one; else the controllers do.
+            self.held.remove(&target);
+            return None;
+        }
+        held.last += 1;
+        let session = held.grant.session(held.last);
+        Some(Granted {
+            session,
+            grant: held.grant,
+            send: held.key.token(session, Direction::Opener),
+            receive: held.key.token(session, Direction::Target),
+        })
+    }
+
+    /// Makes a grant, where a secret is shared.
+    fn make(&mut self, target: NodeId) -> Option<()> {
+        let shared = self.shared.as_ref()?;
+        let grant = Grant {
+            number: random()? >> 24,
+            epoch: SHARED_EPOCH,
+            opener: Party::Node(self.node, SHARED_LIFE),
+            target,
+            log: LogId::MAX,
+            rights: self.rights,
+            window_bytes: 0,
+        };
+        let key = shared.target(target, SHARED_LIFE).grant_bytes(&grant);
+        self.hold(grant, &key);
+        Some(())
+    }
+
+    /// Whether the session may be made: its grant has not had it before. It has from now on.
+    pub(crate) fn admit(&mut self, granted: &Granted) -> bool {
+        let Some(number) = granted.grant.number_of(granted.session) else {
+            return false;
+        };
+        let grant = granted.grant.number;
+        if self.seen.len() >= SEEN_MAX && !self.seen.contains_key(&grant) {
+            // Which one is forgotten matters little: an old session of it could be opened again, and would stay empty.
+            self.seen.pop_first();
+        }
+        self.seen.entry(grant).or_default().take(number)
+    }
+
+    /// The session of a packet that shows its grant, if its token is right. Keeps nothing.
+    pub(crate) fn check(&self, prefix: &PacketPrefix, packet: &[u8]) -> Result<Granted, Stranger> {
+        let mut epochs = self.epochs.iter().flatten();
+        let epoch = epochs
+            .find(|own| own.epoch == prefix.epoch)
+            .ok_or(Stranger::Epoch)?;
+        let view = PacketView::new_checked(packet).map_err(|_| Stranger::Malformed)?;
+        let grant = shown_grant(&view).ok_or(Stranger::Malformed)?;
+        if grant.epoch != prefix.epoch || grant.number_of(prefix.session).is_none() {
+            return Err(Stranger::Malformed);
+        }
+        let key = match grant.target {
+            target if target == self.node => &epoch.own,
+            ANY_NODE => epoch.any.as_ref().ok_or(Stranger::Target)?,
+            _ => return Err(Stranger::Target),
+        };
+        if self.is_void(&grant) {
+            return Err(Stranger::Void);
+        }
+        let key = key.grant(&grant);
+        let receive = key.token(prefix.session, Direction::Opener);
+        if receive != prefix.token {
+            return Err(Stranger::Token);
+        }
+        Ok(Granted {
+            session: prefix.session,
+            grant,
+            send: key.token(prefix.session, Direction::Target),
+            receive,
+        })
+    }
+}
+
+/// The grant that a packet shows.
+fn shown_grant(view: &PacketView<'_>) -> Option<Grant> {
+    if view.header().kind != PacketKind::Open {
+        return None;
+    }
+    let mut reader = Reader::new(view.payload());
+    Grant::read(&mut reader).ok().filter(|_| reader.is_empty())
+}
+
+/// Which sessions a grant has had: those below `end - 64` for sure, and of the last 64 those with their bit set.
+#[derive(Clone, Copy, Default, Debug)]
+struct Seen {
+    /// The number after the highest.
+    end: u64,
+    /// Bit `i` stands for `end - 1 - i`.
+    last: u64,
+}
+
+impl Seen {
+    /// Whether the session of this number was not there before; it is from now on. Sessions opened at the same time may
+    /// come in any order.
+    fn take(&mut self, number: u64) -> bool {
+        if number >= self.end {
+            let ahead = number + 1 - self.end;
+            self.last = if ahead < 64 { self.last << ahead } else { 0 } | 1;
+            self.end = number + 1;
+            return true;
+        }
+        let bit = 1u64.checked_shl((self.end - 1 - number).min(64) as u32);
+        let fresh = bit.filter(|bit| self.last & bit == 0);
+        self.last |= fresh.unwrap_or(0);
+        fresh.is_some()
+    }
+}

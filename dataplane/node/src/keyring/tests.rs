@@ -1,0 +1,299 @@
+//! Sessions that are granted, and packets of strangers.
+
+use super::*;
+use ionian_wire::grant::GRANT_BYTES;
+use ionian_wire::packet::PacketHeader;
+
+const SECRET: [u8; KEY_BYTES] = [7; KEY_BYTES];
+const HERE: NodeId = NodeId::new(1);
+const THERE: NodeId = NodeId::new(2);
+
+/// What the end that opens a session sends first.
+fn open_packet(granted: &Granted) -> Vec<u8> {
+    packet(
+        granted.session,
+        granted.grant.epoch,
+        granted.send,
+        &granted.grant,
+    )
+}
+
+fn packet(session: SessionId, epoch: GuardEpoch, token: Token, grant: &Grant) -> Vec<u8> {
+    let prefix = PacketPrefix {
+        session,
+        epoch,
+        token,
+    };
+    let header = PacketHeader {
+        kind: PacketKind::Open,
+        ask: false,
+        seq: 0,
+        ack: 0,
+        credit: 0,
+        sack: None,
+    };
+    let mut out = [0; 256];
+    let grant = grant.to_bytes();
+    let len = header
+        .emit(&prefix.to_bytes(), [&grant, &[]], &mut out)
+        .unwrap();
+    out[..len].to_vec()
+}
+
+fn check(keyring: &Keyring, packet: &[u8]) -> Result<Granted, Stranger> {
+    keyring.check(&PacketPrefix::peek(packet).unwrap(), packet)
+}
+
+fn shared(node: NodeId) -> Keyring {
+    Keyring::of_secret(&SECRET, node, Rights::ALL)
+}
+
+#[test]
+fn both_ends_of_a_granted_session_know_its_tokens() {
+    let (mut here, mut there) = (shared(HERE), shared(THERE));
+    for target in [THERE, ANY_NODE] {
+        let opened = here.open(target).expect("a secret is shared");
+        let taken = check(&there, &open_packet(&opened)).expect("granted");
+        assert_eq!((taken.send, taken.receive), (opened.receive, opened.send));
+        assert_eq!((taken.session, taken.grant), (opened.session, opened.grant));
+        assert!(there.admit(&taken) && !there.admit(&taken), "once");
+    }
+    let next = [here.open(THERE).unwrap(), here.open(THERE).unwrap()];
+    for opened in next.iter().rev() {
+        let taken = check(&there, &open_packet(opened)).expect("granted");
+        assert!(there.admit(&taken), "in any order");
+        assert!(!there.admit(&taken), "and not again");
+    }
+}
+
+#[test]
+fn a_stranger_opens_nothing() {
+    let (mut here, there) = (shared(HERE), shared(THERE));
+    let opened = here.open(THERE).unwrap();
+    let grant = opened.grant;
+    let good = open_packet(&opened);
+    assert!(check(&there, &good).is_ok());
+    let of = |session, epoch, token, grant: &Grant| packet(session, epoch, token, grant);
+    let wrong_token = Token::new(opened.send.get() ^ 1);
+    let other_epoch = GuardEpoch::new(2);
+    let elsewhere = Grant {
+        target: NodeId::new(3),
+        ..grant
+    };
+    let more = Grant {
+        window_bytes: 1,
+        ..grant
+    };
+    let cases = [
+        (
+            of(opened.session, grant.epoch, wrong_token, &grant),
+            Stranger::Token,
+        ),
+        (
+            of(opened.session, grant.epoch, opened.receive, &grant),
+            Stranger::Token,
+        ),
+        (
+            of(grant.session(9), grant.epoch, opened.send, &grant),
+            Stranger::Token,
+        ),
+        (
+            of(opened.session, grant.epoch, opened.send, &more),
+            Stranger::Token,
+        ),
+        (
+            of(opened.session, other_epoch, opened.send, &grant),
+            Stranger::Epoch,
+        ),
+        (
+            of(opened.session, grant.epoch, opened.send, &elsewhere),
+            Stranger::Target,
+        ),
+        (
+            of(SessionId::new(5), grant.epoch, opened.send, &grant),
+            Stranger::Malformed,
+        ),
+        (good[..good.len() - 1].to_vec(), Stranger::Malformed),
+    ];
+    for (at, (packet, why)) in cases.iter().enumerate() {
+        assert_eq!(check(&there, packet), Err(*why), "case {at}");
+    }
+    let mut damaged = good.clone();
+    damaged[60] ^= 1;
+    assert_eq!(check(&there, &damaged), Err(Stranger::Malformed));
+    let mut other = Keyring::of_secret(&[8; KEY_BYTES], HERE, Rights::ALL);
+    let forged = other.open(THERE).unwrap();
+    assert_eq!(check(&there, &open_packet(&forged)), Err(Stranger::Token));
+    const { assert!(GRANT_BYTES < 64) };
+}
+
+/// A process given its keys by controllers, and grants made by them.
+struct Desk {
+    key: EpochKey,
+    epoch: GuardEpoch,
+}
+
+impl Desk {
+    fn new(epoch: u64) -> Self {
+        let epoch = GuardEpoch::new(epoch);
+        Self {
+            key: EpochKey::of_secret(&SECRET, epoch),
+            epoch,
+        }
+    }
+
+    fn give(&self, keyring: &mut Keyring, life: u64) {
+        let key = self.key.target_bytes(keyring.node, Inc::new(life));
+        keyring.begin_epoch(self.epoch, &key);
+    }
+
+    fn grant(&self, to: &mut Keyring, target: NodeId, life: u64, serial: u64) -> Grant {
+        let grant = Grant {
+            number: self.epoch.get() << 8 | serial,
+            epoch: self.epoch,
+            opener: Party::User(4, serial),
+            target,
+            log: LogId::new(1),
+            rights: Rights::READ,
+            window_bytes: 0,
+        };
+        let key = self.key.target(target, Inc::new(life));
+        to.hold(grant, &key.grant_bytes(&grant));
+        grant
+    }
+}
+
+fn pair() -> (Keyring, Keyring) {
+    let user = Keyring::of_controllers(ANY_NODE);
+    let server = Keyring::of_controllers(THERE);
+    (user, server)
+}
+
+#[test]
+fn without_a_grant_nothing_is_opened() {
+    let (mut user, mut server) = pair();
+    assert_eq!(user.open(THERE), None);
+    let desk = Desk::new(1);
+    desk.grant(&mut user, THERE, 1, 1);
+    let opened = user.open(THERE).unwrap();
+    assert_eq!(
+        check(&server, &open_packet(&opened)),
+        Err(Stranger::Epoch),
+        "no key yet"
+    );
+    desk.give(&mut server, 1);
+    assert_eq!(
+        check(&server, &open_packet(&opened)).unwrap().grant.rights,
+        Rights::READ
+    );
+    assert_eq!(user.open(HERE), None, "a grant is for one node");
+}
+
+#[test]
+fn grants_end_with_their_epoch_and_the_life_of_their_target() {
+    let (mut user, mut server) = pair();
+    let desks = [Desk::new(1), Desk::new(2), Desk::new(3)];
+    desks[0].give(&mut server, 1);
+    desks[0].grant(&mut user, THERE, 1, 1);
+    let granted = user.open(THERE).unwrap();
+    let old = open_packet(&granted);
+    desks[1].give(&mut server, 1);
+    assert!(check(&server, &old).is_ok(), "the epoch before stays good");
+    assert!(server.is_good(&granted.grant));
+    desks[0].give(&mut server, 1);
+    assert_eq!(
+        server.epoch(),
+        Some(GuardEpoch::new(2)),
+        "a late one changes nothing"
+    );
+    desks[2].give(&mut server, 1);
+    assert_eq!(check(&server, &old), Err(Stranger::Epoch));
+    assert!(!server.is_good(&granted.grant));
+    desks[2].grant(&mut user, THERE, 1, 1);
+    let now = open_packet(&user.open(THERE).unwrap());
+    assert!(check(&server, &now).is_ok());
+    // Its next life.
+    let (_, mut server) = pair();
+    desks[2].give(&mut server, 2);
+    assert_eq!(check(&server, &now), Err(Stranger::Token));
+    desks[2].give(&mut user, 1);
+    assert!(!user.is_good(&granted.grant), "its opener knows as well");
+    let grant = desks[2].grant(&mut user, THERE, 1, 1);
+    assert!(user.is_good(&grant));
+}
+
+#[test]
+fn a_revocation_voids_the_grants_made_before_it() {
+    let (mut user, mut server) = pair();
+    let desk = Desk::new(1);
+    desk.give(&mut server, 1);
+    desk.grant(&mut user, THERE, 1, 1);
+    let before = open_packet(&user.open(THERE).unwrap());
+    desk.grant(&mut user, THERE, 1, 2);
+    let after = open_packet(&user.open(THERE).unwrap());
+    server.void(4, 2);
+    server.void(4, 1);
+    assert_eq!(check(&server, &before), Err(Stranger::Void));
+    let taken = check(&server, &after).unwrap();
+    assert!(server.is_good(&taken.grant));
+    server.void(4, u64::MAX);
+    assert!(!server.is_good(&taken.grant));
+}
+
+#[test]
+fn a_grant_is_used_up_after_its_last_session() {
+    let (mut user, _) = pair();
+    Desk::new(1).grant(&mut user, THERE, 1, 1);
+    user.held.get_mut(&THERE).unwrap().last = SESSIONS_PER_GRANT_MAX - 2;
+    assert!(user.open(THERE).is_some());
+    assert_eq!(user.open(THERE), None);
+    let mut here = shared(HERE);
+    here.open(THERE).unwrap();
+    here.held.get_mut(&THERE).unwrap().last = SESSIONS_PER_GRANT_MAX - 1;
+    assert_eq!(here.open(THERE), None);
+    assert!(here.open(THERE).is_some(), "a new one is made");
+}
+
+#[test]
+fn what_is_kept_of_grants_is_bounded() {
+    let mut server = shared(THERE);
+    let granted = |number: u64| Granted {
+        session: SessionId::new(number << 24 | 1),
+        grant: Grant {
+            number,
+            ..shared(HERE).open(THERE).unwrap().grant
+        },
+        send: Token::new(1),
+        receive: Token::new(2),
+    };
+    let one = granted(1);
+    for number in 0..SEEN_MAX as u64 + 10 {
+        let grant = Grant {
+            number,
+            ..one.grant
+        };
+        let session = grant.session(1);
+        assert!(server.admit(&Granted {
+            session,
+            grant,
+            ..one
+        }));
+    }
+    assert_eq!(server.seen.len(), SEEN_MAX);
+    for user in 0..VOID_MAX as u32 + 10 {
+        server.void(user, 1);
+    }
+    assert_eq!(server.void.len(), VOID_MAX);
+}
+
+#[test]
+fn the_sessions_of_a_grant_are_taken_once_each() {
+    let mut seen = Seen::default();
+    let taken: Vec<bool> = [5, 5, 3, 4, 3, 70, 6, 7, 69, 69, 200, 136, 137, 137]
+        .map(|number| seen.take(number))
+        .to_vec();
+    let expected = [
+        true, false, true, true, false, true, false, true, true, false, true, false, true, false,
+    ];
+    assert_eq!(taken, expected);
+}

@@ -1,0 +1,318 @@
+//! Whom a place talks to: from its own specification and the newest cluster map.
+//!
+//! Connections always go the same way. A replica opens them to its leaf, to the member of its log's root group that leads, and
+//! to its peers in lower slots; the leaf to the member that leads; a member to the others in lower slots, so that whoever
+//! leads next is connected already; everyone to the controller, if that is a place of a node. Before there is a map, others
+//! are where the place's specification has them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use ionian_types::{Inc, NodeId, Slot};
+use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo};
+
+use crate::role::Place;
+use crate::server::{ControllerAt, PlaceSpec};
+
+/// Bytes of one ring: holds the largest message with room for the largest answer beside it.
+pub(crate) const RING_BYTES: usize = 8 << 20;
+/// Bytes of a ring that carries no records.
+pub(crate) const SMALL_RING_BYTES: usize = 4 << 20;
+
+/// A connection that a place opens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Want {
+    pub(crate) to: Place,
+    pub(crate) node: NodeId,
+    /// The life at the other end; 0 where nobody knows, or while it is down.
+    pub(crate) inc: Inc,
+    /// Where it is found by others than its own process, if anybody knows.
+    pub(crate) address: Option<SocketAddr>,
+    /// The size of each ring, where a ring carries it.
+    pub(crate) bytes: usize,
+}
+
+/// What the cluster is known to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) map: &'a ClusterMap,
+    pub(crate) controller: ControllerAt,
+    /// Where nodes are, as configured.
+    pub(crate) addresses: &'a BTreeMap<NodeId, SocketAddr>,
+}
+
+impl View<'_> {
+    /// The connections that a place opens.
+    pub(crate) fn wants(&self, spec: &PlaceSpec) -> Vec<Want> {
+        let mut wants = Vec::new();
+        let Some(log) = spec.place.log() else {
+            return wants;
+        };
+        if let ControllerAt::Node(node) = self.controller {
+            wants.push(Want {
+                to: Place::Directory,
+                node,
+                inc: Inc::ZERO,
+                address: self.address(node, ""),
+                bytes: SMALL_RING_BYTES,
+            });
+        }
+        let known = self.map.logs.iter().find(|known| known.log == log);
+        // Once there is a map, what it does not name is gone, or is still to come: nobody looks for it.
+        let first = self.map.version == 0;
+        // A member of the root group, as the map or else the specification has it.
+        let member = |slot: Slot| {
+            let to = Place::Root(log, slot);
+            match known {
+                Some(known) => {
+                    let end = known.roots.get(slot.index());
+                    end.map(|end| self.want(to, end, SMALL_RING_BYTES))
+                }
+                None if first => {
+                    let node = spec.roots.get(slot.index());
+                    node.map(|node| self.unnamed(to, *node))
+                }
+                None => None,
+            }
+        };
+        let leader = member(known.and_then(|known| known.leader).unwrap_or_default());
+        match spec.place {
+            Place::Directory => {}
+            Place::Root(_, slot) => {
+                wants.extend((0..slot.get()).filter_map(|lower| member(Slot::new(lower))));
+            }
+            Place::Leaf(_) => wants.extend(leader),
+            Place::Replica(_, shard, slot) => {
+                let leaf = Place::Leaf(log);
+                wants.extend(match known {
+                    Some(known) => Some(self.want(leaf, &known.leaf, SMALL_RING_BYTES)),
+                    None => first.then(|| self.unnamed(leaf, spec.leaf)),
+                });
+                wants.extend(leader);
+                let shards = known.iter().flat_map(|known| &known.shards);
+                let mut same = shards.filter(|known| known.shard == shard);
+                let named = same.next().map(|known| &known.replicas);
+                for peer in 0..slot.get() {
+                    let to = Place::Replica(log, shard, Slot::new(peer));
+                    let named = named.and_then(|named| named.get(usize::from(peer)));
+                    wants.extend(match (named, spec.members.get(usize::from(peer))) {
+                        (Some(named), _) => Some(self.want(to, &named.endpoint, RING_BYTES)),
+                        (None, Some(node)) if first => Some(Want {
+                            bytes: RING_BYTES,
+                            ..self.unnamed(to, *node)
+                        }),
+                        (None, _) => None,
+                    });
+                }
+            }
+        }
+        wants
+    }
+
+    fn want(&self, to: Place, end: &Endpoint, bytes: usize) -> Want {
+        Want {
+            to,
+            node: end.node,
+            inc: end.inc,
+            address: self.address(end.node, &end.address),
+            bytes,
+        }
+    }
+
+    /// A place that the map does not name.
+    fn unnamed(&self, to: Place, node: NodeId) -> Want {
+        Want {
+            to,
+            node,
+            inc: Inc::ZERO,
+            address: self.address(node, ""),
+            bytes: SMALL_RING_BYTES,
+        }
+    }
+
+    /// Where a node is: as it says itself, unless that is no address to send to; else as configured, else as it says
+    /// elsewhere in the map.
+    fn address(&self, node: NodeId, said: &str) -> Option<SocketAddr> {
+        let configured = || self.addresses.get(&node).copied();
+        let elsewhere = || {
+            let logs = self.map.logs.iter();
+            let mut ends = logs.flat_map(ends).filter(|end| end.node == node);
+            ends.find_map(|end| usable(&end.address))
+        };
+        usable(said).or_else(configured).or_else(elsewhere)
+    }
+}
+
+fn ends(log: &LogInfo) -> impl Iterator<Item = &Endpoint> {
+    let replicas = log.shards.iter().flat_map(|shard| &shard.replicas);
+    log.roots
+        .iter()
+        .chain(replicas.map(|replica| &replica.endpoint))
+}
+
+/// An address that datagrams can be sent to. A process that listens on every interface does not know which one others see;
+/// names are not looked up here, since that may take seconds.
+fn usable(address: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = address.parse().ok()?;
+    (!address.ip().is_unspecified() && address.port() != 0).then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use ionian_types::{Durability, LogId, OrderingMode, ShardId, ViewId};
+    use ionian_wire::directory::{ReplicaInfo, ShardInfo};
+
+    use super::*;
+
+    const LOG: LogId = LogId::new(1);
+
+    fn end(node: u32, inc: u64, address: &str) -> Endpoint {
+        Endpoint {
+            node: NodeId::new(node),
+            inc: Inc::new(inc),
+            address: address.to_owned(),
+        }
+    }
+
+    fn map() -> ClusterMap {
+        let replica = |node, address| ReplicaInfo {
+            endpoint: end(node, 9, address),
+            generation: ViewId::ZERO,
+        };
+        ClusterMap {
+            version: 1,
+            logs: vec![LogInfo {
+                log: LOG,
+                name: String::from("default"),
+                mode: OrderingMode::Scalog,
+                class: Durability::D0,
+                roots: vec![end(6, 3, "10.0.0.6:1"), end(7, 4, "10.0.0.7:1")],
+                leader: Some(Slot::new(1)),
+                leaf: end(2, 5, ""),
+                coming: Vec::new(),
+                shards: vec![ShardInfo {
+                    shard: ShardId::new(2),
+                    epoch: ViewId::ZERO,
+                    open: true,
+                    finalized: false,
+                    quorum: 3,
+                    replicas: vec![
+                        replica(3, "0.0.0.0:3"),
+                        replica(4, "10.0.0.4:1"),
+                        replica(5, ""),
+                    ],
+                }],
+            }],
+        }
+    }
+
+    fn spec(place: Place) -> PlaceSpec {
+        PlaceSpec {
+            roots: [1, 2].map(NodeId::new).to_vec(),
+            leaf: NodeId::new(2),
+            members: [3, 4, 5].map(NodeId::new).to_vec(),
+            ..PlaceSpec::new(place, "default", Durability::D0)
+        }
+    }
+
+    fn replica(shard: u32, slot: u8) -> Place {
+        Place::Replica(LOG, ShardId::new(shard), Slot::new(slot))
+    }
+
+    fn wants(
+        map: &ClusterMap,
+        place: Place,
+        controller: ControllerAt,
+    ) -> Vec<(Place, u32, u64, String)> {
+        let configured = (1..=3).map(|node| {
+            let address = format!("127.0.0.1:{node}").parse().expect("an address");
+            (NodeId::new(node), address)
+        });
+        let view = View {
+            map,
+            controller,
+            addresses: &configured.collect(),
+        };
+        let found = view.wants(&spec(place)).into_iter();
+        let text = |want: &Want| {
+            want.address
+                .map_or(String::new(), |found| found.to_string())
+        };
+        found
+            .map(|want| (want.to, want.node.get(), want.inc.get(), text(&want)))
+            .collect()
+    }
+
+    #[test]
+    fn a_place_goes_by_the_newest_map_and_by_its_own_words_before() {
+        let node = ControllerAt::Node(NodeId::new(1));
+        let one = String::from("127.0.0.1:1");
+        let controller = (Place::Directory, 1, 0, one.clone());
+        let leaf = (Place::Leaf(LOG), 2, 5, String::from("127.0.0.1:2"));
+        let root = (
+            Place::Root(LOG, Slot::new(1)),
+            7,
+            4,
+            String::from("10.0.0.7:1"),
+        );
+        let far = (replica(2, 1), 4, 9, String::from("10.0.0.4:1"));
+        // It listens everywhere: the configuration says where it is found.
+        let near = (replica(2, 0), 3, 9, String::from("127.0.0.1:3"));
+        assert_eq!(
+            wants(&map(), replica(2, 2), node),
+            [controller.clone(), leaf.clone(), root.clone(), near, far]
+        );
+        let all = [controller.clone(), root.clone()];
+        assert_eq!(wants(&map(), Place::Leaf(LOG), node), all);
+        let [first, second] = [0, 1].map(|slot| Place::Root(LOG, Slot::new(slot)));
+        assert_eq!(wants(&map(), first, node)[..], all[..1]);
+        let other = (first, 6, 3, String::from("10.0.0.6:1"));
+        assert_eq!(
+            wants(&map(), second, node),
+            [controller.clone(), other],
+            "members are connected, whoever leads"
+        );
+        assert_eq!(
+            wants(&map(), Place::Leaf(LOG), ControllerAt::External),
+            [root]
+        );
+        let none = ClusterMap::default();
+        let unnamed = (Place::Root(LOG, Slot::ZERO), 1, 0, one);
+        let peer = (replica(2, 0), 3, 0, String::from("127.0.0.1:3"));
+        let leaf = (Place::Leaf(LOG), 2, 0, String::from("127.0.0.1:2"));
+        assert_eq!(
+            wants(&none, replica(2, 1), node),
+            [controller.clone(), leaf, unnamed.clone(), peer]
+        );
+        assert_eq!(wants(&none, second, node), [controller, unnamed]);
+    }
+
+    #[test]
+    fn what_a_map_does_not_name_is_not_looked_for() {
+        let node = ControllerAt::External;
+        let leaf = (Place::Leaf(LOG), 2, 5, String::from("127.0.0.1:2"));
+        let root = (
+            Place::Root(LOG, Slot::new(1)),
+            7,
+            4,
+            String::from("10.0.0.7:1"),
+        );
+        assert_eq!(wants(&map(), replica(3, 1), node), [leaf, root]);
+        let none = ClusterMap {
+            version: 2,
+            ..ClusterMap::default()
+        };
+        assert_eq!(wants(&none, replica(2, 1), node), []);
+    }
+
+    #[test]
+    fn nobody_is_wanted_twice_and_nobody_without_a_log() {
+        let node = ControllerAt::Node(NodeId::new(1));
+        assert_eq!(wants(&map(), Place::Directory, node), []);
+        let all = wants(&map(), replica(2, 2), node);
+        let mut places: Vec<Place> = all.iter().map(|want| want.0).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), all.len());
+    }
+}
