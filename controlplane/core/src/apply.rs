@@ -6,6 +6,7 @@
 use ionian_types::{ClusterId, Gsn, Inc, LogId, NodeId, RootEpoch, ShardId, Slot, ViewId};
 use ionian_wire::WireError;
 use ionian_wire::entry::{Change, Changes};
+use ionian_wire::grant::Rights;
 
 use crate::codec::Encoder;
 use crate::command::{Action, Command};
@@ -190,6 +191,25 @@ impl State {
             Action::Cancel { transaction } => self.cancel(*transaction)?,
             Action::Record { log, epoch } => self.record(at_us, *log, *epoch)?,
             Action::Whole { log, shard, held } => self.whole(*log, *shard, *held)?,
+            Action::AddUser { user } => {
+                self.add_user(user).map_err(unfit)?;
+                Shown::No
+            }
+            Action::RevokeUser { user } => {
+                for log in self.revoke_user(user).map_err(unfit)? {
+                    self.note_rights(at_us, log, user, Rights::NONE);
+                }
+                Shown::No
+            }
+            Action::Permit { log, user, rights } => {
+                self.permit(*log, user, *rights).map_err(unfit)?;
+                self.note_rights(at_us, *log, user, *rights);
+                Shown::No
+            }
+            Action::TurnKeys { epoch, key } => {
+                self.turn_keys(at_us, *epoch, key).map_err(unfit)?;
+                Shown::No
+            }
         };
         self.version = next;
         self.map_version += u64::from(shown == Shown::Yes);
@@ -211,6 +231,11 @@ impl State {
                 why,
             });
         }
+    }
+
+    fn note_rights(&mut self, at_us: u64, log: LogId, user: &str, rights: Rights) {
+        let user = user.to_owned();
+        self.note(at_us, log, What::Permit { log, user, rights }, Why::Asked);
     }
 
     fn create(&mut self, at_us: u64, id: LogId, spec: &LogSpec) -> Result<Shown, CommandError> {

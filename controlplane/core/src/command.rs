@@ -8,20 +8,24 @@
 //! [`State::apply`](crate::State::apply) refuses what does not fit.
 
 use ionian_types::{
-    ClusterId, Gsn, Inc, LogId, NodeId, RootEpoch, SEGMENTS_PER_SHARD_MAX, ShardId, Slot, ViewId,
+    ClusterId, Gsn, GuardEpoch, Inc, LogId, NodeId, RootEpoch, SEGMENTS_PER_SHARD_MAX, ShardId,
+    Slot, ViewId,
 };
 use ionian_wire::directory::{ADDRESS_BYTES_MAX, LOG_NAME_BYTES_MAX, SHARDS_PER_LOG_MAX};
 use ionian_wire::entry::Changes;
+use ionian_wire::grant::Rights;
 use ionian_wire::{Reader, WireError};
 
 use crate::codec::{Encoder, count, key, range, text};
 use crate::decision::{What, Why};
 use crate::group::RootQuorum;
 use crate::history;
+use crate::keys::{KeyBytes, key_bytes};
 use crate::operation::Operation;
 use crate::spec::LogSpec;
 use crate::state::PlaceKey;
 use crate::transaction::{Task, decode_tasks, encode_tasks};
+use crate::users::{rights, user_name};
 use crate::{COMMAND_BYTES_MAX, HISTORY_KEPT, INTENT_BYTES_MAX, ROOT_MEMBERS_MAX};
 
 /// The version of the encoding that this build writes.
@@ -104,6 +108,18 @@ pub(crate) enum Action {
     Advance { transaction: u64 },
     /// A transaction is given up.
     Cancel { transaction: u64 },
+    /// The cluster gets a user.
+    AddUser { user: String },
+    /// A user is one no more.
+    RevokeUser { user: String },
+    /// What a user may do with a log, in place of what it could do before.
+    Permit {
+        log: LogId,
+        user: String,
+        rights: Rights,
+    },
+    /// A new epoch of keys begins, and that before the last one ends.
+    TurnKeys { epoch: GuardEpoch, key: KeyBytes },
 }
 
 impl Command {
@@ -266,6 +282,25 @@ impl Action {
                 out.put(*log);
                 out.put(*epoch);
             }
+            Self::AddUser { user } => {
+                out.put(20u8);
+                out.bytes(user.as_bytes());
+            }
+            Self::RevokeUser { user } => {
+                out.put(21u8);
+                out.bytes(user.as_bytes());
+            }
+            Self::Permit { log, user, rights } => {
+                out.put(22u8);
+                out.put(*log);
+                out.bytes(user.as_bytes());
+                out.put(rights.bits());
+            }
+            Self::TurnKeys { epoch, key } => {
+                out.put(23u8);
+                out.put(*epoch);
+                out.0.extend_from_slice(&key.0);
+            }
         }
     }
 
@@ -342,6 +377,21 @@ impl Action {
             },
             16 => Self::Cancel {
                 transaction: reader.field()?,
+            },
+            20 => Self::AddUser {
+                user: user_name(reader)?,
+            },
+            21 => Self::RevokeUser {
+                user: user_name(reader)?,
+            },
+            22 => Self::Permit {
+                log: reader.field()?,
+                user: user_name(reader)?,
+                rights: rights(reader)?,
+            },
+            23 => Self::TurnKeys {
+                epoch: reader.field()?,
+                key: key_bytes(reader)?,
             },
             tag => return Err(range("kind of command", u64::from(tag))),
         })

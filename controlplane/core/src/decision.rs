@@ -3,6 +3,7 @@
 use core::fmt;
 
 use ionian_types::{Gsn, Inc, LogId, NodeId, RootEpoch, SegmentId, ShardId, Time, ViewId};
+use ionian_wire::grant::Rights;
 
 /// A decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -151,6 +152,15 @@ pub enum What {
         log: LogId,
         /// The epoch.
         epoch: RootEpoch,
+    },
+    /// What a user may do with the log has changed.
+    Permit {
+        /// The log.
+        log: LogId,
+        /// The user.
+        user: String,
+        /// Its rights from now on.
+        rights: Rights,
     },
     /// A report was set aside.
     Ignore {
@@ -317,6 +327,10 @@ impl fmt::Display for What {
                 "log {log}: {place} on node {node} leads root epoch {epoch} as incarnation {inc}"
             ),
             Self::Led { log, epoch } => write!(f, "log {log}: root epoch {epoch} is committed"),
+            Self::Permit { log, user, rights } => match *rights {
+                Rights::NONE => write!(f, "log {log}: take every right from user {user}"),
+                rights => write!(f, "log {log}: grant {rights} to user {user}"),
+            },
             Self::Ignore { log, view } => write!(f, "log {log}: ignore a report of view {view}"),
         }
     }

@@ -35,6 +35,11 @@ pub struct DirectoryConfig {
     /// A registration over a connection that its process seems to have given up is taken after this long, if the connection
     /// is still there: longer than an edge needs to find out that a peer is gone.
     pub late_after: Nanos,
+    /// A user's client asks for its grants again after this long, and so learns of changed rights and keys. Nodes hear of a
+    /// change at once.
+    pub grant_lease: Nanos,
+    /// A new epoch of grants begins after so many microseconds; what was made in one is good until the end of the next.
+    pub key_life_us: u64,
     /// Changes are made durable as [commands](Directory::take_commands) by a group of controllers, rather than as
     /// [snapshots](Directory::take_snapshot).
     pub replicated: bool,
@@ -48,6 +53,8 @@ impl Default for DirectoryConfig {
             down_after: Nanos::from_ms(1000),
             failover_after: Nanos::from_ms(100),
             late_after: Nanos::from_ms(5000),
+            grant_lease: Nanos::from_ms(5000),
+            key_life_us: 3_600_000_000,
             replicated: false,
         }
     }
@@ -128,7 +135,7 @@ pub struct Directory<K: Knobs = Shipped> {
     pub(crate) config: DirectoryConfig,
     pub(crate) persisted: u64,
     /// The time of day, as the edge last said it.
-    wall_us: u64,
+    pub(crate) wall_us: u64,
     /// Commands that the edge has not taken yet.
     commands: Vec<TakenCommand>,
     /// The map of a version that is becoming durable.
@@ -338,6 +345,7 @@ impl<K: Knobs> Directory<K> {
             Message::Hello(hello, _) => self.greet(now, conn, hello),
             Message::Register(request, address) => self.register(now, conn, request, address),
             Message::DirectoryRequest(request, _) => self.ask(conn, *request),
+            Message::KeysRequest(request, _) => self.keys_requested(conn, *request),
             Message::IntentDone(done, _) => self.intent_done(now, conn, *done),
             Message::CeilingRequest(request, _) => self.raise_ceiling(now, conn, *request),
             Message::SealAck(ack, _) => self.sealed(now, conn, *ack),

@@ -8,6 +8,7 @@ use ionian_wire::{Reader, WireError};
 use crate::HISTORY_KEPT;
 use crate::codec::{Encoder, count, range, text};
 use crate::decision::{What, Why};
+use crate::users::{rights, user_name};
 
 /// A decision of the history.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -183,6 +184,12 @@ pub(crate) fn encode(out: &mut Encoder, what: &What, why: Why) {
             out.put(*log);
             out.put(*epoch);
         }
+        What::Permit { log, user, rights } => {
+            out.put(20u8);
+            out.put(*log);
+            out.bytes(user.as_bytes());
+            out.put(rights.bits());
+        }
         What::Ignore { log, view } => {
             out.put(12u8);
             out.put(*log);
@@ -274,6 +281,11 @@ pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<(What, Why), WireError> 
         15 => What::Led {
             log,
             epoch: reader.field()?,
+        },
+        20 => What::Permit {
+            log,
+            user: user_name(reader)?,
+            rights: rights(reader)?,
         },
         tag => return Err(range("kind of decision", u64::from(tag))),
     };

@@ -38,6 +38,12 @@
 //! state, so that another controller goes on with it. With `plan` it is only said what would be done. What cannot be seen by
 //! anybody yet may be cancelled. What would drop the last copy of records is refused with the reason.
 //!
+//! # Users
+//!
+//! A user is a client certificate's name. Its rights on logs are part of the state; what it opens sessions with are grants that
+//! follow from the newest key, which is part of the state too. Processes of nodes that have asked are told of changed keys and
+//! users as soon as the change is durable.
+//!
 //! # What a process does
 //!
 //! It sends `Register` and waits for `Registered` with its request number. The number is new for every connection: an
@@ -77,12 +83,14 @@ mod apply;
 mod codec;
 mod command;
 mod decision;
+mod desk;
 mod directory;
 mod failover;
 mod foresee;
 mod group;
 mod history;
 mod inbound;
+mod keys;
 mod map;
 mod operate;
 mod operation;
@@ -97,20 +105,23 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod users;
 
 pub use apply::{CommandError, Outcome};
 pub use command::Command;
 pub use decision::{Decision, What, Why};
+pub use desk::{Asker, GRANTS_PER_ANSWER_MAX, UserGrants, Who};
 pub use directory::{
     Counters, Directory, DirectoryConfig, LogStatus, ShardHealth, Snapshot, TakenCommand,
 };
 pub use group::RootQuorum;
 pub use history::Event;
+pub use keys::FIRST_KEY_EPOCH;
 pub use map::Assignment;
 pub use operation::{Details, Operate, Operated, Operation};
 pub use picture::{
     ClusterPicture, LogPicture, NodePicture, PlacePicture, ReplicaPicture, RootPhase, RootPicture,
-    ShardPicture, ShardStage, TransactionPicture,
+    ShardPicture, ShardStage, TransactionPicture, UserPicture,
 };
 pub use placement::{Candidate, PlacementError, place};
 pub use registration::Refusal;
@@ -118,6 +129,7 @@ pub use snapshot::RestoreError;
 pub use spec::{ClusterSpec, LogSpec, NodeSpec, SpecError};
 pub use state::State;
 pub use transaction::{Progress, Transaction};
+pub use users::{ADMIN, RIGHTS_MAX, USER_NAME_BYTES_MAX, USER_RIGHTS, USERS_MAX};
 
 pub use ionian_wire::directory::ROOT_MEMBERS_MAX;
 

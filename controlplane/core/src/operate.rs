@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ionian_types::{Durability, Inc, Knobs, LogId, NodeId, ShardId, Slot, Time};
 
 use crate::command::{Action, Command};
+use crate::desk::Asker;
 use crate::directory::Directory;
 use crate::foresee::named;
 use crate::operation::{Details, Operate, Operated, Operation};
@@ -18,9 +19,9 @@ use crate::{COMMAND_BYTES_MAX, MAP_BYTES_MAX};
 impl<K: Knobs> Directory<K> {
     /// Does what an operator asks for in an encoded [`Operate`]. The answer, an encoded [`Operated`], may leave once the version
     /// given with it is durable.
-    pub fn operate(&mut self, now: Time, request: &[u8]) -> (u64, Vec<u8>) {
+    pub fn operate(&mut self, now: Time, asker: &Asker<'_>, request: &[u8]) -> (u64, Vec<u8>) {
         let answer = match Operate::decode(request) {
-            Ok(request) => self.answer_operator(now, request),
+            Ok(request) => self.answer_operator(now, asker, request),
             Err(error) => Err(format!("not a request that this controller knows: {error}")),
         };
         let answer = answer.unwrap_or_else(|reason| Operated {
@@ -37,7 +38,16 @@ impl<K: Knobs> Directory<K> {
         self.state.transactions.iter()
     }
 
-    fn answer_operator(&mut self, now: Time, request: Operate) -> Result<Operated, String> {
+    fn answer_operator(
+        &mut self,
+        now: Time,
+        asker: &Asker<'_>,
+        request: Operate,
+    ) -> Result<Operated, String> {
+        self.state.may_ask(asker, &request.operation)?;
+        if let Some(answer) = self.answer_desk(now, asker, request.plan, &request.operation) {
+            return answer;
+        }
         let answer = |transaction, text, details| Operated {
             refused: false,
             transaction,
@@ -139,8 +149,8 @@ impl<K: Knobs> Directory<K> {
         })
     }
 
-    /// Whether the state would take a change.
-    fn fits(&self, action: &Action) -> Result<(), String> {
+    /// The state with a change, if it would take it.
+    pub(crate) fn fits(&self, action: &Action) -> Result<State, String> {
         let command = Command {
             follows: self.state.version,
             at_us: 0,
@@ -162,7 +172,7 @@ impl<K: Knobs> Directory<K> {
                 "the cluster map would take {bytes} bytes, more than {MAP_BYTES_MAX}"
             ));
         }
-        Ok(())
+        Ok(then)
     }
 
     /// Takes the next step of every transaction whose present task is done.
@@ -305,7 +315,12 @@ impl State {
             Operation::Cancel { .. }
             | Operation::List
             | Operation::Describe { .. }
-            | Operation::History { .. } => Vec::new(),
+            | Operation::History { .. }
+            | Operation::AddUser { .. }
+            | Operation::RevokeUser { .. }
+            | Operation::GrantLog { .. }
+            | Operation::ListUsers
+            | Operation::OpenSessions { .. } => Vec::new(),
         };
         if tasks.len() > TASKS_MAX {
             let steps = tasks.len();

@@ -7,14 +7,17 @@
 
 use ionian_types::{LogId, NodeId, ShardId, Slot};
 use ionian_wire::directory::ROOT_MEMBERS_MAX;
+use ionian_wire::grant::Rights;
 use ionian_wire::{Reader, WireError};
 
 use crate::HISTORY_KEPT;
 use crate::codec::{Encoder, count, range, text};
 use crate::command::{decode_spec, encode_spec, nodes};
+use crate::desk::UserGrants;
 use crate::history::Event;
-use crate::picture::{ClusterPicture, TransactionPicture, codec};
+use crate::picture::{ClusterPicture, TransactionPicture, UserPicture, codec};
 use crate::spec::LogSpec;
+use crate::users::{rights, user_name};
 
 /// Version 1 had no details.
 const VERSION: u8 = 2;
@@ -107,6 +110,32 @@ pub enum Operation {
         /// The log's name.
         log: String,
     },
+    /// Let the owner of a certificate of this name be a user. It has no rights yet.
+    AddUser {
+        /// The name.
+        user: String,
+    },
+    /// Take every right from a user, and forget it. Its grants are void.
+    RevokeUser {
+        /// The name.
+        user: String,
+    },
+    /// Say what a user may do with a log, in place of what it could do before.
+    GrantLog {
+        /// The log.
+        log: LogId,
+        /// The user.
+        user: String,
+        /// Its rights; none takes all away.
+        rights: Rights,
+    },
+    /// List the users and their rights.
+    ListUsers,
+    /// Give the user who asks what it opens sessions with.
+    OpenSessions {
+        /// The log's name.
+        log: String,
+    },
 }
 
 /// A request of an operator.
@@ -144,6 +173,10 @@ pub enum Details {
     History(Vec<Event>),
     /// The transactions that run, and the last of those that do not, by rising number.
     Transactions(Vec<TransactionPicture>),
+    /// The users, by name; with a plan, as they would be.
+    Users(Vec<UserPicture>),
+    /// The grants of the user who asked.
+    Grants(UserGrants),
 }
 
 impl Operate {
@@ -221,6 +254,14 @@ impl Details {
                 out.put(3u8);
                 codec::encode_transactions(out, transactions);
             }
+            Self::Users(users) => {
+                out.put(4u8);
+                codec::encode_users(out, users);
+            }
+            Self::Grants(grants) => {
+                out.put(5u8);
+                grants.encode(out);
+            }
         }
     }
 
@@ -234,6 +275,8 @@ impl Details {
                 Self::History(events.collect::<Result<_, _>>()?)
             }
             3 => Self::Transactions(codec::decode_transactions(reader)?),
+            4 => Self::Users(codec::decode_users(reader)?),
+            5 => Self::Grants(UserGrants::decode(reader)?),
             tag => return Err(range("kind of details", u64::from(tag))),
         })
     }
@@ -333,6 +376,25 @@ impl Operation {
                 out.put(14u8);
                 out.bytes(log.as_bytes());
             }
+            Self::AddUser { user } => {
+                out.put(15u8);
+                out.bytes(user.as_bytes());
+            }
+            Self::RevokeUser { user } => {
+                out.put(16u8);
+                out.bytes(user.as_bytes());
+            }
+            Self::GrantLog { log, user, rights } => {
+                out.put(17u8);
+                out.put(*log);
+                out.bytes(user.as_bytes());
+                out.put(rights.bits());
+            }
+            Self::ListUsers => out.put(18u8),
+            Self::OpenSessions { log } => {
+                out.put(19u8);
+                out.bytes(log.as_bytes());
+            }
         }
     }
 
@@ -383,6 +445,19 @@ impl Operation {
             },
             13 => Self::Describe { log: text(reader)? },
             14 => Self::History { log: text(reader)? },
+            15 => Self::AddUser {
+                user: user_name(reader)?,
+            },
+            16 => Self::RevokeUser {
+                user: user_name(reader)?,
+            },
+            17 => Self::GrantLog {
+                log: reader.field()?,
+                user: user_name(reader)?,
+                rights: rights(reader)?,
+            },
+            18 => Self::ListUsers,
+            19 => Self::OpenSessions { log: text(reader)? },
             tag => return Err(range("operation", u64::from(tag))),
         })
     }

@@ -15,6 +15,7 @@ use ionian_wire::frame::{
 
 use crate::directory::Directory;
 use crate::group::Phase;
+use crate::keys::KeysWanted;
 use crate::state::PlaceKey;
 
 /// A connection.
@@ -31,6 +32,8 @@ pub(crate) struct Conn {
     pub(crate) waiting: Option<u64>,
     /// A registration that seems to come late.
     pub(crate) held: Option<Held>,
+    /// The process of a node is told its keys by it.
+    pub(crate) keys: Option<KeysWanted>,
 }
 
 /// A registration over a connection that opened before the one that the place is bound to.
@@ -92,6 +95,7 @@ impl<K: Knobs> Directory<K> {
             .or_else(|| self.poll_seal(now, &mut room, out))
             .or_else(|| self.poll_grant(&mut room, out))
             .or_else(|| self.poll_intent(now, &mut room, out))
+            .or_else(|| self.poll_keys(&mut room, out))
             .or_else(|| self.poll_map(&mut room, out))
     }
 

@@ -4,6 +4,7 @@
 use ionian_types::{
     ClusterId, Durability, Gsn, Inc, LogId, NodeId, OrderingMode, RootEpoch, ShardId, Slot, ViewId,
 };
+use ionian_wire::grant::Rights;
 
 use crate::group::{Phase, RootQuorum};
 use crate::state::{Log, Place, Shard, State};
@@ -175,6 +176,19 @@ pub struct TransactionPicture {
     pub done: u32,
     /// A line per step.
     pub steps: Vec<String>,
+}
+
+/// A user, and what it may do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserPicture {
+    /// The name in its certificate.
+    pub name: String,
+    /// Its number in grants; no other user ever has it.
+    pub number: u32,
+    /// The version of the state that last changed its rights: earlier grants are void.
+    pub serial: u64,
+    /// By the name of the log.
+    pub rights: Vec<(String, Rights)>,
 }
 
 impl ShardStage {

@@ -19,15 +19,17 @@ use crate::codec::{Encoder, count, range, text};
 use crate::command::changes;
 use crate::group::{Config, Group, Listed, Phase, RootQuorum};
 use crate::history::History;
+use crate::keys::Keys;
 use crate::state::{Log, Member, Node, Pending, Place, Shard, State};
 use crate::transaction::Transaction;
+use crate::users::Users;
 use crate::{ROOT_CONFIGS_MAX, ROOT_MEMBERS_MAX, TRANSACTIONS_KEPT};
 
 const MAGIC: &[u8; 8] = b"IONIDIR\n";
 /// Version 1 has no quorums: every replica had to hold a record. Versions 1 and 2 have no `next_log` and no histories. Up to
 /// version 3 a root is alone, and no incarnation is known to be on a device. Up to
-/// version 4 there are no transactions, up to version 5 no replacements.
-const VERSION: u16 = 7;
+/// version 4 there are no transactions, up to version 5 no replacements, up to version 7 no users.
+const VERSION: u16 = 8;
 
 /// Why a snapshot cannot be used. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -91,6 +93,8 @@ impl State {
         for transaction in &self.transactions {
             transaction.encode(&mut out);
         }
+        self.users.encode(&mut out);
+        self.keys.encode(&mut out);
         let crc = crc32c(&out.0);
         out.put(crc);
         out.0
@@ -144,6 +148,10 @@ impl State {
             for _ in 0..count(&mut reader, TRANSACTIONS_KEPT, "transactions")? {
                 state.transactions.push(Transaction::decode(&mut reader)?);
             }
+        }
+        if written >= 8 {
+            state.users = Users::decode(&mut reader)?;
+            state.keys = Keys::decode(&mut reader)?;
         }
         let last = state.logs.last_key_value().map_or(0, |(id, _)| id.get());
         if written < 3 {
@@ -487,11 +495,11 @@ mod tests {
     #[test]
     fn a_newer_version_is_named() {
         let mut bytes = State::new().encode();
-        bytes[8] = 9;
+        bytes[8] = VERSION as u8 + 1;
         assert_eq!(
             State::decode(&bytes),
             Err(RestoreError::Version {
-                found: 9,
+                found: VERSION + 1,
                 known: VERSION
             })
         );

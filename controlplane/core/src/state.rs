@@ -12,8 +12,10 @@ use ionian_wire::entry::{Change, Changes};
 use crate::decision::What;
 use crate::group::Group;
 use crate::history::History;
+use crate::keys::Keys;
 use crate::spec::LogSpec;
 use crate::transaction::Transaction;
+use crate::users::Users;
 
 /// Everything that is durable. Controllers that apply the same commands hold the same bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +35,8 @@ pub struct State {
     pub(crate) next_transaction: u64,
     /// Those that run, and the last of those that do not, by rising number.
     pub(crate) transactions: Vec<Transaction>,
+    pub(crate) users: Users,
+    pub(crate) keys: Keys,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -260,6 +264,8 @@ impl State {
             logs: BTreeMap::new(),
             next_transaction: 1,
             transactions: Vec::new(),
+            users: Users::new(),
+            keys: Keys::new(),
         }
     }
 

@@ -221,6 +221,7 @@ impl State {
                     return Err("a shard of the log is open");
                 }
                 self.logs.remove(log);
+                self.users.forget_log(*log);
                 Ok(())
             }
             Task::SetRoot { log, nodes } => self.begin_root(*log, nodes),

@@ -23,7 +23,7 @@ pub use append::{
 pub use group::{RootLed, RootState, RootWrite, RootWritten, Seal, SealAck, WriteOutcome};
 pub use query::{
     CeilingRequest, Connect, DirectoryAnswer, DirectoryRequest, Hello, Intent, IntentDone,
-    Register, Registered, Role, RootGrant, StatusAnswer, StatusRequest,
+    KeysAnswer, KeysRequest, Register, Registered, Role, RootGrant, StatusAnswer, StatusRequest,
 };
 pub use read::{
     Deliver, DeliverEnd, DeliverGap, EndReason, Locate, LocateAnswer, LocateStatus, Read,
@@ -112,7 +112,7 @@ pub fn patch_len(message: &mut [u8]) {
 
 macros::messages! {
     Hello, Connect, Register, Registered, DirectoryRequest, DirectoryAnswer, Intent, IntentDone, StatusRequest, StatusAnswer,
-    RootGrant, CeilingRequest,
+    RootGrant, CeilingRequest, KeysRequest, KeysAnswer,
     Append, AppendAck, AppendRefused, CloseSession, SessionClosed, Fate, FateAnswer,
     Replicate, Have, CopyRequest, CopyData, CopyAck, Report, Backfill, Entries, ShardSnapshot,
     StateRequest, StateData, Grant,

@@ -22,6 +22,10 @@ use sha2::{Digest, Sha256};
 
 use crate::codec::{Reader, WireError, Writer};
 
+mod keys;
+
+pub use keys::{KEY_EPOCHS_MAX, KEY_USERS_MAX, NodeKeys};
+
 /// The length of a key in bytes.
 pub const KEY_BYTES: usize = 32;
 /// The length of an encoded grant in bytes.

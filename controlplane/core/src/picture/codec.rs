@@ -6,11 +6,12 @@ use ionian_wire::{Reader, WireError};
 
 use super::{
     ClusterPicture, LogPicture, NodePicture, PlacePicture, ReplicaPicture, RootPhase, RootPicture,
-    ShardPicture, ShardStage, TransactionPicture,
+    ShardPicture, ShardStage, TransactionPicture, UserPicture,
 };
 use crate::codec::{Encoder, count, range, text};
 use crate::group::RootQuorum;
 use crate::transaction::{Progress, TASKS_MAX};
+use crate::users::{USERS_MAX, rights, user_name};
 use crate::{NODES_MAX, TRANSACTIONS_KEPT};
 
 /// Stands for "no node": nodes of a cluster are numbered from 1.
@@ -212,6 +213,31 @@ pub(crate) fn decode_transactions(
             progress: Progress::decode(reader)?,
             done: reader.field()?,
             steps: read_list(reader, TASKS_MAX, "steps", text)?,
+        })
+    })
+}
+
+pub(crate) fn encode_users(out: &mut Encoder, users: &[UserPicture]) {
+    list(out, users, |out, user| {
+        out.bytes(user.name.as_bytes());
+        out.put(user.number);
+        out.put(user.serial);
+        list(out, &user.rights, |out, (log, rights)| {
+            out.bytes(log.as_bytes());
+            out.put(rights.bits());
+        });
+    });
+}
+
+pub(crate) fn decode_users(reader: &mut Reader<'_>) -> Result<Vec<UserPicture>, WireError> {
+    read_list(reader, USERS_MAX, "users", |reader| {
+        Ok(UserPicture {
+            name: user_name(reader)?,
+            number: reader.field()?,
+            serial: reader.field()?,
+            rights: read_list(reader, LOGS_MAX, "rights of a user", |reader| {
+                Ok((text(reader)?, rights(reader)?))
+            })?,
         })
     })
 }

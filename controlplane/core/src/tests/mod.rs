@@ -7,6 +7,7 @@ mod random;
 mod replicated;
 mod roots;
 mod rules;
+mod users;
 
 use std::collections::BTreeMap;
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::state::PlaceKey;
-use crate::{Operate, Operated, Operation, Progress, RootQuorum};
+use crate::{Asker, Operate, Operated, Operation, Progress, RootQuorum};
 
 const NODES: u32 = 9;
 
@@ -88,7 +88,7 @@ impl World {
         let bytes = request.encode();
         assert_eq!(Operate::decode(&bytes), Ok(request));
         let before = self.directory.snapshot();
-        let (_, answer) = self.directory.operate(self.now, &bytes);
+        let (_, answer) = self.directory.operate(self.now, &Asker::OPERATOR, &bytes);
         let answer = Operated::decode(&answer).unwrap();
         if plan || answer.refused {
             assert_eq!(self.directory.snapshot(), before, "nothing is changed");
@@ -441,11 +441,11 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_of_a_request_panic(kind in 0..18u8, body in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn no_bytes_of_a_request_panic(kind in 0..22u8, body in prop::collection::vec(any::<u8>(), 0..60)) {
         let mut directory = directory(Durability::D0);
         let mut bytes = vec![2, 0, kind];
         bytes.extend(body);
-        let (version, answer) = directory.operate(Time::ZERO, &bytes);
+        let (version, answer) = directory.operate(Time::ZERO, &Asker::OPERATOR, &bytes);
         prop_assert_eq!(version, directory.version());
         prop_assert!(Operated::decode(&answer).is_ok());
     }

@@ -205,3 +205,23 @@ body! {
         slot: Slot,
     }
 }
+
+body! {
+    /// The process of a node to its controllers: its keys and the users, now and whenever they change. No tail.
+    KeysRequest = 13 {
+        /// The node, as the process's certificate says it.
+        node: NodeId,
+        /// The version known; 0 for any.
+        known: u64,
+    }
+}
+
+body! {
+    /// Controller to the process of a node. Tail: [`NodeKeys`](crate::grant::NodeKeys).
+    KeysAnswer = 14 {
+        /// The node that they are for.
+        node: NodeId,
+        /// The version of the controllers' state.
+        version: u64,
+    }
+}
