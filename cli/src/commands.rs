@@ -19,4 +19,5 @@ pub(crate) mod status;
 pub(crate) mod tail;
 pub(crate) mod transaction;
 pub(crate) mod trim;
+pub(crate) mod user;
 pub(crate) mod view;

@@ -48,6 +48,7 @@ enum Command {
     #[command(alias = "change")]
     Transaction(commands::transaction::Args),
     View(commands::view::Args),
+    User(commands::user::Args),
     Cluster(commands::cluster::Args),
     Append(commands::append::Args),
     Tail(commands::tail::Args),
@@ -72,6 +73,7 @@ fn main() -> std::process::ExitCode {
         Command::Shard(args) => commands::shard::run(args),
         Command::Transaction(args) => commands::transaction::run(args),
         Command::View(args) => commands::view::run(args),
+        Command::User(args) => commands::user::run(args),
         Command::Cluster(args) => commands::cluster::run(args),
         Command::Append(args) => commands::append::run(args),
         Command::Tail(args) => commands::tail::run(args),

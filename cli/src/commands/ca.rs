@@ -35,6 +35,8 @@ enum Command {
     Create(CreateArgs),
     /// Make certificates with the CA that is there: of those named, or of all that the configuration names and that are missing
     Issue(IssueArgs),
+    /// Make the certificate of a user with the CA that is there: the same as `issue user:NAME`
+    User(UserArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,6 +75,14 @@ struct IssueArgs {
     place: WhereArgs,
 }
 
+#[derive(Debug, clap::Args)]
+struct UserArgs {
+    /// The user: 1 to 63 letters, digits, and `.`, `_` or `-`
+    name: String,
+    #[command(flatten)]
+    place: WhereArgs,
+}
+
 /// Whose a certificate is to be, as the command line says it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Who {
@@ -101,7 +111,11 @@ impl FromStr for Who {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Create(args) => create(args),
-        Command::Issue(args) => issue(args),
+        Command::Issue(args) => issue(&args.who, &args.place),
+        Command::User(args) => {
+            let who = Who::Role(Role::User(args.name.clone()));
+            issue(&[who], &args.place)
+        }
     }
 }
 
@@ -131,8 +145,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<Exit> {
     place.tell(&ca, &ca_dir, &folder, &made)
 }
 
-fn issue(args: &IssueArgs) -> anyhow::Result<Exit> {
-    let place = &args.place;
+fn issue(who: &[Who], place: &WhereArgs) -> anyhow::Result<Exit> {
     let config = place
         .config
         .exists()
@@ -150,7 +163,7 @@ fn issue(args: &IssueArgs) -> anyhow::Result<Exit> {
         );
         return Err(UsageError(what).into());
     }
-    let roles = if args.who.is_empty() {
+    let roles = if who.is_empty() {
         let Some(config) = &config else {
             let what = "say whose: controller:1, node:3, user:ann; or name a configuration";
             return Err(UsageError(what.to_owned()).into());
@@ -158,7 +171,7 @@ fn issue(args: &IssueArgs) -> anyhow::Result<Exit> {
         let missing = |role: &Role| !Files::of(&folder, role).certificate.exists();
         members(config).into_iter().filter(missing).collect()
     } else {
-        let roles = args.who.iter().map(|who| resolve(who, config.as_ref()));
+        let roles = who.iter().map(|who| resolve(who, config.as_ref()));
         roles.collect::<Result<Vec<Role>, _>>()?
     };
     let made = make(&ca, &roles, &folder, place.days)?;

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
-use ionian_control_core::{Candidate, ClusterPicture, LogSpec, Operation, RootQuorum, place};
+use ionian_control_core::{
+    Candidate, ClusterPicture, LogSpec, Operation, RootQuorum, USER_RIGHTS, place,
+};
 use ionian_types::{Durability, LogId, NodeId, OrderingMode, Slot};
+use ionian_wire::grant::Rights;
 use serde_json::json;
 
+use crate::commands::user;
 use crate::exit::{Exit, UsageError};
 use crate::operator::{ChangeArgs, Controllers, LookArgs, show};
 
-/// Create, delete, list and describe logs, and say who orders them
+/// Create, delete, list and describe logs, say who orders them and who may use them
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -65,6 +69,22 @@ enum Command {
         #[command(flatten)]
         change: ChangeArgs,
     },
+    /// Say what a user may do with a log, in place of what it could do before
+    Grant {
+        /// The name of the log
+        log: String,
+        /// The user
+        #[arg(value_name = "USER")]
+        whom: String,
+        /// Its rights: some of append, read, trim and admin with commas between, or none
+        #[arg(value_parser = rights)]
+        rights: Rights,
+        /// Only say what would be changed
+        #[arg(long)]
+        plan: bool,
+        #[command(flatten)]
+        look: LookArgs,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,6 +129,22 @@ fn class(text: &str) -> Result<Durability, String> {
         "D2" => Ok(Durability::D2),
         _ => Err(String::from("one of D0, D1, D2")),
     }
+}
+
+fn rights(text: &str) -> Result<Rights, String> {
+    let wrong =
+        || String::from("some of append, read, trim and admin with commas between, or none");
+    if matches!(text, "none" | "") {
+        return Ok(Rights::NONE);
+    }
+    let named = text.split(',').map(|name| {
+        let right = Rights::named(name.trim());
+        right.filter(|right| USER_RIGHTS.holds(*right))
+    });
+    named
+        .collect::<Option<Vec<Rights>>>()
+        .map(|named| named.into_iter().fold(Rights::NONE, Rights::with))
+        .ok_or_else(wrong)
 }
 
 fn root_quorum(text: &str) -> Result<RootQuorum, String> {
@@ -162,6 +198,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 let slot = Slot::new(slot as u8);
                 Ok(Operation::MoveLeader { log, slot })
             })
+        }
+        Command::Grant {
+            log,
+            whom,
+            rights,
+            plan,
+            look,
+        } => {
+            let controllers = Controllers::of(&look.at)?;
+            let (log, user, rights) = (controllers.log(log)?.log, whom.clone(), *rights);
+            let operation = Operation::GrantLog { log, user, rights };
+            user::change(&controllers, look, *plan, operation)
         }
         Command::MoveLeaf { log, node, change } => with_log(log, change, |controllers, log, _| {
             let node = controllers.names.find(node)?;
@@ -261,4 +309,21 @@ fn placed(
 ) -> Result<Vec<Vec<NodeId>>, UsageError> {
     let placed = place(groups, members, &candidates(cluster), domains);
     placed.map_err(|error| UsageError(format!("{what}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_are_named() {
+        let some = Rights::APPEND.with(Rights::ADMIN);
+        assert_eq!(rights("append,admin"), Ok(some));
+        assert_eq!(rights("admin, append"), Ok(some));
+        assert_eq!(rights("none"), Ok(Rights::NONE));
+        assert_eq!(rights(""), Ok(Rights::NONE));
+        for wrong in ["write", "append,", "member", "none,read"] {
+            assert!(rights(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -3,8 +3,8 @@
 //!
 //! A process of the data plane attaches once for each of its places; what it says are the messages of `ionian-wire`, one in
 //! each frame. A certificate's node is the only one that its owner may speak for, and of two processes that say they are the
-//! same node the second is refused while the first is there ([`processes`]). A user may ask for the cluster map; the user
-//! [`ADMIN`], whom the cluster's authority makes with the cluster, may operate it.
+//! same node the second is refused while the first is there ([`processes`]). A user may ask for the cluster map, and for what
+//! its rights on logs allow; the user [`ADMIN`], whom the cluster's authority makes with the cluster, may operate it.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ionian_control_client::identity::{Identity, Role};
-use ionian_control_core::{ClusterSpec, Directory, DirectoryConfig, SpecError, State};
+use ionian_control_core::{Asker, ClusterSpec, Directory, DirectoryConfig, SpecError, State, Who};
 use ionian_control_server::machine::{
     Brain, Call, CallId, ConnId, Input, MakeBrain, Output, Room, StateMachine,
 };
@@ -23,11 +23,12 @@ use ionian_wire::frame::{Message, Role as WireRole};
 
 use processes::Processes;
 
-/// The user who may operate a cluster.
-pub const ADMIN: &str = "admin";
+pub use ionian_control_core::ADMIN;
 
 /// Requests of operators that wait for a change to become durable, at most; more are refused.
 const REPLIES_MAX: usize = 1024;
+/// Between two looks at the age of keys, while nothing else happens.
+const KEY_CHECK_NS: u64 = 10_000_000_000;
 
 /// The state that the controllers of a cluster agree on.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ impl StateMachine for ClusterState {
         let permitted = match (&caller.role, call) {
             (Role::Controller(_), _) | (_, Call::Look | Call::Attach) => true,
             (Role::Node(_), call) => call == Call::Watch,
+            // What a user may ask for follows from its rights, which the leader knows.
+            (Role::User(_), Call::Operate) => true,
             (Role::User(name), _) => name == ADMIN,
         };
         if permitted {
@@ -118,6 +121,7 @@ impl MakeBrain<ClusterState> for Founding {
             next: 0,
             replies: VecDeque::new(),
             out: VecDeque::new(),
+            key_check_ns: 0,
         })
     }
 }
@@ -141,6 +145,8 @@ struct Leader {
     /// Answers to operators, each with the version that it waits for.
     replies: VecDeque<(u64, CallId, Vec<u8>)>,
     out: VecDeque<Output>,
+    /// When it is looked next whether the keys of grants have served their time.
+    key_check_ns: u64,
 }
 
 impl Leader {
@@ -189,7 +195,7 @@ impl Leader {
         });
     }
 
-    fn asked(&mut self, now: Time, call: CallId, request: &[u8]) {
+    fn asked(&mut self, now: Time, call: CallId, caller: &Identity, request: &[u8]) {
         if self.replies.len() >= REPLIES_MAX {
             let reason = "too many requests wait to become durable; ask again later";
             self.out.push_back(Output::Reply {
@@ -198,7 +204,20 @@ impl Leader {
             });
             return;
         }
-        let (version, answer) = self.directory.operate(now, request);
+        let who = match &caller.role {
+            Role::User(name) if name != ADMIN => Who::User(name),
+            _ => Who::Operator,
+        };
+        let Some(random) = random() else {
+            self.out.push_back(Output::Reply {
+                call,
+                answer: Err(String::from("the controller's system has no random bytes")),
+            });
+            return;
+        };
+        let random = u64::from_le_bytes(random);
+        let asker = Asker { who, random };
+        let (version, answer) = self.directory.operate(now, &asker, request);
         self.replies.push_back((version, call, answer));
     }
 }
@@ -211,13 +230,24 @@ impl Brain for Leader {
             Input::Opened { conn, caller } => self.opened(conn, caller),
             Input::Message { conn, bytes } => self.message(now, conn, bytes),
             Input::Closed { conn } => self.closed(now, conn),
-            Input::Asked { call, request, .. } => self.asked(now, call, request),
+            Input::Asked {
+                call,
+                caller,
+                request,
+            } => self.asked(now, call, caller, request),
             Input::Applied { version } => {
                 self.applied = self.applied.max(version);
                 self.directory.persisted(version);
             }
             Input::Deadline => self.directory.on_deadline(now),
         }
+        // Without random bytes there is no epoch yet, or the present one goes on.
+        if self.directory.wants_key()
+            && let Some(key) = random()
+        {
+            self.directory.turn_keys(key);
+        }
+        self.key_check_ns = now_ns.saturating_add(KEY_CHECK_NS);
     }
 
     fn poll(&mut self, now_ns: u64, room: &dyn Room) -> Option<Output> {
@@ -248,7 +278,7 @@ impl Brain for Leader {
 
     fn next_deadline_ns(&self) -> Option<u64> {
         let at = self.directory.next_deadline();
-        (at != Time::FAR).then(|| at.as_ns())
+        Some(at.as_ns().min(self.key_check_ns))
     }
 }
 
@@ -264,6 +294,7 @@ fn may_say(caller: &Identity, message: &Message<'_>) -> Result<(), String> {
         }
         (Role::Node(_), Message::Hello(hello, _)) => hello.node,
         (Role::Node(_), Message::Register(register, _)) => register.node,
+        (Role::Node(_), Message::KeysRequest(request, _)) => request.node,
         // What else a process says counts only for the place that it has said it fills.
         (Role::Node(_), _) => return Ok(()),
     };
@@ -274,7 +305,14 @@ fn may_say(caller: &Identity, message: &Message<'_>) -> Result<(), String> {
     }
 }
 
-/// Microseconds since 1970, for the history of views. Nothing is decided by it.
+/// Random bytes of the system.
+fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Microseconds since 1970, for the history of views and the age of keys.
 fn wall_clock_us() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
