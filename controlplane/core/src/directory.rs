@@ -365,6 +365,7 @@ impl<K: Knobs> Directory<K> {
             .keys()
             .filter_map(|&log| self.resend_at(log));
         let held = self.conns.values().filter_map(|conn| conn.held.as_ref());
+        let held = held.filter(|held| !self.is_held_early(held));
         let held = held.map(|held| held.until);
         let due = absent
             .chain(resend)

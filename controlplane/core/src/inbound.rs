@@ -98,6 +98,7 @@ impl<K: Knobs> Directory<K> {
             self.commit(Action::Logged { log, view });
             self.decide(now, What::Logged { log, view }, Why::RootReport);
             self.plan(now, log);
+            self.take_held(now);
         } else if done.view > pending.unwrap_or(log.view) {
             let (log, view) = (done.log, done.view);
             self.decide(now, What::Ignore { log, view }, Why::NeverIssued);
@@ -143,6 +144,7 @@ impl<K: Knobs> Directory<K> {
                 shard: report.shard,
                 held: report.held,
             });
+            self.take_held(now);
         }
         self.health
             .insert((report.log, report.shard), ShardHealth { at: now, report });

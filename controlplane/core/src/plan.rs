@@ -205,7 +205,7 @@ fn has_begun(class: Durability, member: &Member) -> bool {
 ///
 /// Where fewer members than all are enough, one that comes without its records comes as a learner: the view closes its slot's
 /// segment and makes the epoch joint; once the new set is ready, another view makes it a member. One slot at a time; a second
-/// one in need of it is taken in at once, as it is where all members must hold a record.
+/// one in need of it while the new set is not ready is taken in at once, as it is where all members must hold a record.
 struct OldLives<'a> {
     id: LogId,
     class: Durability,
@@ -228,9 +228,19 @@ impl OldLives<'_> {
         writer: &mut Writer<'_>,
         decisions: &mut Vec<(What, Why)>,
     ) {
-        let before = writer.len();
         let members = || self.state.members.iter().enumerate();
         let joining = members().find(|(_, member)| member.is_joining());
+        if let Some((slot, member)) = joining
+            && self.ready
+            && !self.is_replaced(member)
+        {
+            // Alone of its shard: what makes the epoch another one makes the new set show again that it is ready. And before
+            // another slot's new life is looked at, which then can join like this one.
+            let shard = self.shard;
+            write_change(writer, &Change::Activate { shard }).expect("room was checked");
+            decisions.push(self.new_life(slot, member.place.inc));
+            return;
+        }
         let learner = joining
             .or_else(|| {
                 let learner =
@@ -247,33 +257,27 @@ impl OldLives<'_> {
         }
         let Some(slot) = learner else { return };
         let member = &self.state.members[slot];
-        if self.is_replaced(member) {
-            if !member.is_joining() {
-                self.close_segment(slot, None, domain_of, writer);
-            }
-            let mut bytes = [0; SEGMENTS_PER_SHARD_MAX * frame::Member::LEN];
-            let members: Vec<frame::Member> = members()
-                .map(|(_, member)| frame::Member {
-                    node: member.place.node,
-                    inc: if self.is_replaced(member) {
-                        member.place.inc
-                    } else {
-                        member.member
-                    },
-                    domain: domain_of(member.place.node),
-                })
-                .collect();
-            let members =
-                encode_members(&mut bytes, &members).expect("a shard has at most 7 members");
-            let shard = self.shard;
-            write_change(writer, &Change::Joint { shard, members }).expect("room was checked");
-        } else if self.ready && writer.len() == before {
-            // Alone of its shard: what makes the epoch another one makes the new set show again that it is ready.
-            let shard = self.shard;
-            write_change(writer, &Change::Activate { shard }).expect("room was checked");
-        } else {
+        if !self.is_replaced(member) {
             return;
         }
+        if !member.is_joining() {
+            self.close_segment(slot, None, domain_of, writer);
+        }
+        let mut bytes = [0; SEGMENTS_PER_SHARD_MAX * frame::Member::LEN];
+        let members: Vec<frame::Member> = members()
+            .map(|(_, member)| frame::Member {
+                node: member.place.node,
+                inc: if self.is_replaced(member) {
+                    member.place.inc
+                } else {
+                    member.member
+                },
+                domain: domain_of(member.place.node),
+            })
+            .collect();
+        let members = encode_members(&mut bytes, &members).expect("a shard has at most 7 members");
+        let shard = self.shard;
+        write_change(writer, &Change::Joint { shard, members }).expect("room was checked");
         decisions.push(self.new_life(slot, member.place.inc));
     }
 

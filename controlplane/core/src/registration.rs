@@ -166,19 +166,38 @@ const fn place_of(request: &Register) -> Option<PlaceKey> {
 
 impl<K: Knobs> Directory<K> {
     pub(crate) fn register(&mut self, now: Time, conn: ConnId, request: &Register, address: &[u8]) {
-        let late = place_of(request).is_some_and(|key| self.is_given_up(key, conn));
-        if late && address.len() <= ADDRESS_BYTES_MAX {
+        let place = place_of(request);
+        let late = place.is_some_and(|key| self.is_given_up(key, conn));
+        let early = place.is_some_and(|key| self.is_early(key, request.node));
+        if (late || early) && address.len() <= ADDRESS_BYTES_MAX {
+            self.counters.stale += u64::from(late);
             self.hold(now, conn, request, address);
         } else {
             self.take_registration(now, conn, request, address);
         }
     }
 
-    /// The place is bound to a connection that opened later. So the process has given this one up, and what it asked here
-    /// must not end the life that it was given there. Or another process wants the place: it has it once the later
-    /// connection is gone, or when this one turns out to be in use.
+    /// Whether the replica that is to be replaced is needed where it is: it is there, and of the others of its shard one does not
+    /// hold every record yet. The new one has the place once they do, or once the old one is gone.
+    fn is_early(&self, key: PlaceKey, node: NodeId) -> bool {
+        let PlaceKey::Replica(log, shard, slot) = key else {
+            return false;
+        };
+        let log = self.state.logs.get(&log);
+        let shard = log.and_then(|log| log.shards.get(&shard));
+        self.bindings.contains_key(&key)
+            && shard.is_some_and(|shard| shard.would_leave_too_few(slot, node))
+    }
+
+    /// [`Self::is_early`] of a registration that was held back. No deadline ends that.
+    pub(crate) fn is_held_early(&self, held: &Held) -> bool {
+        place_of(&held.request).is_some_and(|key| self.is_early(key, held.request.node))
+    }
+
+    /// The registration is early ([`Self::is_early`]), or the place is bound to a connection that opened later. So the process
+    /// has given this one up, and what it asked here must not end the life that it was given there. Or another process wants
+    /// the place: it has it once the later connection is gone, or when this one turns out to be in use.
     fn hold(&mut self, now: Time, conn: ConnId, request: &Register, address: &[u8]) {
-        self.counters.stale += 1;
         let held = Held {
             request: *request,
             address: address.to_vec(),
@@ -193,8 +212,9 @@ impl<K: Knobs> Directory<K> {
     pub(crate) fn take_held(&mut self, now: Time) {
         let due = |(&id, conn): (&ConnId, &Conn)| {
             let held = conn.held.as_ref()?;
-            let late = place_of(&held.request).is_some_and(|key| self.is_given_up(key, id));
-            (!late || held.until <= now).then_some(id)
+            let key = place_of(&held.request)?;
+            let late = held.until > now && self.is_given_up(key, id);
+            (!late && !self.is_held_early(held)).then_some(id)
         };
         let due: Vec<ConnId> = self.conns.iter().filter_map(due).collect();
         for id in due {

@@ -241,6 +241,15 @@ impl Shard {
         })
     }
 
+    /// Whether `node` is to take the slot's place, and of the other members one does not hold every record yet, or is not known to.
+    pub(crate) fn would_leave_too_few(&self, slot: Slot, node: NodeId) -> bool {
+        let members = || self.members.iter().enumerate();
+        let (mut own, mut others) = (members(), members());
+        let planned = own.any(|(at, it)| at == slot.index() && it.next == Some(node));
+        let whole = |member: &Member| member.holds && !member.is_replaced() && !member.is_joining();
+        self.opened && planned && others.any(|(at, it)| at != slot.index() && !whole(it))
+    }
+
     /// Whether the last copy of a record may be gone once the members in `more` have lost their memory too: nobody holds
     /// everything, and as many have lost it since the shard was whole as a record has copies for certain.
     pub(crate) fn may_lack(&self, quorum: u8, more: u8) -> bool {

@@ -149,11 +149,15 @@ impl<K: Knobs> World<K> {
     }
 
     /// O3: a life that has lost its records, where a part of the members is enough, becomes one by way of a joint epoch: with
-    /// the others alone as many as must hold a record may not hold all of them.
+    /// the others alone as many as must hold a record may not hold all of them. Only the second one that needs it at a time is
+    /// taken in at once: the joint epoch of the first might end only with it.
     fn look_at_member(&mut self, shard: u32, slot: u8, inc: u64) {
         let Some(state) = self.history.reference.shards.get(&shard) else {
             return;
         };
+        if !state.members[1].is_empty() {
+            return;
+        }
         let lacks = |process: &Process<K>| match &process.machine {
             Machine::Replica(replica) => {
                 let segments = state.segments.iter().enumerate();

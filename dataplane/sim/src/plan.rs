@@ -551,6 +551,12 @@ impl Plan {
                 self.faults.push((fault, count));
             }
         }
+        // What the members of a shard that has ended may miss stays in the cut log until it is trimmed.
+        let ends =
+            |(fault, _): &(Fault, u64)| matches!(fault, Fault::FinalizeShard | Fault::DrainNode);
+        if self.faults.iter().any(ends) {
+            self.cut_log_bytes_max = Self::calm().cut_log_bytes_max;
+        }
     }
 
     /// Whether operators change the cluster.

@@ -21,14 +21,20 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(class: Durability) -> Self {
-        let mut world = Self {
-            directory: directory(class),
+    /// Nothing has happened.
+    pub(super) const fn over(directory: Directory) -> Self {
+        Self {
+            directory,
             incs: [Inc::ZERO; PLACES],
-            flushed: class.is_flushed(),
+            flushed: false,
             request: 0,
             now: Time::ZERO,
-        };
+        }
+    }
+
+    pub(super) fn start(class: Durability) -> Self {
+        let mut world = Self::over(directory(class));
+        world.flushed = class.is_flushed();
         persist(&mut world.directory);
         for place in 0..PLACES {
             assert_eq!(world.register(place, false), Ok(()));
@@ -641,13 +647,8 @@ fn a_quorum_reaches_the_view_that_opens_the_shard() {
     cluster.logs[0].shards = vec![vec![node(2), node(3), node(4)]];
     let config = DirectoryConfig::default();
     let directory: Directory = Directory::new(CLUSTER, &cluster, config, Time::ZERO).unwrap();
-    let mut world = Running {
-        directory: Directory::restore(&directory.snapshot(), config, Time::ZERO).unwrap(),
-        incs: [Inc::ZERO; PLACES],
-        flushed: false,
-        request: 0,
-        now: Time::ZERO,
-    };
+    let restored = Directory::restore(&directory.snapshot(), config, Time::ZERO).unwrap();
+    let mut world = Running::over(restored);
     for place in [ROOT, LEAF] {
         assert_eq!(world.register(place, false), Ok(()));
     }
