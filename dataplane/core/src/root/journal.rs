@@ -208,6 +208,7 @@ impl<K: Knobs> Root<K> {
     pub(super) fn promise(&mut self, epoch: RootEpoch) {
         if epoch > self.promised {
             self.promised = epoch;
+            self.grant_missed = false;
             self.promise_due = self.config.class.is_flushed();
             self.write_promise();
         }

@@ -255,6 +255,8 @@ pub struct Root<K: Knobs = Shipped> {
     sync_at: Time,
     controller: Option<ConnId>,
     ceiling_asked_at: Option<Time>,
+    /// The journal had no room for the first entry of an epoch that was granted: it is asked for again.
+    grant_missed: bool,
     intents_done: bool,
     /// Trims to be answered once an entry is committed: who asked, the request, the entry.
     trims: Vec<(ConnId, u64, EntryNo)>,
@@ -301,6 +303,7 @@ impl<K: Knobs> Root<K> {
             sync_at: now,
             controller: None,
             ceiling_asked_at: None,
+            grant_missed: false,
             intents_done: false,
             trims: Vec::with_capacity(64),
             asks: Vec::with_capacity(64),
@@ -526,13 +529,10 @@ impl<K: Knobs> Root<K> {
             .is_none_or(|at| now >= at.after(self.config.retry));
         // A member that is written to has a leader, which asks.
         let asks = self.granted.is_some() || !self.following.in_group;
-        if short && waited && asks {
-            let upto = Gsn::new(
-                self.state
-                    .end_gsn
-                    .get()
-                    .saturating_add(2 * start::CEILING_MARGIN),
-            );
+        if waited && (short && asks || self.grant_missed) {
+            let more = self.state.end_gsn.get();
+            let more = Gsn::new(more.saturating_add(2 * start::CEILING_MARGIN));
+            let upto = if short { more } else { Gsn::ZERO };
             let request = CeilingRequest {
                 log: self.config.log,
                 inc: self.config.inc,

@@ -55,6 +55,7 @@ impl<K: Knobs> Root<K> {
             return false;
         }
         self.stop_leading();
+        self.grant_missed = false;
         let empty = self.state.entry == EntryNo::ZERO;
         if empty {
             let before = grant
@@ -83,6 +84,7 @@ impl<K: Knobs> Root<K> {
         if !written.is_ok_and(|len| self.append_plain(len)) {
             self.granted = None;
             self.group = Group::default();
+            self.grant_missed = true;
             return false;
         }
         self.promised = grant.epoch;

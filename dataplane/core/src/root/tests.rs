@@ -219,3 +219,50 @@ fn an_edge_begins_on_the_last_connection_of_a_leaf() {
     desk.root.closed(lost);
     assert_eq!(desk.root.status().edges, 1);
 }
+
+/// The grant was dropped, and a root that had positions enough asked for nothing: its log stood still for good.
+#[test]
+fn a_grant_for_whose_epoch_there_was_no_room_is_asked_for_again() {
+    const CONTROLLER: ConnId = ConnId::new(4);
+    let mut desk = Desk::new();
+    desk.root.set_kind(CONTROLLER, Kind::Controller);
+    desk.root.controller = Some(CONTROLLER);
+    desk.out.set_room(CONTROLLER, 4 << 20);
+    let grant = RootGrant {
+        log: LOG,
+        inc: Inc::new(1),
+        epoch: RootEpoch::new(2),
+        floor: Gsn::new(1000),
+        ceiling: Gsn::new(1 << 40),
+        view: ViewId::new(1),
+        write_quorum: 1,
+        seal_quorum: 1,
+        members: 1,
+        recorded: true,
+    };
+    let member = [1u32.to_le_bytes().as_slice(), &1u64.to_le_bytes()].concat();
+    // The device takes nothing, and the journal is full.
+    for bytes in [4096, 16, 0] {
+        while desk.root.store.journal_append(&vec![0; bytes]).is_ok() {}
+    }
+    desk.root.on_grant(&grant, &member);
+    assert_eq!(desk.root.status().epoch, RootEpoch::ZERO);
+    let asked = |desk: &mut Desk, now: Time| {
+        desk.out.clear();
+        desk.root.flush(now, &mut desk.out);
+        let mut heads = desk.out.envelopes().iter();
+        heads.any(|envelope| {
+            let head = Message::new_checked(desk.out.head(envelope)).unwrap().0;
+            matches!(head, Message::CeilingRequest(request, _) if request.upto == Gsn::ZERO)
+        })
+    };
+    assert!(asked(&mut desk, NOW), "no more positions, but the grant");
+    assert!(!asked(&mut desk, NOW), "once");
+    let later = NOW.after(desk.root.config.retry);
+    assert!(desk.root.next_deadline() <= later);
+    assert!(asked(&mut desk, later), "and again");
+    // Another member promised to follow asks for nothing.
+    desk.root.promise(RootEpoch::new(3));
+    let later = later.after(desk.root.config.retry);
+    assert!(!asked(&mut desk, later));
+}
