@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ionian_control_core::{NodeSpec, Operate, Operated, Operation, Progress};
+use ionian_control_core::{Asker, NodeSpec, Operate, Operated, Operation, Progress};
 use ionian_types::{Inc, Knobs, NodeId, ShardId, Slot};
 use ionian_wire::frame::Role;
 
@@ -252,7 +252,7 @@ impl<K: Knobs> World<K> {
         let Machine::Directory(directory) = &mut self.procs[proc].machine else {
             return;
         };
-        let (_, answer) = directory.operate(now, &request.encode());
+        let (_, answer) = directory.operate(now, &Asker::OPERATOR, &request.encode());
         let Ok(answer) = Operated::decode(&answer) else {
             return;
         };

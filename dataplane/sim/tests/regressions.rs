@@ -136,12 +136,22 @@ fn a_trim_that_was_sent_twice_may_take_place_after_a_refusal() {
     );
 }
 
+/// A root started while its disk was full, and had no room for the first entry of its epoch. Of the grant nothing was left when
+/// there was room again.
+#[test]
+fn a_root_that_started_on_a_full_disk_orders_again() {
+    passes(
+        121470,
+        "payload_bytes_max=8,gone=30000000000,fault_ns=200000000,only=12+15,operations_max=276",
+    );
+}
+
 /// Alarms that were false: what is ordered was looked up at replicas that became members later, a client that still waited
-/// for its map counted as one that cannot append, and controllers that had been silent when their leader died said nothing
-/// for ever.
+/// for its map counted as one that cannot append, controllers that had been silent when their leader died said nothing
+/// for ever, and a cut log of two KiB had no room for what ended shards left in it.
 #[test]
 fn seeds_that_were_false_alarms_pass() {
-    for seed in [333, 810, 1128, 120_322, 132_700, 138_809] {
+    for seed in [333, 810, 1128, 120_308, 120_322, 121_449, 132_700, 138_809] {
         passes(seed, "");
     }
 }

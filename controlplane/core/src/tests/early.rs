@@ -2,7 +2,7 @@
 
 use super::rules::Running;
 use super::*;
-use crate::{Operate, Operated, Operation};
+use crate::{Asker, Operate, Operated, Operation};
 use ionian_wire::frame::ShardStatus;
 
 /// A connection of the process that takes the place.
@@ -78,7 +78,9 @@ fn two_at_once() -> Running {
         plan: false,
         operation,
     };
-    let (_, answer) = world.directory.operate(world.now, &request.encode());
+    let (_, answer) = world
+        .directory
+        .operate(world.now, &Asker::OPERATOR, &request.encode());
     assert!(!Operated::decode(&answer).unwrap().refused);
     world.directory.disconnected(world.now, ConnId::new(4));
     assert!(enter(&mut world, 4, 2, 4));
