@@ -114,6 +114,24 @@ impl StoreIo {
         count
     }
 
+    /// Takes back what the device was given for a store that is no more. Returns the number of operations that ended.
+    #[cold]
+    pub(crate) fn reap(&mut self) -> usize {
+        self.held = None;
+        if self.queue.in_flight() == 0 {
+            return 0;
+        }
+        self.queue.poll(&mut self.pool, &mut self.done);
+        let mut count = 0;
+        while let Some(completion) = self.done.pop() {
+            count += 1;
+            if let Some(buf) = completion.buf {
+                self.pool.free(buf);
+            }
+        }
+        count
+    }
+
     /// Tells the store of an operation that failed, and remembers the one that ended it.
     #[cold]
     fn failed(&mut self, store: &mut Store, token: u64, error: DeviceError) {
@@ -410,5 +428,38 @@ fn translate(error: &DeviceError) -> BlockError {
         DeviceError::NoSpace { .. } | DeviceError::MemoryFull { .. } => BlockError::NoSpace,
         DeviceError::NoFile(_) => BlockError::NotFound,
         _ => BlockError::Io,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use ionian_types::{ClusterId, Durability, LogId, NodeId, ShardId};
+
+    use super::*;
+
+    // A replica that another life had taken over was refused with writes under way, and its store was dropped: nobody asked
+    // the device for their end any more, so that its place never left and its reactor never slept.
+    #[test]
+    fn what_the_device_does_for_a_store_that_is_gone_ends() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (cluster, node) = (ClusterId::new(1), NodeId::new(1));
+        let (log, shard) = (LogId::new(1), ShardId::new(1));
+        let config = StoreConfig::new(cluster, node, log, shard, 2, Durability::D1);
+        let opening = open(dir.path(), config, Arc::default(), None).expect("it opens");
+        let Opening {
+            mut store, mut io, ..
+        } = opening.finish().expect("it is made");
+        store.set_inc(Inc::new(7));
+        assert!(io.submit(&mut store) > 0 && !io.is_idle());
+        drop(store);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut ended = 0;
+        while !io.is_idle() && Instant::now() < deadline {
+            ended += io.reap();
+            std::thread::yield_now();
+        }
+        assert!(io.is_idle() && ended > 0);
     }
 }

@@ -303,6 +303,8 @@ impl Host {
                 }
                 count
             }
+            // A place that was refused has dropped its store.
+            (Some(io), None) => io.reap(),
             _ => 0,
         }
     }

@@ -245,9 +245,12 @@ impl Host {
     pub(super) fn poll_leaving(&mut self, now: Time) {
         for mut leaving in core::mem::take(&mut self.leaving) {
             let Remains { machine, io } = &mut leaving.remains;
-            if let (Some(io), Some(store)) = (io.as_mut(), machine.store_mut()) {
-                io.complete(store);
-            }
+            match (io.as_mut(), machine.store_mut()) {
+                (Some(io), Some(store)) => io.complete(store),
+                // A life that was refused has dropped its store; the device goes on with what it was given.
+                (Some(io), None) => io.reap(),
+                _ => 0,
+            };
             if io.as_ref().is_none_or(StoreIo::is_idle) {
                 match leaving.then {
                     // Whoever asked may have given up: then it is dropped here.
