@@ -29,7 +29,7 @@ pub(crate) struct ControllersArgs {
     /// The folder with ca.crt, user-NAME.crt and user-NAME.key, instead of the configuration's
     #[arg(long, value_name = "DIR")]
     pub(crate) cert_dir: Option<PathBuf>,
-    /// While the controllers have no leader, ask again for so many seconds
+    /// While the controllers have no leader, ask again for so many seconds; `cluster init` waits for those that do not answer
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) wait: u64,
 }

@@ -3,6 +3,8 @@
 mod nodes;
 mod status;
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, bail};
 use ionian_control_client::proto::control::{MembersReply, StatusReply};
 use ionian_control_client::{Client, Refusal};
@@ -13,6 +15,9 @@ use crate::controllers::{ControllersArgs, load};
 use crate::exit::{Exit, UsageError};
 use crate::operator::LookArgs;
 use crate::output::OutArgs;
+
+/// Between two looks whether controllers answer that are waited for.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// Begin a group of controllers, add to it, and see how it and the cluster's nodes are
 #[derive(Debug, clap::Args)]
@@ -142,7 +147,7 @@ fn init(args: &InitArgs) -> anyhow::Result<Exit> {
     let client = args.at.client()?;
     // The others first: a group that counts on this controller must not get a rival with its number.
     let mut silent = Vec::new();
-    for (address, status) in client.status() {
+    for (address, status) in all_there(&client, args.at.patience()) {
         let one = config.controllers.iter().find(|one| one.address == address);
         let id = one.map_or(0, |one| one.id);
         match status {
@@ -180,9 +185,23 @@ fn init(args: &InitArgs) -> anyhow::Result<Exit> {
     tell(&args.out, &members, &notes)
 }
 
+/// What the controllers say, once all of them answer or it is not waited for any longer.
+fn all_there(client: &Client, patience: Duration) -> Vec<(String, Result<StatusReply, Refusal>)> {
+    let began = Instant::now();
+    loop {
+        let answers = client.status();
+        let silent = answers.iter().any(|(_, answer)| answer.is_err());
+        let left = patience.saturating_sub(began.elapsed());
+        if !silent || left.is_zero() {
+            return answers;
+        }
+        std::thread::park_timeout(BETWEEN.min(left));
+    }
+}
+
 fn joined(client: &Client, id: u64, address: &str) -> Result<MembersReply, Refusal> {
     // A group that has just begun may still be busy with that.
-    client.add_controller(id, address, std::time::Duration::from_secs(10))
+    client.add_controller(id, address, Duration::from_secs(10))
 }
 
 /// Has all controllers of a configuration be one group, as far as they answer now. Whether they are.

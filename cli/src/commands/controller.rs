@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// End when standard input ends, as for the children of `ionian dev --processes`
     #[arg(long, hide = true)]
     end_with_stdin: bool,
+    /// Make a snapshot after so many entries, for tests
+    #[arg(long, value_name = "N", hide = true)]
+    snapshot_entries: Option<u64>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -59,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     check_cluster(&credentials, &config.name, &config.certificate_dir)?;
     let secret = Secret::load_or_create(&config.secret_file)?;
     let founding = founding(&config, &secret)?;
-    let id = own.id;
+    let (id, default) = (own.id, Limits::default());
     let controller = ControllerConfig {
         credentials,
         folder: own.data_dir.clone(),
@@ -67,7 +70,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         advertise: Some(own.address.clone()),
         start: Start::Wait,
         timing: GroupTiming::default(),
-        limits: Limits::default(),
+        limits: Limits {
+            snapshot_entries: args.snapshot_entries.unwrap_or(default.snapshot_entries),
+            ..default
+        },
         report: Arc::new(move |sentence| eprintln!("ionian: controller {id}: {sentence}")),
     };
     let started = Controller::start(controller, ClusterState::new(), founding);
