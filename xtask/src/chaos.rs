@@ -1,5 +1,7 @@
 //! `cargo xtask chaos`: faults under load in a cluster of processes; the exit status is the verdict over the history.
 
+mod governed;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,10 +24,11 @@ const BUILD_LIMIT: Duration = Duration::from_secs(1800);
     As root every node gets a network namespace and one a small file system; otherwise the faults that need them are skipped."
 )]
 pub(crate) struct Options {
-    /// Which faults: kill9, pause, partition, loss, disk-full, bit-flip, restart, or all of them
-    #[arg(long, value_name = "NAME", default_value = "all", value_parser = |name: &str| Scenario::named(name))]
-    scenario: Scenario,
-    /// For how long there are faults
+    /// Which faults: kill9, pause, partition, loss, disk-full, bit-flip, restart, or all of them; or, with three controllers,
+    /// reconfigure: every change of a cluster, with deaths in between
+    #[arg(long, value_name = "NAME", default_value = "all", value_parser = Which::named)]
+    scenario: Which,
+    /// For how long there are faults; `reconfigure` has its own steps
     #[arg(long, value_name = "N", default_value_t = 1)]
     minutes: u64,
     /// For how many seconds instead
@@ -43,6 +46,35 @@ pub(crate) struct Options {
     /// Keep the merged history there, as history.jsonl, with those of the clients beside it
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
+    /// Processes killed by `reconfigure`: replicas and root leaders in turn
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    kills: u32,
+    /// For how long `reconfigure` has full load, during which nobody dies
+    #[arg(long, value_name = "M", default_value_t = 10)]
+    load_minutes: u64,
+    /// What `reconfigure` measured, as one JSON document on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// A scenario on the command line.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    /// Faults of a cluster whose controller is one of its nodes.
+    Faults(Scenario),
+    /// Changes of a cluster with three controllers.
+    Reconfigure,
+}
+
+impl Which {
+    fn named(name: &str) -> Result<Self> {
+        match name {
+            governed::RECONFIGURE => Ok(Self::Reconfigure),
+            name => Scenario::named(name)
+                .map(Self::Faults)
+                .with_context(|| format!("neither {}, nor", governed::RECONFIGURE)),
+        }
+    }
 }
 
 /// A durability class on the command line.
@@ -78,9 +110,16 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let binary = release_binary(&workspace)?;
     let mut scratch = Scratch::temporary("chaos")?;
     let seed = options.seed.unwrap_or_else(time_of_day);
+    let asked_to_end = || signals.try_recv().is_ok();
+    let scenario = match options.scenario {
+        Which::Faults(scenario) => scenario,
+        Which::Reconfigure => {
+            return governed::reconfigure(options, seed, &binary, &mut scratch, asked_to_end);
+        }
+    };
     let seconds = options.seconds.unwrap_or(60 * options.minutes);
     let plan = Plan {
-        scenario: options.scenario,
+        scenario,
         durability: options.durability.into(),
         duration: Duration::from_secs(seconds),
         writers: options.writers,
@@ -88,11 +127,10 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     };
     println!(
         "{} for {seconds} s, durability {}, seed {seed}; files in {}",
-        options.scenario.name(),
+        scenario.name(),
         options.durability,
         scratch.path().display()
     );
-    let asked_to_end = || signals.try_recv().is_ok();
     let outcome = chaos::run(
         &binary,
         scratch.path(),

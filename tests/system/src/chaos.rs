@@ -8,11 +8,14 @@
 //! As root each node and the clients have a network namespace of their own, and one node a small file system; otherwise
 //! the cluster is on loopback, and the faults that need those are skipped, which the history says.
 
+mod acks;
+mod bed;
 mod clock;
 mod faults;
 mod history;
 mod load;
 mod plan;
+pub mod reconfigure;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

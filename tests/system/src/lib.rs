@@ -4,6 +4,7 @@
 //! * [`Binary`] — the command under test; runs it with a limit of time.
 //! * [`Process`] — one long-lived process: started, killed as by a crash, or asked to end.
 //! * [`Cluster`] — the nodes of a cluster on loopback, each a process.
+//! * [`governed::Governed`] — a cluster with three controllers, and the operators' commands.
 //! * [`chaos`] — writers, kills and restarts, and the verdict on what was acknowledged.
 //! * [`hostile`] — datagrams of strangers, and what they cost.
 //!
@@ -14,6 +15,7 @@ mod binary;
 pub mod chaos;
 mod cluster;
 mod disk;
+pub mod governed;
 pub mod hostile;
 mod net;
 mod process;

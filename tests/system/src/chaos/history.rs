@@ -4,7 +4,7 @@
 //! when it ended is closed there: an operation with `info`, a subscription with `end`.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -85,11 +85,27 @@ impl Histories {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The time of an event that happens now, in nanoseconds since 1970.
+    pub(super) fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
     /// The file for a new client.
     pub(super) fn begin(&self, name: &str) -> PathBuf {
         let mut inner = self.inner();
         inner.begun += 1;
         self.dir.join(format!("{:05}-{name}.jsonl", inner.begun))
+    }
+
+    /// The file of the newest client of a name.
+    pub(super) fn newest(&self, name: &str) -> Option<PathBuf> {
+        let end = format!("-{name}.jsonl");
+        let files = fs::read_dir(&self.dir)
+            .ok()?
+            .flatten()
+            .map(|file| file.path());
+        let of = files.filter(|path| path.to_string_lossy().ends_with(&end));
+        of.max()
     }
 
     /// The client of a file has ended.
@@ -119,21 +135,30 @@ impl Histories {
         self.inner().nemesis.push((t, event.to_string()));
     }
 
-    /// All faults are over. Before a client has named the log there is none that could be live.
+    /// All faults are over. Before a client has named a log there is none that could be live.
     pub(super) fn healed(&self) -> Result<()> {
         let t = self.clock.now_ns();
         let mut inner = self.inner();
-        let log = inner.ended.iter().find_map(|entry| {
-            let text = fs::read_to_string(&entry.path).ok()?;
-            text.lines().find_map(|line| number(line, "log"))
-        });
-        let log = log.context("no client has a history")?;
-        let event = json!({"e": "phase", "t": t, "f": "heal", "log": log});
-        inner.nemesis.push((t, event.to_string()));
+        let mut logs = BTreeSet::new();
+        for entry in &inner.ended {
+            // A client that found no cluster has no history, or none that names a log.
+            if let Ok(file) = File::open(&entry.path) {
+                let mut lines = BufReader::new(file).lines().map_while(std::io::Result::ok);
+                logs.extend(lines.find_map(|line| number(&line, "log")));
+            }
+        }
+        if logs.is_empty() {
+            bail!("no client has a history");
+        }
+        for log in logs {
+            let event = json!({"e": "phase", "t": t, "f": "heal", "log": log});
+            inner.nemesis.push((t, event.to_string()));
+        }
         Ok(())
     }
 
-    /// Merges everything into one history at `path`. The first file of part [`Part::Final`] says where the final phase is.
+    /// Merges everything into one history at `path`. The first file of part [`Part::Final`] of each log says where its final
+    /// phase is.
     ///
     /// # Errors
     /// When a file cannot be read, is no history, or `path` cannot be written.
@@ -156,8 +181,11 @@ impl Histories {
         let Some(mut header) = header else {
             bail!("no client has a history");
         };
-        let finals = inner.ended.iter().find(|entry| entry.part == Part::Final);
-        let phase = finals.map(|entry| final_phase(&entry.path)).transpose()?;
+        let mut phases = BTreeMap::new();
+        for entry in inner.ended.iter().filter(|entry| entry.part == Part::Final) {
+            let (log, t, event) = final_phase(&entry.path)?;
+            phases.entry(log).or_insert((t, event));
+        }
         header["run"] = json!(about.run);
         header["seed"] = json!(about.seed);
         header["durability"] = json!(about.durability.to_string());
@@ -167,7 +195,7 @@ impl Histories {
         header["clock_err_ns"] = json!(2 * clock_err_ns);
         header["done"] = json!(true);
         let mut extra = inner.nemesis.clone();
-        extra.extend(phase);
+        extra.extend(phases.into_values());
         extra.sort_by_key(|(t, _)| *t);
         let file = File::create(path).with_context(|| format!("making {}", path.display()))?;
         let mut out = BufWriter::new(file);
@@ -321,8 +349,9 @@ impl Source {
     }
 }
 
-/// The event `phase` of kind `final`: just before the final reader's subscription, with the bounds that it was told.
-fn final_phase(path: &Path) -> Result<(u64, String)> {
+/// The event `phase` of kind `final`: just before the final reader's subscription, with the bounds that it was told. The log,
+/// the time, the event.
+fn final_phase(path: &Path) -> Result<(u64, u64, String)> {
     let file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
     let (mut bounds, mut last) = (None, 0);
     for line in BufReader::new(file).lines() {
@@ -337,7 +366,7 @@ fn final_phase(path: &Path) -> Result<(u64, String)> {
             let t = t.unwrap_or(last);
             let event =
                 json!({"e": "phase", "t": t, "f": "final", "log": log, "head": head, "tail": tail});
-            return Ok((t, event.to_string()));
+            return Ok((log, t, event.to_string()));
         }
         last = t.unwrap_or(last);
     }
@@ -350,7 +379,7 @@ fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     Some(&line[at + key.len() + 3..])
 }
 
-fn number(line: &str, key: &str) -> Option<u64> {
+pub(super) fn number(line: &str, key: &str) -> Option<u64> {
     let value = value(line, key)?;
     let end = value
         .find(|c: char| !c.is_ascii_digit())
@@ -358,7 +387,7 @@ fn number(line: &str, key: &str) -> Option<u64> {
     value[..end].parse().ok()
 }
 
-fn text<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     value(line, key)?.strip_prefix('"')?.split('"').next()
 }
 

@@ -20,13 +20,8 @@ use crate::process::{exit_within, kill, wait_until};
 
 /// What every payload begins with.
 pub(super) const MARK: &str = "chaos ";
-/// Records that a writer sends at a time, and between two such blocks: 400 a second.
-const BLOCK: u64 = 20;
-const PACE: Duration = Duration::from_millis(50);
-/// Records of a writer under way at most.
-const WINDOW: u64 = 400;
-/// The life of a writer's or follower's client: a new one then, so that many sessions begin during faults.
-const LIFE: Duration = Duration::from_secs(20);
+/// Between two clients of a writer or picker.
+const BETWEEN_LIVES: Duration = Duration::from_millis(50);
 /// Between two questions of a picker.
 const PICK_EVERY: Duration = Duration::from_millis(500);
 /// A burst: as much as three files of a node's store hold.
@@ -152,10 +147,17 @@ impl Shared {
         Ok((code, text))
     }
 
-    /// Appends one record to a shard; returns its position.
+    /// Appends one record to a shard of log `default`; returns its position.
     pub(super) fn probe(self: &Arc<Self>, shard: usize, number: u64) -> Result<u64> {
+        self.probe_log("default", shard, number)
+    }
+
+    /// As [`Self::probe`], for any log.
+    pub(super) fn probe_log(self: &Arc<Self>, log: &str, shard: usize, number: u64) -> Result<u64> {
         let shard = shard.to_string();
-        let arguments = ["append", "--gsn", "--quiet", "--shard", &shard];
+        let arguments = [
+            "append", "--gsn", "--quiet", "--log", log, "--shard", &shard,
+        ];
         let line = format!("{MARK}probe {number}\n");
         let (code, text) = self.once("probe", &arguments, line.as_bytes(), Part::Client)?;
         if code != Some(0) {
@@ -255,52 +257,159 @@ impl Drop for Client {
     }
 }
 
+/// How a writer sends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Records at a time.
+    pub(super) block: u64,
+    /// Between two such blocks.
+    pub(super) every: Duration,
+    /// Records under way at most.
+    pub(super) window: u64,
+    /// The life of its client: a new one then.
+    pub(super) life: Duration,
+}
+
+impl Pace {
+    /// 400 records a second, and many sessions, so that some begin during faults.
+    pub(super) const ROUGH: Self = Self {
+        block: 20,
+        every: Duration::from_millis(50),
+        window: 400,
+        life: Duration::from_secs(20),
+    };
+    /// As many, a few at a time and by one client, so that their latencies say how the log does at any moment.
+    pub(super) const EVEN: Self = Self {
+        block: 4,
+        every: Duration::from_millis(10),
+        window: 400,
+        life: Duration::MAX,
+    };
+}
+
+/// A writer: one client after the other.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    /// In the names of its histories and in its payloads; no two have the same.
+    pub(super) name: String,
+    /// What its clients are told besides: the log, a shard.
+    pub(super) arguments: Vec<String>,
+    pub(super) pace: Pace,
+}
+
 /// Threads, each with one client after the other.
 #[derive(Debug)]
 pub(super) struct Crew {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Hand>,
+}
+
+#[derive(Debug)]
+struct Hand {
+    name: String,
+    stop: Arc<AtomicBool>,
+    acked: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
 }
 
 impl Crew {
-    /// Starts the writers, two of them bound to a shard each, and the pickers.
-    pub(super) fn start(shared: &Arc<Shared>, writers: u32, seed: u64) -> Self {
-        let mut threads = Vec::new();
-        for writer in 0..writers {
-            let shared = shared.clone();
-            threads.push(std::thread::spawn(move || {
-                let mut seq = 0;
-                lives(&shared, || write(&shared, writer, &mut seq));
-            }));
-        }
-        let picker = shared.clone();
-        threads.push(std::thread::spawn(move || {
-            let mut random = Random::new(!seed);
-            lives(&picker, || pick(&picker, &mut random));
-        }));
+    /// Nobody yet.
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             shared: shared.clone(),
-            threads,
+            threads: Vec::new(),
         }
+    }
+
+    /// Starts the writers, two of them bound to a shard each, and the pickers.
+    pub(super) fn start(shared: &Arc<Shared>, writers: u32, seed: u64) -> Self {
+        let mut crew = Self::new(shared);
+        for writer in 0..writers {
+            let shard = match writer % 3 {
+                2 => Vec::new(),
+                shard => vec![String::from("--shard"), shard.to_string()],
+            };
+            crew.add(Writer {
+                name: format!("writer{writer}"),
+                arguments: shard,
+                pace: Pace::ROUGH,
+            });
+        }
+        crew.add_picker(seed);
+        crew
+    }
+
+    /// One more writer.
+    pub(super) fn add(&mut self, writer: Writer) {
+        let (mut seq, acked) = (0, Arc::new(AtomicU64::new(0)));
+        let (name, count) = (writer.name.clone(), acked.clone());
+        self.live(name, acked, move |shared, stop| {
+            write(shared, &writer, &mut seq, &count, stop)
+        });
+    }
+
+    /// Somebody who looks at what was written.
+    pub(super) fn add_picker(&mut self, seed: u64) {
+        let mut random = Random::new(!seed);
+        let nothing = Arc::default();
+        self.live(String::from("picker"), nothing, move |shared, _| {
+            pick(shared, &mut random)
+        });
+    }
+
+    fn live(
+        &mut self,
+        name: String,
+        acked: Arc<AtomicU64>,
+        mut live: impl FnMut(&Arc<Shared>, &AtomicBool) -> Result<()> + Send + 'static,
+    ) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (shared, told) = (self.shared.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            while !shared.stopped() && !told.load(Ordering::Acquire) {
+                if let Err(error) = live(&shared, &told) {
+                    shared.said(&format!("{error:#}"));
+                }
+                std::thread::park_timeout(BETWEEN_LIVES);
+            }
+        });
+        self.threads.push(Hand {
+            name,
+            stop,
+            acked,
+            thread,
+        });
+    }
+
+    /// The names of those at work.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.threads.iter().map(|hand| hand.name.clone()).collect()
+    }
+
+    /// Records of one writer acknowledged so far; 0 when there is none of that name.
+    pub(super) fn acked(&self, name: &str) -> u64 {
+        let hand = self.threads.iter().find(|hand| hand.name == name);
+        hand.map_or(0, |hand| hand.acked.load(Ordering::Acquire))
+    }
+
+    /// Ends one writer, and waits for what it has under way.
+    pub(super) fn retire(&mut self, name: &str) {
+        let Some(at) = self.threads.iter().position(|hand| hand.name == name) else {
+            return;
+        };
+        let hand = self.threads.swap_remove(at);
+        hand.stop.store(true, Ordering::Release);
+        // One that panicked has said why, and the verdict is over what was recorded.
+        let _ = hand.thread.join();
     }
 
     /// Sends no more, and waits for what is under way.
     pub(super) fn stop(self) {
         self.shared.stop.store(true, Ordering::Release);
-        for thread in self.threads {
-            // One that panicked has said why, and the verdict is over what was recorded.
-            let _ = thread.join();
+        for hand in self.threads {
+            // As above.
+            let _ = hand.thread.join();
         }
-    }
-}
-
-/// One client after the other until the load is stopped.
-fn lives(shared: &Shared, mut live: impl FnMut() -> Result<()>) {
-    while !shared.stopped() {
-        if let Err(error) = live() {
-            shared.said(&format!("{error:#}"));
-        }
-        std::thread::park_timeout(PACE);
     }
 }
 
@@ -323,29 +432,39 @@ fn count_acks(
 }
 
 /// The life of one writer's client.
-fn write(shared: &Arc<Shared>, writer: u32, seq: &mut u64) -> Result<()> {
-    let shard = (writer % 3).to_string();
-    let mut arguments = vec!["append", "--gsn", "--quiet"];
-    match writer % 3 {
-        2 => {}
-        _ => arguments.extend(["--shard", &shard]),
-    }
-    let mut client = shared.client(&format!("writer{writer}"), &arguments)?;
+fn write(
+    shared: &Arc<Shared>,
+    writer: &Writer,
+    seq: &mut u64,
+    acked: &Arc<AtomicU64>,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let Writer {
+        name,
+        arguments,
+        pace,
+    } = writer;
+    let always = ["append", "--gsn", "--quiet"];
+    let own = arguments.iter().map(String::as_str);
+    let arguments: Vec<&str> = always.into_iter().chain(own).collect();
+    let mut client = shared.client(name, &arguments)?;
     let (mut stdin, stdout) = client.streams()?;
-    let acked = Arc::new(AtomicU64::new(0));
-    let reader = count_acks(shared, &acked, stdout);
-    let (began, mut sent) = (Instant::now(), 0);
-    while !shared.stopped() && began.elapsed() < LIFE && client.runs()? {
-        std::thread::park_timeout(PACE);
-        if sent - acked.load(Ordering::Acquire) + BLOCK > WINDOW {
+    // What its last client did not get acknowledged is not under way any more.
+    let mut sent = acked.load(Ordering::Acquire);
+    let reader = count_acks(shared, acked, stdout);
+    let began = Instant::now();
+    let goes_on = || !shared.stopped() && !stop.load(Ordering::Acquire);
+    while goes_on() && began.elapsed() < pace.life && client.runs()? {
+        std::thread::park_timeout(pace.every);
+        if sent - acked.load(Ordering::Acquire) + pace.block > pace.window {
             continue;
         }
         let mut block = String::new();
-        for _ in 0..BLOCK {
-            block += &format!("{MARK}w{writer} s{seq:08} {:.<60}\n", "");
+        for _ in 0..pace.block {
+            block += &format!("{MARK}{name} s{seq:08} {:.<60}\n", "");
             *seq += 1;
         }
-        sent += BLOCK;
+        sent += pace.block;
         if stdin.write_all(block.as_bytes()).is_err() {
             break;
         }
@@ -389,7 +508,13 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn start(shared: &Arc<Shared>) -> Result<Self> {
-        let mut client = shared.client("follower", &["tail", "--from", "0", "--follow"])?;
+        Self::of(shared, "default")
+    }
+
+    /// One of a log.
+    pub(super) fn of(shared: &Arc<Shared>, log: &str) -> Result<Self> {
+        let arguments = ["tail", "--from", "0", "--follow", "--log", log];
+        let mut client = shared.client("follower", &arguments)?;
         client.part = Part::Through;
         let (_, stdout) = client.streams()?;
         let seen = Arc::new(Mutex::new(String::new()));

@@ -1,0 +1,40 @@
+//! A cluster with three controllers under load: changed, killed and cut off, and the judge's verdict over the whole history.
+
+mod common;
+
+use common::binary;
+use ionian_system_tests::chaos::Verdict;
+use ionian_system_tests::chaos::reconfigure;
+
+#[test]
+fn changes_and_deaths_under_load_lose_nothing() {
+    let Some(binary) = binary("changes_and_deaths_under_load_lose_nothing") else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let plan = reconfigure::Plan::short(1);
+    let outcome = reconfigure::run(
+        &binary,
+        dir.path(),
+        &plan,
+        None,
+        || false,
+        |line| println!("{line}"),
+    );
+    let outcome = outcome.expect("it runs");
+    println!("{}{}", outcome.report, outcome.figures.text());
+    if outcome.verdict != Verdict::Pass {
+        let kept = dir.keep();
+        panic!(
+            "verdict {}: {:#?}\nfiles: {}",
+            outcome.verdict,
+            outcome.problems,
+            kept.display()
+        );
+    }
+    let figures = outcome.figures;
+    assert_eq!((figures.changes.len(), figures.deaths.len()), (4, 2));
+    assert!(figures.changes.iter().all(|change| change.appends[1] > 0));
+    assert!(figures.raft_leader_ms.is_some());
+    assert!(outcome.acked > 1_000, "there was no load");
+}
