@@ -25,7 +25,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 )]
 pub(crate) struct Options {
     /// Which faults: kill9, pause, partition, loss, disk-full, bit-flip, restart, or all of them; or, with three controllers,
-    /// reconfigure: every change of a cluster, with deaths in between
+    /// reconfigure: every change of a cluster, with deaths in between; controllers: what can become of these
     #[arg(long, value_name = "NAME", default_value = "all", value_parser = Which::named)]
     scenario: Which,
     /// For how long there are faults; `reconfigure` has its own steps
@@ -52,9 +52,16 @@ pub(crate) struct Options {
     /// For how long `reconfigure` has full load, during which nobody dies
     #[arg(long, value_name = "M", default_value_t = 10)]
     load_minutes: u64,
-    /// What `reconfigure` measured, as one JSON document on standard output
+    /// What `reconfigure` or `controllers` found, as one JSON document on standard output
     #[arg(long)]
     json: bool,
+}
+
+impl Options {
+    /// For how long there are faults.
+    fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(60 * self.minutes))
+    }
 }
 
 /// A scenario on the command line.
@@ -64,15 +71,22 @@ enum Which {
     Faults(Scenario),
     /// Changes of a cluster with three controllers.
     Reconfigure,
+    /// Faults of these.
+    Controllers,
 }
 
 impl Which {
     fn named(name: &str) -> Result<Self> {
         match name {
             governed::RECONFIGURE => Ok(Self::Reconfigure),
-            name => Scenario::named(name)
-                .map(Self::Faults)
-                .with_context(|| format!("neither {}, nor", governed::RECONFIGURE)),
+            governed::CONTROLLERS => Ok(Self::Controllers),
+            name => Scenario::named(name).map(Self::Faults).with_context(|| {
+                format!(
+                    "neither {} nor {}",
+                    governed::RECONFIGURE,
+                    governed::CONTROLLERS
+                )
+            }),
         }
     }
 }
@@ -116,8 +130,11 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         Which::Reconfigure => {
             return governed::reconfigure(options, seed, &binary, &mut scratch, asked_to_end);
         }
+        Which::Controllers => {
+            return governed::controllers(options, seed, &binary, &mut scratch, asked_to_end);
+        }
     };
-    let seconds = options.seconds.unwrap_or(60 * options.minutes);
+    let seconds = options.duration().as_secs();
     let plan = Plan {
         scenario,
         durability: options.durability.into(),

@@ -11,6 +11,7 @@
 mod acks;
 mod bed;
 mod clock;
+pub mod controllers;
 mod faults;
 mod history;
 mod load;

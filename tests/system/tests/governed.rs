@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::binary;
-use ionian_system_tests::chaos::Verdict;
-use ionian_system_tests::chaos::reconfigure;
+use ionian_system_tests::chaos::{Verdict, controllers, reconfigure};
 
 #[test]
 fn changes_and_deaths_under_load_lose_nothing() {
@@ -36,5 +37,41 @@ fn changes_and_deaths_under_load_lose_nothing() {
     assert_eq!((figures.changes.len(), figures.deaths.len()), (4, 2));
     assert!(figures.changes.iter().all(|change| change.appends[1] > 0));
     assert!(figures.raft_leader_ms.is_some());
+    assert!(outcome.acked > 1_000, "there was no load");
+}
+
+#[test]
+fn whatever_becomes_of_the_controllers_no_view_is_lost() {
+    let Some(binary) = binary("whatever_becomes_of_the_controllers_no_view_is_lost") else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let plan = controllers::Plan {
+        duration: Duration::ZERO,
+        turns: false,
+        seed: 2,
+    };
+    let outcome = controllers::run(
+        &binary,
+        dir.path(),
+        &plan,
+        None,
+        || false,
+        |line| println!("{line}"),
+    );
+    let outcome = outcome.expect("it runs");
+    println!("{}{}", outcome.report, outcome.text());
+    if outcome.verdict != Verdict::Pass {
+        let kept = dir.keep();
+        panic!(
+            "verdict {}: {:#?}\nfiles: {}",
+            outcome.verdict,
+            outcome.problems,
+            kept.display()
+        );
+    }
+    assert!(outcome.faults.len() + outcome.skipped.len() >= 4);
+    assert!(outcome.views > 4 && outcome.changes > 2);
+    assert!(!outcome.refusals.is_empty(), "nothing was refused");
     assert!(outcome.acked > 1_000, "there was no load");
 }

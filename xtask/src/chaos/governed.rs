@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ionian_system_tests::Binary;
-use ionian_system_tests::chaos::{Verdict, reconfigure};
+use ionian_system_tests::chaos::{Verdict, controllers, reconfigure};
 
 use super::{Options, Scratch};
 
-/// The name of the scenario.
+/// The names of the scenarios.
 pub(super) const RECONFIGURE: &str = "reconfigure";
+pub(super) const CONTROLLERS: &str = "controllers";
 
 /// Changes the cluster under load; returns the exit code, which is the verdict.
 pub(super) fn reconfigure(
@@ -37,6 +38,43 @@ pub(super) fn reconfigure(
         println!("{:#}", outcome.json());
     } else {
         print!("{}", outcome.figures.text());
+    }
+    let told = Told {
+        verdict: outcome.verdict,
+        problems: &outcome.problems,
+        history: &outcome.history,
+    };
+    Ok(told.end(options, scratch))
+}
+
+/// Does faults to the controllers under load; returns the exit code, which is the verdict.
+pub(super) fn controllers(
+    options: &Options,
+    seed: u64,
+    binary: &Binary,
+    scratch: &mut Scratch,
+    stop: impl Fn() -> bool,
+) -> Result<u8> {
+    let duration = options.duration();
+    let plan = controllers::Plan {
+        duration,
+        turns: true,
+        seed,
+    };
+    eprintln!(
+        "{CONTROLLERS} for {} s, seed {seed}; files in {}",
+        duration.as_secs(),
+        scratch.path().display()
+    );
+    let history = options.history.as_deref();
+    let say = |line: &str| eprintln!("{line}");
+    let outcome = controllers::run(binary, scratch.path(), &plan, history, stop, say)
+        .inspect_err(|_| scratch.keep())?;
+    eprint!("{}", outcome.report);
+    if options.json {
+        println!("{:#}", outcome.json());
+    } else {
+        print!("{}", outcome.text());
     }
     let told = Told {
         verdict: outcome.verdict,

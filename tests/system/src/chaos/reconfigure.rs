@@ -134,6 +134,7 @@ struct Spans {
 struct Run<'a> {
     bed: Bed,
     plan: Plan,
+    began_ns: u64,
     spans: Vec<Spans>,
     deaths: Vec<deaths::Seen>,
     /// Spans of time in which lives end on purpose.
@@ -173,6 +174,7 @@ pub fn run(
     let at = histories.unwrap_or(dir).to_owned();
     let bed = Bed::start(cluster, &at, &[LOG, WIDE], plan.seed)?;
     let mut run = Run {
+        began_ns: bed.now_ns(),
         bed,
         plan: *plan,
         spans: Vec::new(),
@@ -418,19 +420,24 @@ impl Run<'_> {
         Ok(figures::records_of(&json))
     }
 
-    /// Processes that were taken for dead while they lived and nobody ended them.
-    fn unexplained(&self) -> Result<usize> {
+    /// Decisions that somebody is dead which no kill and no change explains.
+    fn unexplained(&mut self) -> Result<usize> {
         let mut explained = self.ends.clone();
         explained.extend(self.deaths.iter().map(deaths::Seen::span));
         let mut found = 0;
         for log in [LOG, WIDE] {
-            let decided = deaths::decided(&self.bed.cluster, log, 0, u64::MAX)?;
-            let alone = |at: &&deaths::Decided| {
-                !explained
-                    .iter()
-                    .any(|(from, to)| (*from..*to).contains(&at.at_ns))
-            };
-            found += decided.iter().filter(alone).count();
+            // Before the load everything begins.
+            for decided in deaths::decided(&self.bed.cluster, log, self.began_ns, u64::MAX)? {
+                let within = |(from, to): &(u64, u64)| (*from..*to).contains(&decided.at_ns);
+                if !explained.iter().any(within) {
+                    let after = (decided.at_ns - self.began_ns) as f64 / 1e9;
+                    (self.say)(&format!(
+                        "nothing explains, {after:.3} s after the begin of the load: {}",
+                        decided.what
+                    ));
+                    found += 1;
+                }
+            }
         }
         Ok(found)
     }

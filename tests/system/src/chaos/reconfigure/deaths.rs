@@ -40,6 +40,7 @@ pub(super) struct Seen {
 #[derive(Clone, Debug)]
 pub(super) struct Decided {
     pub(super) at_ns: u64,
+    pub(super) what: String,
 }
 
 /// An event of `ionian view history`.
@@ -83,7 +84,11 @@ pub(super) fn decided(
 ) -> Result<Vec<Decided>> {
     let events = history(cluster, log)?.into_iter();
     let dead = events.filter(|event| event.says_dead() && (from_ns..to_ns).contains(&event.at_ns));
-    Ok(dead.map(|event| Decided { at_ns: event.at_ns }).collect())
+    let dead = dead.map(|event| Decided {
+        at_ns: event.at_ns,
+        what: format!("{}: {}", event.what, event.why),
+    });
+    Ok(dead.collect())
 }
 
 impl Seen {
