@@ -12,15 +12,15 @@ pub(crate) const TOTAL: Duration = Duration::from_secs(40 * 60);
 pub(crate) const STAGES: &[(&str, u64)] = &[
     ("fmt", 10),
     ("tidy", 80),
-    ("clippy", 240),
-    ("tests", 660),
-    ("loom", 120),
-    ("docs", 150),
-    ("features", 180),
-    ("fuzz", 360),
-    ("seeds", 240),
-    ("mutants", 60),
-    ("system", 300),
+    ("clippy", 160),
+    ("tests", 960),
+    ("loom", 60),
+    ("docs", 100),
+    ("features", 120),
+    ("fuzz", 200),
+    ("seeds", 180),
+    ("mutants", 90),
+    ("system", 440),
 ];
 
 /// No stage is ended before this, however small its budget: on a busy machine a compiler may just be slow to start.

@@ -21,7 +21,7 @@ use crate::{process, stages};
 pub(crate) const MANIFEST: &str = "tests/fuzz/Cargo.toml";
 
 /// How long each target runs in the gate, in seconds.
-pub(crate) const GATE_SECONDS: u64 = 20;
+pub(crate) const GATE_SECONDS: u64 = 10;
 
 /// Coverage counters per edge, the table of their places, and the operands of comparisons: what libFuzzer steers by.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

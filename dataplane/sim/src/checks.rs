@@ -741,10 +741,12 @@ impl<K: Knobs> World<K> {
         }
     }
 
-    /// O9: nothing waits anywhere.
+    /// O9: nothing waits anywhere, but where a shard has ended with a cut log that was lost.
     fn o9_drained(&mut self) {
+        let ended = self.ended_unlogged();
         for proc in 0..self.procs.len() {
-            if !self.procs[proc].alive {
+            let of_ended = matches!(self.procs[proc].place, Place::Replica(shard, _) if ended.contains(&shard));
+            if !self.procs[proc].alive || of_ended {
                 continue;
             }
             if let Machine::Replica(replica) = &self.procs[proc].machine {

@@ -10,7 +10,7 @@ use ionian_types::Mutant;
 
 /// Seeds of the gate: at least so many, and as many more as begin in this time.
 const GATE_SEEDS_MIN: u64 = 300;
-const GATE_FOR: Duration = Duration::from_secs(180);
+const GATE_FOR: Duration = Duration::from_secs(120);
 /// Failures after which a swarm ends, unless told otherwise.
 const FAILURES_MAX: u64 = 10;
 
