@@ -1,5 +1,6 @@
 //! Where the cluster is, and how a command reaches a log of it.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::MetadataExt;
@@ -8,12 +9,15 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use ionian_client::{ClientConfig, Link, Log};
-use ionian_node::client::{ClientPortOptions, UdpLink};
+use ionian_client::{ClientConfig, Error, Link, Log};
+use ionian_control_agent::{UserError, keep_grants, user_rights};
+use ionian_node::client::{ClientPortOptions, Credential, UdpLink};
 use ionian_node::config::{ClusterConfig, NetworkConfig, Secret, client_options};
-use ionian_types::{ClientId, Inc, LogId, Nanos};
+use ionian_types::{ClientId, ClusterId, Inc, LogId, Nanos, NodeId};
 use ionian_wire::directory::{ClusterMap, LogInfo};
+use ionian_wire::grant::Rights;
 
+use crate::controllers::ControllersArgs;
 use crate::exit::{UsageError, is_closed_pipe};
 use crate::history::{History, HistoryArgs, Subject};
 
@@ -45,6 +49,9 @@ pub(crate) struct ClusterArgs {
     /// The cluster's secret file; needed for an address that `ionian dev` on this machine does not listen on
     #[arg(long, value_name = "FILE")]
     pub(crate) secret: Option<PathBuf>,
+    /// Be this user instead of whoever has the secret: its certificate is shown to the controllers that the configuration names
+    #[arg(long, value_name = "NAME", conflicts_with = "secret")]
+    pub(crate) user: Option<String>,
 }
 
 /// A cluster as named on the command line.
@@ -90,10 +97,15 @@ pub(crate) struct Located {
     pub(crate) directory: SocketAddr,
     /// Other nodes that have it.
     others: Vec<SocketAddr>,
-    pub(crate) secret: Secret,
+    credential: Credential,
+    /// Its identity.
+    id: ClusterId,
+    /// Which nodes are where, for a user's grants.
+    nodes: BTreeMap<SocketAddr, NodeId>,
     /// The configuration, where the cluster was named by it.
     pub(crate) config: Option<ClusterConfig>,
-    secret_file: PathBuf,
+    /// What the cluster was asked with, for people.
+    shown: String,
     target: String,
 }
 
@@ -102,10 +114,13 @@ impl Located {
     pub(crate) fn options(&self) -> ClientPortOptions {
         let config = self.config.as_ref();
         let network = config.map_or_else(NetworkConfig::default, |config| config.network.clone());
-        let secret = self.secret.clone();
+        // The credential is put in place of a secret that opens nothing.
+        let none = Secret::new([0; 32]);
         ClientPortOptions {
             others: self.others.clone(),
-            ..client_options(self.directory, secret, LogId::MAX, &network)
+            credential: self.credential.clone(),
+            nodes: self.nodes.clone(),
+            ..client_options(self.directory, none, LogId::MAX, &network)
         }
     }
 }
@@ -119,8 +134,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Reaches the controller and learns what the cluster has.
-    pub(crate) fn reach(args: &ClusterArgs) -> anyhow::Result<Self> {
-        let at = locate(args)?;
+    pub(crate) fn reach(args: &ConnectArgs) -> anyhow::Result<Self> {
+        let at = match &args.at.user {
+            Some(user) => locate_user(&args.at, user, &args.log)?,
+            None => locate(&args.at)?,
+        };
         let link = first_map(&at)?;
         Ok(Self { link, at })
     }
@@ -142,7 +160,7 @@ impl Cluster {
         link.set_log(log);
         // The client wants the map for itself.
         link.refresh_map();
-        let config = ClientConfig::new(at.secret.cluster_id(), log, random_client()?);
+        let config = ClientConfig::new(at.id, log, random_client()?);
         Ok(Log::open(link, config)?)
     }
 }
@@ -188,17 +206,21 @@ pub(crate) fn first_map(at: &Located) -> anyhow::Result<UdpLink> {
 /// What can be said of a silent cluster. A node tells nothing to those without its secret, so that a wrong secret looks
 /// like no cluster but for what the system itself says of the port.
 fn no_answer(at: &Located) -> String {
-    let (address, secret) = (at.directory, at.secret_file.display());
-    let id = at.secret.cluster_id();
+    let (address, shown, id) = (at.directory, &at.shown, at.id);
+    if let Credential::User(_) = at.credential {
+        return format!(
+            "no node answers {shown} at {address} or elsewhere: none runs, the way is blocked, or none has heard of it from the controllers yet; see `ionian cluster nodes`"
+        );
+    }
     match listens(address) {
         Some(false) => format!(
             "no cluster answers at {address}: nothing listens there; start one with `ionian dev` or `ionian node`, or name another with --cluster"
         ),
         Some(true) => format!(
-            "no cluster answers at {address} to the secret in {secret}, though something listens there: the secret is another cluster's, or the process is busy or no controller; a node prints its cluster's id when it starts, and this secret is of cluster {id}"
+            "no cluster answers at {address} to {shown}, though something listens there: the secret is another cluster's, or the process is busy or no controller; a node prints its cluster's id when it starts, and this secret is of cluster {id}"
         ),
         None => format!(
-            "no cluster answers at {address} to the secret in {secret}: none listens there, the way is blocked, or the secret is another cluster's, which looks the same from here; a node prints its cluster's id when it starts, and this secret is of cluster {id}"
+            "no cluster answers at {address} to {shown}: none listens there, the way is blocked, or the secret is another cluster's, which looks the same from here; a node prints its cluster's id when it starts, and this secret is of cluster {id}"
         ),
     }
 }
@@ -266,6 +288,7 @@ pub(crate) fn with_log<T>(
     let history = args.history.create(1)?;
     let mut log = open_client(args, history.as_ref(), 0)?;
     let result = work(&mut log);
+    let result = result.map_err(|error| with_names(args, error));
     drop(log);
     match (result, history.as_ref().map_or(Ok(()), History::finish)) {
         (result, Ok(())) => result,
@@ -285,7 +308,7 @@ pub(crate) fn open_client(
     history: Option<&History>,
     client: usize,
 ) -> anyhow::Result<Log<UdpLink>> {
-    let cluster = Cluster::reach(&args.at)?;
+    let cluster = Cluster::reach(args)?;
     let info = log_named(cluster.map(), &args.log, &cluster.at)?;
     let subject = Subject {
         class: info.class,
@@ -308,14 +331,73 @@ pub(crate) fn random_client() -> anyhow::Result<ClientId> {
     }
 }
 
+/// Names the user and the log in an error that says that a right is missing.
+fn with_names(args: &ConnectArgs, error: anyhow::Error) -> anyhow::Error {
+    let Some(Error::NoRight { right, effect }) = error.downcast_ref() else {
+        return error;
+    };
+    let user = args.at.user.as_deref().unwrap_or("(of the secret)");
+    let what = match *right {
+        Rights::APPEND => String::from("append to"),
+        right => right.to_string(),
+    };
+    anyhow::anyhow!(
+        "user {user} has no right to {what} log {} ({effect}); see `ionian log grant`",
+        args.log
+    )
+}
+
+/// Shows a user's certificate to the controllers, and opens what it is granted.
+fn locate_user(args: &ClusterArgs, user: &str, log: &str) -> anyhow::Result<Located> {
+    let Target::File(file) = &args.cluster else {
+        let what = "--user needs --cluster FILE: the configuration names the controllers and where the certificate is";
+        return Err(UsageError(String::from(what)).into());
+    };
+    let config = crate::controllers::load(file)?;
+    let controllers = ControllersArgs {
+        user: user.to_owned(),
+        ..ControllersArgs::of(file)
+    };
+    let client = controllers.client()?;
+    let (given, lease) = user_rights(&client, log, ANSWER).map_err(|error| match error {
+        UserError::Unanswered(refusal) => anyhow::Error::from(refusal),
+        error => anyhow::anyhow!("refused: {error}; nothing was done"),
+    })?;
+    let id = given.cluster;
+    let grants = keep_grants(client, given, lease).context("no thread for grants")?;
+    let (directory, others) = nodes_of(&config)?;
+    let nodes = config.nodes.iter();
+    let nodes = nodes.filter_map(|node| Some((node.resolve().ok()?, node.node)));
+    Ok(Located {
+        directory,
+        others,
+        credential: Credential::User(grants),
+        id,
+        nodes: nodes.collect(),
+        shown: format!("user {user}"),
+        target: args.cluster.to_string(),
+        config: Some(config),
+    })
+}
+
 /// Finds out where the cluster is and reads its secret.
 pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
+    if args.user.is_some() {
+        let what = "this command asks every process for its state and needs the secret that nodes share; --user is for commands that use a log";
+        return Err(UsageError(String::from(what)).into());
+    }
     let target = args.cluster.to_string();
     match &args.cluster {
         Target::File(file) => {
             let config = ClusterConfig::load(file)?;
             let secret_file = args.secret.as_ref().unwrap_or(&config.secret_file).clone();
-            let secret = Secret::load(&secret_file)?;
+            let secret = Secret::load(&secret_file);
+            let secret = match secret {
+                Err(error) if !config.controllers.is_empty() => {
+                    return Err(error).context("without the secret that nodes share, say which user you are with --user NAME");
+                }
+                secret => secret?,
+            };
             let (directory, others) = match config.controller {
                 Some(controller) => {
                     let controller = config.node_by_id(controller);
@@ -327,9 +409,11 @@ pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
             Ok(Located {
                 directory,
                 others,
-                secret,
+                id: secret.cluster_id(),
+                credential: Credential::Secret(secret),
+                nodes: BTreeMap::new(),
                 config: Some(config),
-                secret_file,
+                shown: format!("the secret in {}", secret_file.display()),
                 target,
             })
         }
@@ -354,9 +438,11 @@ pub(crate) fn locate(args: &ClusterArgs) -> anyhow::Result<Located> {
             Ok(Located {
                 directory: resolved,
                 others: Vec::new(),
-                secret,
+                id: secret.cluster_id(),
+                credential: Credential::Secret(secret),
+                nodes: BTreeMap::new(),
                 config: None,
-                secret_file: file,
+                shown: format!("the secret in {}", file.display()),
                 target,
             })
         }

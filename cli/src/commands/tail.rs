@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use ionian_client::{DeliveryRef, GapKind, Gsn, Link, Log};
+use ionian_client::{DeliveryRef, Effect, Error, GapKind, Gsn, Link, Log};
+use ionian_wire::grant::Rights;
 
 use crate::connect::{ConnectArgs, with_log};
 use crate::exit::Exit;
@@ -90,6 +91,11 @@ fn print<L: Link>(
             printer.failed.is_ok() && printer.printed < count && next < end
         });
         printer.pause(got == 0)?;
+        // Nothing comes any more to a user whose right was taken.
+        if got == 0 && !subscription.log().link().rights().holds(Rights::READ) {
+            let (right, effect) = (Rights::READ, Effect::None);
+            return Err(Error::NoRight { right, effect }.into());
+        }
     }
     Ok(printer.pause(true)?)
 }

@@ -21,9 +21,11 @@ mod line;
 pub mod memory;
 mod own;
 mod places;
+mod user;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use ionian_node::{ControllerSeam, Place, PlaceEvent};
 
 pub use keeper::{Keeper, KeeperConfig, Report};
 pub use places::places_of;
+pub use user::{UserError, keep_grants, user_rights};
 
 use bell::Bell;
 use line::Line;
@@ -73,11 +76,16 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts the agent of a process whose controllers are [elsewhere](ionian_node::ControllerAt::External).
+    /// Starts the agent of a process whose controllers are [elsewhere](ionian_node::ControllerAt::External). The keys that
+    /// they give it are remembered in `folder`, which is there.
     ///
     /// # Errors
     /// [`StartError`]; effect none.
-    pub fn start(config: ClientConfig, seam: ControllerSeam) -> Result<Self, StartError> {
+    pub fn start(
+        config: ClientConfig,
+        seam: ControllerSeam,
+        folder: Option<PathBuf>,
+    ) -> Result<Self, StartError> {
         let process = ProcessId::draw().map_err(StartError::NoRandom)?;
         let client = Client::start(config).map_err(StartError::Client)?;
         let client = std::sync::Arc::new(client);
@@ -85,7 +93,7 @@ impl Agent {
         let (own, theirs) = (bell.clone(), client.clone());
         let thread = std::thread::Builder::new()
             .name(String::from("ionian-agent"))
-            .spawn(move || carry(&theirs, &seam, &own, process))
+            .spawn(move || carry(&theirs, &seam, &own, process, folder))
             .map_err(StartError::Thread)?;
         Ok(Self {
             client,
@@ -118,10 +126,16 @@ impl Drop for Agent {
 }
 
 /// The thread: carries what there is, and sleeps.
-fn carry(client: &Client, seam: &ControllerSeam, bell: &Bell, process: ProcessId) {
+fn carry(
+    client: &Client,
+    seam: &ControllerSeam,
+    bell: &Bell,
+    process: ProcessId,
+    folder: Option<PathBuf>,
+) {
     bell.belongs_here();
     let hello = process.hello(seam.node());
-    let own = Own::new(client, bell);
+    let mut own = Own::new(client, bell, folder);
     let mut events = seam.events(bell.ringer());
     let mut lines: BTreeMap<Place, Line> = BTreeMap::new();
     while !bell.stopped() {
@@ -148,7 +162,7 @@ fn carry(client: &Client, seam: &ControllerSeam, bell: &Bell, process: ProcessId
             .map(Line::arm)
             .fold(true, |all, quiet| all & quiet);
         if quiet {
-            let wanting = lines.values().any(Line::wants_ring);
+            let wanting = own.waits() || lines.values().any(Line::wants_ring);
             bell.wait(wanting.then_some(RING_AGAIN));
         }
         lines.values_mut().for_each(Line::disarm);

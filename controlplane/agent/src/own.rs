@@ -1,17 +1,21 @@
-//! The attachment of the process itself: it says which process this is, and hears the cluster map.
+//! The attachment of the process itself: it says which process this is, and hears the cluster map and its keys.
+
+use std::path::PathBuf;
 
 use ionian_control_client::{Attachment, Bytes, Client, Incoming};
-use ionian_node::ControllerSeam;
+use ionian_node::{ControllerSeam, KeyChange};
 use ionian_types::{
     ClientId, ClusterId, EntryNo, Inc, LogId, NodeId, SessionNo, ShardId, Slot, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{
-    Body, DirectoryRequest, Hello, MESSAGE_HEADER_BYTES, Message, Role, encode,
+    Body, DirectoryRequest, Hello, KeysRequest, MESSAGE_HEADER_BYTES, Message, Role, encode,
 };
+use ionian_wire::grant::NodeKeys;
 
 use crate::bell::Bell;
 use crate::line::attach;
+use crate::memory;
 
 /// Messages taken in one look.
 const MESSAGES_MAX: usize = 64;
@@ -62,34 +66,79 @@ fn message<B: Body>(body: &B) -> Bytes {
 #[derive(Debug)]
 pub(crate) struct Own {
     attachment: Attachment,
+    /// Where keys are remembered.
+    folder: Option<PathBuf>,
+    /// The version of the keys that the process has; 0 for none.
+    known: u64,
+    /// Keys that the reactor has not taken yet.
+    held: Option<NodeKeys>,
 }
 
 impl Own {
-    pub(crate) fn new(client: &Client, bell: &Bell) -> Self {
+    /// Begins with the keys that are remembered in `folder`, if it is given.
+    pub(crate) fn new(client: &Client, bell: &Bell, folder: Option<PathBuf>) -> Self {
+        let held = folder.as_deref().and_then(memory::load_keys);
         Self {
             attachment: attach(client, bell),
+            folder,
+            known: held.as_ref().map_or(0, |keys| keys.version),
+            held,
         }
     }
 
-    /// Asks a new leader for the map, and takes what comes. Whether there was something.
-    pub(crate) fn carry(&self, seam: &ControllerSeam, hello: &Bytes) -> bool {
+    /// Whether the reactor is to be asked again to take keys.
+    pub(crate) const fn waits(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Hands keys to the process, and remembers them.
+    fn hand_keys(&mut self, seam: &ControllerSeam) {
+        let Some(keys) = &self.held else { return };
+        if seam.change_keys(KeyChange::Told(keys.clone())) {
+            self.held = None;
+        }
+    }
+
+    fn learn(&mut self, keys: NodeKeys) {
+        if keys.version <= self.known {
+            return;
+        }
+        self.known = keys.version;
+        // Where they cannot be kept, users wait for a controller after a restart; the device says what else is wrong.
+        if let Some(folder) = &self.folder {
+            let _ = memory::save_keys(folder, &keys);
+        }
+        self.held = Some(keys);
+    }
+
+    /// Asks a new leader for the map and for keys, and takes what comes. Whether there was something.
+    pub(crate) fn carry(&mut self, seam: &ControllerSeam, hello: &Bytes) -> bool {
+        self.hand_keys(seam);
         for count in 0..MESSAGES_MAX {
             match self.attachment.try_recv() {
                 Some(Incoming::Opened { connection, .. }) => {
                     let known = seam.map_version();
                     let ask = message(&DirectoryRequest { request: 1, known });
+                    let (node, known) = (seam.node(), self.known);
+                    let keys = message(&KeysRequest { node, known });
                     // The queue of a new connection is empty; if it is gone by now, another one comes.
-                    for message in [hello.clone(), ask] {
+                    for message in [hello.clone(), ask, keys] {
                         let _ = self.attachment.try_send(connection, message);
                     }
                 }
-                Some(Incoming::Frame { bytes, .. }) => {
-                    if let Ok((Message::DirectoryAnswer(answer, map), _)) =
-                        Message::new_checked(&bytes)
-                    {
+                Some(Incoming::Frame { bytes, .. }) => match Message::new_checked(&bytes) {
+                    Ok((Message::DirectoryAnswer(answer, map), _)) => {
                         seam.learn(answer.version, map);
                     }
-                }
+                    Ok((Message::KeysAnswer(answer, keys), _)) if answer.node == seam.node() => {
+                        // What does not parse changes nothing.
+                        if let Ok(keys) = NodeKeys::read(keys) {
+                            self.learn(keys);
+                            self.hand_keys(seam);
+                        }
+                    }
+                    _ => {}
+                },
                 Some(Incoming::Closed { .. }) => {}
                 None => return count > 0,
             }

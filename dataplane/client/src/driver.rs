@@ -2,7 +2,8 @@
 
 use ionian_core::client::{Client, ClientConfig, PeerKind, Sink};
 use ionian_core::{Outbox, OutboxLimits};
-use ionian_types::{ConnId, Nanos, Time};
+use ionian_types::{ConnId, Effect, Nanos, Time};
+use ionian_wire::grant::Rights;
 
 use crate::error::Error;
 use crate::history::{HistoryEvent, HistoryHook, What};
@@ -112,6 +113,38 @@ impl<L: Link> Driver<L> {
             until = until.min(self.map_at);
         }
         self.link.sleep(until);
+    }
+
+    /// Whether the client may do this with the log, as far as the link knows.
+    ///
+    /// # Errors
+    /// [`Error::NoRight`] without effect.
+    #[inline]
+    pub(crate) fn may(&mut self, right: Rights) -> Result<(), Error> {
+        if self.link.rights().holds(right) {
+            return Ok(());
+        }
+        self.look_again(right)
+    }
+
+    /// A link learns of changed rights when it is polled, which a client that only asks in vain would not do.
+    #[cold]
+    fn look_again(&mut self, right: Rights) -> Result<(), Error> {
+        self.pump(&mut ());
+        self.may_still(right, Effect::None)
+    }
+
+    /// The same for what may have been sent already.
+    ///
+    /// # Errors
+    /// [`Error::NoRight`] with this effect.
+    #[inline]
+    pub(crate) fn may_still(&self, right: Rights, effect: Effect) -> Result<(), Error> {
+        if self.link.rights().holds(right) {
+            Ok(())
+        } else {
+            Err(Error::NoRight { right, effect })
+        }
     }
 
     /// Tells the history, if there is one.

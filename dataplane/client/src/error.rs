@@ -3,6 +3,7 @@
 use ionian_core::client::{AppendError, AppendFailure, ConfigError, RequestError};
 use ionian_types::{Effect, Gsn, NodeId, ShardId};
 use ionian_wire::frame::RefusalReason;
+use ionian_wire::grant::Rights;
 
 /// Why an operation failed. [`Error::effect`] says what it may have done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -86,6 +87,16 @@ pub enum Error {
         "the client ended while the operation was open; ask the log what became of it (effect unknown)"
     )]
     Abandoned,
+    /// The user of the client may not do this with the log. Effect: none; unknown for what was sent before the right was taken.
+    #[error(
+        "no right to {right} this log; whoever has its admin right gives it with `ionian log grant` ({effect})"
+    )]
+    NoRight {
+        /// The right that is missing.
+        right: Rights,
+        /// What the operation may have done.
+        effect: Effect,
+    },
     /// The configuration cannot work. Effect: none.
     #[error("{0} (no effect)")]
     Config(#[from] ConfigError),
@@ -97,6 +108,7 @@ impl Error {
     pub const fn effect(&self) -> Effect {
         match self {
             Self::AppendTimedOut { effect, .. }
+            | Self::NoRight { effect, .. }
             | Self::TimedOut { effect }
             | Self::TrimBeyondTail { effect, .. } => *effect,
             Self::Abandoned => Effect::Unknown,
@@ -115,7 +127,7 @@ impl Error {
     pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::AppendTimedOut { .. } | Self::TimedOut { .. } => "timeout",
-            Self::Refused { .. } => "refused",
+            Self::Refused { .. } | Self::NoRight { .. } => "refused",
             Self::TrimBeyondTail { .. } => "beyond-tail",
             Self::Abandoned => "conn",
             _ => "not-taken",

@@ -6,6 +6,7 @@ use ionian_core::client::PeerKind;
 use ionian_types::{ConnId, Time};
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::Message;
+use ionian_wire::grant::Rights;
 
 /// What a link has to tell.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,11 @@ pub trait Link {
 
     /// Asks the directory for a newer map.
     fn refresh_map(&mut self);
+
+    /// What the client may do with its log, as far as the link knows: servers refuse the rest.
+    fn rights(&self) -> Rights {
+        Rights::CLIENT
+    }
 
     /// Blocks until something may have come, until the waker is used, or until `until`. May return early, and does when the
     /// link prefers to spin.

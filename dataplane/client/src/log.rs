@@ -7,6 +7,7 @@ use ionian_core::client::{
     Choice, Client, ClientConfig, ClientStats, Completion, Outcome, Policy, Ticket,
 };
 use ionian_types::{Durability, Effect, Gsn, Lsn, Nanos, ShardId, Time};
+use ionian_wire::grant::Rights;
 
 use crate::driver::Driver;
 use crate::error::Error;
@@ -175,6 +176,7 @@ impl<L: Link> Log<L> {
         if !self.has_collection_room() {
             return Err(Error::Busy);
         }
+        self.driver.may(Rights::APPEND)?;
         let now = self.driver.link.now();
         let ticket = self.driver.client.append(now, payload, choice)?;
         if self.driver.history.is_some() {
@@ -210,6 +212,7 @@ impl<L: Link> Log<L> {
             if !self.driver.client.is_unresolved(ticket) {
                 return Err(Error::UnknownTicket);
             }
+            self.driver.may_still(Rights::APPEND, Effect::Unknown)?;
             self.step(Time::FAR);
         }
     }

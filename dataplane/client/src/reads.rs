@@ -1,7 +1,8 @@
 //! Reading and trimming, blocking.
 
 use ionian_core::client::{Answer, RequestId};
-use ionian_types::{Frontiers, GapKind, Gsn, ShardId, Time};
+use ionian_types::{Effect, Frontiers, GapKind, Gsn, ShardId, Time};
+use ionian_wire::grant::Rights;
 
 use crate::error::Error;
 use crate::history::{Call, RecordIdentity, Reply, What, payload_hash};
@@ -27,6 +28,7 @@ impl<L: Link> Log<L> {
     /// # Errors
     /// [`Error::TimedOut`], [`Error::Busy`] or [`Error::Closed`]; reading has no effect.
     pub fn read(&mut self, gsn: Gsn) -> Result<ReadOutcome, Error> {
+        self.driver.may(Rights::READ)?;
         let now = self.driver.link.now();
         let id = self.driver.client.read(now, gsn)?;
         self.finish_read(now, id, gsn)
@@ -37,6 +39,7 @@ impl<L: Link> Log<L> {
     /// # Errors
     /// As [`Self::read`].
     pub fn read_record(&mut self, gsn: Gsn, shard: ShardId) -> Result<ReadOutcome, Error> {
+        self.driver.may(Rights::READ)?;
         let now = self.driver.link.now();
         let id = self.driver.client.read_at(now, gsn, shard)?;
         self.finish_read(now, id, gsn)
@@ -80,6 +83,7 @@ impl<L: Link> Log<L> {
     }
 
     pub(crate) fn ends(&mut self) -> Result<(Gsn, Gsn), Error> {
+        self.driver.may(Rights::READ)?;
         let now = self.driver.link.now();
         let id = self.driver.client.tail(now)?;
         match self.ask(now, id, Call::Tail, &mut Vec::new())? {
@@ -104,6 +108,7 @@ impl<L: Link> Log<L> {
     /// # Ok::<(), ionian_client::Error>(())
     /// ```
     pub fn trim(&mut self, upto: Gsn) -> Result<Gsn, Error> {
+        self.driver.may(Rights::TRIM)?;
         let now = self.driver.link.now();
         let id = self.driver.client.trim(now, upto)?;
         match self.ask(now, id, Call::Trim(upto), &mut Vec::new())? {
@@ -124,6 +129,10 @@ impl<L: Link> Log<L> {
         payload: &mut Vec<u8>,
     ) -> Result<Answer, Error> {
         let op = request_op(id.get());
+        let (right, effect) = match call {
+            Call::Trim(_) => (Rights::TRIM, Effect::Unknown),
+            _ => (Rights::READ, Effect::None),
+        };
         // Requests of this face are made one at a time.
         self.driver.record(now, |_| What::Inv {
             op,
@@ -142,6 +151,8 @@ impl<L: Link> Log<L> {
                     };
                 }
             }
+            // Nobody answers whoever has lost the right meanwhile.
+            self.driver.may_still(right, effect)?;
             self.step(Time::FAR);
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ionian_core::client::{RecordRun, Sink, SubscriptionId};
 use ionian_types::{ClientId, GapKind, Gsn, LogId, ShardId, Time};
+use ionian_wire::grant::Rights;
 use ionian_wire::record::RecordHeader;
 
 use crate::error::Error;
@@ -129,7 +130,7 @@ impl<L: Link> Log<L> {
     /// Subscribes to everything from `from` on. A position below the head is answered by a gap of kind trim.
     ///
     /// # Errors
-    /// [`Error::Busy`] with too many subscriptions, [`Error::Closed`]; effect none.
+    /// [`Error::Busy`] with too many subscriptions, [`Error::Closed`], [`Error::NoRight`]; effect none.
     ///
     /// # Examples
     /// ```
@@ -157,6 +158,7 @@ impl<L: Link> Log<L> {
         from: Gsn,
         last: bool,
     ) -> Result<Subscription<'_, L>, Error> {
+        self.driver.may(Rights::READ)?;
         let now = self.driver.link.now();
         let id = self.driver.client.subscribe(now, from)?;
         self.driver.record(now, |_| What::Sub {

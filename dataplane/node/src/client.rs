@@ -1,13 +1,15 @@
 //! Links of the client library: over shared memory into a server of this process, and over UDP to a cluster. Beside them
 //! the probe, which asks processes for their state.
 
+mod grants;
 mod local;
 mod probe;
 mod udp;
 
+pub use grants::{HeldGrant, UserGrants, UserRights};
 pub use local::LocalLink;
 pub use probe::{Probe, ProbeAnswer, ProbeTarget};
-pub use udp::{ClientPortOptions, UdpLink};
+pub use udp::{ClientPortOptions, Credential, UdpLink};
 
 use ionian_core::client::PeerKind;
 use ionian_types::{LogId, Slot};

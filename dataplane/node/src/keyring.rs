@@ -4,17 +4,18 @@
 //! and a token that follows from the process's own key. Only then is something kept: which sessions the grant has had, so that
 //! a packet that comes again, or was caught and sent again later, opens nothing.
 //!
-//! In a cluster with controllers the keys come from them, for one epoch after the other: that of the epoch before stays good
-//! until the next one, so that nobody is cut off while keys change. In a cluster without, every process makes the grants that
-//! it needs from the secret that all share.
+//! Processes of a cluster's nodes share a secret, and make the grants that they need for each other from it. For users the
+//! controllers make grants, and tell each node its own keys, for one epoch after the other: that of the epoch before stays good
+//! until the next one, so that nobody is cut off while keys change; and the users that there are. What a node was told last
+//! stays true while it hears nothing.
 
 use std::collections::BTreeMap;
 
 use ionian_types::{GuardEpoch, Inc, LogId, NodeId, SessionId, Token};
 use ionian_wire::Reader;
 use ionian_wire::grant::{
-    Direction, EpochKey, Grant, GrantKey, KEY_BYTES, Party, Rights, SESSIONS_PER_GRANT_MAX,
-    TargetKey,
+    Direction, EpochKey, Grant, GrantKey, KEY_BYTES, NodeKeys, Party, Rights,
+    SESSIONS_PER_GRANT_MAX, TargetKey,
 };
 use ionian_wire::packet::{PacketKind, PacketPrefix, PacketView};
 
@@ -23,9 +24,7 @@ mod tests;
 
 /// Grants whose last session is remembered.
 const SEEN_MAX: usize = 65_536;
-/// Users whose grants are void in part.
-const VOID_MAX: usize = 65_536;
-/// The epoch of sessions in a cluster whose nodes share a secret.
+/// The epoch of grants that follow from the secret which nodes share. Epochs of controllers come after it.
 const SHARED_EPOCH: GuardEpoch = GuardEpoch::new(1);
 /// The life of every process in a cluster whose nodes share a secret.
 const SHARED_LIFE: Inc = Inc::ZERO;
@@ -35,14 +34,12 @@ pub(crate) const ANY_NODE: NodeId = NodeId::MAX;
 /// What the controllers tell a process of keys and grants.
 #[derive(Clone, Debug)]
 pub enum KeyChange {
-    /// A new epoch begins: its own key in it. The epoch before stays good until the next one.
-    Epoch(GuardEpoch, [u8; KEY_BYTES]),
-    /// The epoch before the newest ends now.
-    EndEpochBefore,
+    /// Its own keys, and the users whose grants are good, in place of what was said before.
+    Told(NodeKeys),
     /// A grant to open sessions to its target with, and its key; in place of the one before.
     Hold(Grant, [u8; KEY_BYTES]),
-    /// Grants of this user that were made before its rights' change of this number are void.
-    Void(u32, u64),
+    /// No grant is held any more.
+    Release,
 }
 
 /// Why a packet is of no granted session. Nothing is kept of it, and nobody is told.
@@ -54,7 +51,7 @@ pub(crate) enum Stranger {
     Epoch,
     /// The grant is for another process.
     Target,
-    /// The grant was made before its user's rights were changed.
+    /// The grant was made before its user's rights were changed, or its user is none any more.
     Void,
     /// The token is not the grant's.
     Token,
@@ -92,15 +89,18 @@ struct Epoch {
 #[derive(Debug)]
 pub(crate) struct Keyring {
     node: NodeId,
-    /// The newest first; the one before stays good.
-    epochs: [Option<Epoch>; 2],
-    /// The key to make grants with, where a secret is shared.
-    shared: Option<EpochKey>,
+    /// The epoch of the secret, where one is shared, and the key to make its grants with.
+    shared: Option<(Epoch, EpochKey)>,
+    /// Of the controllers, the newest first.
+    epochs: Vec<Epoch>,
+    /// The version of the controllers' state that keys and users are of.
+    told: Option<u64>,
+    /// The users whose grants are good, from this serial on.
+    users: BTreeMap<u32, u64>,
     /// What it allows itself in the grants that it makes.
     rights: Rights,
     held: BTreeMap<NodeId, Held>,
     seen: BTreeMap<u64, Seen>,
-    void: BTreeMap<u32, u64>,
 }
 
 /// Random bits of the system.
@@ -112,19 +112,21 @@ fn random() -> Option<u64> {
 
 impl Keyring {
     /// The keys of a process that is given them by controllers. It opens and takes nothing before.
-    pub(crate) fn of_controllers(node: NodeId) -> Self {
+    pub(crate) const fn of_controllers(node: NodeId) -> Self {
         Self {
             node,
-            epochs: [None, None],
             shared: None,
+            epochs: Vec::new(),
+            told: None,
+            users: BTreeMap::new(),
             rights: Rights::NONE,
             held: BTreeMap::new(),
             seen: BTreeMap::new(),
-            void: BTreeMap::new(),
         }
     }
 
-    /// The keys of a process that shares the cluster's secret: it makes its grants, with these rights, itself.
+    /// The keys of a process that shares the secret of nodes: it makes its grants, with these rights, itself. Controllers may
+    /// give it others, for users.
     pub(crate) fn of_secret(secret: &[u8; KEY_BYTES], node: NodeId, rights: Rights) -> Self {
         let key = EpochKey::of_secret(secret, SHARED_EPOCH);
         let epoch = Epoch {
@@ -133,8 +135,7 @@ impl Keyring {
             any: Some(key.target(ANY_NODE, SHARED_LIFE)),
         };
         Self {
-            epochs: [Some(epoch), None],
-            shared: Some(key),
+            shared: Some((epoch, key)),
             rights,
             ..Self::of_controllers(node)
         }
@@ -143,39 +144,37 @@ impl Keyring {
     /// Takes what the controllers say. Late and repeated changes change nothing.
     pub(crate) fn change(&mut self, change: &KeyChange) {
         match change {
-            KeyChange::Epoch(epoch, key) => self.begin_epoch(*epoch, key),
-            KeyChange::EndEpochBefore => self.epochs[1] = None,
+            KeyChange::Told(keys) => self.learn(keys),
             KeyChange::Hold(grant, key) => self.hold(*grant, key),
-            KeyChange::Void(user, serial) => self.void(*user, *serial),
+            KeyChange::Release => self.held.clear(),
         }
     }
 
-    fn begin_epoch(&mut self, epoch: GuardEpoch, key: &[u8; KEY_BYTES]) {
-        if self.epoch().is_some_and(|newest| newest >= epoch) {
+    fn learn(&mut self, keys: &NodeKeys) {
+        if self.told.is_some_and(|told| told >= keys.version) {
             return;
         }
-        let fresh = Epoch {
-            epoch,
+        self.told = Some(keys.version);
+        let epochs = keys.epochs.iter().map(|(epoch, key)| Epoch {
+            epoch: *epoch,
             own: TargetKey::new(key),
             any: None,
-        };
-        self.epochs[1] = self.epochs[0].replace(fresh);
+        });
+        self.epochs = epochs.filter(|own| own.epoch > SHARED_EPOCH).collect();
+        self.users = keys.users.iter().copied().collect();
     }
 
-    fn epoch(&self) -> Option<GuardEpoch> {
-        self.epochs[0].as_ref().map(|epoch| epoch.epoch)
+    /// The epochs whose grants are good.
+    fn good(&self) -> impl Iterator<Item = &Epoch> {
+        let shared = self.shared.iter().map(|(epoch, _)| epoch);
+        shared.chain(&self.epochs)
     }
 
-    /// Whether sessions of this grant go on: its epoch has not ended, and it is not void. Of a grant to others this process
-    /// knows only the epoch.
+    /// Whether sessions of this grant go on: its epoch has not ended, and it is not void. Who was never told, as a user's
+    /// client, knows of no end.
     pub(crate) fn is_good(&self, grant: &Grant) -> bool {
-        let known = self.epoch().is_none_or(|newest| newest <= grant.epoch)
-            || self
-                .epochs
-                .iter()
-                .flatten()
-                .any(|own| own.epoch == grant.epoch);
-        known && !self.is_void(grant)
+        self.told.is_none()
+            || self.good().any(|own| own.epoch == grant.epoch) && !self.is_void(grant)
     }
 
     fn hold(&mut self, grant: Grant, key: &[u8; KEY_BYTES]) {
@@ -188,16 +187,12 @@ impl Keyring {
         self.held.insert(grant.target, held);
     }
 
-    fn void(&mut self, user: u32, serial: u64) {
-        if self.void.len() < VOID_MAX || self.void.contains_key(&user) {
-            let known = self.void.entry(user).or_insert(serial);
-            *known = (*known).max(serial);
-        }
-    }
-
     fn is_void(&self, grant: &Grant) -> bool {
         match grant.opener {
-            Party::User(user, serial) => self.void.get(&user).is_some_and(|least| serial < *least),
+            Party::User(user, serial) => {
+                let least = self.users.get(&user);
+                least.is_none_or(|least| serial < *least)
+            }
             Party::Node(..) => false,
         }
     }
@@ -225,7 +220,7 @@ impl Keyring {
 
     /// Makes a grant, where a secret is shared.
     fn make(&mut self, target: NodeId) -> Option<()> {
-        let shared = self.shared.as_ref()?;
+        let (_, shared) = self.shared.as_ref()?;
         let grant = Grant {
             number: random()? >> 24,
             epoch: SHARED_EPOCH,
@@ -255,10 +250,8 @@ impl Keyring {
 
     /// The session of a packet that shows its grant, if its token is right. Keeps nothing.
     pub(crate) fn check(&self, prefix: &PacketPrefix, packet: &[u8]) -> Result<Granted, Stranger> {
-        let mut epochs = self.epochs.iter().flatten();
-        let epoch = epochs
-            .find(|own| own.epoch == prefix.epoch)
-            .ok_or(Stranger::Epoch)?;
+        let epoch = self.good().find(|own| own.epoch == prefix.epoch);
+        let epoch = epoch.ok_or(Stranger::Epoch)?;
         let view = PacketView::new_checked(packet).map_err(|_| Stranger::Malformed)?;
         let grant = shown_grant(&view).ok_or(Stranger::Malformed)?;
         if grant.epoch != prefix.epoch || grant.number_of(prefix.session).is_none() {

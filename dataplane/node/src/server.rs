@@ -256,7 +256,7 @@ impl Server {
     /// reactor with the socket takes nothing now: effect none, to be tried again.
     #[must_use]
     pub fn change_keys(&self, change: KeyChange) -> bool {
-        self.shared.send(0, Control::Keys(change))
+        self.shared.change_keys(change)
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared> {

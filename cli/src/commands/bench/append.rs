@@ -281,11 +281,12 @@ impl Measuring<'_> {
             at: ClusterArgs {
                 cluster: target.clone(),
                 secret: args.secret.clone(),
+                user: None,
             },
             log: args.log.clone(),
             history: args.history.clone(),
         };
-        let cluster = Cluster::reach(&connect.at)?;
+        let cluster = Cluster::reach(&connect)?;
         let log = cluster.map().log_by_name(&args.log);
         let log =
             log.with_context(|| format!("the cluster at {target} has no log {:?}", args.log))?;

@@ -285,6 +285,7 @@ fn is_open(config: &ClusterConfig) -> bool {
     let args = ClusterArgs {
         cluster: Target::File(config.file.clone()),
         secret: None,
+        user: None,
     };
     let map = locate(&args).and_then(|at| first_map(&at));
     map.is_ok_and(|link| {

@@ -49,7 +49,7 @@ pub(super) fn run(
     let server = Arc::new(server);
     let addresses = config.controllers.iter().map(|one| one.address.clone());
     let to_controllers = ClientConfig::new(addresses.collect(), credentials);
-    let agent = Agent::start(to_controllers, server.controller_seam())
+    let agent = Agent::start(to_controllers, server.controller_seam(), data_dir.clone())
         .context("the way to the controllers")?;
     let keeper = KeeperConfig {
         data_dir,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ionian_core::client::{Answer, Completion, RecordRun, RequestId, Sink, SubscriptionId, Ticket};
-use ionian_types::{Frontiers, GapKind, Gsn, LogId, Time};
+use ionian_types::{Effect, Frontiers, GapKind, Gsn, LogId, Time};
+use ionian_wire::grant::Rights;
 
 use super::Shared;
 use super::operation::{Command, Reply};
@@ -85,6 +86,9 @@ impl<L: Link> Worker<L> {
     fn start_commands(&mut self) {
         while let Some(command) = self.backlog.pop_front() {
             let now = self.driver.link.now();
+            let Some(command) = self.refuse(command) else {
+                continue;
+            };
             match command {
                 Command::Append {
                     payload,
@@ -144,6 +148,28 @@ impl<L: Link> Worker<L> {
                 Command::Policy(policy) => self.driver.client.set_policy(policy),
             }
         }
+    }
+
+    /// Refuses what the client has no right to, as far as the link knows; gives everything else back.
+    fn refuse(&self, command: Command) -> Option<Command> {
+        let right = match command {
+            Command::Append { .. } => Rights::APPEND,
+            Command::Read { .. } | Command::Tail { .. } | Command::Subscribe { .. } => Rights::READ,
+            Command::Trim { .. } => Rights::TRIM,
+            Command::Policy(_) => Rights::NONE,
+        };
+        let Err(error) = self.driver.may_still(right, Effect::None) else {
+            return Some(command);
+        };
+        match command {
+            Command::Append { reply, .. } => reply.send(Err(error)),
+            Command::Read { reply, .. } => reply.send(Err(error)),
+            Command::Tail { reply } => reply.send(Err(error)),
+            Command::Trim { reply, .. } => reply.send(Err(error)),
+            Command::Subscribe { state, .. } => state.end(),
+            Command::Policy(_) => {}
+        }
+        None
     }
 
     fn may_wait(&self, now: Time, since: Time, error: Error) -> bool {

@@ -10,9 +10,9 @@ use ionian_types::{Nanos, Time};
 use ionian_wire::frame::{Message, StatusRequest, encode};
 use ionian_wire::grant::Rights;
 
-use super::ClientPortOptions;
+use super::{ClientPortOptions, Credential};
 use crate::dial::connect_message;
-use crate::keyring::ANY_NODE;
+use crate::keyring::{ANY_NODE, Keyring};
 use crate::role::Place;
 use crate::udp::{PortError, UdpPort};
 
@@ -64,7 +64,11 @@ impl Probe {
     /// [`PortError`]; effect none.
     pub fn open(options: &ClientPortOptions) -> Result<Self, PortError> {
         let dead_after = Nanos::from_ms(options.dead_after_ms);
-        let keyring = options.secret.keyring(ANY_NODE, Rights::CLIENT);
+        // A user's grants are for nodes by their number: it opens no session to whoever is at an address.
+        let keyring = match &options.credential {
+            Credential::Secret(secret) => secret.keyring(ANY_NODE, Rights::CLIENT),
+            Credential::User(_) => Keyring::of_controllers(ANY_NODE),
+        };
         Ok(Self {
             port: UdpPort::open(&options.port, keyring, dead_after)?,
             clock: MonotonicClock::start(),

@@ -15,10 +15,11 @@ use ionian_wire::directory::{ClusterMap, Endpoint};
 use ionian_wire::frame::{DirectoryRequest, Message, encode};
 use ionian_wire::grant::Rights;
 
+use super::grants::UserGrants;
 use super::{leader_of, place_of};
 use crate::config::Secret;
 use crate::dial::connect_message;
-use crate::keyring::ANY_NODE;
+use crate::keyring::{ANY_NODE, KeyChange, Keyring};
 use crate::role::Place;
 use crate::udp::{PortError, PortOptions, UdpPort};
 
@@ -33,6 +34,15 @@ const YIELDS: u32 = 100;
 /// The longest block of a sleep, however far away the next deadline is.
 const BLOCK_NS_MAX: u64 = 100_000_000;
 
+/// By what a client may open sessions.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// It has the secret that the cluster's nodes share, and so every right.
+    Secret(Secret),
+    /// It is a user, and has what the controllers granted.
+    User(Arc<UserGrants>),
+}
+
 /// How a client reaches its cluster.
 #[derive(Clone, Debug)]
 pub struct ClientPortOptions {
@@ -40,8 +50,11 @@ pub struct ClientPortOptions {
     pub directory: SocketAddr,
     /// Others that may be asked for it instead.
     pub others: Vec<SocketAddr>,
-    /// The cluster's secret.
-    pub secret: Secret,
+    /// By what it may open sessions.
+    pub credential: Credential,
+    /// Which nodes are at the addresses where the map is asked for: a user's grant is for one of them. One that is not named
+    /// here is asked by a grant for any, which only the secret makes.
+    pub nodes: BTreeMap<SocketAddr, NodeId>,
     /// The socket.
     pub port: PortOptions,
     /// The log.
@@ -82,6 +95,9 @@ pub struct UdpLink {
     sleeper: Sleeper,
     woken: Arc<AtomicBool>,
     ended: Vec<u32>,
+    /// The user's grants, and the version of those that the port has.
+    grants: Option<(Arc<UserGrants>, u64)>,
+    rights: Rights,
     /// Sessions closed in this poll after a message that did not parse.
     broken: Vec<u32>,
     /// Messages taken and not handed over: (session, end) over bytes.
@@ -96,13 +112,22 @@ impl UdpLink {
     /// [`PortError`]; effect none.
     pub fn open(options: ClientPortOptions) -> Result<Self, PortError> {
         let dead_after = Nanos::from_ms(options.dead_after_ms);
-        let keyring = options.secret.keyring(ANY_NODE, Rights::CLIENT);
+        let (keyring, grants, rights) = match &options.credential {
+            Credential::Secret(secret) => {
+                let rights = Rights::CLIENT;
+                (secret.keyring(ANY_NODE, rights), None, rights)
+            }
+            Credential::User(grants) => {
+                let keyring = Keyring::of_controllers(ANY_NODE);
+                (keyring, Some((grants.clone(), 0)), Rights::NONE)
+            }
+        };
         let port = UdpPort::open(&options.port, keyring, dead_after)?;
         let sleeper = Sleeper::new().map_err(PortError::Sleep)?;
         if let Some(fd) = port.wake_fd() {
             sleeper.watch(fd).map_err(PortError::Sleep)?;
         }
-        Ok(Self {
+        let mut link = Self {
             port,
             clock: MonotonicClock::start(),
             options,
@@ -116,13 +141,45 @@ impl UdpLink {
             refreshes: 0,
             map: ClusterMap::default(),
             empty: 0,
+            grants,
+            rights,
             sleeper,
             woken: Arc::new(AtomicBool::new(false)),
             ended: Vec::new(),
             broken: Vec::new(),
             inbox: Vec::with_capacity(4 << 20),
             entries: Vec::with_capacity(4096),
-        })
+        };
+        link.take_grants(Time::ZERO);
+        Ok(link)
+    }
+
+    /// Opens sessions with the user's newest grants from now on. Those that are there go on until the other end says that they
+    /// do not.
+    fn take_grants(&mut self, now: Time) {
+        let Some((grants, known)) = &mut self.grants else {
+            return;
+        };
+        let version = grants.version();
+        if *known == version {
+            return;
+        }
+        *known = version;
+        let given = grants.now();
+        self.rights = given.rights;
+        self.port.change_keys(now, &KeyChange::Release);
+        for (grant, key) in given.grants {
+            self.port.change_keys(now, &KeyChange::Hold(grant, key));
+        }
+        let peers = self.peers.iter_mut();
+        peers.for_each(|peer| peer.retry_at = peer.retry_at.min(now));
+    }
+
+    /// The user's rights may have changed.
+    fn want_grants(&self) {
+        if let Some((grants, _)) = &self.grants {
+            grants.want();
+        }
     }
 
     /// The cluster's map as last received.
@@ -196,7 +253,9 @@ impl UdpLink {
             let other = self.directory_at.checked_sub(1);
             let other = other.and_then(|at| self.options.others.get(at)).copied();
             let address = other.unwrap_or(self.options.directory);
-            self.directory = self.open_session(now, Place::Directory, ANY_NODE, address);
+            let node = self.options.nodes.get(&address);
+            let node = node.copied().unwrap_or(ANY_NODE);
+            self.directory = self.open_session(now, Place::Directory, node, address);
             self.directory_silent = Some(now);
             self.ask = true;
         }
@@ -360,6 +419,10 @@ impl Link for UdpLink {
         let now = self.clock.now();
         self.receive(now);
         let mut count = self.hand_over(now, &mut event);
+        self.take_grants(now);
+        if !self.ended.is_empty() {
+            self.want_grants();
+        }
         for session in core::mem::take(&mut self.ended) {
             if self.directory == Some(session) {
                 self.directory = None;
@@ -432,6 +495,10 @@ impl Link for UdpLink {
             let now = self.clock.now();
             self.ask_another(now);
         }
+    }
+
+    fn rights(&self) -> Rights {
+        self.rights
     }
 
     fn sleep(&mut self, until: Time) {

@@ -8,7 +8,7 @@ use ionian_runtime::{CorePlan, Priority};
 use ionian_types::{ClusterId, LogId, NodeId, Slot, Time};
 
 use super::{BindError, ClusterConfig, NetworkConfig, NodeConfig, PlanChoice, Secret};
-use crate::client::ClientPortOptions;
+use crate::client::{ClientPortOptions, Credential};
 use crate::role::{Place, Tuning};
 use crate::server::{ControllerAt, ServerOptions};
 use crate::udp::PortOptions;
@@ -207,7 +207,8 @@ pub fn client_options(
     ClientPortOptions {
         directory,
         others: Vec::new(),
-        secret,
+        credential: Credential::Secret(secret),
+        nodes: BTreeMap::new(),
         port: network.port(SocketAddr::new(any, 0)),
         log,
         spin: false,

@@ -127,7 +127,7 @@ fn a_stranger_opens_nothing() {
     const { assert!(GRANT_BYTES < 64) };
 }
 
-/// A process given its keys by controllers, and grants made by them.
+/// What controllers say, and grants made by them.
 struct Desk {
     key: EpochKey,
     epoch: GuardEpoch,
@@ -142,12 +142,7 @@ impl Desk {
         }
     }
 
-    fn give(&self, keyring: &mut Keyring, life: u64) {
-        let key = self.key.target_bytes(keyring.node, Inc::new(life));
-        keyring.begin_epoch(self.epoch, &key);
-    }
-
-    fn grant(&self, to: &mut Keyring, target: NodeId, life: u64, serial: u64) -> Grant {
+    fn grant(&self, to: &mut Keyring, target: NodeId, serial: u64) -> Grant {
         let grant = Grant {
             number: self.epoch.get() << 8 | serial,
             epoch: self.epoch,
@@ -157,10 +152,24 @@ impl Desk {
             rights: Rights::READ,
             window_bytes: 0,
         };
-        let key = self.key.target(target, Inc::new(life));
+        let key = self.key.target(target, Inc::ZERO);
         to.hold(grant, &key.grant_bytes(&grant));
         grant
     }
+}
+
+/// Tells a process its keys, with user 4 good from `serial` on, if it is a user.
+fn tell(keyring: &mut Keyring, version: u64, desks: &[&Desk], serial: Option<u64>) {
+    let own = |desk: &&Desk| {
+        let key = desk.key.target_bytes(keyring.node, Inc::ZERO);
+        (desk.epoch, key)
+    };
+    let keys = NodeKeys {
+        version,
+        epochs: desks.iter().map(own).collect(),
+        users: serial.map(|serial| (4, serial)).into_iter().collect(),
+    };
+    keyring.change(&KeyChange::Told(keys));
 }
 
 fn pair() -> (Keyring, Keyring) {
@@ -173,77 +182,100 @@ fn pair() -> (Keyring, Keyring) {
 fn without_a_grant_nothing_is_opened() {
     let (mut user, mut server) = pair();
     assert_eq!(user.open(THERE), None);
-    let desk = Desk::new(1);
-    desk.grant(&mut user, THERE, 1, 1);
+    let desk = Desk::new(2);
+    desk.grant(&mut user, THERE, 1);
     let opened = user.open(THERE).unwrap();
     assert_eq!(
         check(&server, &open_packet(&opened)),
         Err(Stranger::Epoch),
         "no key yet"
     );
-    desk.give(&mut server, 1);
+    tell(&mut server, 1, &[&desk], Some(1));
     assert_eq!(
         check(&server, &open_packet(&opened)).unwrap().grant.rights,
         Rights::READ
     );
     assert_eq!(user.open(HERE), None, "a grant is for one node");
+    user.change(&KeyChange::Release);
+    assert_eq!(user.open(THERE), None);
 }
 
 #[test]
-fn grants_end_with_their_epoch_and_the_life_of_their_target() {
+fn grants_end_with_their_epoch() {
     let (mut user, mut server) = pair();
-    let desks = [Desk::new(1), Desk::new(2), Desk::new(3)];
-    desks[0].give(&mut server, 1);
-    desks[0].grant(&mut user, THERE, 1, 1);
+    let desks = [Desk::new(2), Desk::new(3), Desk::new(4)];
+    tell(&mut server, 1, &[&desks[0]], Some(1));
+    desks[0].grant(&mut user, THERE, 1);
     let granted = user.open(THERE).unwrap();
     let old = open_packet(&granted);
-    desks[1].give(&mut server, 1);
+    tell(&mut server, 2, &[&desks[1], &desks[0]], Some(1));
     assert!(check(&server, &old).is_ok(), "the epoch before stays good");
     assert!(server.is_good(&granted.grant));
-    desks[0].give(&mut server, 1);
+    tell(&mut server, 3, &[&desks[2], &desks[1]], Some(1));
+    tell(&mut server, 2, &[&desks[1], &desks[0]], Some(1));
     assert_eq!(
-        server.epoch(),
-        Some(GuardEpoch::new(2)),
+        check(&server, &old),
+        Err(Stranger::Epoch),
         "a late one changes nothing"
     );
-    desks[2].give(&mut server, 1);
-    assert_eq!(check(&server, &old), Err(Stranger::Epoch));
     assert!(!server.is_good(&granted.grant));
-    desks[2].grant(&mut user, THERE, 1, 1);
+    desks[2].grant(&mut user, THERE, 1);
     let now = open_packet(&user.open(THERE).unwrap());
     assert!(check(&server, &now).is_ok());
-    // Its next life.
-    let (_, mut server) = pair();
-    desks[2].give(&mut server, 2);
-    assert_eq!(check(&server, &now), Err(Stranger::Token));
-    desks[2].give(&mut user, 1);
-    assert!(!user.is_good(&granted.grant), "its opener knows as well");
-    let grant = desks[2].grant(&mut user, THERE, 1, 1);
-    assert!(user.is_good(&grant));
+    assert!(user.is_good(&granted.grant), "a client is told nothing");
+}
+
+#[test]
+fn keys_of_controllers_and_the_secret_of_nodes_do_not_mix() {
+    let (mut here, mut server) = (shared(HERE), shared(THERE));
+    let desk = Desk::new(2);
+    tell(&mut server, 1, &[&desk, &Desk::new(1)], Some(1));
+    let of_node = here.open(THERE).unwrap();
+    assert!(check(&server, &open_packet(&of_node)).is_ok());
+    assert!(server.is_good(&of_node.grant));
+    let (mut user, _) = pair();
+    desk.grant(&mut user, THERE, 1);
+    let of_user = user.open(THERE).unwrap();
+    assert!(check(&server, &open_packet(&of_user)).is_ok());
+    // A desk that says it makes grants of the secret's epoch.
+    let mut wrong = Desk::new(1);
+    wrong.key = EpochKey::new(&[3; KEY_BYTES]);
+    wrong.grant(&mut user, THERE, 1);
+    let forged = user.open(THERE).unwrap();
+    assert_eq!(check(&server, &open_packet(&forged)), Err(Stranger::Token));
+    // The next epoch of keys does not touch the nodes' own.
+    tell(&mut server, 2, &[&Desk::new(4), &Desk::new(3)], Some(1));
+    assert!(server.is_good(&of_node.grant) && !server.is_good(&of_user.grant));
 }
 
 #[test]
 fn a_revocation_voids_the_grants_made_before_it() {
     let (mut user, mut server) = pair();
-    let desk = Desk::new(1);
-    desk.give(&mut server, 1);
-    desk.grant(&mut user, THERE, 1, 1);
+    let desk = Desk::new(2);
+    tell(&mut server, 1, &[&desk], None);
+    desk.grant(&mut user, THERE, 1);
     let before = open_packet(&user.open(THERE).unwrap());
-    desk.grant(&mut user, THERE, 1, 2);
+    assert_eq!(check(&server, &before), Err(Stranger::Void), "no user yet");
+    tell(&mut server, 2, &[&desk], Some(1));
+    assert!(check(&server, &before).is_ok());
+    desk.grant(&mut user, THERE, 2);
     let after = open_packet(&user.open(THERE).unwrap());
-    server.void(4, 2);
-    server.void(4, 1);
+    assert!(
+        check(&server, &after).is_ok(),
+        "newer than what it was told"
+    );
+    tell(&mut server, 3, &[&desk], Some(2));
     assert_eq!(check(&server, &before), Err(Stranger::Void));
     let taken = check(&server, &after).unwrap();
     assert!(server.is_good(&taken.grant));
-    server.void(4, u64::MAX);
+    tell(&mut server, 4, &[&desk], None);
     assert!(!server.is_good(&taken.grant));
 }
 
 #[test]
 fn a_grant_is_used_up_after_its_last_session() {
     let (mut user, _) = pair();
-    Desk::new(1).grant(&mut user, THERE, 1, 1);
+    Desk::new(2).grant(&mut user, THERE, 1);
     user.held.get_mut(&THERE).unwrap().last = SESSIONS_PER_GRANT_MAX - 2;
     assert!(user.open(THERE).is_some());
     assert_eq!(user.open(THERE), None);
@@ -280,10 +312,6 @@ fn what_is_kept_of_grants_is_bounded() {
         }));
     }
     assert_eq!(server.seen.len(), SEEN_MAX);
-    for user in 0..VOID_MAX as u32 + 10 {
-        server.void(user, 1);
-    }
-    assert_eq!(server.void.len(), VOID_MAX);
 }
 
 #[test]

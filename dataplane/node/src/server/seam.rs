@@ -14,6 +14,7 @@ use ionian_wire::directory::ClusterMap;
 
 use super::Server;
 use super::shared::{Home, Shared};
+use crate::keyring::KeyChange;
 use crate::link::ShmLink;
 use crate::role::Place;
 
@@ -188,6 +189,12 @@ impl ControllerSeam {
     /// Takes a map that the controllers sent, if it is newer. One that does not parse changes nothing.
     pub fn learn(&self, version: u64, map: &[u8]) {
         self.shared.learn(version, map);
+    }
+
+    /// As [`Server::change_keys`].
+    #[must_use]
+    pub fn change_keys(&self, change: KeyChange) -> bool {
+        self.shared.change_keys(change)
     }
 
     /// As [`Server::place_events`].

@@ -16,6 +16,7 @@ use ionian_wire::directory::ClusterMap;
 use super::options::ControllerAt;
 use crate::device::DeviceFailure;
 use crate::host::Control;
+use crate::keyring::KeyChange;
 use crate::link::{LinkIds, ShmLink};
 use crate::role::Place;
 use crate::wants::{RING_BYTES, SMALL_RING_BYTES};
@@ -231,6 +232,15 @@ impl Shared {
         self.doors
             .get(host)
             .is_some_and(|door| door.controls.send(control).is_ok())
+    }
+
+    /// Hands a change of keys to the host with the socket. `false` when it takes nothing now: effect none.
+    pub(super) fn change_keys(&self, change: KeyChange) -> bool {
+        let sent = self.send(0, Control::Keys(change));
+        if let (true, Some(door)) = (sent, self.doors.first()) {
+            door.wake.wake();
+        }
+        sent
     }
 
     /// Asks something of every host. `false` when a mailbox is full; the others were asked.

@@ -20,7 +20,8 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("ionian-control-client", &[]),
     // Replicates bytes: what they mean is the state machine's business, which whoever starts a controller brings along.
     ("ionian-control-server", &["ionian-control-client"]),
-    // Carries messages between a process and the controllers, and gives it the places that they say it has.
+    // Carries messages between a process and the controllers, gives it the places that they say it has, and asks for a user's
+    // grants in the words of the state machine.
     (
         "ionian-control-agent",
         &[
@@ -28,6 +29,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-wire",
             "ionian-node",
             "ionian-control-client",
+            "ionian-control-core",
         ],
     ),
     (

@@ -1,0 +1,140 @@
+//! What the tests share: controllers, processes of the data plane, and what they are configured with.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ionian_control_client::identity::Role;
+use ionian_control_client::tls::Credentials;
+use ionian_control_cluster::{ClusterState, Founding};
+use ionian_control_core::{ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, RootQuorum};
+use ionian_control_server::ca::Ca;
+use ionian_control_server::{Controller, ControllerConfig, GroupTiming, Limits, Start};
+use ionian_node::config::{NetworkConfig, Secret};
+use ionian_node::{ControllerAt, Place, PlaceSpec, Server, ServerOptions};
+use ionian_types::{Durability, LogId, NodeId, OrderingMode, ShardId, Slot};
+
+/// The longest anything takes, on a machine that is busy with other things.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const LOG: LogId = LogId::new(1);
+
+pub(crate) fn secret() -> Secret {
+    Secret::new([7; 32])
+}
+
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+pub(crate) fn founding() -> Founding {
+    let nodes = [NodeId::new(1), NodeId::new(2)];
+    Founding {
+        cluster: secret().cluster_id(),
+        spec: ClusterSpec {
+            nodes: nodes.map(|node| (node, NodeSpec::default())).into(),
+            logs: vec![LogSpec {
+                name: String::from("default"),
+                mode: OrderingMode::Scalog,
+                class: Durability::D1,
+                quorum: None,
+                root: vec![nodes[0]],
+                root_quorum: RootQuorum::Majority,
+                leaf: nodes[0],
+                shards: vec![nodes.to_vec()],
+            }],
+        },
+        config: DirectoryConfig::default(),
+    }
+}
+
+pub(crate) fn issue(ca: &Ca, role: Role) -> Credentials {
+    let issued = ca.issue(role).expect("a legal name");
+    ca.credentials(&issued).expect("sound")
+}
+
+pub(crate) fn controller(ca: &Ca, id: u64, dir: &Path, start: Start) -> Controller {
+    let config = ControllerConfig {
+        credentials: issue(ca, Role::Controller(id)),
+        folder: dir.join(format!("controller-{id}")),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        advertise: None,
+        start,
+        timing: GroupTiming {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(1000),
+            ..GroupTiming::default()
+        },
+        limits: Limits::default(),
+        report: Arc::new(|sentence| println!("{sentence}")),
+    };
+    Controller::start(config, ClusterState::new(), founding()).expect("it starts")
+}
+
+pub(crate) fn server(id: u32, addresses: &BTreeMap<NodeId, SocketAddr>, dir: &Path) -> Server {
+    let mut options = ServerOptions::in_memory(ClusterSpec::default());
+    options.cluster = secret().cluster_id();
+    options.secret = Some(secret());
+    options.node = NodeId::new(id);
+    options.controller = ControllerAt::External;
+    options.addresses = addresses.clone();
+    options.listen = Some(NetworkConfig::default().port(addresses[&NodeId::new(id)]));
+    options.data_dir = Some(dir.join(format!("n{id}")));
+    options.copies_planned = 2;
+    options.shared_core = true;
+    Server::start(options).expect("it starts")
+}
+
+pub(crate) fn add(server: &Server, place: Place) {
+    let members = match place {
+        Place::Replica(..) => vec![NodeId::new(1), NodeId::new(2)],
+        _ => vec![],
+    };
+    let spec = PlaceSpec {
+        replicas: members.len() as u8,
+        roots: vec![NodeId::new(1)],
+        leaf: NodeId::new(1),
+        members,
+        ..PlaceSpec::new(place, "default", Durability::D1)
+    };
+    server.add_place(spec).expect("added");
+}
+
+/// Two free ports.
+pub(crate) fn addresses() -> BTreeMap<NodeId, SocketAddr> {
+    let sockets = [1, 2].map(|id| {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        (NodeId::new(id), socket.local_addr().expect("bound"))
+    });
+    BTreeMap::from(sockets)
+}
+
+/// The replica in a slot of the log's only shard.
+pub(crate) const fn replica(slot: u8) -> Place {
+    Place::Replica(LOG, ShardId::new(0), Slot::new(slot))
+}
+
+/// Gives the two processes their places.
+pub(crate) fn furnish(servers: &[Server; 2]) {
+    for place in [Place::Root(LOG, Slot::ZERO), Place::Leaf(LOG), replica(0)] {
+        add(&servers[0], place);
+    }
+    add(&servers[1], replica(1));
+}
+
+/// Whether every process takes appends.
+pub(crate) fn able(servers: &[Server; 2]) -> bool {
+    servers.iter().all(|server| {
+        let status = server.status(PATIENCE);
+        status.is_some_and(|status| status.can_append())
+    })
+}
