@@ -4,6 +4,7 @@ use ionian_client::{ClientConfig as LogConfig, Log, ReadOutcome};
 use ionian_control_agent::Agent;
 use ionian_control_client::ClientConfig;
 use ionian_control_client::identity::Role;
+use ionian_control_core::DirectoryConfig;
 use ionian_control_server::ca::Ca;
 use ionian_control_server::{Controller, Standing, Start};
 use ionian_node::client::LocalLink;
@@ -24,11 +25,18 @@ fn leader(controllers: &[Controller]) -> Option<usize> {
 fn a_cluster_goes_on_without_controllers_and_finds_their_next_leader() {
     let dir = tempfile::tempdir().expect("a folder");
     let ca = Ca::new("sea").expect("a legal name");
-    let mut controllers = vec![controller(&ca, 1, dir.path(), Start::Init)];
+    let mut controllers = vec![controller(
+        &ca,
+        1,
+        dir.path(),
+        Start::Init,
+        DirectoryConfig::default(),
+    )];
     for id in 2..=3 {
         let others = controllers.iter().map(|one| one.advertised().to_owned());
         let start = Start::Join(others.collect());
-        controllers.push(controller(&ca, id, dir.path(), start));
+        let config = DirectoryConfig::default();
+        controllers.push(controller(&ca, id, dir.path(), start, config));
     }
     let group: Vec<String> = controllers
         .iter()

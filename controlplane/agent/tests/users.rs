@@ -10,13 +10,13 @@ use ionian_client::{ClientConfig as LogConfig, Effect, Error, Log, ReadOutcome};
 use ionian_control_agent::{Agent, UserError, keep_grants, user_rights};
 use ionian_control_client::identity::Role;
 use ionian_control_client::{Client, ClientConfig};
-use ionian_control_core::{Operate, Operated, Operation};
+use ionian_control_core::{DirectoryConfig, Operate, Operated, Operation};
 use ionian_control_server::ca::Ca;
 use ionian_control_server::{Controller, Start};
 use ionian_node::Server;
 use ionian_node::client::{ClientPortOptions, Credential, UdpLink, UserGrants, UserRights};
 use ionian_node::config::{NetworkConfig, client_options};
-use ionian_types::{ClientId, Gsn, Nanos, NodeId};
+use ionian_types::{ClientId, Gsn, GuardEpoch, Nanos, NodeId};
 use ionian_wire::grant::Rights;
 
 mod common;
@@ -40,9 +40,13 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
+        Self::of(DirectoryConfig::default())
+    }
+
+    fn of(behaves: DirectoryConfig) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let ca = Ca::new("sea").expect("a legal name");
-        let first = controller(&ca, 1, folder.path(), Start::Init);
+        let first = controller(&ca, 1, folder.path(), Start::Init, behaves);
         let group = vec![first.advertised().to_owned()];
         let addresses = addresses();
         let servers = [1, 2].map(|id| server(id, &addresses, folder.path()));
@@ -256,6 +260,33 @@ fn a_change_of_rights_reaches_sessions_that_are_open() {
         Err(UserError::Refused(why)) => assert!(why.contains("ann is no user"), "{why}"),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn keys_turn_under_sessions_that_are_open() {
+    let mut bed = Bed::of(DirectoryConfig {
+        key_life_us: 3_000_000,
+        ..DirectoryConfig::default()
+    });
+    bed.add("ann", Rights::CLIENT);
+    let (first, lease) = user_rights(&bed.user("ann"), "default", PATIENCE).expect("rights");
+    let began = first.grants[0].0.epoch;
+    let grants = keep_grants(bed.user("ann"), first.clone(), lease).expect("a thread");
+    let mut kept = bed.client_of(grants, LONG);
+    let mut held = bed.client(&first, SHORT);
+    held.append(b"in its epoch").expect("appended");
+    let asking = bed.user("ann");
+    let mut count = 1;
+    until("three epochs have begun since", || {
+        kept.append(b"in every epoch").expect("appended");
+        count += 1;
+        let now = user_rights(&asking, "default", PATIENCE).expect("rights").0;
+        now.grants[0].0.epoch >= GuardEpoch::new(began.get() + 3)
+    });
+    until("what was made in an epoch that has ended is void", || {
+        held.append(b"after its epoch").is_err()
+    });
+    assert!(kept.tail().expect("an answer") >= Gsn::new(count));
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub use ionian_control_core::ADMIN;
 
 /// Requests of operators that wait for a change to become durable, at most; more are refused.
 const REPLIES_MAX: usize = 1024;
-/// Between two looks at the age of keys, while nothing else happens.
+/// Between two looks at the age of keys at most, while nothing else happens.
 const KEY_CHECK_NS: u64 = 10_000_000_000;
 
 /// The state that the controllers of a cluster agree on.
@@ -64,10 +64,11 @@ impl StateMachine for ClusterState {
 
     fn permits(&self, caller: &Identity, call: Call) -> Result<(), String> {
         let permitted = match (&caller.role, call) {
-            (Role::Controller(_), _) | (_, Call::Look | Call::Attach) => true,
+            (Role::Controller(_), _) | (Role::Node(_), Call::Look | Call::Attach) => true,
             (Role::Node(_), call) => call == Call::Watch,
             // What a user may ask for follows from its rights, which the leader knows.
             (Role::User(_), Call::Operate) => true,
+            (Role::User(name), Call::Look | Call::Attach) => self.0.is_user(name),
             (Role::User(name), _) => name == ADMIN,
         };
         if permitted {
@@ -122,6 +123,7 @@ impl MakeBrain<ClusterState> for Founding {
             replies: VecDeque::new(),
             out: VecDeque::new(),
             key_check_ns: 0,
+            key_check_every_ns: KEY_CHECK_NS.min(config.key_life_us.saturating_mul(1000)),
         })
     }
 }
@@ -147,6 +149,8 @@ struct Leader {
     out: VecDeque<Output>,
     /// When it is looked next whether the keys of grants have served their time.
     key_check_ns: u64,
+    /// Between two looks, in nanoseconds.
+    key_check_every_ns: u64,
 }
 
 impl Leader {
@@ -247,7 +251,7 @@ impl Brain for Leader {
         {
             self.directory.turn_keys(key);
         }
-        self.key_check_ns = now_ns.saturating_add(KEY_CHECK_NS);
+        self.key_check_ns = now_ns.saturating_add(self.key_check_every_ns);
     }
 
     fn poll(&mut self, now_ns: u64, room: &dyn Room) -> Option<Output> {

@@ -197,6 +197,15 @@ fn a_certificate_speaks_for_its_own_node_and_a_user_for_nobody() {
     let two = issue(&ca, Role::Node(2));
     refused(&two, register(1, 1, Inc::ZERO), "may not speak for node 1");
     let user = issue(&ca, Role::User("mira".into()));
+    let admin = client(&[&controller], &issue(&ca, Role::User(ADMIN.into())));
+    let add = Operate {
+        operation: Operation::AddUser {
+            user: String::from("mira"),
+        },
+        plan: false,
+    };
+    let answer = admin.operate(&add.encode(), PATIENCE).expect("permitted");
+    assert!(!Operated::decode(&answer).expect("an answer").refused);
     refused(&user, register(1, 1, Inc::ZERO), "may not send Register");
     refused(
         &two,
@@ -204,7 +213,7 @@ fn a_certificate_speaks_for_its_own_node_and_a_user_for_nobody() {
         "not a message of this version",
     );
 
-    // The map is for everybody.
+    // The map is for every user.
     let asking = client(&[&controller], &user);
     let attachment = asking.attach(wake.clone());
     let connection = opened(&attachment);
@@ -234,10 +243,26 @@ fn a_certificate_speaks_for_its_own_node_and_a_user_for_nobody() {
     let answer = Operated::decode(&answer).expect("an answer");
     assert!(answer.refused);
     assert!(
-        answer.text.contains("mira is no user of this cluster"),
+        answer
+            .text
+            .contains("user mira may not operate the cluster"),
         "{answer:?}"
     );
-    let admin = client(&[&controller], &issue(&ca, Role::User(ADMIN.into())));
+    // A certificate alone opens nothing: neither the map nor a look at the controllers.
+    let stranger = client(&[&controller], &issue(&ca, Role::User("eve".into())));
+    let refusal = stranger.members().expect_err("no user");
+    assert!(
+        refusal
+            .to_string()
+            .contains("user eve of cluster sea may not see"),
+        "{refusal}"
+    );
+    let attachment = stranger.attach(wake);
+    let start = Instant::now();
+    while stranger.trouble().is_none() {
+        assert!(attachment.try_recv().is_none() && start.elapsed() < PATIENCE);
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
     let answer = admin.operate(&list, PATIENCE).expect("permitted");
     assert!(!Operated::decode(&answer).expect("an answer").refused);
 }

@@ -154,6 +154,12 @@ impl State {
         rights.copied().unwrap_or(Rights::NONE)
     }
 
+    /// Whether the owner of a certificate of this name is a user.
+    #[must_use]
+    pub fn is_user(&self, name: &str) -> bool {
+        name == ADMIN || self.users.get(name).is_some()
+    }
+
     /// Whether a user may change some log.
     pub(crate) fn has_a_log(&self, user: &str) -> bool {
         let user = self.users.get(user);

@@ -61,7 +61,14 @@ pub(crate) fn issue(ca: &Ca, role: Role) -> Credentials {
     ca.credentials(&issued).expect("sound")
 }
 
-pub(crate) fn controller(ca: &Ca, id: u64, dir: &Path, start: Start) -> Controller {
+/// A controller whose cluster behaves in time as `config` says.
+pub(crate) fn controller(
+    ca: &Ca,
+    id: u64,
+    dir: &Path,
+    start: Start,
+    behaves: DirectoryConfig,
+) -> Controller {
     let config = ControllerConfig {
         credentials: issue(ca, Role::Controller(id)),
         folder: dir.join(format!("controller-{id}")),
@@ -77,7 +84,11 @@ pub(crate) fn controller(ca: &Ca, id: u64, dir: &Path, start: Start) -> Controll
         limits: Limits::default(),
         report: Arc::new(|sentence| println!("{sentence}")),
     };
-    Controller::start(config, ClusterState::new(), founding()).expect("it starts")
+    let founding = Founding {
+        config: behaves,
+        ..founding()
+    };
+    Controller::start(config, ClusterState::new(), founding).expect("it starts")
 }
 
 pub(crate) fn server(id: u32, addresses: &BTreeMap<NodeId, SocketAddr>, dir: &Path) -> Server {
