@@ -105,7 +105,7 @@ pub(crate) const CLUSTER: Section = Section {
             name: "secret_file",
             kind: Kind::Path,
             missing: Value("\"cluster.secret\""),
-            doc: "The secret from which every session's tokens are made. Written on first use, mode 0600; every node needs the same one.",
+            doc: "The secret that the nodes share, from which the tokens of sessions between them are made; whoever has it may do everything. Written on first use, mode 0600; every node needs the same one.",
         },
         Key {
             name: "certificate_dir",
