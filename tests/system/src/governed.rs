@@ -351,6 +351,15 @@ impl Governed {
         Ok(node.map(|node| Who::Node(node as usize - 1)))
     }
 
+    /// The node of a log's leaf.
+    ///
+    /// # Errors
+    /// As [`Self::json`].
+    pub fn leaf(&self, name: &str) -> Result<Option<Who>> {
+        let node = self.log(name)?["leaf"]["node"].as_u64();
+        Ok(node.map(|node| Who::Node(node as usize - 1)))
+    }
+
     fn takes_appends(&self) -> Result<bool> {
         let line = ["status", "--cluster", &self.file];
         Ok(self.binary.run(&line, b"", ASK_LIMIT)?.code == Some(0))

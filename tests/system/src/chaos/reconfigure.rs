@@ -28,8 +28,8 @@ use figures::{Change, Figures};
 /// The log of which every replica holds a record, and the one where two of three do.
 const LOG: &str = "default";
 const WIDE: &str = "wide";
-/// The node of the leaves.
-const LEAF: Who = Who::Node(1);
+/// The members of the root groups, from the first node on.
+const ROOTS: usize = 3;
 /// The least span that is compared: p99.9 needs some thousand appends.
 const SPAN_MIN: Duration = Duration::from_secs(4);
 /// Where the added shards lie.
@@ -159,7 +159,7 @@ pub fn run(
 ) -> Result<Outcome> {
     let layout = Layout {
         nodes: 8,
-        roots: 3,
+        roots: ROOTS,
         shards: &[&[3, 4], &[5, 6]],
         dead_after_ms: 1_000,
         snapshot_entries: None,
@@ -273,7 +273,8 @@ impl Run<'_> {
         };
         let mut touched = Vec::new();
         for log in [LOG, WIDE] {
-            let orders = who == LEAF || self.bed.cluster.root_leader(log)? == Some(who);
+            let cluster = &self.bed.cluster;
+            let orders = [cluster.leaf(log)?, cluster.root_leader(log)?].contains(&Some(who));
             let shards = self.bed.shards(log)?.into_iter();
             let shards = shards.filter(|shard| orders || shard.nodes.contains(&node));
             touched.extend(shards.map(|shard| (log, shard.id)));

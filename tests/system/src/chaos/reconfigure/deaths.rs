@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::figures::Death;
-use super::{LEAF, LOG, Run, is_of};
+use super::{LOG, ROOTS, Run, is_of};
 use crate::chaos::acks::{Acks, last_of};
 use crate::chaos::bed::{Bed, FREE, WHOLE_LIMIT};
 use crate::governed::{Governed, Who};
@@ -63,10 +63,12 @@ fn history(cluster: &Governed, log: &str) -> Result<Vec<Event>> {
 }
 
 impl Event {
-    /// Whether it was decided since somebody is taken for dead. That a member of a root group is back, or gone, says either.
+    /// Whether it was decided since somebody is taken for dead. That a member of a root group is back, or gone, says either;
+    /// one that waits was not decided.
     fn says_dead(&self) -> bool {
-        let words = ["is gone", "silent", "was lost and did not come back"];
-        words.iter().any(|word| self.why.contains(word))
+        let dead = self.what.contains(" is dead ") && !self.why.contains("it waits");
+        let words = ["is gone", "was lost and did not come back"];
+        dead || words.iter().any(|word| self.why.contains(word))
     }
 
     /// Whether it tells that a decision has taken effect.
@@ -201,16 +203,7 @@ impl Run<'_> {
 
     /// The leader of the root group, which is not to be where the leaf is; everybody who appends to the log waits for another.
     fn root_leader(&mut self) -> Result<(String, Who, Vec<String>)> {
-        let lead = |bed: &Bed| bed.cluster.root_leader(LOG);
-        if lead(&self.bed)? == Some(LEAF) {
-            let from = self.bed.now_ns();
-            self.bed
-                .cluster
-                .operate(&["log", "move-leader", LOG, "n1"])?;
-            self.bed.wait_well()?;
-            self.ends.push((from, self.bed.now_ns()));
-        }
-        let who = lead(&self.bed)?.context("the log has no root leader")?;
+        let who = self.leader_without_leaf()?;
         let touched = self.bed.shards(LOG)?.into_iter();
         let Who::Node(node) = who else {
             bail!("a controller leads a log");
@@ -220,6 +213,26 @@ impl Run<'_> {
         let mut writers = self.bed.crew.names();
         writers.retain(|name| is_of(name, LOG) && !touched.contains(name));
         Ok((String::from("the root leader"), who, writers))
+    }
+
+    /// The leader of the root group, after another member has become it where the leaf is on the same node.
+    fn leader_without_leaf(&mut self) -> Result<Who> {
+        for _ in 0..ROOTS {
+            let leader = self.bed.cluster.root_leader(LOG)?;
+            let leader = leader.context("the log has no root leader")?;
+            if self.bed.cluster.leaf(LOG)? != Some(leader) {
+                return Ok(leader);
+            }
+            let members = (0..ROOTS).map(Who::Node);
+            let mut others = members.filter(|who| *who != leader);
+            let other = others.next().context("a root group has several members")?;
+            let from = self.bed.now_ns();
+            let line = ["log", "move-leader", LOG, &other.name()];
+            self.bed.cluster.operate(&line)?;
+            self.bed.wait_well()?;
+            self.ends.push((from, self.bed.now_ns()));
+        }
+        bail!("the root leader stays where the leaf is");
     }
 
     /// The replica that the free writer appends to.
@@ -295,5 +308,30 @@ impl Run<'_> {
             (led_ns - killed_ns) as f64 / 1e6
         ));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(what: &str, why: &str) -> Event {
+        Event {
+            at_ns: 1,
+            what: what.to_owned(),
+            why: why.to_owned(),
+        }
+    }
+
+    #[test]
+    fn deaths_are_told_from_other_decisions() {
+        let dead = "log 1: node 5 is dead (replica 0.1): silent for 44 ms, said by nodes 1, 4";
+        assert!(event(dead, "most of those that would hear it do not").says_dead());
+        assert!(!event(dead, "it waits: as many deaths were decided as may be").says_dead());
+        let seal = "log 1: seal root epoch 2";
+        assert!(event(seal, "the leader of the root group is gone").says_dead());
+        assert!(!event(seal, "a member of the root group is back, or gone").says_dead());
+        assert!(!event(seal, "the operator asked for it").says_dead());
+        assert!(event("log 1: root epoch 2 is committed", "the root reported it").is_effect());
     }
 }
