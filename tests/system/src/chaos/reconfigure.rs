@@ -12,7 +12,7 @@ pub mod figures;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ionian_histcheck::Verdict;
@@ -34,8 +34,10 @@ const ROOTS: usize = 3;
 const SPAN_MIN: Duration = Duration::from_secs(4);
 /// Where the added shards lie.
 const ADDED: [&str; 4] = ["n4,n6", "n5,n7", "n6,n8", "n7,n8"];
+/// The logs of the full load, and where their shards lie.
+const HEAVY: [(&str, &str); 2] = [("heavy-a", "n4,n6"), ("heavy-b", "n5,n8")];
 /// How long one run of the full load appends: its client reads back and trims in between.
-const LOAD_ROUND_S: u64 = 15;
+const LOAD_ROUND_S: u64 = 10;
 
 /// What is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -357,26 +359,36 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// As much as the cluster takes, to a log of its own, whose client reads everything back and trims it. Nobody dies.
+    /// As much as the cluster takes, to logs of their own, whose clients read everything back and trim it. Nobody dies.
     fn full_load(&mut self) -> Result<()> {
         self.goes_on()?;
         self.bed.wait_well()?;
-        let create = [
-            "log", "create", "heavy", "--shard", "n4,n6", "--shard", "n5,n8", "--root", "n1,n2,n3",
-            "--leaf", "n2",
-        ];
-        self.bed.cluster.operate(&create)?;
-        let from = self.bed.now_ns();
-        let spent = |bed: &Bed| Duration::from_nanos(bed.now_ns() - from);
+        for (log, shard) in HEAVY {
+            let create = [
+                "log", "create", log, "--shard", shard, "--root", "n1,n2,n3", "--leaf", "n2",
+            ];
+            self.bed.cluster.operate(&create)?;
+        }
+        let (from, began) = (self.bed.now_ns(), Instant::now());
         let mut records = 0;
-        while spent(&self.bed) < self.plan.load {
+        while began.elapsed() < self.plan.load {
             self.goes_on()?;
-            let left = self.plan.load.saturating_sub(spent(&self.bed)).as_secs();
-            records += self.load_round(left.clamp(1, LOAD_ROUND_S))?;
+            let left = self.plan.load.saturating_sub(began.elapsed()).as_secs();
+            let seconds = left.clamp(1, LOAD_ROUND_S);
+            let cluster = &self.bed.cluster;
+            // Each client has pauses in which it waits for one record at a time, or reads: two of them have fewer.
+            let rounds = std::thread::scope(|scope| {
+                let rounds = HEAVY.map(|(log, _)| scope.spawn(move || load(cluster, log, seconds)));
+                rounds.map(|round| round.join())
+            });
+            for round in rounds {
+                let round = round.map_err(|_| anyhow::anyhow!("a thread of the load failed"));
+                records += round??;
+            }
         }
         let to = self.bed.now_ns();
-        self.figures.load_seconds = spent(&self.bed).as_secs();
-        self.figures.load_per_s = records as f64 / spent(&self.bed).as_secs_f64();
+        self.figures.load_seconds = began.elapsed().as_secs();
+        self.figures.load_per_s = records as f64 / began.elapsed().as_secs_f64();
         self.figures.suspicions_under_load =
             deaths::decided(&self.bed.cluster, LOG, from, to)?.len();
         (self.say)(&format!(
@@ -384,41 +396,10 @@ impl Run<'_> {
             self.figures.load_seconds, self.figures.load_per_s, self.figures.suspicions_under_load
         ));
         self.bed.wait_well()?;
-        self.bed
-            .cluster
-            .operate(&["log", "delete", "heavy"])
-            .map(drop)
-    }
-
-    /// Appends as fast as the log takes it; returns how many records that were.
-    fn load_round(&self, seconds: u64) -> Result<u64> {
-        let config = self.bed.cluster.config().display().to_string();
-        let seconds = seconds.to_string();
-        let line = [
-            "bench",
-            "append",
-            "--cluster",
-            &config,
-            "--log",
-            "heavy",
-            "--spread",
-            "--repeat",
-            "1",
-            "--quiet",
-            "--json",
-            "--seconds",
-            &seconds,
-        ];
-        let mut command = self.bed.cluster.binary().command(line);
-        let output = command
-            .stdin(Stdio::null())
-            .output()
-            .context("bench append")?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let words = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "bench append: {words}");
-        let json: Value = serde_json::from_str(&said).context("bench append")?;
-        Ok(figures::records_of(&json))
+        for (log, _) in HEAVY {
+            self.bed.cluster.operate(&["log", "delete", log])?;
+        }
+        Ok(())
     }
 
     /// Decisions that somebody is dead which no kill and no change explains.
@@ -442,6 +423,40 @@ impl Run<'_> {
         }
         Ok(found)
     }
+}
+
+/// Appends as fast as a log takes it; returns how many records that were.
+fn load(cluster: &Governed, log: &str, seconds: u64) -> Result<u64> {
+    let config = cluster.config().display().to_string();
+    let seconds = seconds.to_string();
+    let line = [
+        "bench",
+        "append",
+        "--cluster",
+        &config,
+        "--log",
+        log,
+        "--spread",
+        "--repeat",
+        "1",
+        "--quiet",
+        "--json",
+        "--seconds",
+        &seconds,
+    ];
+    let mut command = cluster.binary().command(line);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .context("bench append")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "bench append: {words}");
+    let json: Value = serde_json::from_str(&said).context("bench append")?;
+    let of = |part: &str| json[part]["records"].as_u64();
+    let both = of("pipelined").zip(of("one_at_a_time"));
+    both.map(|(one, other)| one + other)
+        .context("bench append says no records")
 }
 
 /// Whether a writer is of this log, or free.

@@ -261,18 +261,6 @@ impl Figures {
     }
 }
 
-/// The records that `ionian bench append --json` says it appended.
-pub(super) fn records_of(bench: &Value) -> u64 {
-    match bench {
-        Value::Object(map) => {
-            let own = map.get("records").and_then(Value::as_u64);
-            own.unwrap_or_else(|| map.values().map(records_of).sum())
-        }
-        Value::Array(all) => all.iter().map(records_of).sum(),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,12 +313,5 @@ mod tests {
         assert_eq!(figures.json()["goals"][0]["state"], "missed");
         let nothing_left = Change::new("restart", (0, 1), Vec::new(), Vec::new());
         assert_eq!(nothing_left.ratio(), None);
-    }
-
-    #[test]
-    fn records_of_a_bench_are_summed_over_its_repetitions() {
-        let bench =
-            json!({"throughput": {"repetitions": [{"records": 5}, {"records": 7}]}, "x": 3});
-        assert_eq!(records_of(&bench), 12);
     }
 }
