@@ -211,7 +211,9 @@ pub fn run(
     };
     let cluster = Governed::found(binary, &dir, &layout, net.as_ref())?;
     let at = histories.unwrap_or(&dir).to_owned();
-    let bed = Bed::start(cluster, &at, &[LOG], plan.seed)?;
+    let mut bed = Bed::start(cluster, &at, &[LOG], plan.seed)?;
+    // The shards that come and go are changes to be remembered, not a load.
+    bed.follows = false;
     let mut run = Run {
         bed,
         disk,

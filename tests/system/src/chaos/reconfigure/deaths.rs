@@ -15,6 +15,8 @@ use crate::process::wait_until;
 const NOTICED_LIMIT: Duration = Duration::from_secs(60);
 /// How long appends may take to resume by themselves, once it was noticed; then the process is started again.
 const RESUME_LIMIT: Duration = Duration::from_secs(4);
+/// Kills within a minute: controllers that decide more deaths would be taken in by a fault of the network.
+const A_MINUTE: u32 = 8;
 /// Between two looks: each is a process, on the cores that are measured.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -137,6 +139,10 @@ impl Run<'_> {
     /// and appends have resumed, or did not.
     pub(super) fn kill(&mut self, root: bool) -> Result<()> {
         self.goes_on()?;
+        if let Some(last) = self.deaths.last().filter(|_| self.plan.kills > A_MINUTE) {
+            let span = 60_000_000_000 / u64::from(A_MINUTE);
+            self.pass(last.killed_ns, span)?;
+        }
         self.bed.wait_well()?;
         let (what, who, writers) = if root {
             self.root_leader()?
