@@ -115,7 +115,12 @@ impl Goal {
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let at = |index: usize| values.get(index).copied();
+    let upper = at(values.len() / 2)?;
+    if values.len().is_multiple_of(2) {
+        return Some(f64::midpoint(at(values.len() / 2 - 1)?, upper));
+    }
+    Some(upper)
 }
 
 impl Figures {
@@ -124,9 +129,14 @@ impl Figures {
     pub fn goals(&self) -> Vec<Goal> {
         let worst = self.changes.iter().filter_map(Change::ratio);
         let routed = self.deaths.iter();
-        let routed = routed.map(|death| death.routed_ms.or(death.resumed_ms).unwrap_or(f64::MAX));
+        let routed = routed.map(|death| {
+            death
+                .routed_ms
+                .or(death.resumed_ms)
+                .unwrap_or(f64::INFINITY)
+        });
         let resumed = self.deaths.iter();
-        let resumed = resumed.map(|death| death.resumed_after_decision_ms.unwrap_or(f64::MAX));
+        let resumed = resumed.map(|death| death.resumed_after_decision_ms.unwrap_or(f64::INFINITY));
         let suspicions = (self.load_seconds > 0).then_some(self.suspicions_under_load as f64);
         let goal = |name, found, goal| Goal { name, found, goal };
         vec![
@@ -212,7 +222,7 @@ impl Figures {
         }
         for goal in self.goals() {
             let found = match goal.found {
-                Some(found) if found < f64::MAX => format!("{found:.2}"),
+                Some(found) if found.is_finite() => format!("{found:.2}"),
                 Some(_) => String::from("never"),
                 None => String::from("-"),
             };
@@ -279,6 +289,17 @@ mod tests {
             silence_ms: resumed,
             by_restart: decided.is_none(),
         }
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_two() {
+        assert_eq!(median([].into_iter()), None);
+        assert_eq!(median([3.0, 1.0, 8.0].into_iter()), Some(3.0));
+        assert_eq!(median([3.0, 1.0].into_iter()), Some(2.0));
+        assert_eq!(
+            median([3.0, f64::INFINITY].into_iter()),
+            Some(f64::INFINITY)
+        );
     }
 
     #[test]
