@@ -206,9 +206,19 @@ impl<K: Knobs> World<K> {
             }
             _ => false,
         };
-        root.status().edges > 0
-            && root.status().recorded
-            && root.status().members_connected == usize::from(self.plan.roots)
+        let status = root.status();
+        // The leader may not have heard yet that a member is gone, or that another life has taken its place.
+        let there = |slot: u8| match machine(Place::Root(slot)) {
+            Some((_, Machine::Root(member))) => {
+                let listed = status.group.iter().take(status.members);
+                let mut listed = listed.filter(|it| it.connected);
+                listed.any(|it| it.inc == member.status().inc)
+            }
+            _ => false,
+        };
+        status.edges > 0
+            && status.recorded
+            && (0..self.plan.roots).all(there)
             && shards
                 .iter()
                 .all(|shard| ordered(shard) && self.is_whole(*shard))
