@@ -2,6 +2,7 @@
 //! down become cuts per shard. Soft state only: losing it loses nothing.
 
 mod applied;
+mod ended;
 mod rounds;
 mod shard;
 
@@ -129,6 +130,8 @@ pub struct Leaf<K: Knobs = Shipped> {
     by_id: BTreeMap<ShardId, usize>,
     /// Replicas by place, whether or not their shard is known yet.
     replicas: BTreeMap<(ShardId, Slot), ConnId>,
+    /// Shards that the last edge ended with, and this one does not have: until their replicas were told.
+    ended: Vec<(ShardId, ViewId)>,
     rounds: Rounds,
     dirty: Vec<usize>,
     full_due: bool,
@@ -163,6 +166,7 @@ impl<K: Knobs> Leaf<K> {
             shards: Vec::new(),
             by_id: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            ended: Vec::new(),
             rounds: Rounds::default(),
             dirty: Vec::with_capacity(1024),
             full_due: false,
@@ -368,7 +372,8 @@ impl<K: Knobs> Leaf<K> {
             .enumerate()
             .map(|(at, shard)| (shard.shard, at))
             .collect();
-        self.shards = shards;
+        let before = core::mem::replace(&mut self.shards, shards);
+        self.note_ended(&before);
         self.rounds.start(&segments);
         self.edge = Some(start.edge);
         self.down_entry = start.entry;
@@ -615,6 +620,7 @@ impl<K: Knobs> Leaf<K> {
                     }
                 }
             }
+            self.tell_ended(out);
         }
         self.flush_applied(now, out);
         self.flush_status(now, out);
