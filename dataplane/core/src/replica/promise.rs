@@ -4,7 +4,8 @@
 //! not refused either. So each replica tells the writer of each peer's segment how much it takes of it for certain
 //! (`Grant`), and the writer refuses, before any effect, what lies beyond the least of these grants or beyond its own room.
 //! Where fewer replicas than all must hold a record, the least of the best grants of as many peers as that takes counts, and
-//! of peers that are there before others: one that is full, slow or dead holds nobody up, and copies what it missed later.
+//! of peers that are there before others: one that is full, slow or dead holds nobody up, and copies what it missed later. At D2
+//! one of these peers is of another failure domain, without which nothing is ordered.
 //! A grant never falls within a generation; it rises as records show what they really take, and as trims free space.
 //!
 //! Both sides count in the store's charge. A grant says what fits beyond a length; the writer keeps marks of what it had
@@ -13,7 +14,7 @@
 use alloc::collections::VecDeque;
 
 use ionian_store::Charge;
-use ionian_types::{ConnId, Knobs, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, ViewId};
+use ionian_types::{ConnId, Durability, Knobs, Lsn, SEGMENTS_PER_SHARD_MAX, Slot, ViewId};
 use ionian_wire::frame::{Grant, RefusalReason};
 
 use super::Replica;
@@ -229,9 +230,27 @@ impl<K: Knobs> Replica<K> {
             count += 1;
         }
         ceilings[..count].sort_unstable_by(|a, b| b.cmp(a));
+        let elsewhere = self
+            .best_elsewhere()
+            .map_or(u64::MAX, |(_, ceiling)| ceiling);
         self.room.limit = ceilings[..self.peers_needed().min(count)]
             .iter()
-            .fold(self.room.own, |limit, (_, ceiling)| limit.min(*ceiling));
+            .fold(self.room.own.min(elsewhere), |limit, (_, ceiling)| {
+                limit.min(*ceiling)
+            });
+    }
+
+    /// At D2: the best grant of a peer in another failure domain, of those that are there before others; whether that one is
+    /// there, and its ceiling.
+    fn best_elsewhere(&self) -> Option<(bool, u64)> {
+        let state = self.state.as_ref();
+        let state = state.filter(|state| state.class == Durability::D2)?;
+        let own = state.members.get(self.config.slot.index())?.domain;
+        let peers = state.members.iter().zip(&self.peers);
+        let elsewhere = peers.filter(|(member, _)| member.domain != own);
+        elsewhere
+            .map(|(_, peer)| (peer.conn.is_some(), peer.ceiling.unwrap_or(0)))
+            .max()
     }
 
     /// Of how many peers the promise is needed: with this replica they are as many as must hold a record.
@@ -398,6 +417,30 @@ mod tests {
         replica.peers[1].ceiling = Some(2000);
         replica.settle_limit();
         assert_eq!(replica.room.limit, 1000, "the own room");
+    }
+
+    /// Two of the same failure domain took what the third one had no room for: at D2 it was never ordered, and not refused.
+    #[test]
+    fn at_d2_room_in_another_domain_counts() {
+        let mut replica = of_three(2);
+        for (slot, ceiling) in [(1, 700), (2, 300)] {
+            replica.peers[slot].conn = Some(ConnId::new(slot as u32));
+            replica.peers[slot].ceiling = Some(ceiling);
+        }
+        let domains = |replica: &mut Replica, class, of: [u32; 3]| {
+            let state = replica.state.as_mut().expect("a state");
+            state.class = class;
+            for (member, domain) in state.members.iter_mut().zip(of) {
+                member.domain = domain;
+            }
+            replica.settle_limit();
+            replica.room.limit
+        };
+        assert_eq!(domains(&mut replica, Durability::D1, [0, 0, 1]), 700);
+        assert_eq!(domains(&mut replica, Durability::D2, [0, 0, 1]), 300);
+        assert_eq!(domains(&mut replica, Durability::D2, [0, 1, 2]), 700);
+        replica.peers[1].conn = None;
+        assert_eq!(domains(&mut replica, Durability::D2, [0, 1, 2]), 300);
     }
 
     /// Where all must hold a record, what is missing was lost and is copied. Where two of three are enough, others are ahead at
