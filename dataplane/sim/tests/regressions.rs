@@ -151,7 +151,9 @@ fn a_root_that_started_on_a_full_disk_orders_again() {
 /// for ever, and a cut log of two KiB had no room for what ended shards left in it.
 #[test]
 fn seeds_that_were_false_alarms_pass() {
-    for seed in [333, 810, 1128, 120_308, 120_322, 121_449, 132_700, 138_809] {
+    for seed in [
+        333, 810, 1128, 120_308, 120_322, 121_449, 131_575, 132_700, 138_809,
+    ] {
         passes(seed, "");
     }
 }
