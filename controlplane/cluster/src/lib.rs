@@ -3,7 +3,7 @@
 //!
 //! A process of the data plane attaches once for each of its places; what it says are the messages of `ionian-wire`, one in
 //! each frame. A certificate's node is the only one that its owner may speak for, and of two processes that say they are the
-//! same node the second is refused while the first is there ([`processes`]). A user may ask for the cluster map, and for what
+//! same node the second is refused while the first is there (`processes`). A user may ask for the cluster map, and for what
 //! its rights on logs allow; the user [`ADMIN`], whom the cluster's authority makes with the cluster, may operate it.
 
 #![forbid(unsafe_code)]
