@@ -10,6 +10,7 @@ use ionian_wire::grant::Rights;
 
 use crate::codec::Encoder;
 use crate::command::{Action, Command};
+use crate::death::verdict;
 use crate::decision::{What, Why};
 use crate::group::Phase;
 use crate::history::Event;
@@ -189,6 +190,18 @@ impl State {
             Action::Begin { operation, tasks } => self.begin_all(at_us, operation, tasks)?,
             Action::Advance { transaction } => self.advance(*transaction)?,
             Action::Cancel { transaction } => self.cancel(*transaction)?,
+            Action::Bury {
+                node,
+                silent,
+                said_by,
+                reached,
+                closed,
+                waits,
+            } => {
+                let verdict = verdict(*silent, said_by, *reached, *closed);
+                self.bury(at_us, *node, &verdict, *waits)?;
+                Shown::Yes
+            }
             Action::Record { log, epoch } => self.record(at_us, *log, *epoch)?,
             Action::Whole { log, shard, held } => self.whole(*log, *shard, *held)?,
             Action::AddUser { user } => {
@@ -221,7 +234,7 @@ impl State {
     }
 
     /// Adds to the history of a log, as part of the command that makes the next version.
-    fn note(&mut self, at_us: u64, log: LogId, what: What, why: Why) {
+    pub(crate) fn note(&mut self, at_us: u64, log: LogId, what: What, why: Why) {
         let version = self.version + 1;
         if let Some(log) = self.logs.get_mut(&log) {
             log.history.push(Event {

@@ -8,8 +8,8 @@
 //! [`State::apply`](crate::State::apply) refuses what does not fit.
 
 use ionian_types::{
-    ClusterId, Gsn, GuardEpoch, Inc, LogId, NodeId, RootEpoch, SEGMENTS_PER_SHARD_MAX, ShardId,
-    Slot, ViewId,
+    ClusterId, Gsn, GuardEpoch, Inc, LogId, Nanos, NodeId, RootEpoch, SEGMENTS_PER_SHARD_MAX,
+    ShardId, Slot, ViewId,
 };
 use ionian_wire::directory::{ADDRESS_BYTES_MAX, LOG_NAME_BYTES_MAX, SHARDS_PER_LOG_MAX};
 use ionian_wire::entry::Changes;
@@ -18,6 +18,7 @@ use ionian_wire::{Reader, WireError};
 
 use crate::codec::{Encoder, count, key, range, text};
 use crate::decision::{What, Why};
+use crate::detection::OBSERVERS_MAX;
 use crate::group::RootQuorum;
 use crate::history;
 use crate::keys::{KeyBytes, key_bytes};
@@ -120,6 +121,15 @@ pub(crate) enum Action {
     },
     /// A new epoch of keys begins, and that before the last one ends.
     TurnKeys { epoch: GuardEpoch, key: KeyBytes },
+    /// The process of a node was found dead; or it was, and the decision waits, as the history is to say.
+    Bury {
+        node: NodeId,
+        silent: Nanos,
+        said_by: Vec<NodeId>,
+        reached: u8,
+        closed: bool,
+        waits: bool,
+    },
 }
 
 impl Command {
@@ -301,6 +311,22 @@ impl Action {
                 out.put(*epoch);
                 out.0.extend_from_slice(&key.0);
             }
+            Self::Bury {
+                node,
+                silent,
+                said_by,
+                reached,
+                closed,
+                waits,
+            } => {
+                out.put(40u8);
+                out.put(*node);
+                out.put(silent.0);
+                out.nodes(said_by);
+                out.put(*reached);
+                out.put(*closed);
+                out.put(*waits);
+            }
         }
     }
 
@@ -392,6 +418,14 @@ impl Action {
             23 => Self::TurnKeys {
                 epoch: reader.field()?,
                 key: key_bytes(reader)?,
+            },
+            40 => Self::Bury {
+                node: reader.field()?,
+                silent: Nanos(reader.field()?),
+                said_by: nodes(reader, OBSERVERS_MAX)?,
+                reached: reader.field()?,
+                closed: reader.field()?,
+                waits: reader.field()?,
             },
             tag => return Err(range("kind of command", u64::from(tag))),
         })

@@ -162,6 +162,26 @@ pub enum What {
         /// Its rights from now on.
         rights: Rights,
     },
+    /// A process is dead, or would count as such.
+    Dead {
+        /// The log.
+        log: LogId,
+        /// Its node.
+        node: NodeId,
+        /// What it has of the log, for people.
+        places: String,
+        /// Who said so, for people.
+        evidence: String,
+    },
+    /// A view that closes a segment's generation; nobody writes the segment from then on.
+    Shut {
+        /// The log.
+        log: LogId,
+        /// The segment.
+        segment: SegmentId,
+        /// The view.
+        view: ViewId,
+    },
     /// A report was set aside.
     Ignore {
         /// The log.
@@ -201,6 +221,14 @@ pub enum Why {
     FurthestLog,
     /// The root knows a view that was never issued here: the directory's state is older than the cluster.
     NeverIssued,
+    /// Those who would hear the process do not.
+    Silent,
+    /// As many deaths were decided within a minute as may be.
+    Budget,
+    /// The process that wrote is dead.
+    WriterDead,
+    /// Fewer replicas are left than must hold a record.
+    TooFewLeft,
 }
 
 impl What {
@@ -213,6 +241,7 @@ impl What {
             | Self::DeclareLost { view, .. }
             | Self::NewLife { view, .. }
             | Self::Tree { view, .. }
+            | Self::Shut { view, .. }
             | Self::Logged { view, .. }
             | Self::Ignore { view, .. } => Some(*view),
             _ => None,
@@ -221,7 +250,7 @@ impl What {
 }
 
 impl Why {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 17] = [
         Self::Asked,
         Self::Registered,
         Self::MembersRegistered,
@@ -235,6 +264,10 @@ impl Why {
         Self::LeaderGone,
         Self::MemberChanged,
         Self::FurthestLog,
+        Self::Silent,
+        Self::Budget,
+        Self::WriterDead,
+        Self::TooFewLeft,
     ];
 
     /// Its number in the history.
@@ -331,6 +364,18 @@ impl fmt::Display for What {
                 Rights::NONE => write!(f, "log {log}: take every right from user {user}"),
                 rights => write!(f, "log {log}: grant {rights} to user {user}"),
             },
+            Self::Dead {
+                log,
+                node,
+                places,
+                evidence,
+            } => write!(f, "log {log}: node {node} is dead ({places}): {evidence}"),
+            Self::Shut { log, segment, view } => {
+                write!(
+                    f,
+                    "log {log}: nobody writes segment {segment} from view {view} on"
+                )
+            }
             Self::Ignore { log, view } => write!(f, "log {log}: ignore a report of view {view}"),
         }
     }
@@ -351,6 +396,10 @@ impl fmt::Display for Why {
             Self::LeaderGone => "the leader of the root group is gone",
             Self::MemberChanged => "a member of the root group is back, or gone",
             Self::FurthestLog => "its log reaches furthest among those that promised the epoch",
+            Self::Silent => "most of those that would hear it do not, and none does",
+            Self::Budget => "it waits: as many deaths were decided within a minute as may be",
+            Self::WriterDead => "the process that wrote it is dead",
+            Self::TooFewLeft => "fewer replicas are left than must hold a record",
             Self::NeverIssued => {
                 "it was never issued here; the directory's state is older than the cluster"
             }

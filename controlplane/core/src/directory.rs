@@ -12,6 +12,7 @@ use ionian_wire::frame::{Body, Message, ShardStatus};
 
 use crate::command::{Action, Command};
 use crate::decision::{Decision, What, Why};
+use crate::detection::{Detection, DetectionConfig};
 use crate::failover::Watch;
 use crate::history::Event;
 use crate::outbound::{Answer, Conn, PublicMap, Sent};
@@ -40,6 +41,8 @@ pub struct DirectoryConfig {
     pub grant_lease: Nanos,
     /// A new epoch of grants begins after so many microseconds; what was made in one is good until the end of the next.
     pub key_life_us: u64,
+    /// How deaths are found; not at all without it.
+    pub detection: Option<DetectionConfig>,
     /// Changes are made durable as [commands](Directory::take_commands) by a group of controllers, rather than as
     /// [snapshots](Directory::take_snapshot).
     pub replicated: bool,
@@ -55,6 +58,7 @@ impl Default for DirectoryConfig {
             late_after: Nanos::from_ms(5000),
             grant_lease: Nanos::from_ms(5000),
             key_life_us: 3_600_000_000,
+            detection: None,
             replicated: false,
         }
     }
@@ -155,6 +159,7 @@ pub struct Directory<K: Knobs = Shipped> {
     /// The root groups of more than one member.
     pub(crate) watches: BTreeMap<LogId, Watch>,
     pub(crate) health: BTreeMap<(LogId, ShardId), ShardHealth>,
+    pub(crate) detection: Detection,
     /// The version at which the transactions were last looked at.
     pub(crate) stepped: u64,
     decisions: VecDeque<Decision>,
@@ -227,6 +232,7 @@ impl<K: Knobs> Directory<K> {
             grants: BTreeMap::new(),
             watches: BTreeMap::new(),
             health: BTreeMap::new(),
+            detection: Detection::default(),
             stepped: 0,
             decisions: VecDeque::new(),
             counters: Counters::default(),
@@ -323,6 +329,7 @@ impl<K: Knobs> Directory<K> {
                 }
             }
         }
+        self.observer_gone(now, conn);
         self.take_held(now);
     }
 
@@ -351,6 +358,9 @@ impl<K: Knobs> Directory<K> {
             Message::SealAck(ack, _) => self.sealed(now, conn, *ack),
             Message::RootLed(led, _) => self.led(now, conn, *led),
             Message::ShardStatus(report, _) => self.shard_status(now, conn, *report),
+            Message::Observe(observe, _) => self.observe(conn, *observe),
+            Message::Suspect(suspect, _) => self.suspected(now, conn, *suspect),
+            Message::ProbeAnswer(answer, _) => self.answered(now, conn, *answer),
             _ => self.counters.unexpected += 1,
         }
     }
@@ -371,6 +381,7 @@ impl<K: Knobs> Directory<K> {
             .chain(resend)
             .chain(held)
             .chain(self.failover_at())
+            .chain(self.detection_at())
             .min();
         due.unwrap_or(Time::FAR)
     }
@@ -379,6 +390,7 @@ impl<K: Knobs> Directory<K> {
     pub fn on_deadline(&mut self, now: Time) {
         self.take_held(now);
         self.look_after_groups(now);
+        self.look_for_deaths(now);
         let due: Vec<PlaceKey> = self
             .absent
             .iter()
@@ -397,6 +409,8 @@ impl<K: Knobs> Directory<K> {
             });
             let (log, place) = (key.log(), self.state.place_name(key));
             self.decide(now, What::Down { log, place, node }, Why::ConnectionLost);
+            // Its process may have died while another controller led.
+            self.inquire(now, node, true);
         }
     }
 
@@ -542,6 +556,9 @@ impl<K: Knobs> Directory<K> {
     pub(crate) fn bind(&mut self, now: Time, key: PlaceKey, conn: ConnId, request: Option<u64>) {
         self.bindings.insert(key, Binding { conn, request });
         self.absent.remove(&key);
+        if let Some(node) = self.state.place(key).map(|place| place.node) {
+            self.detection.seen(node);
+        }
         self.note_life(key, conn);
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.known.get_or_insert(0);
@@ -614,6 +631,7 @@ impl<K: Knobs> Directory<K> {
             leads,
             domain_of,
             |key| bindings.contains_key(&key),
+            |node| self.detection.dead.contains(&node),
             ready,
         ) else {
             return;

@@ -86,7 +86,12 @@ impl<K: Knobs> Directory<K> {
         if single {
             return;
         }
-        let gone_at = now.after(self.config.failover_after);
+        // With detection, only a death is quick: the loss of a connection alone says little.
+        let patience = match self.config.detection {
+            Some(_) => self.config.down_after,
+            None => self.config.failover_after,
+        };
+        let gone_at = now.after(patience);
         let watch = self.watches.entry(log).or_default();
         if there {
             watch.away.remove(&slot);
@@ -94,6 +99,15 @@ impl<K: Knobs> Directory<K> {
             watch.asked.remove(&slot);
         } else {
             watch.away.entry(slot).or_insert(Some(gone_at));
+        }
+    }
+
+    /// A member of a root group is dead.
+    pub(crate) fn member_gone(&mut self, log: LogId, slot: Slot) {
+        let watched = self.state.logs.get(&log);
+        if watched.is_some_and(|log| !log.root.is_single()) {
+            let watch = self.watches.entry(log).or_default();
+            watch.away.insert(slot, None);
         }
     }
 

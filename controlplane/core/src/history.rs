@@ -190,6 +190,24 @@ pub(crate) fn encode(out: &mut Encoder, what: &What, why: Why) {
             out.bytes(user.as_bytes());
             out.put(rights.bits());
         }
+        What::Dead {
+            log,
+            node,
+            places,
+            evidence,
+        } => {
+            out.put(40u8);
+            out.put(*log);
+            out.put(*node);
+            out.bytes(places.as_bytes());
+            out.bytes(evidence.as_bytes());
+        }
+        What::Shut { log, segment, view } => {
+            out.put(41u8);
+            out.put(*log);
+            out.put(*segment);
+            out.put(*view);
+        }
         What::Ignore { log, view } => {
             out.put(12u8);
             out.put(*log);
@@ -286,6 +304,17 @@ pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<(What, Why), WireError> 
             log,
             user: user_name(reader)?,
             rights: rights(reader)?,
+        },
+        40 => What::Dead {
+            log,
+            node: reader.field()?,
+            places: text(reader)?,
+            evidence: text(reader)?,
+        },
+        41 => What::Shut {
+            log,
+            segment: reader.field::<SegmentId>()?,
+            view: reader.field()?,
         },
         tag => return Err(range("kind of decision", u64::from(tag))),
     };

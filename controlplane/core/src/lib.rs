@@ -82,8 +82,10 @@
 mod apply;
 mod codec;
 mod command;
+mod death;
 mod decision;
 mod desk;
+mod detection;
 mod directory;
 mod failover;
 mod foresee;
@@ -92,6 +94,7 @@ mod history;
 mod inbound;
 mod keys;
 mod map;
+mod observer;
 mod operate;
 mod operation;
 mod outbound;
@@ -99,9 +102,11 @@ mod picture;
 mod placement;
 mod plan;
 mod registration;
+mod routes;
 mod snapshot;
 mod spec;
 mod state;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -111,6 +116,7 @@ pub use apply::{CommandError, Outcome};
 pub use command::Command;
 pub use decision::{Decision, What, Why};
 pub use desk::{Asker, GRANTS_PER_ANSWER_MAX, UserGrants, Who};
+pub use detection::DetectionConfig;
 pub use directory::{
     Counters, Directory, DirectoryConfig, LogStatus, ShardHealth, Snapshot, TakenCommand,
 };
@@ -118,6 +124,7 @@ pub use group::RootQuorum;
 pub use history::Event;
 pub use keys::FIRST_KEY_EPOCH;
 pub use map::Assignment;
+pub use observer::{Observer, Word};
 pub use operation::{Details, Operate, Operated, Operation};
 pub use picture::{
     ClusterPicture, LogPicture, NodePicture, PlacePicture, ReplicaPicture, RootPhase, RootPicture,

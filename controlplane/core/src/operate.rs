@@ -192,7 +192,7 @@ impl<K: Knobs> Directory<K> {
     }
 
     /// What should be has changed: who has no place any more is told so, and what follows for views and groups is begun.
-    fn after_change(&mut self, now: Time) {
+    pub(crate) fn after_change(&mut self, now: Time) {
         let gone = self.bindings.keys().copied().filter(|key| {
             let place = self.state.place(*key);
             place.is_none_or(|place| place.inc == Inc::ZERO)

@@ -92,6 +92,7 @@ impl<K: Knobs> Directory<K> {
         }
         self.poll_greeting(&mut room, out)
             .or_else(|| self.poll_answer(&mut room, out))
+            .or_else(|| self.poll_probe(&mut room, out))
             .or_else(|| self.poll_seal(now, &mut room, out))
             .or_else(|| self.poll_grant(&mut room, out))
             .or_else(|| self.poll_intent(now, &mut room, out))

@@ -8,6 +8,7 @@
 //!    view, once every member is connected.
 //! 3. Open, and a member has registered again (and has said hello, where it has a device): its generation is closed, the next one opened for the new life. If it came
 //!    without its records, and the others are enough for the quorum, it joins first: see [`OldLives`].
+//! 4. Open, and a member's process was found dead: its segment is closed, or all of them: see [`Routes`].
 //!
 //! The leaf goes into the tree of the first view and of every view after it has registered again. No view is made before
 //! the leaf is there: without it nothing could be ordered.
@@ -22,6 +23,7 @@ use ionian_wire::{Writer, frame};
 
 use crate::INTENT_BYTES_MAX;
 use crate::decision::{What, Why};
+use crate::routes::Routes;
 use crate::state::{Log, Member, PlaceKey, Shard};
 
 /// The largest encoded set of changes of one shard: a finalization and an opening, or a close per slot.
@@ -45,6 +47,7 @@ pub(crate) fn next_view<K: Knobs>(
     leads: bool,
     domain_of: impl Fn(NodeId) -> u32,
     connected: impl Fn(PlaceKey) -> bool,
+    dead: impl Fn(NodeId) -> bool,
     ready: impl Fn(ShardId) -> bool,
 ) -> Option<Plan> {
     if log.pending.is_some() || log.leaf.inc == Inc::ZERO || !leads {
@@ -149,7 +152,22 @@ pub(crate) fn next_view<K: Knobs>(
                 ));
             }
         } else {
+            let place = |slot: Slot| PlaceKey::Replica(id, shard, slot);
+            let member = |slot: Slot| state.members.get(slot.index());
+            let routes = Routes::of(
+                state,
+                copies,
+                |slot| {
+                    let member = member(slot);
+                    member.is_some_and(|member| dead(member.place.node)) && !connected(place(slot))
+                },
+                |slot| {
+                    let begun = member(slot).is_some_and(|member| has_begun(class, member));
+                    begun && connected(place(slot))
+                },
+            );
             let old = OldLives {
+                routes,
                 id,
                 class,
                 shard,
@@ -207,6 +225,7 @@ fn has_begun(class: Durability, member: &Member) -> bool {
 /// segment and makes the epoch joint; once the new set is ready, another view makes it a member. One slot at a time; a second
 /// one in need of it while the new set is not ready is taken in at once, as it is where all members must hold a record.
 struct OldLives<'a> {
+    routes: Routes,
     id: LogId,
     class: Durability,
     shard: ShardId,
@@ -218,8 +237,10 @@ struct OldLives<'a> {
 
 impl OldLives<'_> {
     /// Whether another life than the one in the cut log has taken the member's place, and counts.
-    fn is_replaced(&self, member: &Member) -> bool {
-        member.is_replaced() && has_begun(self.class, member)
+    fn is_replaced(&self, (slot, member): (usize, &Member)) -> bool {
+        let writes = !member.is_shut() || self.routes.opens(slot);
+        let goes_on = writes && self.routes.closes(slot).is_none();
+        goes_on && member.is_replaced() && has_begun(self.class, member)
     }
 
     fn close(
@@ -232,7 +253,7 @@ impl OldLives<'_> {
         let joining = members().find(|(_, member)| member.is_joining());
         if let Some((slot, member)) = joining
             && self.ready
-            && !self.is_replaced(member)
+            && !self.is_replaced((slot, member))
         {
             // Alone of its shard: what makes the epoch another one makes the new set show again that it is ready. And before
             // another slot's new life is looked at, which then can join like this one.
@@ -241,15 +262,32 @@ impl OldLives<'_> {
             decisions.push(self.new_life(slot, member.place.inc));
             return;
         }
+        // What else is to be done waits for the next view: it may name those who write.
+        let before = writer.len();
+        for (slot, _) in members() {
+            if let Some(why) = self.routes.closes(slot) {
+                self.close_segment(slot, None, domain_of, writer);
+                let segment = self.segment(slot);
+                let (log, view) = (self.id, self.view);
+                decisions.push((What::Shut { log, segment, view }, why));
+            }
+        }
+        if writer.len() > before {
+            return;
+        }
+        // Whom a joint epoch would name where nobody writes is not known here.
+        let others_write =
+            |slot: usize| members().all(|(other, member)| other == slot || !member.is_shut());
         let learner = joining
             .or_else(|| {
-                let learner =
-                    members().find(|(_, member)| self.is_replaced(member) && !member.holds);
+                let learner = members().find(|&(slot, member)| {
+                    self.is_replaced((slot, member)) && !member.holds && others_write(slot)
+                });
                 learner.filter(|_| self.learns)
             })
             .map(|(slot, _)| slot);
         for (slot, member) in members() {
-            if !self.is_replaced(member) || Some(slot) == learner {
+            if !self.is_replaced((slot, member)) || Some(slot) == learner {
                 continue;
             }
             self.close_segment(slot, Some(member.place.inc), domain_of, writer);
@@ -257,17 +295,17 @@ impl OldLives<'_> {
         }
         let Some(slot) = learner else { return };
         let member = &self.state.members[slot];
-        if !self.is_replaced(member) {
+        if !self.is_replaced((slot, member)) || !others_write(slot) {
             return;
         }
-        if !member.is_joining() {
+        if member.generation != ViewId::ZERO {
             self.close_segment(slot, None, domain_of, writer);
         }
         let mut bytes = [0; SEGMENTS_PER_SHARD_MAX * frame::Member::LEN];
         let members: Vec<frame::Member> = members()
-            .map(|(_, member)| frame::Member {
+            .map(|(slot, member)| frame::Member {
                 node: member.place.node,
-                inc: if self.is_replaced(member) {
+                inc: if self.is_replaced((slot, member)) {
                     member.place.inc
                 } else {
                     member.member

@@ -9,6 +9,7 @@
 //! [`Message::new_checked`] is the only way in for untrusted bytes. [`encode`] writes a value.
 
 mod append;
+mod detect;
 mod group;
 mod macros;
 mod query;
@@ -20,6 +21,7 @@ pub use append::{
     Append, AppendAck, AppendRefused, CloseSession, Fate, FateAnswer, FateOutcome, RefusalReason,
     SessionClosed,
 };
+pub use detect::{Evidence, Observe, Probe, ProbeAnswer, Suspect};
 pub use group::{RootLed, RootState, RootWrite, RootWritten, Seal, SealAck, WriteOutcome};
 pub use query::{
     CeilingRequest, Connect, DirectoryAnswer, DirectoryRequest, Hello, Intent, IntentDone,
@@ -120,6 +122,7 @@ macros::messages! {
     Tail, TailAnswer, Locate, LocateAnswer, Read, ReadAnswer, Subscribe, Unsubscribe, SubCredit, Deliver, DeliverGap, DeliverEnd,
     TrimRequest, TrimAnswer,
     Seal, SealAck, RootLed, RootWrite, RootWritten, RootState,
+    Observe, Suspect, Probe, ProbeAnswer,
 }
 
 /// Walks the messages that lie back to back in one packet. Stops after the first bad one.

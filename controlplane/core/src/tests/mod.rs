@@ -1,6 +1,7 @@
 //! What the tests share: a cluster of two shards with two replicas each, and messages in and out of a directory.
 
 mod connections;
+mod deaths;
 mod early;
 mod operations;
 mod pictures;

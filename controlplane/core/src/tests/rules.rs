@@ -33,7 +33,11 @@ impl Running {
     }
 
     pub(super) fn start(class: Durability) -> Self {
-        let mut world = Self::over(directory(class));
+        Self::start_with(class, DirectoryConfig::default())
+    }
+
+    pub(super) fn start_with(class: Durability, config: DirectoryConfig) -> Self {
+        let mut world = Self::over(directory_with(class, config));
         world.flushed = class.is_flushed();
         persist(&mut world.directory);
         for place in 0..PLACES {

@@ -50,6 +50,62 @@ fn golden_append_bytes() {
     assert!(rest.is_empty());
 }
 
+#[test]
+fn messages_of_detection_come_back() {
+    fn check<B: Body + PartialEq>(body: B, read: impl Fn(Message<'_>) -> Option<B>) {
+        let mut out = [0; 64];
+        let len = encode(&mut out, &body, &[]).unwrap();
+        let (message, rest) = Message::new_checked(&out[..len]).unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(read(message), Some(body));
+        for cut in 0..len {
+            assert!(
+                Message::new_checked(&out[..cut]).is_err(),
+                "{cut} of {len} bytes"
+            );
+        }
+    }
+    let node = NodeId::new(7);
+    let observe = Observe {
+        node,
+        suspect_after: u64::MAX,
+    };
+    check(observe, |message| match message {
+        Message::Observe(observe, &[]) => Some(observe),
+        _ => None,
+    });
+    check(Suspect { node, silent: 1 }, |message| match message {
+        Message::Suspect(suspect, &[]) => Some(suspect),
+        _ => None,
+    });
+    let probe = Probe {
+        node,
+        number: 9,
+        patience: 40,
+    };
+    check(probe, |message| match message {
+        Message::Probe(probe, &[]) => Some(probe),
+        _ => None,
+    });
+    for code in 0..=u8::MAX {
+        let mut out = [0; 64];
+        let answer = ProbeAnswer {
+            node,
+            number: 9,
+            evidence: Evidence::Here,
+            silent: 3,
+        };
+        let len = encode(&mut out, &answer, &[]).unwrap();
+        out[MESSAGE_HEADER_BYTES + 12] = code;
+        let read = Message::new_checked(&out[..len]);
+        let evidence = match read {
+            Ok((Message::ProbeAnswer(answer, &[]), _)) => Some(answer.evidence as u8),
+            _ => None,
+        };
+        assert_eq!(evidence, (1..=4).contains(&code).then_some(code));
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {

@@ -1,0 +1,439 @@
+//! Whether a process is dead: one inquiry per process that is suspected, and how many deaths may be decided.
+//!
+//! ```text
+//! its connection ended, or an observer      the observers are asked, and so is the process itself, if it is attached
+//! hears nothing of it                  -->  Heard, Here: refuted; it rests, longer each time
+//!                                           Silent from most of those that can be reached: dead
+//! ```
+//! An observer is the process of a place that has sessions with one of the suspect's places. It asks the suspect for a sign of
+//! life before it answers, so that what counts is a silence after the question. One sign of life to anybody refutes: where
+//! some hear a process and others do not, nothing is decided, and nothing flaps. A sole observer counts only together with
+//! the end of the suspect's own connection. A controller that was late itself waits again before it finds that nobody answered.
+//!
+//! Nothing of this is replicated: whoever leads next asks again. Only the finding is a command.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ionian_types::{ConnId, Nanos, NodeId, Time};
+use ionian_wire::frame::Evidence;
+
+/// How deaths are found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DetectionConfig {
+    /// After how long a silence processes speak up. A refuted suspicion rests at least as long.
+    pub suspect_after: Nanos,
+    /// How long an observer waits for a sign of life once it is asked.
+    pub probe_timeout: Nanos,
+    /// The most deaths decided within a minute; what is beyond waits.
+    pub deaths_per_minute_max: u32,
+}
+
+impl Default for DetectionConfig {
+    fn default() -> Self {
+        Self {
+            suspect_after: Nanos::from_ms(300),
+            probe_timeout: Nanos::from_ms(40),
+            deaths_per_minute_max: 10,
+        }
+    }
+}
+
+/// The most processes asked about one.
+pub(crate) const OBSERVERS_MAX: usize = 15;
+/// The most inquiries at a time; who is suspected beyond will be suspected again.
+const INQUIRIES_MAX: usize = 64;
+/// A refuted suspicion rests for at most so many times `suspect_after`.
+const REST_MAX: u64 = 32;
+/// A process of which no suspicion was refuted for so long is as good as one that never was suspected.
+const REST_FORGOTTEN: Nanos = Nanos::from_ms(60_000);
+/// The span in which deaths are counted.
+const MINUTE: Nanos = Nanos::from_ms(60_000);
+
+/// What is known of the processes now.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Detection {
+    /// The connection by which each process is asked.
+    pub(crate) observers: BTreeMap<NodeId, ConnId>,
+    pub(crate) inquiries: BTreeMap<NodeId, Inquiry>,
+    /// Found dead, and not heard of since.
+    pub(crate) dead: BTreeSet<NodeId>,
+    /// Found dead, and waiting until deaths may be decided again: when that is.
+    pub(crate) waiting: BTreeMap<NodeId, Time>,
+    rests: BTreeMap<NodeId, Rest>,
+    pub(crate) budget: Budget,
+    /// Connections of processes that were found dead.
+    pub(crate) to_close: Vec<ConnId>,
+    last: u64,
+}
+
+/// Suspicions of a process that were refuted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rest {
+    until: Time,
+    /// In units of `suspect_after`.
+    span: u64,
+}
+
+/// The deaths decided within the last minute.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Budget(VecDeque<Time>);
+
+/// What is being found out about a process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Inquiry {
+    pub(crate) number: u64,
+    /// When it ends without the answers that are missing.
+    until: Time,
+    /// The end was put off, since this controller was late.
+    put_off: bool,
+    /// Its connection has ended.
+    closed: bool,
+    suspect: NodeId,
+    asked: BTreeMap<NodeId, Asked>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asked {
+    Due,
+    Sent,
+    Silent(Nanos),
+}
+
+/// What an inquiry has come to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Finding {
+    /// Answers are missing.
+    Open,
+    /// Too few can say anything.
+    Undecided,
+    /// It is dead.
+    Dead(Verdict),
+}
+
+/// Why a process counts as dead.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Verdict {
+    /// The shortest silence of those that said it.
+    pub(crate) silent: Nanos,
+    pub(crate) said_by: Vec<NodeId>,
+    /// How many were asked and can be reached.
+    pub(crate) reached: usize,
+    pub(crate) closed: bool,
+}
+
+impl Detection {
+    /// Begins to inquire about a process.
+    pub(crate) fn begin(
+        &mut self,
+        now: Time,
+        suspect: NodeId,
+        observers: Vec<NodeId>,
+        closed: bool,
+        config: &DetectionConfig,
+    ) {
+        if self.inquiries.len() >= INQUIRIES_MAX {
+            return;
+        }
+        self.last += 1;
+        let own = self.observers.contains_key(&suspect).then_some(suspect);
+        let inquiry = Inquiry {
+            number: self.last,
+            until: now.after(Nanos(config.probe_timeout.0.saturating_mul(3))),
+            put_off: false,
+            closed: closed && own.is_none(),
+            suspect,
+            asked: observers
+                .into_iter()
+                .chain(own)
+                .map(|node| (node, Asked::Due))
+                .collect(),
+        };
+        self.inquiries.insert(suspect, inquiry);
+    }
+
+    /// Whether a suspicion of this process was refuted a short while ago.
+    pub(crate) fn rests(&self, now: Time, node: NodeId) -> bool {
+        self.rests.get(&node).is_some_and(|rest| now < rest.until)
+    }
+
+    /// A suspicion was refuted, or nothing could be found out.
+    pub(crate) fn refute(&mut self, now: Time, node: NodeId, config: &DetectionConfig) {
+        self.inquiries.remove(&node);
+        self.rests
+            .retain(|_, rest| now < rest.until.after(REST_FORGOTTEN));
+        let rest = self.rests.entry(node).or_insert(Rest {
+            until: now,
+            span: 0,
+        });
+        rest.span = (rest.span * 2).clamp(1, REST_MAX);
+        rest.until = now.after(Nanos(config.suspect_after.0.saturating_mul(rest.span)));
+    }
+
+    /// When something is due, if anything is.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let inquiries = self.inquiries.values().map(|inquiry| inquiry.until);
+        inquiries.chain(self.waiting.values().copied()).min()
+    }
+
+    /// A process is there, under whichever life.
+    pub(crate) fn seen(&mut self, node: NodeId) {
+        self.dead.remove(&node);
+        self.waiting.remove(&node);
+    }
+}
+
+impl Budget {
+    /// Takes one death of those that may be decided now.
+    ///
+    /// # Errors
+    /// When one may be decided again.
+    pub(crate) fn take(&mut self, now: Time, max: u32) -> Result<(), Time> {
+        while let Some(first) = self.0.front()
+            && first.after(MINUTE) <= now
+        {
+            self.0.pop_front();
+        }
+        if self.0.len() < max as usize {
+            self.0.push_back(now);
+            return Ok(());
+        }
+        Err(self
+            .0
+            .front()
+            .map_or(Time::FAR, |first| first.after(MINUTE)))
+    }
+}
+
+impl Inquiry {
+    /// Who is to be asked next.
+    pub(crate) fn due(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let due = self.asked.iter().filter(|(_, asked)| **asked == Asked::Due);
+        due.map(|(&node, _)| node)
+    }
+
+    /// The question has left.
+    pub(crate) fn sent(&mut self, node: NodeId) {
+        if let Some(asked @ Asked::Due) = self.asked.get_mut(&node) {
+            *asked = Asked::Sent;
+        }
+    }
+
+    /// The suspect's connection has ended since.
+    pub(crate) fn note_closed(&mut self) {
+        self.closed = true;
+    }
+
+    /// A process cannot be reached any more.
+    pub(crate) fn lost(&mut self, node: NodeId) {
+        self.asked.remove(&node);
+        self.closed |= node == self.suspect;
+    }
+
+    /// Takes an answer. Whether it is a sign of life.
+    pub(crate) fn answer(&mut self, from: NodeId, evidence: Evidence, silent: Nanos) -> bool {
+        let Some(asked) = self.asked.get_mut(&from) else {
+            return false;
+        };
+        match evidence {
+            Evidence::Silent if from != self.suspect => *asked = Asked::Silent(silent),
+            Evidence::Silent => {}
+            Evidence::NoSession => {
+                self.asked.remove(&from);
+            }
+            Evidence::Heard => return true,
+            Evidence::Here => return from == self.suspect,
+        }
+        false
+    }
+
+    /// What it has come to by now.
+    pub(crate) fn finding(&mut self, now: Time, config: &DetectionConfig) -> Finding {
+        let others = self.asked.iter().filter(|(node, _)| **node != self.suspect);
+        let silent: Vec<(NodeId, Nanos)> = others
+            .clone()
+            .filter_map(|(&node, asked)| match asked {
+                Asked::Silent(span) => Some((node, *span)),
+                Asked::Due | Asked::Sent => None,
+            })
+            .collect();
+        let reached = others.count();
+        if reached == 0 {
+            return Finding::Undecided;
+        }
+        let own = self.asked.contains_key(&self.suspect);
+        let over = now >= self.until;
+        if !over && (own || silent.len() < reached) {
+            return Finding::Open;
+        }
+        if over && !self.put_off && now.since(self.until) > config.probe_timeout {
+            // Answers may wait behind the deadline.
+            self.put_off = true;
+            self.until = now.after(config.probe_timeout);
+            return Finding::Open;
+        }
+        if silent.len() * 2 <= reached || reached == 1 && !self.closed {
+            return Finding::Undecided;
+        }
+        let spans = silent.iter().map(|(_, span)| *span);
+        Finding::Dead(Verdict {
+            silent: spans.min().unwrap_or(Nanos(0)),
+            said_by: silent.into_iter().map(|(node, _)| node).collect(),
+            reached,
+            closed: self.closed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const SUSPECT: NodeId = NodeId::new(9);
+
+    fn node(node: u32) -> NodeId {
+        NodeId::new(node)
+    }
+
+    fn at(ms: u64) -> Time {
+        Time::from_ns(ms * MS)
+    }
+
+    fn inquiry(observers: u32, attached: bool, closed: bool) -> (Detection, DetectionConfig) {
+        let mut detection = Detection::default();
+        if attached {
+            detection.observers.insert(SUSPECT, ConnId::new(1));
+        }
+        let observers = (1..=observers).map(node).collect();
+        let config = DetectionConfig::default();
+        detection.begin(at(1000), SUSPECT, observers, closed, &config);
+        (detection, config)
+    }
+
+    fn silent(detection: &mut Detection, from: u32) {
+        let inquiry = detection.inquiries.get_mut(&SUSPECT).expect("begun");
+        assert!(!inquiry.answer(node(from), Evidence::Silent, Nanos(u64::from(from) * MS)));
+    }
+
+    fn finding(detection: &mut Detection, ms: u64, config: &DetectionConfig) -> Finding {
+        let inquiry = detection.inquiries.get_mut(&SUSPECT).expect("begun");
+        inquiry.finding(at(ms), config)
+    }
+
+    fn is_dead(finding: &Finding) -> bool {
+        matches!(finding, Finding::Dead(_))
+    }
+
+    #[test]
+    fn most_of_the_observers_decide_and_all_are_waited_for() {
+        let (mut detection, config) = inquiry(3, false, true);
+        silent(&mut detection, 2);
+        silent(&mut detection, 3);
+        assert_eq!(finding(&mut detection, 1030, &config), Finding::Open);
+        let found = finding(&mut detection, 1120, &config);
+        let Finding::Dead(verdict) = found else {
+            panic!("{found:?}");
+        };
+        assert_eq!(verdict.said_by, [node(2), node(3)]);
+        assert_eq!((verdict.silent, verdict.reached), (Nanos(2 * MS), 3));
+        // With the last answer nothing is left to wait for.
+        silent(&mut detection, 1);
+        assert!(is_dead(&finding(&mut detection, 1031, &config)));
+    }
+
+    #[test]
+    fn one_observer_of_several_decides_nothing() {
+        for others in [2, 3, 7] {
+            let (mut detection, config) = inquiry(others, false, true);
+            silent(&mut detection, 1);
+            assert_eq!(finding(&mut detection, 1100, &config), Finding::Open);
+            assert_eq!(finding(&mut detection, 1130, &config), Finding::Undecided);
+        }
+    }
+
+    #[test]
+    fn a_sole_observer_counts_only_with_the_end_of_the_connection() {
+        let (mut detection, config) = inquiry(1, true, false);
+        silent(&mut detection, 1);
+        assert_eq!(finding(&mut detection, 1100, &config), Finding::Open);
+        assert_eq!(finding(&mut detection, 1130, &config), Finding::Undecided);
+        let (mut detection, config) = inquiry(1, true, false);
+        silent(&mut detection, 1);
+        let inquiry = detection.inquiries.get_mut(&SUSPECT).expect("begun");
+        inquiry.lost(SUSPECT);
+        assert!(is_dead(&finding(&mut detection, 1100, &config)));
+    }
+
+    #[test]
+    fn without_observers_nothing_is_decided() {
+        let (mut detection, config) = inquiry(0, false, true);
+        assert_eq!(finding(&mut detection, 1000, &config), Finding::Undecided);
+        let (mut detection, config) = inquiry(2, false, true);
+        let inquiry = detection.inquiries.get_mut(&SUSPECT).expect("begun");
+        inquiry.answer(node(1), Evidence::NoSession, Nanos(0));
+        inquiry.lost(node(2));
+        assert_eq!(finding(&mut detection, 1001, &config), Finding::Undecided);
+    }
+
+    #[test]
+    fn a_sign_of_life_refutes_and_only_the_suspect_speaks_for_itself() {
+        let (mut detection, _) = inquiry(3, true, false);
+        let inquiry = detection.inquiries.get_mut(&SUSPECT).expect("begun");
+        assert!(inquiry.answer(node(2), Evidence::Heard, Nanos(0)));
+        assert!(!inquiry.answer(node(2), Evidence::Here, Nanos(0)));
+        assert!(inquiry.answer(SUSPECT, Evidence::Here, Nanos(0)));
+        assert!(
+            !inquiry.answer(node(8), Evidence::Heard, Nanos(0)),
+            "nobody asked it"
+        );
+    }
+
+    #[test]
+    fn a_controller_that_is_late_waits_again_once() {
+        let (mut detection, config) = inquiry(3, false, true);
+        silent(&mut detection, 1);
+        silent(&mut detection, 2);
+        assert_eq!(finding(&mut detection, 5000, &config), Finding::Open);
+        assert_eq!(finding(&mut detection, 5039, &config), Finding::Open);
+        assert!(is_dead(&finding(&mut detection, 9000, &config)));
+    }
+
+    #[test]
+    fn a_process_that_is_attached_is_given_time_to_speak_for_itself() {
+        let (mut detection, config) = inquiry(2, true, true);
+        silent(&mut detection, 1);
+        silent(&mut detection, 2);
+        assert_eq!(finding(&mut detection, 1119, &config), Finding::Open);
+        assert!(is_dead(&finding(&mut detection, 1120, &config)));
+    }
+
+    #[test]
+    fn refuted_suspicions_rest_longer_each_time() {
+        let (mut detection, config) = inquiry(2, true, false);
+        let mut now = at(1000);
+        let mut spans = Vec::new();
+        for _ in 0..8 {
+            detection.refute(now, SUSPECT, &config);
+            let began = now;
+            while detection.rests(now, SUSPECT) {
+                now = now.after(Nanos::from_ms(10));
+            }
+            spans.push(now.since(began).0 / MS);
+        }
+        assert_eq!(spans, [300, 600, 1200, 2400, 4800, 9600, 9600, 9600]);
+        now = now.after(REST_FORGOTTEN).after(Nanos::from_ms(1));
+        detection.refute(now, SUSPECT, &config);
+        assert!(!detection.rests(now.after(Nanos::from_ms(300)), SUSPECT));
+    }
+
+    #[test]
+    fn deaths_within_a_minute_are_limited() {
+        let mut budget = Budget::default();
+        assert_eq!(budget.take(at(0), 2), Ok(()));
+        assert_eq!(budget.take(at(50_000), 2), Ok(()));
+        assert_eq!(budget.take(at(59_999), 2), Err(at(60_000)));
+        assert_eq!(budget.take(at(60_000), 2), Ok(()));
+        assert_eq!(budget.take(at(60_001), 2), Err(at(110_000)));
+        assert_eq!(budget.take(at(60_001), 0), Err(at(110_000)));
+    }
+}

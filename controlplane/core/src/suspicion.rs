@@ -1,0 +1,277 @@
+//! Suspicions in and out of the directory: who may be asked, what becomes of the answers, and what a death brings about.
+//!
+//! A process takes part by `Observe` over a connection of its own. When that connection ends, or when an observer hears
+//! nothing of a process, an [inquiry](crate::detection) begins. A death closes what the process has written, takes another
+//! leader for its root groups, and moves its leaves, all in one step with the finding itself.
+
+use std::collections::BTreeSet;
+
+use ionian_types::{ConnId, Knobs, LogId, Nanos, NodeId, Slot, Time};
+use ionian_wire::frame::{Observe, Probe, ProbeAnswer, Suspect};
+
+use crate::command::Action;
+use crate::decision::{What, Why};
+use crate::detection::{Finding, OBSERVERS_MAX, Verdict};
+use crate::directory::Directory;
+use crate::operation::Operation;
+use crate::outbound::{message_bytes, put};
+use crate::state::PlaceKey;
+use crate::transaction::Task;
+
+impl<K: Knobs> Directory<K> {
+    /// A process says that it observes others, and is to be asked over `conn`.
+    pub(crate) fn observe(&mut self, conn: ConnId, observe: Observe) {
+        if self.config.detection.is_none() || !self.state.nodes.contains_key(&observe.node) {
+            return;
+        }
+        self.detection.observers.insert(observe.node, conn);
+        self.detection.seen(observe.node);
+    }
+
+    fn observer_of(&self, conn: ConnId) -> Option<NodeId> {
+        let mut observers = self.detection.observers.iter();
+        let found = observers.find(|(_, own)| **own == conn);
+        found.map(|(&node, _)| node)
+    }
+
+    /// An observer hears nothing of a process.
+    pub(crate) fn suspected(&mut self, now: Time, conn: ConnId, suspect: Suspect) {
+        if self.observer_of(conn).is_none_or(|own| own == suspect.node) {
+            self.counters.stale += 1;
+        } else if !self.detection.rests(now, suspect.node) {
+            self.inquire(now, suspect.node, false);
+        }
+    }
+
+    /// An answer has come.
+    pub(crate) fn answered(&mut self, now: Time, conn: ConnId, answer: ProbeAnswer) {
+        let (Some(config), Some(from)) = (self.config.detection, self.observer_of(conn)) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let inquiry = self.detection.inquiries.get_mut(&answer.node);
+        let Some(inquiry) = inquiry.filter(|inquiry| inquiry.number == answer.number) else {
+            self.counters.stale += 1;
+            return;
+        };
+        if inquiry.answer(from, answer.evidence, Nanos(answer.silent)) {
+            self.detection.refute(now, answer.node, &config);
+        } else {
+            self.conclude(now, answer.node);
+        }
+    }
+
+    /// A connection is gone; it may have been that of a process.
+    pub(crate) fn observer_gone(&mut self, now: Time, conn: ConnId) {
+        let Some(node) = self.observer_of(conn) else {
+            return;
+        };
+        self.detection.observers.remove(&node);
+        let inquiries = self.detection.inquiries.iter_mut();
+        let about: Vec<NodeId> = inquiries
+            .map(|(&about, inquiry)| {
+                inquiry.lost(node);
+                about
+            })
+            .collect();
+        self.inquire(now, node, true);
+        for about in about {
+            self.conclude(now, about);
+        }
+    }
+
+    /// Finds out whether a process is dead, unless that is known or being found out.
+    pub(crate) fn inquire(&mut self, now: Time, node: NodeId, closed: bool) {
+        let Some(config) = self.config.detection else {
+            return;
+        };
+        let known =
+            self.detection.dead.contains(&node) || self.detection.waiting.contains_key(&node);
+        if known || !self.state.lives_on(node) {
+            return;
+        }
+        if let Some(inquiry) = self.detection.inquiries.get_mut(&node) {
+            if closed && !self.detection.observers.contains_key(&node) {
+                inquiry.note_closed();
+            }
+            return;
+        }
+        let dead = &self.detection.dead;
+        let may_say =
+            |other: &NodeId| self.detection.observers.contains_key(other) && !dead.contains(other);
+        let observers = self.state.observers_of(node).into_iter().filter(may_say);
+        let observers: Vec<NodeId> = observers.take(OBSERVERS_MAX).collect();
+        self.detection.begin(now, node, observers, closed, &config);
+        self.conclude(now, node);
+    }
+
+    /// Acts on what an inquiry has come to, if it has come to anything.
+    fn conclude(&mut self, now: Time, node: NodeId) {
+        let Some(config) = self.config.detection else {
+            return;
+        };
+        let Some(inquiry) = self.detection.inquiries.get_mut(&node) else {
+            return;
+        };
+        match inquiry.finding(now, &config) {
+            Finding::Open => {}
+            Finding::Undecided => self.detection.refute(now, node, &config),
+            Finding::Dead(verdict) => {
+                self.detection.inquiries.remove(&node);
+                let max = config.deaths_per_minute_max;
+                match self.detection.budget.take(now, max) {
+                    Ok(()) => self.bury(now, node, &verdict),
+                    Err(again) => {
+                        self.detection.waiting.insert(node, again);
+                        self.note_death(now, node, &verdict, true);
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_death(&mut self, now: Time, node: NodeId, verdict: &Verdict, waits: bool) -> bool {
+        let logs = self.state.logs_of(node);
+        let taken = self.commit(Action::Bury {
+            node,
+            silent: verdict.silent,
+            said_by: verdict.said_by.clone(),
+            reached: verdict.reached as u8,
+            closed: verdict.closed,
+            waits,
+        });
+        for log in logs {
+            let what = What::Dead {
+                log,
+                node,
+                places: self.state.places_named(log, node),
+                evidence: verdict.to_string(),
+            };
+            let why = if waits { Why::Budget } else { Why::Silent };
+            self.decide(now, what, why);
+        }
+        taken
+    }
+
+    /// A process is dead: everybody goes on without it.
+    fn bury(&mut self, now: Time, node: NodeId, verdict: &Verdict) {
+        if !self.note_death(now, node, verdict, false) {
+            return;
+        }
+        self.detection.dead.insert(node);
+        // A process that hangs is attached still. When it goes on it is to say anew who it is.
+        let own = self.detection.observers.remove(&node);
+        let mut conns: BTreeSet<ConnId> = own.into_iter().collect();
+        let keys: Vec<PlaceKey> = self.state.keys_on(node).collect();
+        for &key in &keys {
+            conns.extend(self.bindings.remove(&key).map(|binding| binding.conn));
+            self.absent.remove(&key);
+            if let PlaceKey::Root(log, slot) = key {
+                self.member_gone(log, slot);
+            }
+        }
+        for conn in &conns {
+            self.conns.remove(conn);
+            self.answers.retain(|answer| answer.conn != *conn);
+        }
+        self.detection.to_close.extend(conns);
+        let logs: BTreeSet<LogId> = keys.iter().map(|key| key.log()).collect();
+        for &log in &logs {
+            self.look_after(now, log);
+            self.plan(now, log);
+        }
+        for log in logs {
+            self.move_leaf_off(now, log, node);
+        }
+    }
+
+    /// A leaf of a dead process begins anew on another one: it has nothing that others do not.
+    fn move_leaf_off(&mut self, now: Time, id: LogId, dead: NodeId) {
+        let Some(log) = self.state.logs.get(&id) else {
+            return;
+        };
+        let there = |node: &NodeId| {
+            let known = self.state.nodes.get(node);
+            let takes = known.is_some_and(|known| !known.drained);
+            takes && self.detection.observers.contains_key(node)
+        };
+        let on_its_way = log.next_leaf.as_ref().is_some_and(&there);
+        if log.leaf.node != dead || on_its_way {
+            return;
+        }
+        let leader = self.leader_of(id).unwrap_or(Slot::ZERO);
+        let leader = log.root.places.get(leader.index());
+        let roots = leader.into_iter().chain(&log.root.places);
+        let replicas = log.shards.values().flat_map(|shard| &shard.members);
+        let nodes = roots.chain(replicas.map(|member| &member.place));
+        let mut nodes = nodes.map(|place| place.node);
+        let Some(node) = nodes.find(there) else {
+            return;
+        };
+        let operation = Operation::MoveLeaf { log: id, node };
+        let tasks = vec![Task::MoveLeaf { log: id, node }];
+        let action = Action::Begin { operation, tasks };
+        if self.fits(&action).is_ok() && self.commit(action) {
+            self.after_change(now);
+        }
+    }
+
+    /// When something of detection is due.
+    pub(crate) fn detection_at(&self) -> Option<Time> {
+        self.detection.deadline()
+    }
+
+    /// Ends inquiries whose answers do not come, and looks again at deaths that had to wait.
+    pub(crate) fn look_for_deaths(&mut self, now: Time) {
+        let inquiries: Vec<NodeId> = self.detection.inquiries.keys().copied().collect();
+        for node in inquiries {
+            self.conclude(now, node);
+        }
+        let waiting = self.detection.waiting.iter();
+        let due: Vec<NodeId> = waiting
+            .filter(|(_, at)| **at <= now)
+            .map(|(&node, _)| node)
+            .collect();
+        for node in due {
+            self.detection.waiting.remove(&node);
+            let closed = !self.detection.observers.contains_key(&node);
+            self.inquire(now, node, closed);
+        }
+    }
+
+    /// The next connection to be closed: of a process that was found dead.
+    pub fn take_close(&mut self) -> Option<ConnId> {
+        self.detection.to_close.pop()
+    }
+
+    pub(crate) fn poll_probe(
+        &mut self,
+        room: &mut impl FnMut(ConnId) -> usize,
+        out: &mut Vec<u8>,
+    ) -> Option<ConnId> {
+        let patience = self.config.detection?.probe_timeout.0;
+        let observers = &self.detection.observers;
+        for (&node, inquiry) in &mut self.detection.inquiries {
+            let has_room = |asked: &NodeId| {
+                let conn = observers.get(asked);
+                conn.is_some_and(|conn| room(*conn) >= message_bytes::<Probe>(0))
+            };
+            let Some(asked) = inquiry.due().find(has_room) else {
+                continue;
+            };
+            inquiry.sent(asked);
+            let number = inquiry.number;
+            put(
+                out,
+                &Probe {
+                    node,
+                    number,
+                    patience,
+                },
+                &[],
+            );
+            return observers.get(&asked).copied();
+        }
+        None
+    }
+}
