@@ -130,7 +130,10 @@ pub(crate) fn founding(config: &ClusterConfig, secret: &Secret) -> Result<Foundi
     let founding = Founding {
         cluster: secret.cluster_id(),
         spec: config.cluster_spec(),
-        config: DirectoryConfig::default(),
+        config: DirectoryConfig {
+            detection: config.timing.detection(),
+            ..DirectoryConfig::default()
+        },
     };
     match founding.check() {
         Ok(()) => Ok(founding),

@@ -277,10 +277,7 @@ pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
             spin_us: None,
         },
         network: NetworkConfig::default(),
-        timing: Timing {
-            cut_interval_us: 0,
-            dead_after_ms: 3_000,
-        },
+        timing: Timing::default(),
     }
 }
 

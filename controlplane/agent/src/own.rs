@@ -1,15 +1,17 @@
-//! The attachment of the process itself: it says which process this is, and hears the cluster map and its keys.
+//! The attachment of the process itself: it says which process this is, hears the cluster map and its keys, and by it the
+//! process and the controllers speak of other processes.
 
 use std::path::PathBuf;
 
 use ionian_control_client::{Attachment, Bytes, Client, Incoming};
-use ionian_node::{ControllerSeam, KeyChange};
+use ionian_node::{ControllerSeam, KeyChange, Word};
 use ionian_types::{
     ClientId, ClusterId, EntryNo, Inc, LogId, NodeId, SessionNo, ShardId, Slot, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{
-    Body, DirectoryRequest, Hello, KeysRequest, MESSAGE_HEADER_BYTES, Message, Role, encode,
+    Body, DirectoryRequest, Hello, KeysRequest, MESSAGE_HEADER_BYTES, Message, Observe, Role,
+    encode,
 };
 use ionian_wire::grant::NodeKeys;
 
@@ -72,6 +74,8 @@ pub(crate) struct Own {
     known: u64,
     /// Keys that the reactor has not taken yet.
     held: Option<NodeKeys>,
+    /// The connection to a leader, while there is one.
+    connection: Option<u64>,
 }
 
 impl Own {
@@ -83,6 +87,7 @@ impl Own {
             folder,
             known: held.as_ref().map_or(0, |keys| keys.version),
             held,
+            connection: None,
         }
     }
 
@@ -111,9 +116,31 @@ impl Own {
         self.held = Some(keys);
     }
 
-    /// Asks a new leader for the map and for keys, and takes what comes. Whether there was something.
+    /// Asks a new leader for the map and for keys, takes what comes, and says what the process knows of others. Whether there was
+    /// something.
     pub(crate) fn carry(&mut self, seam: &ControllerSeam, hello: &Bytes) -> bool {
         self.hand_keys(seam);
+        let said = self.say(seam);
+        self.hear(seam, hello) || said
+    }
+
+    /// What nobody can be told is forgotten: it is said again, or asked for.
+    fn say(&self, seam: &ControllerSeam) -> bool {
+        for count in 0..MESSAGES_MAX {
+            let word = match seam.take_word() {
+                Some(Word::Suspect(suspect)) => message(&suspect),
+                Some(Word::Answer(answer)) => message(&answer),
+                Some(_) => continue,
+                None => return count > 0,
+            };
+            if let Some(connection) = self.connection {
+                let _ = self.attachment.try_send(connection, word);
+            }
+        }
+        true
+    }
+
+    fn hear(&mut self, seam: &ControllerSeam, hello: &Bytes) -> bool {
         for count in 0..MESSAGES_MAX {
             match self.attachment.try_recv() {
                 Some(Incoming::Opened { connection, .. }) => {
@@ -122,9 +149,16 @@ impl Own {
                     let (node, known) = (seam.node(), self.known);
                     let keys = message(&KeysRequest { node, known });
                     // The queue of a new connection is empty; if it is gone by now, another one comes.
-                    for message in [hello.clone(), ask, keys] {
+                    let observe = seam.observes().map(|suspect_after| {
+                        message(&Observe {
+                            node: seam.node(),
+                            suspect_after: suspect_after.0,
+                        })
+                    });
+                    for message in [hello.clone(), ask, keys].into_iter().chain(observe) {
                         let _ = self.attachment.try_send(connection, message);
                     }
+                    self.connection = Some(connection);
                 }
                 Some(Incoming::Frame { bytes, .. }) => match Message::new_checked(&bytes) {
                     Ok((Message::DirectoryAnswer(answer, map), _)) => {
@@ -137,9 +171,13 @@ impl Own {
                             self.hand_keys(seam);
                         }
                     }
+                    // Without an answer the others decide.
+                    Ok((Message::Probe(probe, _), _)) => drop(seam.probe(probe)),
                     _ => {}
                 },
-                Some(Incoming::Closed { .. }) => {}
+                Some(Incoming::Closed { connection, .. }) => {
+                    self.connection = self.connection.filter(|own| *own != connection);
+                }
                 None => return count > 0,
             }
         }

@@ -260,6 +260,17 @@ impl Brain for Leader {
                 command: command.bytes,
             });
         }
+        while let Some(place) = self.directory.take_close() {
+            if let Some(conn) = self.by_place.get(&place).copied() {
+                self.closed(Time::from_ns(now_ns), conn);
+                self.out.push_back(Output::Close {
+                    conn,
+                    reason: String::from(
+                        "the process was found dead: it was silent, and is to say anew who it is",
+                    ),
+                });
+            }
+        }
         if let Some(output) = self.out.pop_front() {
             return Some(output);
         }
@@ -299,6 +310,7 @@ fn may_say(caller: &Identity, message: &Message<'_>) -> Result<(), String> {
         (Role::Node(_), Message::Hello(hello, _)) => hello.node,
         (Role::Node(_), Message::Register(register, _)) => register.node,
         (Role::Node(_), Message::KeysRequest(request, _)) => request.node,
+        (Role::Node(_), Message::Observe(observe, _)) => observe.node,
         // What else a process says counts only for the place that it has said it fills.
         (Role::Node(_), _) => return Ok(()),
     };

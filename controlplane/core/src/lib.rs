@@ -44,6 +44,13 @@
 //! follow from the newest key, which is part of the state too. Processes of nodes that have asked are told of changed keys and
 //! users as soon as the change is durable.
 //!
+//! # Who is dead
+//!
+//! With [`DirectoryConfig::detection`], processes say what they hear of each other (`Observe`, `Suspect`), and are asked
+//! (`Probe`). A process that most of those who would hear it do not hear, and none does, is dead: its places are shown as down,
+//! segments that nobody can write any more are closed until it is back, its root groups get another leader, its leaves go
+//! elsewhere. Without it a death shows only by a lost connection.
+//!
 //! # What a process does
 //!
 //! It sends `Register` and waits for `Registered` with its request number. The number is new for every connection: an

@@ -14,6 +14,7 @@ mod again;
 mod conns;
 mod control;
 mod datagrams;
+mod observe;
 mod places;
 mod readers;
 mod relay;
@@ -37,6 +38,7 @@ pub(crate) use again::{Ended, Maker};
 use conns::{Conn, Link, show};
 pub(crate) use control::{Control, Own};
 use datagrams::Inbox;
+use observe::Watch;
 pub use places::Arrived;
 use places::{Coming, Leaving};
 pub(crate) use places::{Newcomer, Remains};
@@ -103,6 +105,8 @@ pub(crate) struct Host {
     out: Outbox,
     own: Own,
     udp: Option<UdpPort>,
+    /// Who hears the other processes, on the host with the socket.
+    watch: Option<Box<Watch>>,
     /// Where the messages of each session of the socket go.
     routes: Vec<Option<Route>>,
     inbox: Inbox,
@@ -151,6 +155,7 @@ impl Host {
             out: outbox(CONNECTIONS_MAX),
             own,
             udp: None,
+            watch: None,
             routes: Vec::new(),
             inbox: Inbox::default(),
             readers_due: false,

@@ -19,6 +19,7 @@ mod wants;
 
 pub use device::{DeviceFailure, FlushFault};
 pub use host::Arrived;
+pub use ionian_control_core::Word;
 pub use keyring::KeyChange;
 pub use link::{LinkIds, ShmLink};
 pub use role::{Place, Tuning};

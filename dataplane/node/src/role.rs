@@ -105,6 +105,8 @@ pub struct Tuning {
     pub retention_bytes_max: Option<u64>,
     /// Milliseconds of silence after which a peer on another host counts as dead.
     pub dead_after_ms: u64,
+    /// Milliseconds of silence after which the controllers are told of a process; 0 for never.
+    pub suspect_after_ms: u64,
 }
 
 impl Default for Tuning {
@@ -116,6 +118,7 @@ impl Default for Tuning {
             cut_log_bytes_max: 1 << 30,
             retention_bytes_max: None,
             dead_after_ms: 3_000,
+            suspect_after_ms: 0,
         }
     }
 }

@@ -107,6 +107,7 @@ impl Server {
             node: options.node,
             controller: options.controller,
             addresses: options.addresses.clone(),
+            suspect_after: options.observes(),
             map,
         };
         let shared = Arc::new(Shared::new(doors, &homes.collect(), clock, known));

@@ -20,10 +20,10 @@ use ionian_core::session::{Session, SessionConfig, SessionState, Take};
 use ionian_driver_api::{BufPool, Packet, PacketBatch, PacketDevice, PoolLayout, PoolOptions};
 use ionian_types::{Nanos, NodeId, SessionId, Time};
 use ionian_udp::{UdpOpenError, UdpStats};
-use ionian_wire::grant::{Grant, Rights};
+use ionian_wire::grant::{Grant, Party, Rights};
 use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix, PacketView};
 
-use crate::keyring::{Granted, KeyChange, Keyring};
+use crate::keyring::{ANY_NODE, Granted, KeyChange, Keyring};
 use crate::rights;
 use device::Device;
 use trace::{Trace, Way};
@@ -154,6 +154,19 @@ pub(crate) struct UdpPort {
     sessions_max: usize,
     trace: Option<Box<Trace>>,
     stats: PortStats,
+    /// Sessions that there were.
+    admitted: u64,
+}
+
+/// The node whose process is at the other end; none for that of a client.
+fn node_of(peer: &Peer) -> Option<NodeId> {
+    let grant = &peer.granted.grant;
+    let node = match grant.opener {
+        _ if !peer.inbound => grant.target,
+        Party::Node(node, _) if grant.rights.holds(Rights::MEMBER) => node,
+        Party::Node(..) | Party::User(..) => return None,
+    };
+    (node != ANY_NODE).then_some(node)
 }
 
 impl UdpPort {
@@ -193,6 +206,7 @@ impl UdpPort {
             sessions_max: options.sessions_max.min(SESSIONS_MAX),
             trace: trace.transpose()?.map(Box::new),
             stats: PortStats::default(),
+            admitted: 0,
         })
     }
 
@@ -271,6 +285,7 @@ impl UdpPort {
             ended: false,
         });
         self.by_id.insert(granted.session, index);
+        self.admitted += 1;
         Some(index)
     }
 
@@ -344,6 +359,25 @@ impl UdpPort {
             self.stats.forgotten += 1;
             self.answer_close(now, &granted, packet.peer);
         }
+    }
+
+    /// The sessions with other processes of the cluster: with whose, and when its last packet came, if one has.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = (NodeId, Option<Time>)> {
+        let peers = self.peers.iter().flatten();
+        peers.filter_map(|peer| Some((node_of(peer)?, peer.session.heard_at())))
+    }
+
+    /// Asks the process of a node for a sign of life, by every session with it.
+    pub(crate) fn ping(&mut self, now: Time, node: NodeId) {
+        let peers = self.peers.iter_mut().flatten();
+        for peer in peers.filter(|peer| node_of(peer) == Some(node)) {
+            peer.session.ping(now);
+        }
+    }
+
+    /// How many sessions there were.
+    pub(crate) const fn admitted(&self) -> u64 {
+        self.admitted
     }
 
     /// Whether the other end opened the session, and no end has closed it.

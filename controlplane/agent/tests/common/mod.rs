@@ -1,4 +1,5 @@
 //! What the tests share: controllers, processes of the data plane, and what they are configured with.
+#![allow(dead_code, reason = "every test file uses a part of this module")]
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -69,6 +70,21 @@ pub(crate) fn controller(
     start: Start,
     behaves: DirectoryConfig,
 ) -> Controller {
+    let founding = Founding {
+        config: behaves,
+        ..founding()
+    };
+    controller_of(ca, id, dir, start, founding)
+}
+
+/// A controller whose cluster begins so.
+pub(crate) fn controller_of(
+    ca: &Ca,
+    id: u64,
+    dir: &Path,
+    start: Start,
+    founding: Founding,
+) -> Controller {
     let config = ControllerConfig {
         credentials: issue(ca, Role::Controller(id)),
         folder: dir.join(format!("controller-{id}")),
@@ -84,14 +100,20 @@ pub(crate) fn controller(
         limits: Limits::default(),
         report: Arc::new(|sentence| println!("{sentence}")),
     };
-    let founding = Founding {
-        config: behaves,
-        ..founding()
-    };
     Controller::start(config, ClusterState::new(), founding).expect("it starts")
 }
 
 pub(crate) fn server(id: u32, addresses: &BTreeMap<NodeId, SocketAddr>, dir: &Path) -> Server {
+    observer(id, addresses, dir, 0)
+}
+
+/// A process that speaks up about others after a silence; never with 0.
+pub(crate) fn observer(
+    id: u32,
+    addresses: &BTreeMap<NodeId, SocketAddr>,
+    dir: &Path,
+    suspect_after_ms: u64,
+) -> Server {
     let mut options = ServerOptions::in_memory(ClusterSpec::default());
     options.cluster = secret().cluster_id();
     options.secret = Some(secret());
@@ -102,12 +124,18 @@ pub(crate) fn server(id: u32, addresses: &BTreeMap<NodeId, SocketAddr>, dir: &Pa
     options.data_dir = Some(dir.join(format!("n{id}")));
     options.copies_planned = 2;
     options.shared_core = true;
+    options.tuning.suspect_after_ms = suspect_after_ms;
     Server::start(options).expect("it starts")
 }
 
 pub(crate) fn add(server: &Server, place: Place) {
+    add_of(server, place, &[1, 2]);
+}
+
+/// Gives a process a place of a log whose root and leaf are on node 1; a replica is one of a shard on these nodes.
+pub(crate) fn add_of(server: &Server, place: Place, nodes: &[u32]) {
     let members = match place {
-        Place::Replica(..) => vec![NodeId::new(1), NodeId::new(2)],
+        Place::Replica(..) => nodes.iter().map(|node| NodeId::new(*node)).collect(),
         _ => vec![],
     };
     let spec = PlaceSpec {

@@ -246,18 +246,25 @@ impl Peers {
             .map(|peer| peer.kind)
     }
 
-    /// A connected replica of a shard, the one at `cursor` if it can be had, else another. All that come before the one
-    /// found are wanted from now on.
+    /// A connected replica of a shard, the one at `cursor` if it can be had, else another; one that the map shows as down
+    /// only when there is no other. All that come before the one found are wanted from now on.
     pub(super) fn replica(&mut self, now: Time, shard: ShardId, cursor: u32) -> Option<PeerIx> {
         let entry = *self.shards.get(&shard)?;
         let replicas = entry.replicas();
+        let mut down = None;
         for i in 0..replicas.len() {
             let ix = replicas[(cursor as usize).wrapping_add(i) % replicas.len()];
-            if self.get(ix).conn.is_some() {
+            let peer = self.get(ix);
+            // The connection of one that is dead looks sound for a while.
+            if peer.conn.is_some() && peer.inc != Inc::ZERO {
                 return Some(ix);
             }
-            self.want(now, ix);
+            if peer.conn.is_some() {
+                down = down.or(Some(ix));
+            } else {
+                self.want(now, ix);
+            }
         }
-        None
+        down
     }
 }

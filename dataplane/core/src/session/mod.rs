@@ -325,6 +325,19 @@ impl Session {
         self.state
     }
 
+    /// When the last packet of the peer came, if one has.
+    #[must_use]
+    pub fn heard_at(&self) -> Option<Time> {
+        (self.stats.packets_received > 0).then_some(self.heard_at)
+    }
+
+    /// Asks the peer for a sign of life: the next [`Session::poll_transmit`] sends the question.
+    pub fn ping(&mut self, now: Time) {
+        if self.state == SessionState::Open {
+            self.sender.ask(now);
+        }
+    }
+
     /// The bytes of messages that a push may still add.
     #[must_use]
     #[inline]

@@ -541,8 +541,14 @@ fn cores(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<CoreConfig> {
 fn timing(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<Timing> {
     let cut = table.number("cut_interval_us", sink);
     let dead = table.number("dead_after_ms", sink);
+    let suspect = table.number("suspect_after_ms", sink);
+    let probe = table.number("probe_timeout_ms", sink);
+    let deaths = table.number("deaths_per_minute_max", sink);
     Some(Timing {
         cut_interval_us: cut?.value,
         dead_after_ms: dead?.value,
+        suspect_after_ms: suspect?.value,
+        probe_timeout_ms: probe?.value,
+        deaths_per_minute_max: deaths?.value as u32,
     })
 }

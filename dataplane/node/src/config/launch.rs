@@ -131,6 +131,10 @@ impl ClusterConfig {
             cut_interval_ns: self.timing.cut_interval_us * 1_000,
             uncommitted_records_max: self.limits.uncommitted_records_max,
             dead_after_ms: self.timing.dead_after_ms,
+            suspect_after_ms: self
+                .timing
+                .detection()
+                .map_or(0, |_| self.timing.suspect_after_ms),
             ..Tuning::default()
         };
         let retained = self

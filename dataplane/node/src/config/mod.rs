@@ -24,9 +24,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec, RootQuorum};
+use ionian_control_core::{ClusterSpec, DetectionConfig, LogSpec, NodeSpec, RootQuorum};
 use ionian_runtime::NicProfile;
-use ionian_types::{Durability, NodeId, OrderingMode};
+use ionian_types::{Durability, Nanos, NodeId, OrderingMode};
 
 pub use controllers::ControllerConfig;
 pub use document::configuration_markdown;
@@ -176,6 +176,36 @@ pub struct Timing {
     pub cut_interval_us: u64,
     /// A peer that is silent for longer, in milliseconds, is given up.
     pub dead_after_ms: u64,
+    /// After how long a silence a process tells the controllers of another one, in milliseconds.
+    pub suspect_after_ms: u64,
+    /// How long the others wait for a sign of life of it, in milliseconds.
+    pub probe_timeout_ms: u64,
+    /// The most processes that are found dead within a minute; 0 finds none.
+    pub deaths_per_minute_max: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            cut_interval_us: 0,
+            dead_after_ms: 3_000,
+            suspect_after_ms: 300,
+            probe_timeout_ms: 40,
+            deaths_per_minute_max: 10,
+        }
+    }
+}
+
+impl Timing {
+    /// How the controllers find deaths; none where they do not.
+    #[must_use]
+    pub fn detection(&self) -> Option<DetectionConfig> {
+        (self.deaths_per_minute_max > 0).then_some(DetectionConfig {
+            suspect_after: Nanos::from_ms(self.suspect_after_ms),
+            probe_timeout: Nanos::from_ms(self.probe_timeout_ms),
+            deaths_per_minute_max: self.deaths_per_minute_max,
+        })
+    }
 }
 
 /// Why a node may not listen where it is configured to. Effect: none.

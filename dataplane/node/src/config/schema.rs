@@ -422,6 +422,42 @@ pub(crate) const TIMING: Section = Section {
             missing: Value("3_000"),
             doc: "A peer that is silent for longer is given up.",
         },
+        Key {
+            name: "suspect_after_ms",
+            kind: Kind::Integer {
+                unit: "ms",
+                min: 20,
+                max: 60_000,
+            },
+            missing: Value("300"),
+            doc: "With `[[controllers]]`: after how long a silence a process tells the controllers of another one. Shorter finds \
+                  a host or a network that fails, or a process that hangs, sooner; a process whose end closes its connections is \
+                  found without it. It costs a packet and its answer per pair of processes at rest, three times in this span, and \
+                  questions where processes get no processor for so long.",
+        },
+        Key {
+            name: "probe_timeout_ms",
+            kind: Kind::Integer {
+                unit: "ms",
+                min: 5,
+                max: 10_000,
+            },
+            missing: Value("40"),
+            doc: "How long the others wait for a sign of life of a suspected process before they say that there is none. Every \
+                  detection takes at least this long; what is shorter than the pauses of a busy machine or network makes a \
+                  process count as dead that only was slow.",
+        },
+        Key {
+            name: "deaths_per_minute_max",
+            kind: Kind::Integer {
+                unit: "",
+                min: 0,
+                max: 1_000,
+            },
+            missing: Value("10"),
+            doc: "The most processes that are found dead within a minute; more wait, so that a fault of the network does not take \
+                  a cluster apart. 0 finds none: what dies is not routed around.",
+        },
     ],
 };
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ionian_runtime::CorePlan;
-use ionian_types::{Durability, NodeId, OrderingMode};
+use ionian_types::{Durability, Nanos, NodeId, OrderingMode};
 
 use super::*;
 
@@ -69,6 +69,7 @@ fn a_small_file_is_complete() {
     assert_eq!(config.limits.memory_bytes_max, 1 << 30);
     assert_eq!(config.cores.plan, PlanChoice::Auto);
     assert_eq!(config.network.mtu, None);
+    assert_eq!(config.timing, Timing::default());
     assert_eq!(config.timing.dead_after_ms, 3000);
     assert_eq!(config.node("n2").unwrap().node, NodeId::new(2));
     let spec = config.cluster_spec();
@@ -405,7 +406,7 @@ fn what_a_file_says_reaches_the_process() {
     let text = format!(
         "{GOOD}retention_bytes_max = \"2MiB\"\n[limits]\nmemory_bytes_max = \"65MiB\"\ndisk_bytes_max = \"321MiB\"\nconnections_max = 9\n\
          uncommitted_records_max = 65\n[cores]\nplan = \"cooperative\"\npriority = \"fifo\"\nspin_us = 7\n[network]\nmtu = 600\n\
-         [timing]\ncut_interval_us = 8\ndead_after_ms = 90\n"
+         [timing]\ncut_interval_us = 8\ndead_after_ms = 90\nsuspect_after_ms = 70\nprobe_timeout_ms = 6\ndeaths_per_minute_max = 2\n"
     );
     let text = text.replacen("id = 1\n", "id = 1\ncores = [3, 4]\n", 1);
     let config = parse(&text).unwrap();
@@ -424,6 +425,17 @@ fn what_a_file_says_reaches_the_process() {
         (options.tuning.cut_interval_ns, options.tuning.dead_after_ms),
         (8_000, 90)
     );
+    assert_eq!(options.tuning.suspect_after_ms, 70);
+    let detection = config.timing.detection().expect("deaths are found");
+    assert_eq!(
+        (detection.suspect_after, detection.probe_timeout),
+        (Nanos::from_ms(70), Nanos::from_ms(6))
+    );
+    assert_eq!(detection.deaths_per_minute_max, 2);
+    let none = parse(&text.replace("_max = 2", "_max = 0")).unwrap();
+    assert_eq!(none.timing.detection(), None);
+    let silent = none.server_options("n1", Secret::new([1; 32]), false);
+    assert_eq!(silent.unwrap().tuning.suspect_after_ms, 0);
     assert_eq!(
         options.priority,
         ionian_runtime::Priority::Fifo { level: 50 }

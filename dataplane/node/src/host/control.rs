@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 
 use ionian_runtime::MailboxReceiver;
 use ionian_types::{ConnId, Time};
+use ionian_wire::frame::Probe;
 
 use super::conns::Link;
 use super::{Arrived, Host, Newcomer, Remains};
@@ -67,6 +68,8 @@ pub(crate) enum Control {
         /// Its part.
         part: Box<Status>,
     },
+    /// The controllers ask about a process.
+    Probe(Probe),
     /// The controllers say something of keys and grants.
     Keys(KeyChange),
     /// The process is about to end: take no more appends.
@@ -111,6 +114,7 @@ impl Host {
                     self.own.shared.send(to, Control::StatusOf { number, part });
                 }
                 Control::StatusOf { number, part } => self.gather(now, number, *part),
+                Control::Probe(probe) => self.probe(now, probe),
                 Control::Keys(change) => {
                     if let Some(udp) = &mut self.udp {
                         udp.change_keys(now, &change);

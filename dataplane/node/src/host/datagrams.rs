@@ -70,7 +70,7 @@ impl Host {
                 work += 1;
             }
         }
-        work
+        work + self.poll_observer(now)
     }
 
     fn take_datagrams(&mut self, now: Time) -> usize {

@@ -32,6 +32,7 @@ impl Host {
             .chain(dials)
             .chain(wires)
             .chain(ended)
+            .chain([self.observer_due()])
             .min()
             .unwrap_or(Time::FAR)
     }

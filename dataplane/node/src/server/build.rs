@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ionian_control_core::{Directory, DirectoryConfig};
+use ionian_control_core::{Directory, DirectoryConfig, Observer};
 use ionian_types::{Durability, Nanos, Time};
 use ionian_uring::DataDir;
 use ionian_wire::directory::ClusterMap;
@@ -46,6 +46,9 @@ pub(super) fn host(
         effective.listen = Some(port.local_addr());
         effective.transport = transport(listen, &port);
         host.listen(port);
+        if let Some(suspect_after) = options.observes() {
+            host.observe(Observer::new(options.node, suspect_after));
+        }
     }
     if plan.directory {
         let newcomer = Newcomer {

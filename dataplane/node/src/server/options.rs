@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ionian_control_core::ClusterSpec;
 use ionian_runtime::{CorePlan, Priority};
 use ionian_store::StoreFailure;
-use ionian_types::{ClusterId, NodeId};
+use ionian_types::{ClusterId, Nanos, NodeId};
 use ionian_wire::directory::ClusterMap;
 
 use super::{CoreUse, PlaceSpec, build, layout};
@@ -73,6 +73,13 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
+    /// After how long a silence the process speaks up about others; none where it does not, since nobody would listen.
+    pub(crate) fn observes(&self) -> Option<Nanos> {
+        let external = self.controller == ControllerAt::External && self.listen.is_some();
+        let suspect_after = Nanos::from_ms(self.tuning.suspect_after_ms);
+        (external && suspect_after.0 > 0).then_some(suspect_after)
+    }
+
     /// A whole cluster in one process, without socket or directory.
     #[must_use]
     pub fn in_memory(spec: ClusterSpec) -> Self {

@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
+use ionian_control_core::Word;
 use ionian_driver_api::Wake;
-use ionian_types::NodeId;
+use ionian_types::{Nanos, NodeId};
 use ionian_wire::directory::ClusterMap;
+use ionian_wire::frame::Probe;
 
 use super::Server;
 use super::shared::{Home, Shared};
+use crate::host::Control;
 use crate::keyring::KeyChange;
 use crate::link::ShmLink;
 use crate::role::Place;
@@ -195,6 +198,26 @@ impl ControllerSeam {
     #[must_use]
     pub fn change_keys(&self, change: KeyChange) -> bool {
         self.shared.change_keys(change)
+    }
+
+    /// After how long a silence the process speaks up about others that it has sessions with; none where it does not.
+    #[must_use]
+    pub fn observes(&self) -> Option<Nanos> {
+        self.shared.suspect_after
+    }
+
+    /// The controllers ask about a process; the answer comes by [`Self::take_word`]. `false` when the reactor with the socket
+    /// takes nothing now: effect none.
+    #[must_use]
+    pub fn probe(&self, probe: Probe) -> bool {
+        self.shared.send(0, Control::Probe(probe))
+    }
+
+    /// The next thing that the process has to say about another one. The wake function of [`Self::events`] is called when there
+    /// is one.
+    #[must_use]
+    pub fn take_word(&self) -> Option<Word> {
+        self.shared.take_word()
     }
 
     /// As [`Server::place_events`].

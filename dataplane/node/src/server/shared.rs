@@ -2,15 +2,16 @@
 //! and the newest cluster map. Read rarely, behind locks that no host takes in its loop: a number that rises with every
 //! change tells it that there is something to read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
+use ionian_control_core::Word;
 use ionian_driver_api::{Clock, Wake};
 use ionian_runtime::{MailboxSender, MonotonicClock, WakeHandle};
 use ionian_shm::duplex;
-use ionian_types::{ClusterId, GuardEpoch, NodeId, SessionId, Time, Token};
+use ionian_types::{ClusterId, GuardEpoch, Nanos, NodeId, SessionId, Time, Token};
 use ionian_wire::directory::ClusterMap;
 
 use super::options::ControllerAt;
@@ -20,6 +21,9 @@ use crate::keyring::KeyChange;
 use crate::link::{LinkIds, ShmLink};
 use crate::role::Place;
 use crate::wants::{RING_BYTES, SMALL_RING_BYTES};
+
+/// What waits to be said about other processes; beyond, the oldest is forgotten.
+const WORDS_MAX: usize = 1024;
 
 /// How to reach a host.
 #[derive(Debug)]
@@ -58,6 +62,10 @@ pub(crate) struct Shared {
     clock: MonotonicClock,
     pub(super) cluster: ClusterId,
     sessions: AtomicU64,
+    /// After how long a silence the process speaks up about others, if it observes them.
+    pub(super) suspect_after: Option<Nanos>,
+    /// What it has to say of them.
+    words: Mutex<VecDeque<Word>>,
     /// The device that ended the process.
     failure: OnceLock<DeviceFailure>,
 }
@@ -69,6 +77,8 @@ pub(super) struct Known {
     pub(super) node: NodeId,
     pub(super) controller: ControllerAt,
     pub(super) addresses: BTreeMap<NodeId, SocketAddr>,
+    /// After how long a silence the process speaks up about others.
+    pub(super) suspect_after: Option<Nanos>,
     /// The map as the specification alone makes it, of version 0, or the one that the process knew last.
     pub(super) map: ClusterMap,
 }
@@ -98,6 +108,8 @@ impl Shared {
             stores: Arc::default(),
             clock,
             cluster: known.cluster,
+            suspect_after: known.suspect_after,
+            words: Mutex::default(),
             sessions: AtomicU64::new(1 << 32),
             failure: OnceLock::new(),
         }
@@ -151,6 +163,10 @@ impl Shared {
         for door in &self.doors {
             door.wake.wake();
         }
+        self.wake_watchers();
+    }
+
+    fn wake_watchers(&self) {
         let mut watchers = lock(&self.watchers);
         watchers.retain(|watcher| {
             watcher.upgrade().is_some_and(|watcher| {
@@ -158,6 +174,24 @@ impl Shared {
                 true
             })
         });
+    }
+
+    /// The process has something to say about another one. It is said again if it is lost.
+    #[cold]
+    pub(crate) fn say(&self, word: Word) {
+        {
+            let mut words = lock(&self.words);
+            if words.len() == WORDS_MAX {
+                words.pop_front();
+            }
+            words.push_back(word);
+        }
+        self.wake_watchers();
+    }
+
+    /// The next thing to be said.
+    pub(super) fn take_word(&self) -> Option<Word> {
+        lock(&self.words).pop_front()
     }
 
     /// The newest cluster map, or what the specification makes of it before there was one.

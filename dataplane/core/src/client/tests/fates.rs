@@ -53,8 +53,28 @@ fn closed() -> Bench {
         bench.append(payload.as_bytes());
     }
     assert_eq!(appends(&bench.flush()).len(), 1);
-    bench.client.set_map(bench.now, &map(2, &[&[0, 1]]));
+    bench.client.set_map(bench.now, &there(map(2, &[&[0, 1]])));
     bench
+}
+
+/// The same map, with every replica there.
+fn there(mut map: ClusterMap) -> ClusterMap {
+    for shard in map.logs.iter_mut().flat_map(|log| &mut log.shards) {
+        for replica in &mut shard.replicas {
+            replica.endpoint.inc = Inc::new(1);
+        }
+    }
+    map
+}
+
+#[test]
+fn a_replica_that_is_down_is_not_asked_while_another_one_is_there() {
+    let mut bench = Bench::connected(config(), &[&[1, 1]]);
+    bench.append(b"a");
+    assert_eq!(appends(&bench.flush()).len(), 1);
+    // Its connection looks sound still.
+    bench.client.set_map(bench.now, &map(2, &[&[0, 1]]));
+    assert_eq!(fates(&bench.flush()), [(conn(SECOND), 0)]);
 }
 
 #[test]
