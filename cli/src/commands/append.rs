@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use ionian_client::{
-    AppendFailure, Choice, Completion, Error, Gsn, Link, Log, Outcome, Policy, ShardId, Ticket,
-};
+use ionian_client::{Choice, Completion, Error, Gsn, Link, Log, Outcome, Policy, ShardId, Ticket};
 use ionian_types::Effect;
 use ionian_wire::directory::ClusterMap;
 use serde_json::json;
@@ -378,13 +376,7 @@ impl<W: Write> Acks<'_, W> {
                         .as_ref()
                         .is_none_or(|(failed, _)| record + 1 < *failed);
                     if sooner {
-                        let why = match *failure {
-                            AppendFailure::TimedOut { refusal } => Error::AppendTimedOut {
-                                refusal,
-                                effect: *effect,
-                            },
-                            AppendFailure::Refused(reason) => Error::Refused { reason },
-                        };
+                        let why = Error::of_failure(*failure, *effect);
                         self.failed = Some((record + 1, why.to_string()));
                     }
                 }

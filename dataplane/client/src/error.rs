@@ -46,6 +46,12 @@ pub enum Error {
         /// What the append may have done.
         effect: Effect,
     },
+    /// The shard was declared lost, and opened anew, before the append was acknowledged: it may have had a position, which
+    /// reads as lost now; it will not get one any more. Effect: unknown.
+    #[error(
+        "the shard was declared lost before the append was acknowledged; if it had a position, that is lost too, and it will not get another one: append it again unless a reader may have seen it (effect unknown)"
+    )]
+    AppendLost,
     /// A server refused the append for good. Effect: none.
     #[error(
         "the server refused the append: {}; this client or the server has a fault, report it (no effect)",
@@ -111,15 +117,18 @@ impl Error {
             | Self::NoRight { effect, .. }
             | Self::TimedOut { effect }
             | Self::TrimBeyondTail { effect, .. } => *effect,
-            Self::Abandoned => Effect::Unknown,
+            Self::Abandoned | Self::AppendLost => Effect::Unknown,
             _ => Effect::None,
         }
     }
 
-    pub(crate) fn of_failure(failure: AppendFailure, effect: Effect) -> Self {
+    /// The error of an append that did not get a position.
+    #[must_use]
+    pub const fn of_failure(failure: AppendFailure, effect: Effect) -> Self {
         match failure {
             AppendFailure::TimedOut { refusal } => Self::AppendTimedOut { refusal, effect },
             AppendFailure::Refused(reason) => Self::Refused { reason },
+            AppendFailure::Lost => Self::AppendLost,
         }
     }
 
@@ -130,6 +139,7 @@ impl Error {
             Self::Refused { .. } | Self::NoRight { .. } => "refused",
             Self::TrimBeyondTail { .. } => "beyond-tail",
             Self::Abandoned => "conn",
+            Self::AppendLost => "lost",
             _ => "not-taken",
         }
     }

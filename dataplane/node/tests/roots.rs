@@ -9,7 +9,7 @@ use common::{
     Bed, LOG, append_all, assert_lost_before, deliveries, follow, local_client, log_spec, node,
     numbered, until,
 };
-use ionian_client::{Gsn, Link, Log};
+use ionian_client::{Error, Gsn, Link, Log};
 use ionian_control_core::{ClusterSpec, NodeSpec, RootQuorum};
 use ionian_core::root::RootStatus;
 use ionian_node::status::PlaceState;
@@ -25,6 +25,9 @@ fn bed(class: Durability, members: &[u32], quorum: RootQuorum) -> Bed {
     log.root_quorum = quorum;
     Bed::new(vec![log])
 }
+
+/// How often a record is appended, at most, until its client has heard that the shard was lost.
+const APPENDED_AGAIN_MAX: usize = 20;
 
 const fn member(slot: usize) -> Place {
     Place::Root(LOG, Slot::new(slot as u8))
@@ -65,6 +68,26 @@ fn settle(bed: &Bed, members: &[u32], count: usize) -> (usize, RootStatus) {
         || bed.explain(),
     );
     found.expect("just found")
+}
+
+/// Appends records while a shard is declared lost: those that it took before that have no position, and are appended again.
+fn append_after_loss<L: Link>(bed: &Bed, log: &mut Log<L>, payloads: &[Vec<u8>]) -> Vec<Gsn> {
+    let mut positions = vec![None; payloads.len()];
+    for _ in 0..APPENDED_AGAIN_MAX {
+        let open: Vec<usize> = (0..payloads.len())
+            .filter(|at| positions[*at].is_none())
+            .collect();
+        let batch: Vec<Vec<u8>> = open.iter().map(|at| payloads[*at].clone()).collect();
+        for (at, result) in open.into_iter().zip(log.append_batch(&batch)) {
+            match result {
+                Ok(appended) => positions[at] = Some(appended.gsn),
+                Err(Error::AppendLost) => {}
+                Err(error) => panic!("append {at}: {error}\n{}", bed.explain()),
+            }
+        }
+    }
+    let positions: Option<Vec<Gsn>> = positions.into_iter().collect();
+    positions.unwrap_or_else(|| panic!("still lost\n{}", bed.explain()))
 }
 
 /// Appends `records` more, one at a time as far as the first goes; returns how long that first one took.
@@ -211,6 +234,6 @@ fn a_member_whose_cut_log_was_given_up_lives_again_in_its_process() {
     settle(&bed, &MEMBERS, 3);
     assert_ne!(life(&bed), before, "what it held is void");
     let new = numbered(100, 300);
-    let positions = bed.append_all(&mut log, &new);
+    let positions = append_after_loss(&bed, &mut log, &new);
     assert_lost_before(&mut log, Gsn::ZERO, &positions, &new);
 }

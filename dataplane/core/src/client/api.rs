@@ -107,6 +107,9 @@ pub enum AppendFailure {
     },
     /// The server refused it for good.
     Refused(RefusalReason),
+    /// Its shard was declared lost and opened anew before the record was acknowledged. It may have been ordered before, and
+    /// be lost with the rest; it will not be ordered any more.
+    Lost,
 }
 
 /// Why an append was not taken. Effect: none.

@@ -3,14 +3,15 @@
 //! ORDERING.md 3.1: because a generation closes at a length, the fates of one session are a run of `ordered` followed by a
 //! run of `never`. The machine asks from the floor upward. `ordered` completes the record; `never` at the floor settles
 //! all that is left; `pending` and `unknown` are asked again, of another replica. A record is bound to another session only
-//! after `never`, or when it was never sent.
+//! after `never`, or when it was never sent. `lost` ends all that was sent there: their effect stays unknown.
 
-use ionian_types::{Knobs, Mutant, Nanos, Time};
+use ionian_types::{Effect, Knobs, Mutant, Nanos, Time};
 use ionian_wire::frame::{
     Body, CloseSession, Fate, FateAnswer, FateOutcome, MESSAGE_HEADER_BYTES, SessionClosed,
 };
 
 use super::Client;
+use super::api::AppendFailure;
 use super::lane::{Cause, LaneState, Place, Target};
 use super::peers::PeerIx;
 use crate::outbox::Outbox;
@@ -171,6 +172,15 @@ impl<K: Knobs> Client<K> {
             }
             FateOutcome::Never => {
                 lane.never_from = lane.floor;
+                self.settle(now, at);
+            }
+            FateOutcome::Lost => {
+                let sent = lane.high.min(lane.never_from);
+                let count = sent.saturating_sub(lane.floor);
+                // The map that names this generation is an old one.
+                lane.state = LaneState::Resolving(Cause::Closed);
+                self.wants_map = true;
+                self.fail(at, count, AppendFailure::Lost, Effect::Unknown);
                 self.settle(now, at);
             }
             FateOutcome::Pending | FateOutcome::Unknown => {

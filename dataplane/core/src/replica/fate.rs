@@ -67,6 +67,10 @@ impl<K: Knobs> Replica<K> {
             return;
         }
         let Some(span) = segment.closed_span(fate.generation) else {
+            // Nobody knows any more what an earlier opening of the shard took.
+            if fate.generation < state.opened_in() {
+                answer.outcome = FateOutcome::Lost;
+            }
             return;
         };
         // The set must have seen every record of the generation: those held now, and those trimmed after they were seen.

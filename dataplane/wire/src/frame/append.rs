@@ -163,6 +163,8 @@ code_enum! {
         Never = 3,
         /// This replica cannot tell.
         Unknown = 4,
+        /// Its shard was declared lost and opened anew since. If it was ordered before, it is lost; it will not be ordered.
+        Lost = 5,
     }
 }
 

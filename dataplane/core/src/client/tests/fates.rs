@@ -196,6 +196,29 @@ fn what_was_never_sent_moves_at_once() {
 }
 
 #[test]
+fn what_a_lost_shard_took_stays_unknown_and_the_rest_moves() {
+    let mut bench = closed();
+    bench.append(b"d");
+    bench.flush();
+    bench.receive(FIRST, &answer(0, FateOutcome::Ordered, 40), &[]);
+    bench.receive(FIRST, &answer(1, FateOutcome::Lost, 0), &[]);
+    let lost = Outcome::Failed {
+        failure: AppendFailure::Lost,
+        effect: Effect::Unknown,
+    };
+    let outcomes = bench.completions();
+    let [ordered, failed] = &outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+    assert!(matches!(ordered.outcome, Outcome::Ordered { .. }));
+    let run = (failed.first.number, failed.count, failed.outcome);
+    assert_eq!(run, (1, 2, lost));
+    let sent = bench.flush();
+    assert_eq!(appends(&sent).len(), 1, "only what was never sent");
+    assert!(fates(&sent).is_empty());
+}
+
+#[test]
 fn a_server_that_comes_back_with_its_generation_goes_on() {
     let mut bench = Bench::connected(config(), &[&[1, 1]]);
     bench.append(b"a");
