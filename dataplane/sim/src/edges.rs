@@ -627,6 +627,10 @@ impl<K: Knobs> World<K> {
         if core::mem::replace(&mut self.leader, slot) == slot {
             return;
         }
+        if let Some(instance) = self.strands.pop() {
+            let after = self.rng_fault.below(30_000_000);
+            self.after(after, Event::Strand(instance));
+        }
         for proc in 0..self.procs.len() {
             if self.procs[proc].alive {
                 let late = self.rng_proc.pick(&[1_000_000, 20_000_000, 300_000_000]);

@@ -123,6 +123,8 @@ pub enum Fault {
     CrashInCheckpoint,
     /// A replica reaches its peers and clients, and neither the root nor the leaf: it learns nothing of the order for a while.
     CutOff,
+    /// The root group's leader and some clients reach each other and nobody else for a while, or everybody but its group.
+    Strand,
     /// An operator adds a shard.
     AddShard,
     /// An operator finalizes a shard, with a successor or without.
@@ -142,7 +144,7 @@ pub enum Fault {
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 59] = [
+pub const FAULTS: [Fault; 60] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -194,6 +196,7 @@ pub const FAULTS: [Fault; 59] = [
     Fault::CrashAfterDone,
     Fault::CrashInCheckpoint,
     Fault::CutOff,
+    Fault::Strand,
     Fault::AddShard,
     Fault::FinalizeShard,
     Fault::ReplaceReplica,
@@ -478,7 +481,7 @@ impl Plan {
                 _ => 250,
             };
             let fits = fault.fits(plan.network, plan.class) && !fault.is_consequence();
-            let fits = fits && !fault.is_change();
+            let fits = fits && !fault.is_change() && fault != Fault::Strand;
             if rng.permille(odds) && fits {
                 let most = if matches!(fault, Fault::Reset) { 12 } else { 4 };
                 let count = rng.range(1, most);
@@ -491,6 +494,7 @@ impl Plan {
             plan.faults.push((Fault::Reset, 2));
         }
         plan.draw_cut_log(seed);
+        plan.draw_strand(seed);
         plan.draw_changes(seed);
         plan
     }
@@ -529,6 +533,15 @@ impl Plan {
         if rng.permille(450) {
             (self.roots, self.all_write) =
                 rng.pick(&[(2, true), (3, false), (3, false), (3, true)]);
+        }
+    }
+
+    /// In some seeds with a root group its leader is left alone with clients, from a stream of its own.
+    fn draw_strand(&mut self, seed: u64) {
+        let mut rng = Rng::stream(seed, "strand");
+        if self.roots > 1 && rng.permille(350) {
+            let count = rng.range(1, 4);
+            self.faults.push((Fault::Strand, count));
         }
     }
 

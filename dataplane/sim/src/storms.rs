@@ -8,7 +8,7 @@ use ionian_types::{Knobs, Time};
 use crate::plan::{Fault, Network};
 use crate::process::Place;
 use crate::weather::{Cover, Effect, Way, swizzle};
-use crate::world::{Event, World};
+use crate::world::{Event, Phase, World};
 
 /// Datagrams that are kept for each way, for a replay.
 const KEPT_MAX: usize = 48;
@@ -31,6 +31,10 @@ impl<K: Knobs> World<K> {
             return;
         }
         let begun = match fault {
+            Fault::Strand if self.rng_fault.permille(400) => {
+                self.strands.push(self.instance);
+                true
+            }
             Fault::Late => self.late(),
             Fault::Replay => self.replay(),
             _ => self.spell(fault),
@@ -43,13 +47,19 @@ impl<K: Knobs> World<K> {
     /// A spell begins that counts when it first hits something. Whether there is anything to cover.
     fn spell(&mut self, fault: Fault) -> bool {
         let from = self.now;
-        let span = self.rng_fault.pick(&[5_000_000, 50_000_000, 300_000_000]);
+        let spans = match fault {
+            // Long enough for another leader.
+            Fault::Strand => [50_000_000, 300_000_000, 1_000_000_000],
+            _ => [5_000_000, 50_000_000, 300_000_000],
+        };
+        let span = self.rng_fault.pick(&spans);
         let until = Time::from_ns(from.as_ns() + span);
         let some = match fault {
             Fault::PartitionFull => self.split(),
             Fault::PartitionPair => self.pair().map(|way| both(way).to_vec()),
             Fault::PartitionOneWay => self.one_way(),
             Fault::CutOff => Some(self.off_the_tree()),
+            Fault::Strand => Some(self.stranded()),
             _ if self.rng_fault.permille(500) => self.pair().map(|way| both(way).to_vec()),
             _ => self.around().map(|ways| ways.concat()),
         };
@@ -79,6 +89,10 @@ impl<K: Knobs> World<K> {
                 if self.rng_fault.permille(500) =>
             {
                 Cover::Everywhere(from, until)
+            }
+            Fault::Strand => {
+                self.break_across(&ways);
+                Cover::ways(ways, from, until)
             }
             _ => Cover::ways(ways, from, until),
         };
@@ -150,6 +164,51 @@ impl<K: Knobs> World<K> {
         let replica = Place::Replica(shard, slot);
         let ways = [Place::Root(self.leader), Place::Leaf].map(|place| both((replica, place)));
         ways.concat()
+    }
+
+    /// Connections end that go any of these ways: also those on which nothing is said.
+    fn break_across(&mut self, ways: &[Way]) {
+        for link in self.open_links() {
+            if ways.contains(&self.way(link, 0)) {
+                self.break_link(link);
+            }
+        }
+    }
+
+    /// A leader that was named a short while ago loses its group, and nobody else: it makes entries that no other member has.
+    pub(crate) fn strand_from_group(&mut self, instance: u32) {
+        if self.phase != Phase::Storm {
+            return;
+        }
+        self.instance = instance;
+        let leader = Place::Root(self.leader);
+        let others = (0..self.plan.roots).map(Place::Root);
+        let others = others.filter(|place| *place != leader);
+        let ways: Vec<Way> = others.flat_map(|other| both((leader, other))).collect();
+        self.break_across(&ways);
+        let spans = [50_000_000, 300_000_000, 1_000_000_000];
+        let until = Time::from_ns(self.now.as_ns() + self.rng_fault.pick(&spans));
+        let cover = Cover::ways(ways, self.now, until);
+        self.weather
+            .begin(self.now, Fault::Strand, Effect::Cut, cover);
+    }
+
+    /// Everything between the root group's leader with half of the clients, and all others.
+    fn stranded(&mut self) -> Vec<Way> {
+        let leader = Place::Root(self.leader);
+        let (mut with, mut others) = (vec![leader], Vec::new());
+        for place in self.everyone() {
+            let is_client = matches!(place, Place::Client(..));
+            if is_client && self.rng_fault.permille(500) {
+                with.push(place);
+            } else if place != leader {
+                others.push(place);
+            }
+        }
+        let ways = with
+            .iter()
+            .flat_map(|a| others.iter().flat_map(|b| both((*a, *b))));
+        ways.collect()
     }
 
     /// One direction between two places, or all that a place says, or hears.

@@ -74,6 +74,8 @@ pub enum Event {
     Disk(ProcId, u64),
     /// The controller's snapshot is durable.
     Persisted(ProcId, u64, Vec<u8>),
+    /// The root group's leader is cut off from its group: the place of the fault in the plan.
+    Strand(u32),
     /// Faults may happen from now on.
     Storm,
     /// A fault begins: its kind, and its place among those of the plan.
@@ -210,6 +212,8 @@ pub struct World<K: Knobs = Shipped> {
     pub phase: Phase,
     /// The slot of the member of the root group that was named leader last.
     pub(crate) leader: u8,
+    /// The next leaders that are cut off from their group soon after they are named: the place of the fault in the plan.
+    pub(crate) strands: Vec<u32>,
     /// What each process last knew of its incarnation.
     pub last_inc: BTreeMap<Place, Inc>,
     /// The controller's durable snapshot.
@@ -288,6 +292,7 @@ impl<K: Knobs> World<K> {
             history: History::new(seed, &plan),
             phase: Phase::WarmUp,
             leader: 0,
+            strands: Vec::new(),
             last_inc: BTreeMap::new(),
             controller_disk: None,
             disks: BTreeMap::new(),
@@ -528,6 +533,7 @@ impl<K: Knobs> World<K> {
             Event::PutBack(place) => self.put_back(place),
             Event::Aimed(aim, instance) => self.aimed(aim, instance),
             Event::Heal => self.heal(),
+            Event::Strand(instance) => self.strand_from_group(instance),
             Event::Storm => self.phase = Phase::Storm,
             Event::Rest => self.rest(),
             Event::Look => self.look(),

@@ -164,4 +164,10 @@ mutants! {
         "A shard gets new members without an epoch in which both sets count.";
     EndedShardForgotten, "mutant_ended_shard_forgotten",
         "The cut log drops what ends a shard as soon as the other shards have applied it.";
+    DropOwnEpochEntry, "mutant_drop_own_epoch_entry",
+        "A new root leader commits entries of earlier epochs without one of its own.";
+    DeposedLeaderAnswers, "mutant_deposed_leader_answers",
+        "A root leader that was replaced answers a tail from its old commit index.";
+    TruncateToNewestClose, "mutant_truncate_to_newest_close",
+        "A replica that missed several views cuts its segments to the length of the newest close only.";
 }

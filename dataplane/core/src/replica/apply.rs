@@ -355,7 +355,7 @@ impl<K: Knobs> Replica<K> {
             let held = self.store.len(index);
             // A trim may have stepped over records that were never held here: then there is nothing to judge.
             let judged_from = segment.opened_at.max(self.store.first(index));
-            let keeps = K::mutant(Mutant::KeepVoidTail);
+            let keeps = K::mutant(Mutant::KeepVoidTail) || self.catchup.views_follow;
             if !keeps && held > judged_from && self.tail_generation[slot] <= closed.generation {
                 truncate[slot] = Some(segment.opened_at);
             }

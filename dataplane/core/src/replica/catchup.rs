@@ -4,7 +4,7 @@ use ionian_store::Fetch;
 use ionian_types::{
     ConnId, Knobs, Lsn, Mutant, Nanos, SEGMENTS_PER_SHARD_MAX, SegmentId, Slot, Time,
 };
-use ionian_wire::entry::EntryView;
+use ionian_wire::entry::{EntryBody, EntryView};
 use ionian_wire::frame::{Backfill, CopyData, CopyRequest, Entries, ShardSnapshot};
 use ionian_wire::{Reader, Writer};
 
@@ -30,6 +30,8 @@ pub(super) struct CatchUp {
     /// When the leaf last spoke of the shard, or the cut log was asked since.
     heard_at: Time,
     now: Time,
+    /// A deliberate bug looks ahead: the message with the entry that is being applied has another view behind it.
+    pub(super) views_follow: bool,
 }
 
 impl CatchUp {
@@ -43,6 +45,7 @@ impl CatchUp {
             lags: [None; SEGMENTS_PER_SHARD_MAX],
             heard_at: now,
             now,
+            views_follow: false,
         }
     }
 
@@ -78,6 +81,17 @@ impl CatchUp {
             Time::FAR
         }
     }
+}
+
+/// Whether any of the entries that a reader stands before is a view.
+fn views_follow(entries: &Reader<'_>) -> bool {
+    let mut reader = *entries;
+    core::iter::from_fn(|| {
+        let len = reader.field::<u32>().ok()?;
+        let bytes = reader.bytes(len as usize).ok()?;
+        EntryView::new_checked(bytes).ok()
+    })
+    .any(|entry| matches!(entry.body, EntryBody::View(_)))
 }
 
 impl<K: Knobs> Replica<K> {
@@ -341,6 +355,9 @@ impl<K: Knobs> Replica<K> {
             };
             if entry.header.entry <= self.applied || entry.header.entry > body.through {
                 continue;
+            }
+            if K::mutant(Mutant::TruncateToNewestClose) {
+                self.catchup.views_follow = views_follow(&reader);
             }
             if !entry.touches(self.config.shard) || !self.apply_entry(now, &entry) {
                 return self.bad_entries();

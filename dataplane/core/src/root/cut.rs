@@ -21,6 +21,16 @@ pub(super) struct Pending {
     what: What,
 }
 
+impl Pending {
+    /// An entry that nobody waits for.
+    pub(super) const fn plain(entry: EntryNo) -> Self {
+        Self {
+            entry,
+            what: What::Other,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum What {
     /// A cut of one child's round, as far as one child goes: trees with several children pend one per child.
@@ -214,10 +224,7 @@ impl<K: Knobs> Root<K> {
     pub(super) fn append_plain(&mut self, len: usize) -> bool {
         let taken = self.append(len);
         if taken {
-            self.pending.push_back(Pending {
-                entry: self.state.entry,
-                what: What::Other,
-            });
+            self.pending.push_back(Pending::plain(self.state.entry));
         }
         taken
     }

@@ -146,6 +146,11 @@ impl Group {
         self.members.is_empty()
     }
 
+    /// The entry whose commit begins this epoch is another one.
+    pub(super) const fn begin_at(&mut self, entry: EntryNo) {
+        self.entry = entry;
+    }
+
     /// Whether the members that have answered a message of this round or a later one meet every seal.
     pub(super) fn confirmed(&self, round: u64) -> bool {
         let answered = self.members.iter().filter(|it| it.answered >= round);

@@ -5,6 +5,7 @@ use ionian_wire::entry::{EntryWriter, LossView};
 use ionian_wire::frame::RootGrant;
 
 use super::Root;
+use super::cut::Pending;
 use super::lead::{Group, Named};
 use crate::cutlog::EntryLog;
 
@@ -77,11 +78,10 @@ impl<K: Knobs> Root<K> {
         // The epoch's entry is the promise: nothing is said in this epoch before it holds.
         self.granted = Some(grant.epoch);
         self.lead(named);
-        let (write, seal) = named.quorums();
-        let start = self.entry_start();
-        let members = &named.members;
-        let written = EntryWriter::root_epoch(&mut self.buffer, &start, write, seal, members);
-        if !written.is_ok_and(|len| self.append_plain(len)) {
+        if K::mutant(Mutant::DropOwnEpochEntry) && !empty {
+            self.pending.push_back(Pending::plain(self.state.entry));
+            self.group.begin_at(self.state.entry);
+        } else if !self.append_epoch(named) {
             self.granted = None;
             self.group = Group::default();
             self.grant_missed = true;
@@ -113,5 +113,14 @@ impl<K: Knobs> Root<K> {
         }
         self.begun = self.state.entry;
         true
+    }
+
+    /// The entry of this epoch, with its members and quorums. Whether it found room.
+    fn append_epoch(&mut self, named: &Named) -> bool {
+        let (write, seal) = named.quorums();
+        let start = self.entry_start();
+        let members = &named.members;
+        let written = EntryWriter::root_epoch(&mut self.buffer, &start, write, seal, members);
+        written.is_ok_and(|len| self.append_plain(len))
     }
 }

@@ -41,6 +41,23 @@ pub fn plan(mutant: Option<Mutant>, seed: u64) -> Plan {
             plan.fault_ns = 2_000_000_000;
             plan.calls = [1000, 8000];
         }
+        Some(Mutant::DropOwnEpochEntry) => {
+            plan.roots = 3;
+            plan.cut_interval_us = 0;
+            plan.think_ns = 10_000_000;
+            plan.fault_ns = 10_000_000_000;
+        }
+        Some(Mutant::DeposedLeaderAnswers) => {
+            plan.roots = 3;
+            plan.think_ns = 1_200_000;
+            plan.fault_ns = 2_000_000_000;
+        }
+        Some(Mutant::TruncateToNewestClose) => {
+            plan.shards = 1;
+            (plan.replicas, plan.quorum) = (3, 2);
+            plan.fault_ns = 1_500_000_000;
+            plan.calls = [1000, 8000];
+        }
         Some(Mutant::SwitchWithoutJoint) => {
             (plan.replicas, plan.quorum) = (3, 2);
         }
@@ -118,6 +135,16 @@ pub const fn family(mutant: Mutant) -> Option<(Durability, &'static [(Fault, u64
                 (Fault::Pause, 20),
                 (Fault::PartitionPair, 20),
                 (Fault::PartitionFull, 10),
+            ],
+        ),
+        Mutant::DropOwnEpochEntry => (D1, &[(Fault::Strand, 100), (Fault::CrashRoot, 10)]),
+        Mutant::DeposedLeaderAnswers => (D0, &[(Fault::Strand, 5)]),
+        Mutant::TruncateToNewestClose => (
+            D1,
+            &[
+                (Fault::CutOff, 30),
+                (Fault::CrashReplica, 50),
+                (Fault::Delay, 40),
             ],
         ),
         _ => return None,
