@@ -11,16 +11,16 @@ pub(crate) const TOTAL: Duration = Duration::from_secs(40 * 60);
 /// Seconds per stage; they add up to [`TOTAL`]. Builds count for the stage that needs them first.
 pub(crate) const STAGES: &[(&str, u64)] = &[
     ("fmt", 10),
-    ("tidy", 80),
-    ("clippy", 160),
-    ("tests", 960),
+    ("tidy", 40),
+    ("clippy", 130),
+    ("tests", 880),
     ("loom", 60),
-    ("docs", 100),
-    ("features", 120),
+    ("docs", 60),
+    ("features", 60),
     ("fuzz", 200),
-    ("seeds", 180),
-    ("mutants", 90),
-    ("system", 440),
+    ("seeds", 200),
+    ("mutants", 150),
+    ("system", 610),
 ];
 
 /// No stage is ended before this, however small its budget: on a busy machine a compiler may just be slow to start.

@@ -494,8 +494,8 @@ impl Plan {
             plan.faults.push((Fault::Reset, 2));
         }
         plan.draw_cut_log(seed);
-        plan.draw_strand(seed);
         plan.draw_changes(seed);
+        plan.draw_strand(seed);
         plan
     }
 

@@ -236,7 +236,9 @@ impl<K: Knobs> Root<K> {
             }
             Asked::Locate(gsn) => self.tell_located(conn, request, gsn, out),
             Asked::Trim(upto) => {
-                let status = if upto > self.committed_end {
+                let status = if upto <= self.committed_trim {
+                    TrimStatus::Done
+                } else if upto > self.committed_end {
                     TrimStatus::BeyondTail
                 } else {
                     // Meanwhile there is so much: it is asked again.
@@ -353,29 +355,25 @@ impl<K: Knobs> Root<K> {
 
     /// ORDERING.md: trim is an entry of the cut log, monotone, never beyond the committed tail.
     pub(super) fn on_trim(&mut self, conn: ConnId, body: &TrimRequest, out: &mut Outbox) {
-        let mut status = TrimStatus::Busy;
         if body.log == self.config.log && self.serves() {
             let allowed = body.upto <= self.committed_end || K::mutant(Mutant::TrimBeyondTail);
-            if body.upto <= self.committed_trim {
-                status = TrimStatus::Done;
-            } else if !allowed {
-                // Another leader may know of a later end.
+            if body.upto <= self.committed_trim || !allowed {
+                // Another leader may know of a later head, or of a later end.
                 self.ask(conn, body.request, Asked::Trim(body.upto), out);
                 return;
-            } else {
-                let asked = |(other, request, _): &(ConnId, u64, EntryNo)| {
-                    (*other, *request) == (conn, body.request)
-                };
-                if self.trims.iter().any(asked) {
-                    return;
-                }
-                if self.log_trim(body.upto) {
-                    self.trims.push((conn, body.request, self.state.entry));
-                    return;
-                }
+            }
+            let asked = |(other, request, _): &(ConnId, u64, EntryNo)| {
+                (*other, *request) == (conn, body.request)
+            };
+            if self.trims.iter().any(asked) {
+                return;
+            }
+            if self.log_trim(body.upto) {
+                self.trims.push((conn, body.request, self.state.entry));
+                return;
             }
         }
-        self.tell_trim(conn, body.request, status, out);
+        self.tell_trim(conn, body.request, TrimStatus::Busy, out);
     }
 
     fn tell_trim(&mut self, conn: ConnId, request: u64, status: TrimStatus, out: &mut Outbox) {

@@ -12,12 +12,13 @@ use alloc::vec::Vec;
 
 use ionian_store::{BlockOp, Store, StoreConfig, StoreState};
 use ionian_types::{
-    ClientId, ClusterId, ConnId, Durability, EdgeEpoch, EntryNo, Inc, LogId, Lsn, Nanos, NodeId,
-    RoundNo, SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
+    ClientId, ClusterId, ConnId, Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, Nanos,
+    NodeId, RoundNo, SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
 };
 use ionian_wire::entry::{Change, encode_members, write_change};
 use ionian_wire::frame::{
-    self, Body, Hello, Intent, Member, Message, Role, ShardStart, Tail, Up, UpItem, WriteOutcome,
+    self, Body, Hello, Intent, Member, Message, Role, ShardStart, Tail, TrimRequest, TrimStatus,
+    Up, UpItem, WriteOutcome,
 };
 use ionian_wire::{Reader, WIRE_VERSION, Writer};
 
@@ -427,11 +428,27 @@ impl World {
     }
 
     fn hear_client(&mut self, bytes: &[u8]) {
-        if let Message::TailAnswer(answer, _) = Message::new_checked(bytes).unwrap().0 {
-            let least = self.asked.remove(&answer.request).unwrap();
-            assert!(answer.tail.get() >= least, "a stale tail");
-            self.answers += 1;
+        match Message::new_checked(bytes).unwrap().0 {
+            Message::TailAnswer(answer, _) => {
+                let least = self.asked.remove(&answer.request).unwrap();
+                assert!(answer.tail.get() >= least, "a stale tail");
+                self.answers += 1;
+            }
+            Message::TrimAnswer(answer, _) if answer.status != TrimStatus::Busy => {
+                self.answers += 1;
+            }
+            _ => {}
         }
+    }
+
+    /// Asks a member to trim the log.
+    fn ask_trim(&mut self, slot: usize, upto: Gsn) {
+        let request = TrimRequest {
+            log: LOG,
+            request: 1,
+            upto,
+        };
+        self.tell(slot, CLIENT, &encoded(&request, &[]));
     }
 
     /// Asks a member where the order ends.
