@@ -537,7 +537,7 @@ impl State {
             .ceiling
             .max(ceiling.ok_or(unfit("positions are used up"))?);
         root.push(config);
-        root.prefer = None;
+        root.note_named(leader);
         root.phase = Phase::Named;
         root.since = since;
         let what = What::Lead {

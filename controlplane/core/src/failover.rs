@@ -193,10 +193,10 @@ impl<K: Knobs> Directory<K> {
             return Some(Why::MembersRegistered);
         };
         let listed = |slot: Slot| config.members.get(slot.index()).map(|member| member.inc);
-        if root
-            .prefer
-            .is_some_and(|slot| slot != config.leader && here(slot))
-        {
+        // One that was named in vain begins first: then what the preferred one missed has come.
+        let begun = root.tries == 0 || root.phase == Phase::Recorded;
+        let waits = |slot: Slot| slot != config.leader && here(slot);
+        if begun && root.prefer.is_some_and(waits) {
             return Some(Why::Asked);
         }
         if root.leads().is_none() || gone(config.leader) {

@@ -43,7 +43,7 @@ impl State {
             Task::MoveLeader { log, slot } => {
                 let log = self.logs.get_mut(log);
                 if let Some(config) = log.and_then(|log| {
-                    log.root.prefer = None;
+                    log.root.prefer(None);
                     log.root.configs.last_mut()
                 }) {
                     config.leader = *slot;

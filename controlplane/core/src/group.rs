@@ -18,6 +18,9 @@ use ionian_wire::{Reader, WireError};
 use crate::codec::range;
 use crate::state::Place;
 
+/// How often a leader is named in vain for one that is to lead.
+const TRIES_MAX: u8 = 5;
+
 /// How many members of a root group hold an entry before it is committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RootQuorum {
@@ -41,6 +44,8 @@ pub(crate) struct Group {
     pub(crate) since: u64,
     /// The member that is to lead, if its log allows it.
     pub(crate) prefer: Option<Slot>,
+    /// How often another one was named because that log did not allow it.
+    pub(crate) tries: u8,
     /// The configurations named since the last one whose commit is recorded, and that one; oldest first.
     pub(crate) configs: Vec<Config>,
 }
@@ -135,8 +140,25 @@ impl Group {
             phase: Phase::Idle,
             since: 0,
             prefer: None,
+            tries: 0,
             configs: Vec::new(),
         }
+    }
+
+    /// A leader is named. One that is to lead and was behind is tried again, since what it missed was under way: so long as
+    /// the one named has just begun, it orders nothing. But not for ever.
+    pub(crate) fn note_named(&mut self, leader: Slot) {
+        let Some(wanted) = self.prefer else { return };
+        self.tries += 1;
+        if wanted == leader || self.tries >= TRIES_MAX {
+            self.prefer(None);
+        }
+    }
+
+    /// Has a member lead if its log allows it, or whichever.
+    pub(crate) const fn prefer(&mut self, slot: Option<Slot>) {
+        self.prefer = slot;
+        self.tries = 0;
     }
 
     /// Whether it has a single member, which seals itself.

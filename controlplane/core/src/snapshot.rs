@@ -29,7 +29,7 @@ const MAGIC: &[u8; 8] = b"IONIDIR\n";
 /// Version 1 has no quorums: every replica had to hold a record. Versions 1 and 2 have no `next_log` and no histories. Up to
 /// version 3 a root is alone, and no incarnation is known to be on a device. Up to
 /// version 4 there are no transactions, up to version 5 no replacements, up to version 7 no users.
-const VERSION: u16 = 8;
+const VERSION: u16 = 9;
 
 /// Why a snapshot cannot be used. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -367,7 +367,8 @@ fn encode_group(out: &mut Encoder, group: &Group) {
         Phase::Recorded => 3,
     });
     out.put(group.since);
-    out.put(group.prefer.is_some());
+    // None, or the tries made and one.
+    out.put(group.prefer.map_or(0u8, |_| group.tries.saturating_add(1)));
     out.put(group.prefer.unwrap_or_default());
     out.put(group.configs.len() as u32);
     for config in &group.configs {
@@ -398,11 +399,12 @@ fn group(reader: &mut Reader<'_>, written: u16) -> Result<Group, WireError> {
         code => return Err(range("phase of the root group", u64::from(code))),
     };
     let since = reader.field()?;
-    let prefer = if written >= 5 {
-        let prefers: bool = reader.field()?;
-        Some(reader.field()?).filter(|_| prefers)
+    let (prefer, tries) = if written >= 5 {
+        let tried: u8 = reader.field()?;
+        let slot = reader.field()?;
+        ((tried > 0).then_some(slot), tried.saturating_sub(1))
     } else {
-        None
+        (None, 0)
     };
     let mut configs = Vec::new();
     for _ in 0..count(reader, ROOT_CONFIGS_MAX, "root configurations")? {
@@ -439,6 +441,7 @@ fn group(reader: &mut Reader<'_>, written: u16) -> Result<Group, WireError> {
         phase,
         since,
         prefer,
+        tries,
         configs,
     })
 }

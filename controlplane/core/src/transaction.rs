@@ -230,7 +230,7 @@ impl State {
                 if root.is_single() || slot.index() >= root.places.len() {
                     return Err("no such member of a root group");
                 }
-                root.prefer = Some(*slot);
+                root.prefer(Some(*slot));
                 Ok(())
             }
             Task::MoveLeaf { log, node } => {
@@ -520,7 +520,7 @@ impl State {
             }
             Task::MoveLeader { log, .. } => {
                 let log = self.logs.get_mut(log).ok_or("the log is gone")?;
-                log.root.prefer = None;
+                log.root.prefer(None);
                 Ok(())
             }
             Task::MoveLeaf { log, .. } => {

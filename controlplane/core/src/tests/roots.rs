@@ -14,7 +14,7 @@ use ionian_wire::frame::{IntentDone, RootGrant, RootLed, Seal, SealAck};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{RootQuorum, What};
+use crate::{Asker, Operate, Operated, Operation, RootQuorum, What};
 
 /// Places: the root members first, then the leaf and two replicas of one shard.
 const LEAF_AT: usize = 10;
@@ -679,6 +679,33 @@ fn a_leader_that_is_gone_is_followed_within_the_time_set() {
     world.heal_without(first);
     assert_ne!(leader(&world), first);
     assert_eq!(world.epochs.len(), 2);
+}
+
+/// Under load the member that is to lead is behind another one half of the time: what it missed is under way.
+#[test]
+fn a_leader_that_was_behind_when_it_was_to_lead_is_named_the_next_time() {
+    let mut world = running(Durability::D1);
+    let old = leader(&world);
+    let (to, other) = ((old + 1) % 3, (old + 2) % 3);
+    let (epoch, view, _) = world.members[old].log.last().cloned().unwrap();
+    world.members[old].log.push((epoch, view, None));
+    world.step(Step::Write(old, other));
+    let operation = Operation::MoveLeader {
+        log: LOG,
+        slot: Slot::new(to as u8),
+    };
+    let request = Operate {
+        plan: false,
+        operation,
+    };
+    let (_, answer) = world
+        .directory
+        .operate(world.now, &Asker::OPERATOR, &request.encode());
+    assert!(!Operated::decode(&answer).unwrap().refused);
+    world.heal();
+    world.check_healed();
+    assert_eq!(leader(&world), to);
+    assert_eq!(world.epochs.len(), 3, "one in vain");
 }
 
 #[test]

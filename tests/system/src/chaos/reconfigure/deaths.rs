@@ -11,6 +11,8 @@ use crate::chaos::bed::{Bed, FREE, WHOLE_LIMIT};
 use crate::governed::{Governed, Who};
 use crate::process::wait_until;
 
+/// How often another leader is asked for, at most.
+const MOVES_MAX: u32 = 8;
 /// How long a death may go unnoticed.
 const NOTICED_LIMIT: Duration = Duration::from_secs(60);
 /// How long appends may take to resume by themselves, once it was noticed; then the process is started again.
@@ -223,7 +225,7 @@ impl Run<'_> {
 
     /// The leader of the root group, after another member has become it where the leaf is on the same node.
     fn leader_without_leaf(&mut self) -> Result<Who> {
-        for _ in 0..ROOTS {
+        for _ in 0..MOVES_MAX {
             let leader = self.bed.cluster.root_leader(LOG)?;
             let leader = leader.context("the log has no root leader")?;
             if self.bed.cluster.leaf(LOG)? != Some(leader) {
