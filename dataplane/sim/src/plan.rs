@@ -610,7 +610,8 @@ impl Plan {
         if !self.class.is_flushed() || self.legal_core || self.beyond_f || !rng.permille(400) {
             return;
         }
-        self.cut_log_bytes_max = rng.pick(&[2 << 10, 8 << 10]);
+        // More than a chunk of the largest entries takes: what is not dropped yet is one chunk, at least.
+        self.cut_log_bytes_max = rng.pick(&[4 << 10, 8 << 10]);
         self.cut_log_chunk_entries = 8;
         self.gone = Nanos::from_ms(rng.pick(&[30, 200]));
     }

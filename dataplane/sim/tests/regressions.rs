@@ -152,7 +152,7 @@ fn a_root_that_started_on_a_full_disk_orders_again() {
 #[test]
 fn seeds_that_were_false_alarms_pass() {
     for seed in [
-        333, 810, 1128, 120_308, 120_322, 121_449, 131_575, 132_700, 138_809,
+        333, 810, 1128, 120_308, 120_322, 121_449, 131_575, 132_700, 138_809, 170_315,
     ] {
         passes(seed, "");
     }

@@ -235,6 +235,15 @@ impl<K: Knobs> Client<K> {
 
     pub(super) fn lanes_on_map(&mut self, now: Time) {
         for at in 0..self.lanes.len() {
+            let lane = &mut self.lanes[at];
+            // Who is down does not answer, however sound its connection looks.
+            if lane
+                .fate
+                .peer
+                .is_some_and(|peer| self.peers.get(peer).is_down())
+            {
+                lane.fate.peer = None;
+            }
             let lane = &self.lanes[at];
             match (lane.binding, lane.state) {
                 (Some(binding), state) => {

@@ -34,6 +34,13 @@ pub(super) struct Peer {
     pub(super) down_since: Time,
 }
 
+impl Peer {
+    /// Whether the map shows that no process has its place.
+    pub(super) fn is_down(&self) -> bool {
+        self.inc == Inc::ZERO
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shard {
     pub(super) open: bool,
@@ -256,7 +263,7 @@ impl Peers {
             let ix = replicas[(cursor as usize).wrapping_add(i) % replicas.len()];
             let peer = self.get(ix);
             // The connection of one that is dead looks sound for a while.
-            if peer.conn.is_some() && peer.inc != Inc::ZERO {
+            if peer.conn.is_some() && !peer.is_down() {
                 return Some(ix);
             }
             if peer.conn.is_some() {

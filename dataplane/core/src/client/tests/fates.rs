@@ -78,6 +78,21 @@ fn a_replica_that_is_down_is_not_asked_while_another_one_is_there() {
 }
 
 #[test]
+fn a_replica_that_was_asked_and_is_down_is_not_waited_for() {
+    let mut bench = closed();
+    let asked = fates(&bench.flush());
+    assert_eq!(asked[0], (conn(FIRST), 0));
+    let mut news = there(map(3, &[&[0, 1]]));
+    news.logs[0].shards[0].replicas[0].endpoint.inc = Inc::ZERO;
+    bench.client.set_map(bench.now, &news);
+    let asked = fates(&bench.flush());
+    assert_eq!(
+        asked,
+        [(conn(SECOND), 0), (conn(SECOND), 1), (conn(SECOND), 2)]
+    );
+}
+
+#[test]
 fn the_fate_of_every_sent_record_is_asked_and_the_rest_moves_in_order() {
     let mut bench = closed();
     bench.append(b"d");
