@@ -272,6 +272,14 @@ impl<K: Knobs> Client<K> {
                 lane.progress_at = now;
             }
             if matches!(lane.state, LaneState::Resolving(_)) {
+                // One that is down was asked for want of another.
+                if lane
+                    .fate
+                    .peer
+                    .is_some_and(|asked| asked != peer && self.peers.get(asked).is_down())
+                {
+                    lane.fate.peer = None;
+                }
                 lane.fate.next_at = now;
                 lane.fate.close_sent = false;
             }

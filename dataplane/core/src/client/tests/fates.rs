@@ -93,6 +93,24 @@ fn a_replica_that_was_asked_and_is_down_is_not_waited_for() {
 }
 
 #[test]
+fn a_replica_that_is_down_is_let_go_once_another_one_is_there() {
+    let mut bench = closed();
+    bench.disconnect(SECOND);
+    let mut news = there(map(3, &[&[0, 1]]));
+    news.logs[0].shards[0].replicas[0].endpoint.inc = Inc::ZERO;
+    bench.client.set_map(bench.now, &news);
+    assert_eq!(
+        fates(&bench.flush())[0],
+        (conn(FIRST), 0),
+        "for want of another"
+    );
+    bench.connect(SECOND);
+    let asked = fates(&bench.flush());
+    assert_eq!(asked[0], (conn(SECOND), 0));
+    assert_eq!(asked.len(), 3);
+}
+
+#[test]
 fn the_fate_of_every_sent_record_is_asked_and_the_rest_moves_in_order() {
     let mut bench = closed();
     bench.append(b"d");
