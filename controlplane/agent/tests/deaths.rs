@@ -47,8 +47,7 @@ fn founding(suspect_after: Nanos) -> Founding {
         config: DirectoryConfig {
             detection: Some(DetectionConfig {
                 suspect_after,
-                probe_timeout: Nanos::from_ms(40),
-                deaths_per_minute_max: 10,
+                ..DetectionConfig::default()
             }),
             ..DirectoryConfig::default()
         },

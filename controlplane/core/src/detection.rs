@@ -5,6 +5,9 @@
 //! hears nothing of it                  -->  Heard, Here: refuted; it rests, longer each time
 //!                                           Silent from most of those that can be reached: dead
 //! ```
+//! Who ends loses its connection; who stands still keeps it. So a process whose connection has ended is waited for shortly,
+//! and one whose connection is there for as long as a process may stand still.
+//!
 //! An observer is the process of a place that has sessions with one of the suspect's places. It asks the suspect for a sign of
 //! life before it answers, so that what counts is a silence after the question. One sign of life to anybody refutes: where
 //! some hear a process and others do not, nothing is decided, and nothing flaps. A sole observer counts only together with
@@ -22,8 +25,10 @@ use ionian_wire::frame::Evidence;
 pub struct DetectionConfig {
     /// After how long a silence processes speak up. A refuted suspicion rests at least as long.
     pub suspect_after: Nanos,
-    /// How long an observer waits for a sign of life once it is asked.
+    /// How long an observer waits for a sign of life of a process whose connection has ended, once it is asked.
     pub probe_timeout: Nanos,
+    /// How long a process whose connection is there may be silent in all, `suspect_after` included.
+    pub hung_after: Nanos,
     /// The most deaths decided within a minute; what is beyond waits.
     pub deaths_per_minute_max: u32,
 }
@@ -32,9 +37,21 @@ impl Default for DetectionConfig {
     fn default() -> Self {
         Self {
             suspect_after: Nanos::from_ms(300),
-            probe_timeout: Nanos::from_ms(40),
+            probe_timeout: Nanos::from_ms(25),
+            hung_after: Nanos::from_ms(1000),
             deaths_per_minute_max: 10,
         }
+    }
+}
+
+impl DetectionConfig {
+    /// How long observers wait for a sign of life.
+    const fn patience(&self, closed: bool) -> Nanos {
+        let hung = self.hung_after.0.saturating_sub(self.suspect_after.0);
+        if closed || hung < self.probe_timeout.0 {
+            return self.probe_timeout;
+        }
+        Nanos(hung)
     }
 }
 
@@ -82,11 +99,13 @@ pub(crate) struct Budget(VecDeque<Time>);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Inquiry {
     pub(crate) number: u64,
+    /// How long those who are asked wait for a sign of life.
+    pub(crate) patience: Nanos,
     /// When it ends without the answers that are missing.
     until: Time,
     /// The end was put off, since this controller was late.
     put_off: bool,
-    /// Its connection has ended.
+    /// Its connection had ended when this began.
     closed: bool,
     suspect: NodeId,
     asked: BTreeMap<NodeId, Asked>,
@@ -122,7 +141,7 @@ pub(crate) struct Verdict {
 }
 
 impl Detection {
-    /// Begins to inquire about a process.
+    /// Begins to inquire about a process, or does so anew: answers to what was asked before count no more.
     pub(crate) fn begin(
         &mut self,
         now: Time,
@@ -131,16 +150,21 @@ impl Detection {
         closed: bool,
         config: &DetectionConfig,
     ) {
-        if self.inquiries.len() >= INQUIRIES_MAX {
+        if self.inquiries.len() >= INQUIRIES_MAX && !self.inquiries.contains_key(&suspect) {
             return;
         }
         self.last += 1;
         let own = self.observers.contains_key(&suspect).then_some(suspect);
+        let closed = closed && own.is_none();
+        let patience = config.patience(closed);
         let inquiry = Inquiry {
             number: self.last,
-            until: now.after(Nanos(config.probe_timeout.0.saturating_mul(3))),
+            patience,
+            until: now
+                .after(patience)
+                .after(Nanos(config.probe_timeout.0.saturating_mul(2))),
             put_off: false,
-            closed: closed && own.is_none(),
+            closed,
             suspect,
             asked: observers
                 .into_iter()
@@ -218,15 +242,14 @@ impl Inquiry {
         }
     }
 
-    /// The suspect's connection has ended since.
-    pub(crate) fn note_closed(&mut self) {
-        self.closed = true;
+    /// Whether it began when the suspect's connection had ended.
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// A process cannot be reached any more.
     pub(crate) fn lost(&mut self, node: NodeId) {
         self.asked.remove(&node);
-        self.closed |= node == self.suspect;
     }
 
     /// Takes an answer. Whether it is a sign of life.
@@ -260,9 +283,8 @@ impl Inquiry {
         if reached == 0 {
             return Finding::Undecided;
         }
-        let own = self.asked.contains_key(&self.suspect);
         let over = now >= self.until;
-        if !over && (own || silent.len() < reached) {
+        if !over && (!self.closed || silent.len() < reached) {
             return Finding::Open;
         }
         if over && !self.put_off && now.since(self.until) > config.probe_timeout {
@@ -329,8 +351,8 @@ mod tests {
         let (mut detection, config) = inquiry(3, false, true);
         silent(&mut detection, 2);
         silent(&mut detection, 3);
-        assert_eq!(finding(&mut detection, 1030, &config), Finding::Open);
-        let found = finding(&mut detection, 1120, &config);
+        assert_eq!(finding(&mut detection, 1074, &config), Finding::Open);
+        let found = finding(&mut detection, 1075, &config);
         let Finding::Dead(verdict) = found else {
             panic!("{found:?}");
         };
@@ -346,8 +368,8 @@ mod tests {
         for others in [2, 3, 7] {
             let (mut detection, config) = inquiry(others, false, true);
             silent(&mut detection, 1);
-            assert_eq!(finding(&mut detection, 1100, &config), Finding::Open);
-            assert_eq!(finding(&mut detection, 1130, &config), Finding::Undecided);
+            assert_eq!(finding(&mut detection, 1070, &config), Finding::Open);
+            assert_eq!(finding(&mut detection, 1080, &config), Finding::Undecided);
         }
     }
 
@@ -355,13 +377,11 @@ mod tests {
     fn a_sole_observer_counts_only_with_the_end_of_the_connection() {
         let (mut detection, config) = inquiry(1, true, false);
         silent(&mut detection, 1);
-        assert_eq!(finding(&mut detection, 1100, &config), Finding::Open);
-        assert_eq!(finding(&mut detection, 1130, &config), Finding::Undecided);
-        let (mut detection, config) = inquiry(1, true, false);
+        assert_eq!(finding(&mut detection, 1700, &config), Finding::Open);
+        assert_eq!(finding(&mut detection, 1760, &config), Finding::Undecided);
+        let (mut detection, config) = inquiry(1, false, true);
         silent(&mut detection, 1);
-        let inquiry = detection.inquiries.get_mut(&SUSPECT).expect("begun");
-        inquiry.lost(SUSPECT);
-        assert!(is_dead(&finding(&mut detection, 1100, &config)));
+        assert!(is_dead(&finding(&mut detection, 1001, &config)));
     }
 
     #[test]
@@ -394,17 +414,44 @@ mod tests {
         silent(&mut detection, 1);
         silent(&mut detection, 2);
         assert_eq!(finding(&mut detection, 5000, &config), Finding::Open);
-        assert_eq!(finding(&mut detection, 5039, &config), Finding::Open);
+        assert_eq!(finding(&mut detection, 5024, &config), Finding::Open);
         assert!(is_dead(&finding(&mut detection, 9000, &config)));
     }
 
     #[test]
-    fn a_process_that_is_attached_is_given_time_to_speak_for_itself() {
-        let (mut detection, config) = inquiry(2, true, true);
+    fn a_process_whose_connection_is_there_may_stand_still_for_a_while() {
+        // Silent for 300 ms when it begins: 700 are left, and two answers' time.
+        for attached in [true, false] {
+            let (mut detection, config) = inquiry(2, attached, attached);
+            silent(&mut detection, 1);
+            silent(&mut detection, 2);
+            assert_eq!(finding(&mut detection, 1749, &config), Finding::Open);
+            assert!(is_dead(&finding(&mut detection, 1750, &config)));
+        }
+        let (detection, mut config) = inquiry(2, true, false);
+        assert_eq!(detection.inquiries[&SUSPECT].patience, Nanos(700 * MS));
+        config.hung_after = config.suspect_after;
+        assert_eq!(config.patience(false), config.probe_timeout);
+        assert_eq!(config.patience(true), config.probe_timeout);
+    }
+
+    #[test]
+    fn whoever_was_asked_is_asked_anew_when_the_connection_ends() {
+        let (mut detection, config) = inquiry(2, true, false);
+        silent(&mut detection, 1);
+        let before = detection.inquiries[&SUSPECT].number;
+        detection.observers.remove(&SUSPECT);
+        detection.begin(at(1100), SUSPECT, vec![node(1), node(2)], true, &config);
+        let inquiry = &detection.inquiries[&SUSPECT];
+        assert!(inquiry.is_closed() && inquiry.number > before);
+        assert_eq!(
+            (inquiry.patience, inquiry.due().count()),
+            (config.probe_timeout, 2)
+        );
+        assert_eq!(finding(&mut detection, 1174, &config), Finding::Open);
         silent(&mut detection, 1);
         silent(&mut detection, 2);
-        assert_eq!(finding(&mut detection, 1119, &config), Finding::Open);
-        assert!(is_dead(&finding(&mut detection, 1120, &config)));
+        assert!(is_dead(&finding(&mut detection, 1174, &config)));
     }
 
     #[test]

@@ -15,6 +15,8 @@ const REMEMBERED: Nanos = Nanos::from_ms(60_000);
 const PAUSE_MAX: u64 = 16;
 /// Questions at a time; a controller has no more under way.
 const QUESTIONS_MAX: usize = 64;
+/// The longest that a controller may have an observer wait for a sign of life.
+const PATIENCE_MAX: Nanos = Nanos::from_ms(600_000);
 /// How often an answer is put off because the observer was late itself.
 const PUT_OFF_MAX: u32 = 3;
 
@@ -134,7 +136,8 @@ impl Observer {
         } else if self.questions.len() < QUESTIONS_MAX {
             self.words.push_back(Word::Ping(probe.node));
             // A controller that is wrong cannot keep a question here for ever.
-            let patience = probe.patience.min(self.suspect_after.0.saturating_mul(2));
+            let patience = PATIENCE_MAX.0.min(probe.patience);
+            let probe = Probe { patience, ..probe };
             self.questions.push(Question {
                 probe,
                 asked: now,

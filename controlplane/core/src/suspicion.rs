@@ -90,10 +90,9 @@ impl<K: Knobs> Directory<K> {
         if known || !self.state.lives_on(node) {
             return;
         }
-        if let Some(inquiry) = self.detection.inquiries.get_mut(&node) {
-            if closed && !self.detection.observers.contains_key(&node) {
-                inquiry.note_closed();
-            }
+        let closed = closed && !self.detection.observers.contains_key(&node);
+        let under_way = self.detection.inquiries.get(&node);
+        if under_way.is_some_and(|inquiry| inquiry.is_closed() || !closed) {
             return;
         }
         let dead = &self.detection.dead;
@@ -249,7 +248,6 @@ impl<K: Knobs> Directory<K> {
         room: &mut impl FnMut(ConnId) -> usize,
         out: &mut Vec<u8>,
     ) -> Option<ConnId> {
-        let patience = self.config.detection?.probe_timeout.0;
         let observers = &self.detection.observers;
         for (&node, inquiry) in &mut self.detection.inquiries {
             let has_room = |asked: &NodeId| {
@@ -260,7 +258,7 @@ impl<K: Knobs> Directory<K> {
                 continue;
             };
             inquiry.sent(asked);
-            let number = inquiry.number;
+            let (number, patience) = (inquiry.number, inquiry.patience.0);
             put(
                 out,
                 &Probe {

@@ -9,7 +9,8 @@ use crate::{DetectionConfig, Event, What, Why};
 
 const CONFIG: DetectionConfig = DetectionConfig {
     suspect_after: Nanos::from_ms(300),
-    probe_timeout: Nanos::from_ms(40),
+    probe_timeout: Nanos::from_ms(25),
+    hung_after: Nanos::from_ms(1000),
     deaths_per_minute_max: 10,
 };
 const REPLICA: usize = 3;
@@ -229,7 +230,9 @@ fn a_process_that_hangs_is_dead_and_says_anew_who_it_is() {
         world.deaths().is_empty(),
         "it may say itself that it is there"
     );
-    world.wait(130);
+    world.wait(740);
+    assert!(world.deaths().is_empty());
+    world.wait(10);
     assert_eq!(world.deaths().len(), 1);
     let mut closed = Vec::new();
     while let Some(conn) = world.running.directory.take_close() {
@@ -255,6 +258,48 @@ fn a_process_that_hangs_is_dead_and_says_anew_who_it_is() {
         )]
     );
     assert!(world.is_up(REPLICA));
+}
+
+#[test]
+fn a_process_that_stands_still_for_less_goes_on_as_if_nothing_had_been() {
+    let mut world = World::start(CONFIG);
+    world.suspect(2, REPLICA);
+    let probes = world.probes();
+    assert!(
+        probes
+            .iter()
+            .all(|(_, probe)| probe.patience == 700_000_000)
+    );
+    world.wait(600);
+    // It has its connection still: it answers when it comes to it, and the others hear it.
+    let (_, own) = probes
+        .iter()
+        .find(|(place, _)| *place == REPLICA)
+        .expect("asked");
+    world.answer(REPLICA, *own, Evidence::Here);
+    world.wait(1000);
+    assert_eq!((world.deaths(), world.is_up(REPLICA)), (Vec::new(), true));
+}
+
+#[test]
+fn a_process_that_ends_while_it_is_suspected_is_found_as_soon_as_another_one() {
+    let mut world = World::start(CONFIG);
+    world.suspect(2, REPLICA);
+    let probes = world.probes();
+    world.kill(REPLICA);
+    let again = world.probes();
+    assert!(again.iter().all(|(_, probe)| probe.patience == 25_000_000));
+    for (place, probe) in probes {
+        world.answer(place, probe, Evidence::Silent);
+    }
+    assert!(
+        world.deaths().is_empty(),
+        "these answer what was asked before"
+    );
+    for (place, probe) in again {
+        world.answer(place, probe, Evidence::Silent);
+    }
+    assert_eq!(world.deaths().len(), 1);
 }
 
 #[test]

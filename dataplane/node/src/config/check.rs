@@ -543,12 +543,14 @@ fn timing(table: &Table<'_>, sink: &mut Sink<'_>) -> Option<Timing> {
     let dead = table.number("dead_after_ms", sink);
     let suspect = table.number("suspect_after_ms", sink);
     let probe = table.number("probe_timeout_ms", sink);
+    let hung = table.number("hung_after_ms", sink);
     let deaths = table.number("deaths_per_minute_max", sink);
     Some(Timing {
         cut_interval_us: cut?.value,
         dead_after_ms: dead?.value,
         suspect_after_ms: suspect?.value,
         probe_timeout_ms: probe?.value,
+        hung_after_ms: hung?.value,
         deaths_per_minute_max: deaths?.value as u32,
     })
 }

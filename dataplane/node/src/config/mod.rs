@@ -178,8 +178,10 @@ pub struct Timing {
     pub dead_after_ms: u64,
     /// After how long a silence a process tells the controllers of another one, in milliseconds.
     pub suspect_after_ms: u64,
-    /// How long the others wait for a sign of life of it, in milliseconds.
+    /// How long the others wait for a sign of life of one whose connection to the controllers has ended, in milliseconds.
     pub probe_timeout_ms: u64,
+    /// How long one whose connection to the controllers is there may be silent in all, in milliseconds.
+    pub hung_after_ms: u64,
     /// The most processes that are found dead within a minute; 0 finds none.
     pub deaths_per_minute_max: u32,
 }
@@ -190,7 +192,8 @@ impl Default for Timing {
             cut_interval_us: 0,
             dead_after_ms: 3_000,
             suspect_after_ms: 300,
-            probe_timeout_ms: 40,
+            probe_timeout_ms: 25,
+            hung_after_ms: 1_000,
             deaths_per_minute_max: 10,
         }
     }
@@ -203,6 +206,7 @@ impl Timing {
         (self.deaths_per_minute_max > 0).then_some(DetectionConfig {
             suspect_after: Nanos::from_ms(self.suspect_after_ms),
             probe_timeout: Nanos::from_ms(self.probe_timeout_ms),
+            hung_after: Nanos::from_ms(self.hung_after_ms),
             deaths_per_minute_max: self.deaths_per_minute_max,
         })
     }

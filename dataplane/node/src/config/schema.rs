@@ -442,10 +442,22 @@ pub(crate) const TIMING: Section = Section {
                 min: 5,
                 max: 10_000,
             },
-            missing: Value("40"),
-            doc: "How long the others wait for a sign of life of a suspected process before they say that there is none. Every \
-                  detection takes at least this long; what is shorter than the pauses of a busy machine or network makes a \
-                  process count as dead that only was slow.",
+            missing: Value("25"),
+            doc: "How long the others wait for a sign of life of a process whose connection to the controllers has ended, before \
+                  they say that there is none. The detection of a process that ended takes at least this long.",
+        },
+        Key {
+            name: "hung_after_ms",
+            kind: Kind::Integer {
+                unit: "ms",
+                min: 20,
+                max: 600_000,
+            },
+            missing: Value("1_000"),
+            doc: "How long a process whose connection to the controllers is there may be silent before it counts as dead: its host \
+                  or network may have failed, or it may hang, or stand still for a while. What is shorter than the pauses of a \
+                  busy machine makes a process count as dead that only was slow. Below `suspect_after_ms` and `probe_timeout_ms` \
+                  together it has no effect.",
         },
         Key {
             name: "deaths_per_minute_max",

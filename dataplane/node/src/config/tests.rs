@@ -406,7 +406,7 @@ fn what_a_file_says_reaches_the_process() {
     let text = format!(
         "{GOOD}retention_bytes_max = \"2MiB\"\n[limits]\nmemory_bytes_max = \"65MiB\"\ndisk_bytes_max = \"321MiB\"\nconnections_max = 9\n\
          uncommitted_records_max = 65\n[cores]\nplan = \"cooperative\"\npriority = \"fifo\"\nspin_us = 7\n[network]\nmtu = 600\n\
-         [timing]\ncut_interval_us = 8\ndead_after_ms = 90\nsuspect_after_ms = 70\nprobe_timeout_ms = 6\ndeaths_per_minute_max = 2\n"
+         [timing]\ncut_interval_us = 8\ndead_after_ms = 90\nsuspect_after_ms = 70\nprobe_timeout_ms = 6\nhung_after_ms = 800\ndeaths_per_minute_max = 2\n"
     );
     let text = text.replacen("id = 1\n", "id = 1\ncores = [3, 4]\n", 1);
     let config = parse(&text).unwrap();
@@ -428,8 +428,12 @@ fn what_a_file_says_reaches_the_process() {
     assert_eq!(options.tuning.suspect_after_ms, 70);
     let detection = config.timing.detection().expect("deaths are found");
     assert_eq!(
-        (detection.suspect_after, detection.probe_timeout),
-        (Nanos::from_ms(70), Nanos::from_ms(6))
+        [
+            detection.suspect_after,
+            detection.probe_timeout,
+            detection.hung_after
+        ],
+        [70, 6, 800].map(Nanos::from_ms)
     );
     assert_eq!(detection.deaths_per_minute_max, 2);
     let none = parse(&text.replace("_max = 2", "_max = 0")).unwrap();
