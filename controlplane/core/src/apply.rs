@@ -10,14 +10,14 @@ use ionian_wire::grant::Rights;
 
 use crate::codec::Encoder;
 use crate::command::{Action, Command};
-use crate::death::verdict;
 use crate::decision::{What, Why};
+use crate::detection::Verdict;
 use crate::group::Phase;
 use crate::history::Event;
 use crate::operation::Operation;
 use crate::snapshot::RestoreError;
 use crate::spec::LogSpec;
-use crate::state::{Log, Member, Node, Pending, Place, PlaceKey, State};
+use crate::state::{Away, Log, Member, Node, Pending, Place, PlaceKey, State};
 use crate::transaction::{Progress, Task, Transaction};
 use crate::{CEILING_BLOCK, ROOT_CONFIGS_MAX, TRANSACTIONS_KEPT, TRANSACTIONS_RUNNING_MAX};
 
@@ -138,12 +138,15 @@ impl State {
                 domain,
                 address,
             } => {
-                let known = Node {
+                let known = self.nodes.entry(*node).or_insert_with(|| Node {
                     domain: *domain,
-                    address: address.clone(),
-                    drained: self.nodes.get(node).is_some_and(|node| node.drained),
-                };
-                self.nodes.insert(*node, known);
+                    address: String::new(),
+                    drained: false,
+                    away: Away::No,
+                    away_since_us: 0,
+                });
+                known.domain = *domain;
+                address.clone_into(&mut known.address);
                 Shown::Yes
             }
             Action::CreateLog { log, spec } => self.create(at_us, *log, spec)?,
@@ -163,6 +166,10 @@ impl State {
             Action::Show { place, up } => {
                 let place = self.place_mut(*place).ok_or(unfit("no such place"))?;
                 place.up = *up;
+                let node = place.node;
+                if *up {
+                    self.takes_part(node);
+                }
                 Shown::Yes
             }
             Action::Propose {
@@ -195,12 +202,21 @@ impl State {
                 silent,
                 said_by,
                 reached,
-                closed,
+                standing,
                 waits,
             } => {
-                let verdict = verdict(*silent, said_by, *reached, *closed);
+                let verdict = Verdict {
+                    silent: *silent,
+                    said_by: said_by.clone(),
+                    reached: usize::from(*reached),
+                    standing: *standing,
+                };
                 self.bury(at_us, *node, &verdict, *waits)?;
                 Shown::Yes
+            }
+            Action::Readmit { node } => {
+                self.takes_part(*node);
+                Shown::No
             }
             Action::Record { log, epoch } => self.record(at_us, *log, *epoch)?,
             Action::Whole { log, shard, held } => self.whole(*log, *shard, *held)?,

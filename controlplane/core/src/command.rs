@@ -18,7 +18,7 @@ use ionian_wire::{Reader, WireError};
 
 use crate::codec::{Encoder, count, key, range, text};
 use crate::decision::{What, Why};
-use crate::detection::OBSERVERS_MAX;
+use crate::detection::{OBSERVERS_MAX, Standing};
 use crate::group::RootQuorum;
 use crate::history;
 use crate::keys::{KeyBytes, key_bytes};
@@ -127,9 +127,11 @@ pub(crate) enum Action {
         silent: Nanos,
         said_by: Vec<NodeId>,
         reached: u8,
-        closed: bool,
+        standing: Standing,
         waits: bool,
     },
+    /// A node that was cut off is tried again.
+    Readmit { node: NodeId },
 }
 
 impl Command {
@@ -316,7 +318,7 @@ impl Action {
                 silent,
                 said_by,
                 reached,
-                closed,
+                standing,
                 waits,
             } => {
                 out.put(40u8);
@@ -324,8 +326,12 @@ impl Action {
                 out.put(silent.0);
                 out.nodes(said_by);
                 out.put(*reached);
-                out.put(*closed);
+                out.put(standing.code());
                 out.put(*waits);
+            }
+            Self::Readmit { node } => {
+                out.put(41u8);
+                out.put(*node);
             }
         }
     }
@@ -424,12 +430,20 @@ impl Action {
                 silent: Nanos(reader.field()?),
                 said_by: nodes(reader, OBSERVERS_MAX)?,
                 reached: reader.field()?,
-                closed: reader.field()?,
+                standing: standing(reader)?,
                 waits: reader.field()?,
+            },
+            41 => Self::Readmit {
+                node: reader.field()?,
             },
             tag => return Err(range("kind of command", u64::from(tag))),
         })
     }
+}
+
+fn standing(reader: &mut Reader<'_>) -> Result<Standing, WireError> {
+    let code: u8 = reader.field()?;
+    Standing::from_code(code).ok_or_else(|| range("standing of a process", u64::from(code)))
 }
 
 pub(crate) fn encode_spec(out: &mut Encoder, spec: &LogSpec) {

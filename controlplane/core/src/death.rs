@@ -1,13 +1,14 @@
-//! A death as the state has it: who is shown as down, and what the histories say. And who would hear a process, if it lived.
+//! A death as the state has it: who is away and shown as down, and what the histories say. And who would hear a process, if
+//! it lived.
 
 use core::fmt;
 
-use ionian_types::{Inc, LogId, Nanos, NodeId, Slot};
+use ionian_types::{Inc, LogId, NodeId, Slot};
 
 use crate::apply::CommandError;
 use crate::decision::{What, Why};
-use crate::detection::Verdict;
-use crate::state::{PlaceKey, State};
+use crate::detection::{Standing, Verdict};
+use crate::state::{Away, PlaceKey, State};
 
 /// Places named in one sentence; more are counted.
 const NAMED_MAX: usize = 6;
@@ -20,10 +21,11 @@ impl fmt::Display for Verdict {
         let word = if said == 1 { "node" } else { "nodes" };
         write!(f, "silent for {ms} ms, said by {word} {}", nodes.join(", "))?;
         write!(f, " ({said} of {reached} that could be asked)")?;
-        if self.closed {
-            f.write_str("; its connection to the controllers has ended")?;
+        match self.standing {
+            Standing::Hung => Ok(()),
+            Standing::Ended => f.write_str("; its connection to the controllers has ended"),
+            Standing::CutOff => f.write_str("; it answers the controllers itself"),
         }
-        Ok(())
     }
 }
 
@@ -42,22 +44,58 @@ impl State {
             });
         }
         for log in self.logs_of(node) {
-            let what = What::Dead {
-                log,
-                node,
-                places: self.places_named(log, node),
-                evidence: verdict.to_string(),
-            };
             let why = if waits { Why::Budget } else { Why::Silent };
-            self.note(at_us, log, what, why);
+            self.note(at_us, log, self.found(log, node, verdict), why);
+        }
+        if waits {
+            return Ok(());
+        }
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.away = match verdict.standing {
+                Standing::Hung | Standing::Ended => Away::Dead,
+                Standing::CutOff => Away::CutOff,
+            };
+            known.away_since_us = at_us;
         }
         let keys: Vec<PlaceKey> = self.keys_on(node).collect();
-        for key in keys.into_iter().filter(|_| !waits) {
+        for key in keys {
             if let Some(place) = self.place_mut(key) {
                 place.up = false;
             }
         }
         Ok(())
+    }
+
+    /// What was found of a node's process, as the history of a log says it.
+    pub(crate) fn found(&self, log: LogId, node: NodeId, verdict: &Verdict) -> What {
+        let places = self.places_named(log, node);
+        let evidence = verdict.to_string();
+        match verdict.standing {
+            Standing::Hung | Standing::Ended => What::Dead {
+                log,
+                node,
+                places,
+                evidence,
+            },
+            Standing::CutOff => What::CutOff {
+                log,
+                node,
+                places,
+                evidence,
+            },
+        }
+    }
+
+    /// Whether a node's process takes part, as far as is known.
+    pub(crate) fn away(&self, node: NodeId) -> Away {
+        self.nodes.get(&node).map_or(Away::No, |node| node.away)
+    }
+
+    /// A node's process takes part again, or is tried.
+    pub(crate) fn takes_part(&mut self, node: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.away = Away::No;
+        }
     }
 
     /// Whether any place of the node has, or had, a life.
@@ -131,15 +169,5 @@ impl State {
         let mut seen = std::collections::BTreeSet::from([node]);
         near.retain(|other| seen.insert(*other));
         near
-    }
-}
-
-/// The verdict that a command carries.
-pub(crate) fn verdict(silent: Nanos, said_by: &[NodeId], reached: u8, closed: bool) -> Verdict {
-    Verdict {
-        silent,
-        said_by: said_by.to_vec(),
-        reached: usize::from(reached),
-        closed,
     }
 }

@@ -173,6 +173,17 @@ pub enum What {
         /// Who said so, for people.
         evidence: String,
     },
+    /// A process is cut off, or would count as such.
+    CutOff {
+        /// The log.
+        log: LogId,
+        /// Its node.
+        node: NodeId,
+        /// What it has of the log, for people.
+        places: String,
+        /// Who said so, for people.
+        evidence: String,
+    },
     /// A view that closes a segment's generation; nobody writes the segment from then on.
     Shut {
         /// The log.
@@ -370,6 +381,15 @@ impl fmt::Display for What {
                 places,
                 evidence,
             } => write!(f, "log {log}: node {node} is dead ({places}): {evidence}"),
+            Self::CutOff {
+                log,
+                node,
+                places,
+                evidence,
+            } => write!(
+                f,
+                "log {log}: node {node} is cut off ({places}): {evidence}"
+            ),
             Self::Shut { log, segment, view } => {
                 write!(
                     f,

@@ -2,20 +2,22 @@
 //!
 //! ```text
 //! its connection ended, or an observer      the observers are asked, and so is the process itself, if it is attached
-//! hears nothing of it                  -->  Heard, Here: refuted; it rests, longer each time
+//! hears nothing of it                  -->  Heard: refuted; it rests, longer each time
 //!                                           Silent from most of those that can be reached: dead
 //! ```
 //! Who ends loses its connection; who stands still keeps it. So a process whose connection has ended is waited for shortly,
-//! and one whose connection is there for as long as a process may stand still.
+//! and one whose connection is there for as long as a process may stand still. One that answers the controllers and that most
+//! of the others do not hear, and none does, is cut off: it is routed around like a dead one, and tried again after a while,
+//! later each time.
 //!
 //! An observer is the process of a place that has sessions with one of the suspect's places. It asks the suspect for a sign of
 //! life before it answers, so that what counts is a silence after the question. One sign of life to anybody refutes: where
 //! some hear a process and others do not, nothing is decided, and nothing flaps. A sole observer counts only together with
 //! the end of the suspect's own connection. A controller that was late itself waits again before it finds that nobody answered.
 //!
-//! Nothing of this is replicated: whoever leads next asks again. Only the finding is a command.
+//! Nothing of this is replicated: whoever leads next asks again. Only the finding is a command, and who is away is state.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use ionian_types::{ConnId, Nanos, NodeId, Time};
 use ionian_wire::frame::Evidence;
@@ -63,6 +65,10 @@ const INQUIRIES_MAX: usize = 64;
 const REST_MAX: u64 = 32;
 /// A process of which no suspicion was refuted for so long is as good as one that never was suspected.
 const REST_FORGOTTEN: Nanos = Nanos::from_ms(60_000);
+/// The first pause until a process that is cut off is tried again; the longest is [`REST_MAX`] times as long.
+const PROBATION: Nanos = Nanos::from_ms(10_000);
+/// A process that was not cut off for so long is as good as one that never was.
+const PROBATION_FORGOTTEN: Nanos = Nanos::from_ms(600_000);
 /// The span in which deaths are counted.
 const MINUTE: Nanos = Nanos::from_ms(60_000);
 
@@ -72,8 +78,8 @@ pub(crate) struct Detection {
     /// The connection by which each process is asked.
     pub(crate) observers: BTreeMap<NodeId, ConnId>,
     pub(crate) inquiries: BTreeMap<NodeId, Inquiry>,
-    /// Found dead, and not heard of since.
-    pub(crate) dead: BTreeSet<NodeId>,
+    /// Cut off: when each is tried again.
+    pub(crate) probations: BTreeMap<NodeId, Rest>,
     /// Found dead, and waiting until deaths may be decided again: when that is.
     pub(crate) waiting: BTreeMap<NodeId, Time>,
     rests: BTreeMap<NodeId, Rest>,
@@ -83,11 +89,11 @@ pub(crate) struct Detection {
     last: u64,
 }
 
-/// Suspicions of a process that were refuted.
+/// A pause that is longer each time: after suspicions that were refuted, or until a process that is cut off is tried again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Rest {
-    until: Time,
-    /// In units of `suspect_after`.
+pub(crate) struct Rest {
+    pub(crate) until: Time,
+    /// In units of `suspect_after`, or of [`PROBATION`].
     span: u64,
 }
 
@@ -107,6 +113,8 @@ pub(crate) struct Inquiry {
     put_off: bool,
     /// Its connection had ended when this began.
     closed: bool,
+    /// It has answered itself.
+    here: bool,
     suspect: NodeId,
     asked: BTreeMap<NodeId, Asked>,
 }
@@ -137,10 +145,49 @@ pub(crate) struct Verdict {
     pub(crate) said_by: Vec<NodeId>,
     /// How many were asked and can be reached.
     pub(crate) reached: usize,
-    pub(crate) closed: bool,
+    pub(crate) standing: Standing,
+}
+
+/// What the controllers themselves know of a process that is found dead or cut off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// Its connection is there, and it does not answer.
+    Hung,
+    /// Its connection has ended.
+    Ended,
+    /// It answers.
+    CutOff,
+}
+
+impl Standing {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Hung => 0,
+            Self::Ended => 1,
+            Self::CutOff => 2,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Hung),
+            1 => Some(Self::Ended),
+            2 => Some(Self::CutOff),
+            _ => None,
+        }
+    }
 }
 
 impl Detection {
+    /// What a controller that begins to lead knows. Its inquiries have other numbers than those of any other lead: `version` is
+    /// that of the state.
+    pub(crate) fn lead(version: u64) -> Self {
+        Self {
+            last: version << 20,
+            ..Self::default()
+        }
+    }
+
     /// Begins to inquire about a process, or does so anew: answers to what was asked before count no more.
     pub(crate) fn begin(
         &mut self,
@@ -165,6 +212,7 @@ impl Detection {
                 .after(Nanos(config.probe_timeout.0.saturating_mul(2))),
             put_off: false,
             closed,
+            here: false,
             suspect,
             asked: observers
                 .into_iter()
@@ -185,12 +233,16 @@ impl Detection {
         self.inquiries.remove(&node);
         self.rests
             .retain(|_, rest| now < rest.until.after(REST_FORGOTTEN));
-        let rest = self.rests.entry(node).or_insert(Rest {
-            until: now,
-            span: 0,
-        });
-        rest.span = (rest.span * 2).clamp(1, REST_MAX);
-        rest.until = now.after(Nanos(config.suspect_after.0.saturating_mul(rest.span)));
+        let rest = self.rests.entry(node).or_insert(Rest::none(now));
+        rest.lengthen(now, config.suspect_after);
+    }
+
+    /// A process is cut off, or is known to be: it is tried again after a while.
+    pub(crate) fn put_off(&mut self, now: Time, node: NodeId) {
+        self.probations
+            .retain(|_, rest| now < rest.until.after(PROBATION_FORGOTTEN));
+        let rest = self.probations.entry(node).or_insert(Rest::none(now));
+        rest.lengthen(now, PROBATION);
     }
 
     /// When something is due, if anything is.
@@ -201,12 +253,33 @@ impl Detection {
 
     /// A process is there, under whichever life.
     pub(crate) fn seen(&mut self, node: NodeId) {
-        self.dead.remove(&node);
         self.waiting.remove(&node);
     }
 }
 
+impl Rest {
+    const fn none(now: Time) -> Self {
+        Self {
+            until: now,
+            span: 0,
+        }
+    }
+
+    fn lengthen(&mut self, now: Time, unit: Nanos) {
+        self.span = (self.span * 2).clamp(1, REST_MAX);
+        self.until = now.after(Nanos(unit.0.saturating_mul(self.span)));
+    }
+}
+
 impl Budget {
+    /// Counts deaths that were decided by others, each so long ago.
+    pub(crate) fn count(&mut self, now: Time, mut ages: Vec<Nanos>) {
+        ages.sort_unstable_by(|a, b| b.cmp(a));
+        let times = ages.into_iter().filter(|age| *age < MINUTE);
+        self.0
+            .extend(times.map(|age| Time::from_ns(now.as_ns().saturating_sub(age.0))));
+    }
+
     /// Takes one death of those that may be decided now.
     ///
     /// # Errors
@@ -264,7 +337,7 @@ impl Inquiry {
                 self.asked.remove(&from);
             }
             Evidence::Heard => return true,
-            Evidence::Here => return from == self.suspect,
+            Evidence::Here => self.here |= from == self.suspect,
         }
         false
     }
@@ -281,6 +354,10 @@ impl Inquiry {
             .collect();
         let reached = others.count();
         if reached == 0 {
+            return Finding::Undecided;
+        }
+        if self.here && reached < 2 {
+            // One of the two is cut off; which, cannot be known.
             return Finding::Undecided;
         }
         let over = now >= self.until;
@@ -301,7 +378,11 @@ impl Inquiry {
             silent: spans.min().unwrap_or(Nanos(0)),
             said_by: silent.into_iter().map(|(node, _)| node).collect(),
             reached,
-            closed: self.closed,
+            standing: match (self.closed, self.here) {
+                (true, _) => Standing::Ended,
+                (false, true) => Standing::CutOff,
+                (false, false) => Standing::Hung,
+            },
         })
     }
 }
@@ -396,12 +477,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sign_of_life_refutes_and_only_the_suspect_speaks_for_itself() {
+    fn what_anybody_hears_refutes_and_only_the_suspect_speaks_for_itself() {
         let (mut detection, _) = inquiry(3, true, false);
         let inquiry = detection.inquiries.get_mut(&SUSPECT).expect("begun");
         assert!(inquiry.answer(node(2), Evidence::Heard, Nanos(0)));
         assert!(!inquiry.answer(node(2), Evidence::Here, Nanos(0)));
-        assert!(inquiry.answer(SUSPECT, Evidence::Here, Nanos(0)));
+        assert!(!inquiry.here);
+        assert!(!inquiry.answer(SUSPECT, Evidence::Here, Nanos(0)));
+        assert!(inquiry.here, "whether others hear it is waited for");
         assert!(
             !inquiry.answer(node(8), Evidence::Heard, Nanos(0)),
             "nobody asked it"
@@ -433,6 +516,40 @@ mod tests {
         config.hung_after = config.suspect_after;
         assert_eq!(config.patience(false), config.probe_timeout);
         assert_eq!(config.patience(true), config.probe_timeout);
+    }
+
+    #[test]
+    fn a_process_that_only_the_controllers_hear_is_cut_off() {
+        for others in [1, 2] {
+            let (mut detection, config) = inquiry(others, true, false);
+            (1..=others).for_each(|from| silent(&mut detection, from));
+            let inquiry = detection.inquiries.get_mut(&SUSPECT).expect("begun");
+            assert!(!inquiry.answer(SUSPECT, Evidence::Here, Nanos(0)));
+            if others == 1 {
+                // Which of the two is, cannot be known.
+                assert_eq!(finding(&mut detection, 1001, &config), Finding::Undecided);
+                continue;
+            }
+            assert_eq!(finding(&mut detection, 1749, &config), Finding::Open);
+            let found = finding(&mut detection, 1750, &config);
+            assert!(
+                matches!(&found, Finding::Dead(verdict) if verdict.standing == Standing::CutOff)
+            );
+        }
+    }
+
+    #[test]
+    fn pauses_until_a_process_is_tried_again_grow() {
+        let mut detection = Detection::default();
+        let mut now = at(0);
+        let mut spans = Vec::new();
+        for _ in 0..7 {
+            detection.put_off(now, SUSPECT);
+            let until = detection.probations[&SUSPECT].until;
+            spans.push(until.since(now).0 / MS / 1000);
+            now = until.after(Nanos::from_ms(1000));
+        }
+        assert_eq!(spans, [10, 20, 40, 80, 160, 320, 320]);
     }
 
     #[test]
@@ -482,5 +599,13 @@ mod tests {
         assert_eq!(budget.take(at(60_000), 2), Ok(()));
         assert_eq!(budget.take(at(60_001), 2), Err(at(110_000)));
         assert_eq!(budget.take(at(60_001), 0), Err(at(110_000)));
+        // Two that another controller decided; a third is more than a minute ago.
+        let mut next = Budget::default();
+        next.count(
+            at(90_000),
+            [10_000, 70_000, 30_000].map(Nanos::from_ms).to_vec(),
+        );
+        assert_eq!(next.take(at(90_000), 2), Err(at(120_000)));
+        assert_eq!(next.take(at(90_000), 3), Ok(()));
     }
 }

@@ -18,7 +18,7 @@ use crate::history::Event;
 use crate::outbound::{Answer, Conn, PublicMap, Sent};
 use crate::snapshot::RestoreError;
 use crate::spec::{ClusterSpec, LogSpec, SpecError};
-use crate::state::{Log, Node, PlaceKey, State};
+use crate::state::{Away, Log, Node, PlaceKey, State};
 use crate::{ANSWERS_MAX, COMMANDS_MAX, DECISIONS_KEPT, HISTORY_KEPT, MAP_BYTES_MAX, plan};
 
 /// How a directory behaves in time.
@@ -160,6 +160,8 @@ pub struct Directory<K: Knobs = Shipped> {
     pub(crate) watches: BTreeMap<LogId, Watch>,
     pub(crate) health: BTreeMap<(LogId, ShardId), ShardHealth>,
     pub(crate) detection: Detection,
+    /// The deaths that others decided before are counted.
+    pub(crate) counted_deaths: bool,
     /// The version at which the transactions were last looked at.
     pub(crate) stepped: u64,
     decisions: VecDeque<Decision>,
@@ -208,6 +210,7 @@ impl<K: Knobs> Directory<K> {
         let mut directory = Self::with_state(state, config, version, now);
         directory.public = Some(directory.current_map());
         directory.watch_all(now);
+        directory.resume_detection(now);
         directory.step_transactions(now);
         directory
     }
@@ -232,7 +235,8 @@ impl<K: Knobs> Directory<K> {
             grants: BTreeMap::new(),
             watches: BTreeMap::new(),
             health: BTreeMap::new(),
-            detection: Detection::default(),
+            detection: Detection::lead(persisted),
+            counted_deaths: false,
             stepped: 0,
             decisions: VecDeque::new(),
             counters: Counters::default(),
@@ -358,7 +362,7 @@ impl<K: Knobs> Directory<K> {
             Message::SealAck(ack, _) => self.sealed(now, conn, *ack),
             Message::RootLed(led, _) => self.led(now, conn, *led),
             Message::ShardStatus(report, _) => self.shard_status(now, conn, *report),
-            Message::Observe(observe, _) => self.observe(conn, *observe),
+            Message::Observe(observe, _) => self.observe(now, conn, *observe),
             Message::Suspect(suspect, _) => self.suspected(now, conn, *suspect),
             Message::ProbeAnswer(answer, _) => self.answered(now, conn, *answer),
             _ => self.counters.unexpected += 1,
@@ -591,7 +595,7 @@ impl<K: Knobs> Directory<K> {
     }
 
     /// Of the connections of the place's present life the one that opened last.
-    fn last_of_life(&self, key: PlaceKey) -> Option<ConnId> {
+    pub(crate) fn last_of_life(&self, key: PlaceKey) -> Option<ConnId> {
         let life = Some((key, self.state.place(key)?.inc));
         let conns = self.conns.iter().filter(|(_, conn)| conn.life == life);
         conns.max_by_key(|(_, conn)| conn.opened).map(|(&id, _)| id)
@@ -631,7 +635,7 @@ impl<K: Knobs> Directory<K> {
             leads,
             domain_of,
             |key| bindings.contains_key(&key),
-            |node| self.detection.dead.contains(&node),
+            |node| self.state.away(node) != Away::No,
             ready,
         ) else {
             return;

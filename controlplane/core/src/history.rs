@@ -202,6 +202,18 @@ pub(crate) fn encode(out: &mut Encoder, what: &What, why: Why) {
             out.bytes(places.as_bytes());
             out.bytes(evidence.as_bytes());
         }
+        What::CutOff {
+            log,
+            node,
+            places,
+            evidence,
+        } => {
+            out.put(42u8);
+            out.put(*log);
+            out.put(*node);
+            out.bytes(places.as_bytes());
+            out.bytes(evidence.as_bytes());
+        }
         What::Shut { log, segment, view } => {
             out.put(41u8);
             out.put(*log);
@@ -306,6 +318,12 @@ pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<(What, Why), WireError> 
             rights: rights(reader)?,
         },
         40 => What::Dead {
+            log,
+            node: reader.field()?,
+            places: text(reader)?,
+            evidence: text(reader)?,
+        },
+        42 => What::CutOff {
             log,
             node: reader.field()?,
             places: text(reader)?,

@@ -13,7 +13,7 @@ use crate::command::Action;
 use crate::decision::{What, Why};
 use crate::directory::{Directory, ShardHealth};
 use crate::registration::Refusal;
-use crate::state::PlaceKey;
+use crate::state::{Away, PlaceKey};
 
 impl<K: Knobs> Directory<K> {
     pub(crate) fn greet(&mut self, now: Time, conn: ConnId, hello: &Hello) {
@@ -34,20 +34,14 @@ impl<K: Knobs> Directory<K> {
         }
         match self.state.place(key) {
             Some(place) if place.inc == hello.inc && place.node == hello.node => {
-                if !place.up {
-                    self.commit(Action::Show {
-                        place: key,
-                        up: true,
-                    });
-                }
-                if self.is_given_up(key, conn) {
+                if self.state.away(hello.node) == Away::CutOff {
+                    // Nobody else hears it: it has its places again when it is tried.
+                    self.note_life(key, conn);
+                } else if self.is_given_up(key, conn) {
                     self.counters.stale += 1;
                     self.note_life(key, conn);
                 } else {
-                    self.confirm(key, hello.inc);
-                    let before = self.bindings.get(&key).filter(|before| before.conn == conn);
-                    let request = before.and_then(|before| before.request);
-                    self.bind(now, key, conn, request);
+                    self.take_place(now, key, conn);
                 }
             }
             // Its place belongs to a later life, or never was its own: it is told so, and stops.
@@ -60,6 +54,24 @@ impl<K: Knobs> Directory<K> {
                 self.refuse(conn, 0, &refusal);
             }
         }
+    }
+
+    /// The place's present life is there, and `conn` leads to it.
+    pub(crate) fn take_place(&mut self, now: Time, key: PlaceKey, conn: ConnId) {
+        let Some(place) = self.state.place(key) else {
+            return;
+        };
+        let (inc, up) = (place.inc, place.up);
+        if !up {
+            self.commit(Action::Show {
+                place: key,
+                up: true,
+            });
+        }
+        self.confirm(key, inc);
+        let before = self.bindings.get(&key).filter(|before| before.conn == conn);
+        let request = before.and_then(|before| before.request);
+        self.bind(now, key, conn, request);
     }
 
     /// A process that says who it is has its incarnation on its device, if it has one.

@@ -162,6 +162,10 @@ pub(crate) fn next_view<K: Knobs>(
                     member.is_some_and(|member| dead(member.place.node)) && !connected(place(slot))
                 },
                 |slot| {
+                    let member = member(slot);
+                    member.is_some_and(|member| !member.place.up) && !connected(place(slot))
+                },
+                |slot| {
                     let begun = member(slot).is_some_and(|member| has_begun(class, member));
                     begun && connected(place(slot))
                 },

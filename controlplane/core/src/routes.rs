@@ -26,12 +26,13 @@ impl Member {
 }
 
 impl Routes {
-    /// Those of a shard of which `copies` replicas must hold a record. `lost` says whose process is dead, `there` who could
-    /// write from now on.
+    /// Those of a shard of which `copies` replicas must hold a record. `lost` says whose process is away, `down` who is not
+    /// there and shown so, `there` who could write from now on. What is closed is not opened around somebody who is down.
     pub(crate) fn of(
         shard: &Shard,
         copies: u8,
         lost: impl Fn(Slot) -> bool,
+        down: impl Fn(Slot) -> bool,
         there: impl Fn(Slot) -> bool,
     ) -> Self {
         let bits = |chosen: &dyn Fn(Slot, &Member) -> bool| {
@@ -40,14 +41,22 @@ impl Routes {
             chosen.fold(0u8, |bits, (slot, _)| bits | 1 << slot)
         };
         let lost = bits(&|slot, _| lost(slot));
-        let left = shard.members.len() - lost.count_ones() as usize;
-        let enough = left >= usize::from(copies);
+        let down = bits(&|slot, _| down(slot));
+        let enough_without = |those: u8| {
+            let left = shard.members.len() - those.count_ones() as usize;
+            left >= usize::from(copies)
+        };
+        let enough = enough_without(lost);
         let written = bits(&|_, member| member.generation != ViewId::ZERO);
         let open = bits(&|slot, member| member.is_shut() && there(slot));
         Self {
             close: written & if enough { lost } else { u8::MAX },
             lost,
-            open: if enough { open & !lost } else { 0 },
+            open: if enough_without(lost | down) {
+                open & !lost
+            } else {
+                0
+            },
         }
     }
 
@@ -94,14 +103,14 @@ mod tests {
 
     #[test]
     fn only_the_dead_are_closed_while_enough_are_left() {
-        let routes = Routes::of(&shard(3), 2, among(&[1]), among(&[0, 2]));
+        let routes = Routes::of(&shard(3), 2, among(&[1]), among(&[]), among(&[0, 2]));
         let closed = [0, 1, 2].map(|slot| routes.closes(slot));
         assert_eq!(closed, [None, Some(Why::WriterDead), None]);
     }
 
     #[test]
     fn all_are_closed_when_too_few_are_left() {
-        let routes = Routes::of(&shard(2), 2, among(&[1]), among(&[0]));
+        let routes = Routes::of(&shard(2), 2, among(&[1]), among(&[1]), among(&[0]));
         let closed = [0, 1].map(|slot| routes.closes(slot));
         assert_eq!(closed, [Some(Why::TooFewLeft), Some(Why::WriterDead)]);
     }
@@ -111,11 +120,17 @@ mod tests {
         let mut closed = shard(2);
         shut(&mut closed, 0);
         shut(&mut closed, 1);
-        let routes = Routes::of(&closed, 2, among(&[1]), among(&[0]));
+        let routes = Routes::of(&closed, 2, among(&[1]), among(&[]), among(&[0]));
         assert_eq!([0, 1].map(|slot| routes.opens(slot)), [false; 2]);
-        let routes = Routes::of(&closed, 2, among(&[]), among(&[0]));
+        let routes = Routes::of(&closed, 2, among(&[]), among(&[1]), among(&[0]));
+        assert_eq!(
+            [0, 1].map(|slot| routes.opens(slot)),
+            [false; 2],
+            "whoever found it dead"
+        );
+        let routes = Routes::of(&closed, 2, among(&[]), among(&[]), among(&[0]));
         assert_eq!([0, 1].map(|slot| routes.opens(slot)), [true, false]);
-        let routes = Routes::of(&closed, 2, among(&[]), among(&[0, 1]));
+        let routes = Routes::of(&closed, 2, among(&[]), among(&[]), among(&[0, 1]));
         assert_eq!([0, 1].map(|slot| routes.opens(slot)), [true; 2]);
         assert_eq!(routes.closes(0), None);
     }

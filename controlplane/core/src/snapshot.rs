@@ -20,7 +20,7 @@ use crate::command::changes;
 use crate::group::{Config, Group, Listed, Phase, RootQuorum};
 use crate::history::History;
 use crate::keys::Keys;
-use crate::state::{Log, Member, Node, Pending, Place, Shard, State};
+use crate::state::{Away, Log, Member, Node, Pending, Place, Shard, State};
 use crate::transaction::Transaction;
 use crate::users::Users;
 use crate::{ROOT_CONFIGS_MAX, ROOT_MEMBERS_MAX, TRANSACTIONS_KEPT};
@@ -28,8 +28,9 @@ use crate::{ROOT_CONFIGS_MAX, ROOT_MEMBERS_MAX, TRANSACTIONS_KEPT};
 const MAGIC: &[u8; 8] = b"IONIDIR\n";
 /// Version 1 has no quorums: every replica had to hold a record. Versions 1 and 2 have no `next_log` and no histories. Up to
 /// version 3 a root is alone, and no incarnation is known to be on a device. Up to
-/// version 4 there are no transactions, up to version 5 no replacements, up to version 7 no users.
-const VERSION: u16 = 9;
+/// version 4 there are no transactions, up to version 5 no replacements, up to version 7 no users, up to version 9 nobody is
+/// known to be away.
+const VERSION: u16 = 10;
 
 /// Why a snapshot cannot be used. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -82,6 +83,8 @@ impl State {
             out.put(node.domain);
             out.bytes(node.address.as_bytes());
             out.put(node.drained);
+            out.put(node.away.code());
+            out.put(node.away_since_us);
         }
         out.put(self.logs.len() as u32);
         for (id, log) in &self.logs {
@@ -131,10 +134,18 @@ impl State {
             let domain = reader.field()?;
             let address = text(&mut reader)?;
             let drained = written >= 5 && reader.field()?;
+            let (mut away, mut away_since_us) = (Away::No, 0);
+            if written >= 10 {
+                let code: u8 = reader.field()?;
+                away = Away::from_code(code).ok_or_else(|| range("away", u64::from(code)))?;
+                away_since_us = reader.field()?;
+            }
             let node = Node {
                 domain,
                 address,
                 drained,
+                away,
+                away_since_us,
             };
             state.nodes.insert(id, node);
         }

@@ -45,6 +45,41 @@ pub(crate) struct Node {
     pub(crate) address: String,
     /// It takes no new places.
     pub(crate) drained: bool,
+    /// Whether its process takes part.
+    pub(crate) away: Away,
+    /// When it last was found not to, in microseconds since 1970; 0 for never.
+    pub(crate) away_since_us: u64,
+}
+
+/// Whether the process of a node takes part.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Away {
+    /// As far as is known.
+    #[default]
+    No,
+    /// It was found dead, and no place of it has come since.
+    Dead,
+    /// It was found to be heard by nobody but the controllers, and has not been tried again since.
+    CutOff,
+}
+
+impl Away {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::No => 0,
+            Self::Dead => 1,
+            Self::CutOff => 2,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::No),
+            1 => Some(Self::Dead),
+            2 => Some(Self::CutOff),
+            _ => None,
+        }
+    }
 }
 
 /// One log. `view`, `tree` and the `member`, `generation`, `epoch`, `opened` fields of its shards say what the cut log says;

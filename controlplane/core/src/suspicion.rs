@@ -10,22 +10,24 @@ use ionian_types::{ConnId, Knobs, LogId, Nanos, NodeId, Slot, Time};
 use ionian_wire::frame::{Observe, Probe, ProbeAnswer, Suspect};
 
 use crate::command::Action;
-use crate::decision::{What, Why};
-use crate::detection::{Finding, OBSERVERS_MAX, Verdict};
+use crate::decision::Why;
+use crate::detection::{Finding, OBSERVERS_MAX, Rest, Standing, Verdict};
 use crate::directory::Directory;
 use crate::operation::Operation;
 use crate::outbound::{message_bytes, put};
-use crate::state::PlaceKey;
+use crate::state::{Away, Node, PlaceKey};
 use crate::transaction::Task;
 
 impl<K: Knobs> Directory<K> {
     /// A process says that it observes others, and is to be asked over `conn`.
-    pub(crate) fn observe(&mut self, conn: ConnId, observe: Observe) {
+    pub(crate) fn observe(&mut self, now: Time, conn: ConnId, observe: Observe) {
         if self.config.detection.is_none() || !self.state.nodes.contains_key(&observe.node) {
             return;
         }
         self.detection.observers.insert(observe.node, conn);
         self.detection.seen(observe.node);
+        // It may be the one that a leaf waits for.
+        self.move_leaves(now);
     }
 
     fn observer_of(&self, conn: ConnId) -> Option<NodeId> {
@@ -85,8 +87,7 @@ impl<K: Knobs> Directory<K> {
         let Some(config) = self.config.detection else {
             return;
         };
-        let known =
-            self.detection.dead.contains(&node) || self.detection.waiting.contains_key(&node);
+        let known = self.is_away(node) || self.detection.waiting.contains_key(&node);
         if known || !self.state.lives_on(node) {
             return;
         }
@@ -95,9 +96,8 @@ impl<K: Knobs> Directory<K> {
         if under_way.is_some_and(|inquiry| inquiry.is_closed() || !closed) {
             return;
         }
-        let dead = &self.detection.dead;
         let may_say =
-            |other: &NodeId| self.detection.observers.contains_key(other) && !dead.contains(other);
+            |other: &NodeId| self.detection.observers.contains_key(other) && !self.is_away(*other);
         let observers = self.state.observers_of(node).into_iter().filter(may_say);
         let observers: Vec<NodeId> = observers.take(OBSERVERS_MAX).collect();
         self.detection.begin(now, node, observers, closed, &config);
@@ -118,6 +118,7 @@ impl<K: Knobs> Directory<K> {
             Finding::Dead(verdict) => {
                 self.detection.inquiries.remove(&node);
                 let max = config.deaths_per_minute_max;
+                self.count_deaths(now);
                 match self.detection.budget.take(now, max) {
                     Ok(()) => self.bury(now, node, &verdict),
                     Err(again) => {
@@ -136,29 +137,42 @@ impl<K: Knobs> Directory<K> {
             silent: verdict.silent,
             said_by: verdict.said_by.clone(),
             reached: verdict.reached as u8,
-            closed: verdict.closed,
+            standing: verdict.standing,
             waits,
         });
         for log in logs {
-            let what = What::Dead {
-                log,
-                node,
-                places: self.state.places_named(log, node),
-                evidence: verdict.to_string(),
-            };
+            let what = self.state.found(log, node, verdict);
             let why = if waits { Why::Budget } else { Why::Silent };
             self.decide(now, what, why);
         }
         taken
     }
 
-    /// A process is dead: everybody goes on without it.
+    fn is_away(&self, node: NodeId) -> bool {
+        self.state.away(node) != Away::No
+    }
+
+    /// The deaths that another controller decided a short while ago count, once the time of day is known.
+    fn count_deaths(&mut self, now: Time) {
+        if core::mem::replace(&mut self.counted_deaths, true) {
+            return;
+        }
+        let since = |node: &Node| self.wall_us.saturating_sub(node.away_since_us);
+        let died = self.state.nodes.values();
+        let died = died.filter(|node| node.away_since_us > 0);
+        let ages = died.map(|node| Nanos(since(node).saturating_mul(1000)));
+        self.detection.budget.count(now, ages.collect());
+    }
+
+    /// A process is dead or cut off: everybody goes on without it.
     fn bury(&mut self, now: Time, node: NodeId, verdict: &Verdict) {
         if !self.note_death(now, node, verdict, false) {
             return;
         }
-        self.detection.dead.insert(node);
-        // A process that hangs is attached still. When it goes on it is to say anew who it is.
+        if verdict.standing == Standing::CutOff {
+            self.detection.put_off(now, node);
+        }
+        // A process that hangs or is cut off is attached still. When it goes on it is to say anew who it is.
         let own = self.detection.observers.remove(&node);
         let mut conns: BTreeSet<ConnId> = own.into_iter().collect();
         let keys: Vec<PlaceKey> = self.state.keys_on(node).collect();
@@ -179,23 +193,33 @@ impl<K: Knobs> Directory<K> {
             self.look_after(now, log);
             self.plan(now, log);
         }
+        self.move_leaves(now);
+    }
+
+    /// Leaves whose process is away begin anew on others: they have nothing that others do not.
+    pub(crate) fn move_leaves(&mut self, now: Time) {
+        let away = |log: &&LogId| {
+            let log = &self.state.logs[*log];
+            self.is_away(log.leaf.node)
+        };
+        let logs: Vec<LogId> = self.state.logs.keys().filter(away).copied().collect();
         for log in logs {
-            self.move_leaf_off(now, log, node);
+            self.move_leaf_off(now, log);
         }
     }
 
-    /// A leaf of a dead process begins anew on another one: it has nothing that others do not.
-    fn move_leaf_off(&mut self, now: Time, id: LogId, dead: NodeId) {
+    fn move_leaf_off(&mut self, now: Time, id: LogId) {
         let Some(log) = self.state.logs.get(&id) else {
             return;
         };
         let there = |node: &NodeId| {
             let known = self.state.nodes.get(node);
             let takes = known.is_some_and(|known| !known.drained);
-            takes && self.detection.observers.contains_key(node)
+            takes && self.detection.observers.contains_key(node) && !self.is_away(*node)
         };
-        let on_its_way = log.next_leaf.as_ref().is_some_and(&there);
-        if log.leaf.node != dead || on_its_way {
+        // One that is not there now may come, unless it is away, too.
+        let on_its_way = |node| !self.is_away(node);
+        if log.next_leaf.is_some_and(on_its_way) {
             return;
         }
         let leader = self.leader_of(id).unwrap_or(Slot::ZERO);
@@ -215,9 +239,34 @@ impl<K: Knobs> Directory<K> {
         }
     }
 
+    /// Takes up again what another controller knew: who is cut off is tried again here, too.
+    pub(crate) fn resume_detection(&mut self, now: Time) {
+        let cut_off = |node: &NodeId| self.state.away(*node) == Away::CutOff;
+        let nodes: Vec<NodeId> = self.state.nodes.keys().copied().filter(cut_off).collect();
+        for node in nodes {
+            self.detection.put_off(now, node);
+        }
+    }
+
     /// When something of detection is due.
     pub(crate) fn detection_at(&self) -> Option<Time> {
-        self.detection.deadline()
+        let cut_off = |(node, _): &(&NodeId, &Rest)| self.state.away(**node) == Away::CutOff;
+        let probations = self.detection.probations.iter().filter(cut_off);
+        let tried = probations.map(|(_, rest)| rest.until);
+        tried.chain(self.detection.deadline()).min()
+    }
+
+    /// A process that was cut off is tried again: the lives that are attached have their places.
+    fn readmit(&mut self, now: Time, node: NodeId) {
+        if !self.commit(Action::Readmit { node }) {
+            return;
+        }
+        let keys: Vec<PlaceKey> = self.state.keys_on(node).collect();
+        for key in keys {
+            if let Some(conn) = self.last_of_life(key) {
+                self.take_place(now, key, conn);
+            }
+        }
     }
 
     /// Ends inquiries whose answers do not come, and looks again at deaths that had to wait.
@@ -225,6 +274,14 @@ impl<K: Knobs> Directory<K> {
         let inquiries: Vec<NodeId> = self.detection.inquiries.keys().copied().collect();
         for node in inquiries {
             self.conclude(now, node);
+        }
+        let probations = self.detection.probations.iter();
+        let over: Vec<NodeId> = probations
+            .filter(|(node, rest)| rest.until <= now && self.state.away(**node) == Away::CutOff)
+            .map(|(&node, _)| node)
+            .collect();
+        for node in over {
+            self.readmit(now, node);
         }
         let waiting = self.detection.waiting.iter();
         let due: Vec<NodeId> = waiting

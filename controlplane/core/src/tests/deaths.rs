@@ -112,8 +112,47 @@ impl World {
 
     fn deaths(&self) -> Vec<Event> {
         let history = self.running.directory.history(LOG);
-        let deaths = history.filter(|event| matches!(event.what, What::Dead { .. }));
+        let found = |what: &What| matches!(what, What::Dead { .. } | What::CutOff { .. });
+        let deaths = history.filter(|event| found(&event.what));
         deaths.cloned().collect()
+    }
+
+    /// Another controller leads, with what the last one knew as state. Nobody is connected.
+    fn lead_elsewhere(&mut self) {
+        let config = DirectoryConfig {
+            detection: Some(CONFIG),
+            ..DirectoryConfig::default()
+        };
+        let state = self.running.directory.snapshot();
+        self.running.directory = Directory::restore(&state, config, self.running.now).unwrap();
+    }
+
+    /// A process and its place connect and say who they are.
+    fn come(&mut self, place: usize) {
+        self.attach(place);
+        let conn = ConnId::new(place as u32);
+        self.running.directory.connected(conn);
+        let inc = self.running.incs[place];
+        self.running.send(place, &hello(place, inc));
+    }
+
+    /// The connections that the directory closes are closed.
+    fn close(&mut self) -> Vec<ConnId> {
+        let mut closed = Vec::new();
+        while let Some(conn) = self.running.directory.take_close() {
+            closed.push(conn);
+            let now = self.running.now;
+            self.running.directory.disconnected(now, conn);
+        }
+        closed.sort_unstable();
+        closed
+    }
+
+    /// Where the leaf is to be.
+    fn leaf_coming(&self) -> Vec<NodeId> {
+        let map = self.running.map();
+        let coming = map.logs[0].coming.iter();
+        coming.map(|coming| coming.node).collect()
     }
 
     fn is_up(&self, place: usize) -> bool {
@@ -234,22 +273,15 @@ fn a_process_that_hangs_is_dead_and_says_anew_who_it_is() {
     assert!(world.deaths().is_empty());
     world.wait(10);
     assert_eq!(world.deaths().len(), 1);
-    let mut closed = Vec::new();
-    while let Some(conn) = world.running.directory.take_close() {
-        closed.push(conn);
-        let now = world.running.now;
-        world.running.directory.disconnected(now, conn);
-    }
-    closed.sort_unstable();
-    assert_eq!(closed, [ConnId::new(REPLICA as u32), process(REPLICA)]);
+    assert_eq!(
+        world.close(),
+        [ConnId::new(REPLICA as u32), process(REPLICA)]
+    );
     let views = world.running.settle();
     assert_eq!(views, ["close 0.0 gen 1 for 0, close 0.1 gen 1 for 0"]);
     // It goes on, as the same life.
-    world.attach(REPLICA);
-    let conn = ConnId::new(REPLICA as u32);
-    world.running.directory.connected(conn);
+    world.come(REPLICA);
     let inc = world.running.incs[REPLICA];
-    world.running.send(REPLICA, &hello(REPLICA, inc));
     let other = world.running.incs[2];
     assert_eq!(
         world.running.settle(),
@@ -338,21 +370,13 @@ fn a_controller_that_leads_next_finds_a_death_that_was_not_decided() {
     world.kill(REPLICA);
     assert_eq!(world.probes().len(), 3);
     // The answers come to nobody.
-    let config = DirectoryConfig {
-        detection: Some(CONFIG),
-        ..DirectoryConfig::default()
-    };
-    let state = world.running.directory.snapshot();
-    world.running.directory = Directory::restore(&state, config, world.running.now).unwrap();
+    world.lead_elsewhere();
     for place in (0..PLACES).filter(|place| *place != REPLICA) {
-        world.attach(place);
-        let conn = ConnId::new(place as u32);
-        world.running.directory.connected(conn);
-        let inc = world.running.incs[place];
-        world.running.send(place, &hello(place, inc));
+        world.come(place);
     }
     assert!(world.probes().is_empty());
-    world.running.now = world.running.now.after(config.down_after);
+    let down_after = DirectoryConfig::default().down_after;
+    world.running.now = world.running.now.after(down_after);
     let now = world.running.now;
     world.running.directory.on_deadline(now);
     assert_eq!(world.all_say(Evidence::Silent), [ROOT, LEAF, 2]);
@@ -367,13 +391,148 @@ fn a_leaf_goes_to_another_process() {
     world.kill(LEAF);
     assert_eq!(world.all_say(Evidence::Silent), [ROOT, 2, 3, 4, 5]);
     assert_eq!(world.deaths().len(), 1);
-    let map = world.running.map();
-    let coming: Vec<NodeId> = map.logs[0]
-        .coming
-        .iter()
-        .map(|coming| coming.node)
-        .collect();
-    assert_eq!(coming, [node(ROOT)]);
+    assert_eq!(world.leaf_coming(), [node(ROOT)]);
+}
+
+#[test]
+fn a_leaf_whose_next_process_dies_too_goes_to_a_third_one() {
+    let mut world = World::start(CONFIG);
+    world.kill(LEAF);
+    world.all_say(Evidence::Silent);
+    world.kill(ROOT);
+    // The leaf is dead and is not asked.
+    assert_eq!(world.all_say(Evidence::Silent), [2, 3, 4, 5]);
+    assert_eq!(world.deaths().len(), 2);
+    assert_eq!(world.leaf_coming(), [node(2)]);
+    // Nor does another controller forget it, though nobody was there when it began to lead.
+    world.kill(2);
+    world.lead_elsewhere();
+    world.come(3);
+    world.running.now = world
+        .running
+        .now
+        .after(DirectoryConfig::default().down_after);
+    let now = world.running.now;
+    (4..PLACES).for_each(|place| world.come(place));
+    world.running.directory.on_deadline(now);
+    world.all_say(Evidence::Silent);
+    assert_eq!(world.leaf_coming(), [node(3)]);
+}
+
+#[test]
+fn a_controller_that_leads_next_opens_nothing_around_the_dead() {
+    let mut world = World::start(CONFIG);
+    world.kill(REPLICA);
+    world.all_say(Evidence::Silent);
+    let views = world.running.settle();
+    assert_eq!(views, ["close 0.0 gen 1 for 0, close 0.1 gen 1 for 0"]);
+    world.lead_elsewhere();
+    for place in (0..PLACES).filter(|place| *place != REPLICA) {
+        world.come(place);
+    }
+    assert_eq!(world.running.settle(), [""; 0]);
+    world.wait(5000);
+    assert_eq!(world.running.settle(), [""; 0]);
+    assert_eq!(world.deaths().len(), 1, "it is dead already");
+    // Nor while its process is there and its place is not.
+    world.attach(REPLICA);
+    world.suspect(2, REPLICA);
+    assert_eq!(world.running.settle(), [""; 0]);
+    world.come(REPLICA);
+    let incs = world.running.incs;
+    let (other, own) = (incs[2], incs[REPLICA]);
+    let opened = format!("close 0.0 gen 0 for {other}, close 0.1 gen 0 for {own}");
+    assert_eq!(world.running.settle(), [opened]);
+}
+
+#[test]
+fn what_a_dead_process_wrote_is_closed_by_whoever_leads_when_that_can_be() {
+    let mut world = World::start(CONFIG);
+    // Nothing can be logged without the root: the decision comes first, the view later.
+    world.kill(ROOT);
+    world.kill(REPLICA);
+    world.all_say(Evidence::Silent);
+    assert_eq!(world.running.settle(), [""; 0]);
+    world.lead_elsewhere();
+    for place in (0..PLACES).filter(|place| *place != REPLICA) {
+        world.come(place);
+    }
+    let views = world.running.settle();
+    assert_eq!(views, ["close 0.0 gen 1 for 0, close 0.1 gen 1 for 0"]);
+}
+
+/// Everybody but the process itself hears nothing of it for as long as it takes.
+fn cut_off(world: &mut World) {
+    world.suspect(2, REPLICA);
+    for (place, probe) in world.probes() {
+        let evidence = match place {
+            REPLICA => Evidence::Here,
+            _ => Evidence::Silent,
+        };
+        world.answer(place, probe, evidence);
+    }
+    world.wait(760);
+}
+
+#[test]
+fn a_process_that_is_cut_off_is_routed_around_and_tried_again() {
+    let mut world = World::start(CONFIG);
+    cut_off(&mut world);
+    let found = world.deaths().pop().expect("found").what.to_string();
+    assert!(
+        found.starts_with("log 1: node 4 is cut off (replica 0.1): silent for ")
+            && found.ends_with("; it answers the controllers itself"),
+        "{found}"
+    );
+    assert_eq!(
+        world.running.settle(),
+        ["close 0.0 gen 1 for 0, close 0.1 gen 1 for 0"]
+    );
+    // It connects again at once: it has its place when it is tried, whoever leads then.
+    let mut tried_ms = Vec::new();
+    for _ in 0..3 {
+        world.close();
+        world.come(REPLICA);
+        assert_eq!(
+            (world.running.settle().len(), world.is_up(REPLICA)),
+            (0, false)
+        );
+        let began = world.running.now;
+        while !world.is_up(REPLICA) {
+            world.wait(100);
+        }
+        tried_ms.push(world.running.now.since(began).0 / 1_000_000);
+        assert_eq!(world.running.settle().len(), 1, "its shard opens");
+        cut_off(&mut world);
+        assert_eq!(world.running.settle().len(), 1, "and is closed again");
+    }
+    let near = |(ms, expected): (&u64, u64)| (expected - 1000..=expected).contains(ms);
+    assert!(
+        tried_ms.iter().zip([10_000, 20_000, 40_000]).all(near),
+        "{tried_ms:?}"
+    );
+    world.lead_elsewhere();
+    (0..PLACES).for_each(|place| world.come(place));
+    assert!(!world.is_up(REPLICA));
+    world.wait(10_100);
+    assert!(world.is_up(REPLICA));
+}
+
+#[test]
+fn a_process_that_was_cut_off_and_dies_stays_away_and_comes_back_as_a_new_life() {
+    let mut world = World::start(CONFIG);
+    cut_off(&mut world);
+    world.running.settle();
+    world.close();
+    world.wait(60_000);
+    assert_eq!(
+        (world.running.settle().len(), world.is_up(REPLICA)),
+        (0, false)
+    );
+    world.attach(REPLICA);
+    assert_eq!(world.running.register(REPLICA, true), Ok(()));
+    assert_eq!(world.running.settle().len(), 1);
+    assert!(world.is_up(REPLICA));
 }
 
 #[test]
