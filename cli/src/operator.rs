@@ -128,6 +128,7 @@ impl Controllers {
             at_us: 0,
             progress: Progress::Running,
             done: 0,
+            why: String::new(),
             steps,
         };
         let end = if args.no_wait {

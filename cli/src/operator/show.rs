@@ -28,9 +28,10 @@ pub(crate) fn ended(transaction: &TransactionPicture) -> (String, Value) {
         Progress::Done => format!("transaction {id}: done\n"),
         Progress::Running => format!("transaction {id}: begun\n"),
         _ => format!(
-            "transaction {id}: {state} after {} of {} steps\n",
+            "transaction {id}: {state} after {} of {} steps{}\n",
             transaction.done,
-            transaction.steps.len()
+            transaction.steps.len(),
+            reason(transaction)
         ),
     };
     for (at, step) in transaction.steps.iter().enumerate() {
@@ -46,6 +47,14 @@ pub(crate) fn ended(transaction: &TransactionPicture) -> (String, Value) {
     (text, json)
 }
 
+/// Why it failed, to be put behind what is said of it.
+fn reason(transaction: &TransactionPicture) -> String {
+    match &transaction.why[..] {
+        "" => String::new(),
+        why => format!(": {why}"),
+    }
+}
+
 /// A transaction for programs.
 pub(crate) fn transaction_json(transaction: &TransactionPicture) -> Value {
     let state = match transaction.progress {
@@ -59,6 +68,7 @@ pub(crate) fn transaction_json(transaction: &TransactionPicture) -> Value {
         "state": state,
         "began_us": transaction.at_us,
         "done": transaction.done,
+        "why": or_null(Some(&transaction.why[..]).filter(|why| !why.is_empty())),
         "steps": transaction.steps,
     })
 }
@@ -76,7 +86,7 @@ pub(crate) fn transactions(known: &[TransactionPicture]) -> String {
             one.progress.name().to_owned(),
             format!("{} of {}", one.done, one.steps.len()),
             utc(one.at_us),
-            one.steps.get(at).cloned().unwrap_or_default(),
+            one.steps.get(at).cloned().unwrap_or_default() + &reason(one),
         ]);
     }
     table.render()

@@ -18,7 +18,7 @@ use crate::operation::Operation;
 use crate::snapshot::RestoreError;
 use crate::spec::LogSpec;
 use crate::state::{Away, Log, Member, Node, Pending, Place, PlaceKey, State};
-use crate::transaction::{Progress, Task, Transaction};
+use crate::transaction::{Progress, Stand, Task, Transaction};
 use crate::{CEILING_BLOCK, ROOT_CONFIGS_MAX, TRANSACTIONS_KEPT, TRANSACTIONS_RUNNING_MAX};
 
 /// Why a command was refused. Effect: none.
@@ -452,6 +452,7 @@ impl State {
             operation: operation.clone(),
             progress: Progress::Running,
             done: 0,
+            why: String::new(),
             tasks: tasks.to_vec(),
         });
         self.next_transaction += 1;
@@ -468,20 +469,25 @@ impl State {
 
     fn advance(&mut self, id: u64) -> Result<Shown, CommandError> {
         let (at, task) = self.running(id)?;
-        if !self.is_done(&task) {
-            return Err(unfit("a task that is not done"));
-        }
-        self.end(&task);
-        let done = self.transactions[at].done + 1;
-        let next = self.transactions[at].tasks.get(done).cloned();
-        let progress = match next {
-            None => Progress::Done,
-            Some(next) if self.begin(&next).is_ok() => Progress::Running,
-            Some(_) => Progress::Failed,
+        let mut done = self.transactions[at].done;
+        let (progress, why) = match self.stand(&task) {
+            Stand::Running => return Err(unfit("a task that is not done")),
+            Stand::Failed(why) => (Progress::Failed, why),
+            Stand::Done => {
+                self.end(&task);
+                done += 1;
+                let next = self.transactions[at].tasks.get(done).cloned();
+                match next.map(|next| self.begin(&next)) {
+                    None => (Progress::Done, ""),
+                    Some(Ok(())) => (Progress::Running, ""),
+                    Some(Err(why)) => (Progress::Failed, why),
+                }
+            }
         };
         let transaction = &mut self.transactions[at];
         transaction.done = done;
         transaction.progress = progress;
+        why.clone_into(&mut transaction.why);
         Ok(Shown::Yes)
     }
 

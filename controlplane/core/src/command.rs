@@ -105,7 +105,7 @@ pub(crate) enum Action {
         operation: Operation,
         tasks: Vec<Task>,
     },
-    /// The present task of a transaction is done.
+    /// The present task of a transaction is done, or cannot come about any more.
     Advance { transaction: u64 },
     /// A transaction is given up.
     Cancel { transaction: u64 },

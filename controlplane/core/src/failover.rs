@@ -234,14 +234,15 @@ impl<K: Knobs> Directory<K> {
             .filter(|(slot, ack)| acked(**slot, ack.inc))
             .map(|(&slot, _)| slot)
             .collect();
-        // Who has not answered yet would be left out.
+        // Who has not answered yet would be left out, or could not be named although it is to lead.
         let here = (0..root.places.len()).map(|slot| Slot::new(slot as u8));
         let unheard = here.filter(|slot| {
             let there = self.is_bound(id, *slot) && root.eligible(*slot).is_some();
             there && !sealed.contains(slot)
         });
         let all_write = root.quorum == RootQuorum::All;
-        let left_out: Vec<Slot> = unheard.filter(|_| all_write).collect();
+        let waits_for = |slot: &Slot| all_write || root.prefer == Some(*slot);
+        let left_out: Vec<Slot> = unheard.filter(waits_for).collect();
         if !left_out.is_empty() && !watch.waited {
             if let Some(watch) = self.watches.get_mut(&id) {
                 watch.patience.get_or_insert(patience);
@@ -283,7 +284,7 @@ impl<K: Knobs> Directory<K> {
             // One that was not even asked is tried again at once.
             let silent = left_out
                 .iter()
-                .filter(|slot| watch.asked.contains_key(slot));
+                .filter(|slot| all_write && watch.asked.contains_key(slot));
             watch.silent = silent.map(|&slot| (slot, tried_at)).collect();
             watch.next_phase();
         }

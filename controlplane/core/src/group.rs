@@ -161,6 +161,11 @@ impl Group {
         self.tries = 0;
     }
 
+    /// Whether its members are on these nodes, in slot order.
+    pub(crate) fn is_of(&self, nodes: &[NodeId]) -> bool {
+        self.places.iter().map(|place| &place.node).eq(nodes)
+    }
+
     /// Whether it has a single member, which seals itself.
     pub(crate) const fn is_single(&self) -> bool {
         self.places.len() == 1

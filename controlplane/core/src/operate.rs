@@ -8,12 +8,13 @@ use crate::command::{Action, Command};
 use crate::desk::Asker;
 use crate::directory::Directory;
 use crate::foresee::named;
+use crate::group::Phase;
 use crate::operation::{Details, Operate, Operated, Operation};
 use crate::picture::TransactionPicture;
 use crate::placement::{Candidate, place};
 use crate::registration::Refusal;
 use crate::state::{Log, Member, PlaceKey, Shard, State};
-use crate::transaction::{TASKS_MAX, Task, Transaction};
+use crate::transaction::{Stand, TASKS_MAX, Task, Transaction};
 use crate::{COMMAND_BYTES_MAX, MAP_BYTES_MAX};
 
 impl<K: Knobs> Directory<K> {
@@ -175,15 +176,15 @@ impl<K: Knobs> Directory<K> {
         Ok(then)
     }
 
-    /// Takes the next step of every transaction whose present task is done.
+    /// Takes the next step of every transaction whose present task is done, and ends those whose task is in vain.
     pub(crate) fn step_transactions(&mut self, now: Time) {
         while self.stepped != self.state.version {
             self.stepped = self.state.version;
-            let done = |transaction: &&Transaction| {
+            let over = |transaction: &&Transaction| {
                 let task = transaction.current();
-                task.is_some_and(|task| self.state.is_done(task))
+                task.is_some_and(|task| self.state.stand(task) != Stand::Running)
             };
-            let next = self.state.transactions.iter().find(done);
+            let next = self.state.transactions.iter().find(over);
             if let Some(transaction) = next.map(|transaction| transaction.id) {
                 self.commit(Action::Advance { transaction });
                 self.after_change(now);
@@ -231,7 +232,11 @@ fn said(transaction: &Transaction) -> String {
     let (done, of) = (transaction.done, transaction.tasks());
     let lines: Vec<String> = transaction.lines().collect();
     let (id, tasks) = (transaction.id, lines.join("; "));
-    format!("transaction {id}: {how}, {done} of {of} steps: {tasks}")
+    let why = match &transaction.why[..] {
+        "" => String::new(),
+        why => format!(" ({why})"),
+    };
+    format!("transaction {id}: {how}{why}, {done} of {of} steps: {tasks}")
 }
 
 impl State {
@@ -278,7 +283,9 @@ impl State {
                 vec![Task::SetRoot { log, nodes }]
             }
             Operation::MoveLeader { log, slot } => {
-                if self.log(*log)?.root.leader() == Some(*slot) {
+                let root = &self.log(*log)?.root;
+                let leads = root.leader() == Some(*slot) && root.phase == Phase::Recorded;
+                if leads && root.prefer.is_none_or(|prefer| prefer == *slot) {
                     return Ok(Vec::new());
                 }
                 let (log, slot) = (*log, *slot);

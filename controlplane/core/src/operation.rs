@@ -19,8 +19,8 @@ use crate::picture::{ClusterPicture, TransactionPicture, UserPicture, codec};
 use crate::spec::LogSpec;
 use crate::users::{rights, user_name};
 
-/// Version 1 had no details.
-const VERSION: u8 = 2;
+/// Version 1 had no details, version 2 no reasons of transactions that failed.
+const VERSION: u8 = 3;
 
 /// A change of the cluster, or a question about one.
 #[derive(Clone, PartialEq, Eq, Debug)]

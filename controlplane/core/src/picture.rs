@@ -174,6 +174,8 @@ pub struct TransactionPicture {
     pub progress: Progress,
     /// How many of its steps are done.
     pub done: u32,
+    /// Why it failed; empty unless it did.
+    pub why: String,
     /// A line per step.
     pub steps: Vec<String>,
 }
@@ -224,6 +226,7 @@ impl From<&Transaction> for TransactionPicture {
             at_us: transaction.at_us,
             progress: transaction.progress,
             done: transaction.done as u32,
+            why: transaction.why.clone(),
             steps: transaction.lines().collect(),
         }
     }

@@ -29,8 +29,8 @@ const MAGIC: &[u8; 8] = b"IONIDIR\n";
 /// Version 1 has no quorums: every replica had to hold a record. Versions 1 and 2 have no `next_log` and no histories. Up to
 /// version 3 a root is alone, and no incarnation is known to be on a device. Up to
 /// version 4 there are no transactions, up to version 5 no replacements, up to version 7 no users, up to version 9 nobody is
-/// known to be away.
-const VERSION: u16 = 10;
+/// known to be away, up to version 10 transactions that failed have no reason.
+const VERSION: u16 = 11;
 
 /// Why a snapshot cannot be used. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -157,7 +157,8 @@ impl State {
         if written >= 5 {
             state.next_transaction = reader.field()?;
             for _ in 0..count(&mut reader, TRANSACTIONS_KEPT, "transactions")? {
-                state.transactions.push(Transaction::decode(&mut reader)?);
+                let transaction = Transaction::decode(&mut reader, written)?;
+                state.transactions.push(transaction);
             }
         }
         if written >= 8 {

@@ -11,7 +11,7 @@ use ionian_wire::directory::{ROOT_MEMBERS_MAX, SHARDS_PER_LOG_MAX};
 use ionian_wire::entry::Changes;
 use ionian_wire::{Reader, WireError};
 
-use crate::codec::{Encoder, count, range};
+use crate::codec::{Encoder, count, range, text};
 use crate::command::{decode_spec, encode_spec, nodes};
 use crate::group::Phase;
 use crate::operation::Operation;
@@ -74,7 +74,7 @@ pub enum Progress {
     Done,
     /// It was given up.
     Cancelled,
-    /// A task could not begin any more.
+    /// A task could not begin any more, or not come about.
     Failed,
 }
 
@@ -123,6 +123,8 @@ pub struct Transaction {
     pub progress: Progress,
     /// How many of its tasks are done.
     pub done: usize,
+    /// Why it failed; empty unless it did.
+    pub why: String,
     pub(crate) tasks: Vec<Task>,
 }
 
@@ -189,8 +191,19 @@ impl core::fmt::Display for Task {
     }
 }
 
-/// Why a task cannot begin, or a transaction not be given up. Effect: none.
+/// Why a task cannot begin, or not come about, or a transaction not be given up. Effect: none.
 pub(crate) type Reason = &'static str;
+
+/// How the task under way stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stand {
+    /// What it wants is on its way.
+    Running,
+    /// It has come about.
+    Done,
+    /// It cannot come about any more.
+    Failed(Reason),
+}
 
 impl State {
     /// Begins a task: what should be is another thing from now on. `Err` changes nothing.
@@ -401,11 +414,24 @@ impl State {
         for slot in leaving {
             log.root.forget_member(slot);
         }
+        let left = |slot: Slot| slot.index() >= nodes.len();
+        if log.root.prefer.is_some_and(left) {
+            log.root.prefer(None);
+        }
         log.operated = true;
         Ok(())
     }
 
-    /// Whether what a task wants has come about. A task whose log is gone has nothing to wait for.
+    /// How the task under way stands.
+    pub(crate) fn stand(&self, task: &Task) -> Stand {
+        if self.is_done(task) {
+            return Stand::Done;
+        }
+        self.in_vain(task).map_or(Stand::Running, Stand::Failed)
+    }
+
+    /// Whether what a task wants has come about: what it asked for, not what another one has asked for since. A task whose log
+    /// is gone has nothing to wait for.
     pub(crate) fn is_done(&self, task: &Task) -> bool {
         let log = |id: &LogId| self.logs.get(id);
         match task {
@@ -425,7 +451,7 @@ impl State {
                     .iter()
                     .all(|shard| log.shards.get(shard).is_none_or(ended))
             }),
-            Task::SetRoot { log: id, .. } => log(id).is_none_or(|log| {
+            Task::SetRoot { log: id, nodes } => log(id).is_none_or(|log| {
                 let root = &log.root;
                 let listed = root.current().is_some_and(|config| {
                     let members = config
@@ -436,45 +462,115 @@ impl State {
                     members.eq(places)
                 });
                 let all = root.places.iter().all(|place| place.inc != Inc::ZERO);
-                root.phase == Phase::Recorded && listed && all
+                root.phase == Phase::Recorded && listed && all && root.is_of(nodes)
             }),
-            Task::MoveLeader { log: id, .. } => log(id)
-                .is_none_or(|log| log.root.prefer.is_none() && log.root.phase == Phase::Recorded),
-            Task::MoveLeaf { log: id, .. } => log(id).is_none_or(|log| {
+            Task::MoveLeader { log: id, slot } => log(id).is_none_or(|log| {
+                log.root.phase == Phase::Recorded && log.root.leader() == Some(*slot)
+            }),
+            Task::MoveLeaf { log: id, node } => log(id).is_none_or(|log| {
                 let leaf = (log.leaf.node, log.leaf.inc);
                 // A log without shards has no tree.
                 let logged = log.tree == Some(leaf)
                     || log.pending.is_none() && !log.shards.values().any(|shard| shard.opened);
-                log.next_leaf.is_none() && log.leaf.inc != Inc::ZERO && logged
+                let there = log.leaf.node == *node && log.leaf.inc != Inc::ZERO;
+                log.next_leaf.is_none() && there && logged
             }),
             Task::Replace {
                 log: id,
                 shard,
                 slot,
-                ..
+                node,
             } => {
                 let shard = log(id).and_then(|log| log.shards.get(shard));
                 let open = shard.filter(|shard| shard.opened || shard.epoch == ViewId::ZERO);
                 let member = open.and_then(|shard| shard.members.get(slot.index()));
                 member.is_none_or(|member| {
-                    let there = member.place.inc != Inc::ZERO && !member.is_replaced();
-                    member.next.is_none() && there && !member.is_joining()
+                    let place = &member.place;
+                    let there = place.inc != Inc::ZERO && !member.is_replaced();
+                    let asked = place.node == *node;
+                    member.next.is_none() && asked && there && !member.is_joining()
                 })
             }
             Task::RemoveLog { .. } | Task::Drain { .. } => true,
         }
     }
 
-    /// After a task: what is over for good is marked as such.
-    pub(crate) fn end(&mut self, task: &Task) {
-        if let Task::Finalize { log, shards } = task
-            && let Some(log) = self.logs.get_mut(log)
-        {
-            for shard in shards {
-                if let Some(shard) = log.shards.get_mut(shard) {
-                    shard.finalized = true;
+    /// Why what a task wants cannot come about any more, if that is so. Each of these was begun: what should be was what it asks
+    /// for, and is not now.
+    fn in_vain(&self, task: &Task) -> Option<Reason> {
+        let log = |id: &LogId| self.logs.get(id);
+        match task {
+            Task::Finalize { log: id, shards } => {
+                let lives = |shard: &Shard| shard.opened && !shard.finalizing && !shard.finalized;
+                let log = log(id)?;
+                let mut shards = shards.iter().filter_map(|shard| log.shards.get(shard));
+                let kept = shards.any(lives);
+                kept.then_some(
+                    "a shard is to go on: another change that was to end it was given up",
+                )
+            }
+            Task::SetRoot { log: id, nodes } => {
+                let other = !log(id)?.root.is_of(nodes);
+                other.then_some("another change has given the root group other members since")
+            }
+            Task::MoveLeader { log: id, slot } => {
+                let root = &log(id)?.root;
+                if slot.index() >= root.places.len() {
+                    return Some("the root group has no such member any more");
+                }
+                match root.prefer {
+                    Some(prefer) if prefer == *slot => None,
+                    Some(_) => Some("another change wants another member to lead"),
+                    // Named, and on its way.
+                    None if root.leader() == Some(*slot) => None,
+                    None => Some(
+                        "another member leads: the log of this one stayed behind, or another change was asked for since; ask again",
+                    ),
                 }
             }
+            Task::MoveLeaf { log: id, node } => {
+                let log = log(id)?;
+                let other = log.leaf.node != *node && log.next_leaf != Some(*node);
+                other.then_some("another change has sent the leaf elsewhere since")
+            }
+            Task::Replace {
+                log: id,
+                shard,
+                slot,
+                node,
+            } => {
+                let shard = log(id)?.shards.get(shard)?;
+                let member = shard.members.get(slot.index())?;
+                let other = member.place.node != *node && member.next != Some(*node);
+                other.then_some("another change has sent the replica elsewhere since")
+            }
+            Task::CreateLog { .. }
+            | Task::AddShard { .. }
+            | Task::RemoveLog { .. }
+            | Task::Drain { .. } => None,
+        }
+    }
+
+    /// After a task: what is over for good is marked as such, and who was to lead need not any more.
+    pub(crate) fn end(&mut self, task: &Task) {
+        match task {
+            Task::Finalize { log, shards } => {
+                let Some(log) = self.logs.get_mut(log) else {
+                    return;
+                };
+                for shard in shards {
+                    if let Some(shard) = log.shards.get_mut(shard) {
+                        shard.finalized = true;
+                    }
+                }
+            }
+            Task::MoveLeader { log, slot } => {
+                let root = self.logs.get_mut(log).map(|log| &mut log.root);
+                if let Some(root) = root.filter(|root| root.prefer == Some(*slot)) {
+                    root.prefer(None);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -557,17 +653,23 @@ impl Transaction {
         out.put(self.progress.code());
         out.put(self.done as u32);
         encode_tasks(out, &self.tasks);
+        out.bytes(self.why.as_bytes());
     }
 
-    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        let transaction = Self {
+    /// Reads what [`Self::encode`] wrote in a snapshot of version `written`.
+    pub(crate) fn decode(reader: &mut Reader<'_>, written: u16) -> Result<Self, WireError> {
+        let mut transaction = Self {
             id: reader.field()?,
             at_us: reader.field()?,
             operation: Operation::decode(reader)?,
             progress: Progress::decode(reader)?,
             done: count(reader, TASKS_MAX, "tasks done")?,
+            why: String::new(),
             tasks: decode_tasks(reader)?,
         };
+        if written >= 11 {
+            transaction.why = text(reader)?;
+        }
         if transaction.done > transaction.tasks.len() {
             return Err(range("tasks done", transaction.done as u64));
         }

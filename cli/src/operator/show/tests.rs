@@ -84,6 +84,7 @@ fn cluster() -> ClusterPicture {
             at_us: 1_700_000_000_123_456,
             progress: Progress::Running,
             done: 1,
+            why: String::new(),
             steps: vec![
                 String::from("log 1: open shard 2 on nodes 3"),
                 String::from("log 1: finalize shards 1"),
@@ -180,10 +181,21 @@ transaction 5: done
     assert_eq!(text, expected, "{text}");
     assert_eq!(json["state"], "done");
     done.progress = Progress::Failed;
+    done.done = 1;
+    done.why = String::from("another change");
+    let (text, json) = ended(&done);
     assert!(
-        ended(&done)
-            .0
-            .starts_with("transaction 5: failed after 2 of 2 steps")
+        text.starts_with("transaction 5: failed after 1 of 2 steps: another change\n"),
+        "{text}"
+    );
+    assert_eq!(
+        (&json["state"], &json["why"]),
+        (&"failed".into(), &"another change".into())
+    );
+    let text = transactions(&[done]);
+    assert!(
+        text.ends_with("finalize shards 1: another change\n"),
+        "{text}"
     );
 }
 

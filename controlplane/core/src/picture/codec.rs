@@ -197,6 +197,7 @@ pub(crate) fn encode_transactions(out: &mut Encoder, transactions: &[Transaction
         out.put(transaction.at_us);
         out.put(transaction.progress.code());
         out.put(transaction.done);
+        out.bytes(transaction.why.as_bytes());
         list(out, &transaction.steps, |out, step| {
             out.bytes(step.as_bytes());
         });
@@ -212,6 +213,7 @@ pub(crate) fn decode_transactions(
             at_us: reader.field()?,
             progress: Progress::decode(reader)?,
             done: reader.field()?,
+            why: text(reader)?,
             steps: read_list(reader, TASKS_MAX, "steps", text)?,
         })
     })

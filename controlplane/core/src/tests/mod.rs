@@ -10,6 +10,7 @@ mod replicated;
 mod roots;
 mod rules;
 mod users;
+mod vain;
 
 use std::collections::BTreeMap;
 

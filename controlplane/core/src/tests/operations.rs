@@ -443,7 +443,7 @@ proptest! {
     #[test]
     fn no_bytes_of_a_request_panic(kind in 0..22u8, body in prop::collection::vec(any::<u8>(), 0..60)) {
         let mut directory = directory(Durability::D0);
-        let mut bytes = vec![2, 0, kind];
+        let mut bytes = vec![3, 0, kind];
         bytes.extend(body);
         let (version, answer) = directory.operate(Time::ZERO, &Asker::OPERATOR, &bytes);
         prop_assert_eq!(version, directory.version());

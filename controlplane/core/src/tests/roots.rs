@@ -14,7 +14,7 @@ use ionian_wire::frame::{IntentDone, RootGrant, RootLed, Seal, SealAck};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Asker, Operate, Operated, Operation, RootQuorum, What};
+use crate::{Asker, Operate, Operated, Operation, Progress, RootQuorum, What};
 
 /// Places: the root members first, then the leaf and two replicas of one shard.
 const LEAF_AT: usize = 10;
@@ -708,6 +708,37 @@ fn a_leader_that_was_behind_when_it_was_to_lead_is_named_the_next_time() {
     assert_eq!(world.epochs.len(), 3, "one in vain");
 }
 
+/// After five epochs in vain the operator read that the member leads.
+#[test]
+fn a_member_that_stays_behind_does_not_lead_and_the_operator_is_told() {
+    let mut world = running(Durability::D1);
+    let old = leader(&world);
+    let (to, other) = ((old + 1) % 3, (old + 2) % 3);
+    let (epoch, view, _) = world.members[old].log.last().cloned().unwrap();
+    world.members[old].log.push((epoch, view, None));
+    world.step(Step::Write(old, other));
+    let operation = Operation::MoveLeader {
+        log: LOG,
+        slot: Slot::new(to as u8),
+    };
+    let request = Operate {
+        plan: false,
+        operation,
+    };
+    let (_, answer) = world
+        .directory
+        .operate(world.now, &Asker::OPERATOR, &request.encode());
+    assert!(!Operated::decode(&answer).unwrap().refused);
+    world.heal_unwritten(to);
+    assert_ne!(leader(&world), to);
+    assert_eq!(world.epochs.len(), 1 + 5, "and no more");
+    let moved = world.directory.transactions().next().unwrap();
+    assert_eq!((moved.progress, moved.done), (Progress::Failed, 0));
+    assert!(moved.why.contains("another member leads"), "{}", moved.why);
+    world.heal();
+    world.check_healed();
+}
+
 #[test]
 fn one_member_that_loses_its_memory_costs_an_epoch_and_nothing_else() {
     let mut world = running(Durability::D0);
@@ -782,6 +813,24 @@ fn an_old_image_of_a_disk_is_refused() {
 }
 
 impl World {
+    /// Everything works, but nobody writes to one member.
+    fn heal_unwritten(&mut self, behind: usize) {
+        for _ in 0..40 {
+            self.persist();
+            self.carry();
+            for slot in 0..self.members.len() {
+                while !self.members[slot].inbox.is_empty() {
+                    self.deliver(slot);
+                }
+                for to in (0..self.members.len()).filter(|to| *to != behind) {
+                    self.write(slot, to);
+                }
+                self.report(slot);
+            }
+            self.wait();
+        }
+    }
+
     /// Everything works but one member.
     fn heal_without(&mut self, away: usize) {
         for _ in 0..20 {
