@@ -191,6 +191,12 @@ fn changes_are_planned_begun_waited_for_and_given_up() {
     );
     let nodes = cluster.json(&["log", "list"])["nodes"].clone();
     assert_eq!(nodes[4]["drained"], true);
+    let planned = cluster.json(&["node", "undrain", "5", "--plan"]);
+    assert_eq!(planned["steps"][0], "node 5: takes new places again");
+    let undrained = cluster.json(&["node", "undrain", "5"]);
+    assert_eq!(undrained["state"], "done");
+    let nodes = cluster.json(&["log", "list"])["nodes"].clone();
+    assert_eq!(nodes[4]["drained"], false);
     // No process of the root group is there, and a plan says so as the change would.
     let line = ["node", "replace", "3", "4", "--plan"];
     cluster.refused(&line, 1, "root member 0 on node 1 is not connected");

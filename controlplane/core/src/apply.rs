@@ -437,7 +437,9 @@ impl State {
         if running.count() >= TRANSACTIONS_RUNNING_MAX {
             return Err(unfit("too many transactions run"));
         }
-        let first = tasks.first().ok_or(unfit("a transaction without tasks"))?;
+        let mut tasks = tasks.to_vec();
+        let first = tasks.first_mut();
+        let first = first.ok_or(unfit("a transaction without tasks"))?;
         self.begin(first).map_err(unfit)?;
         if self.transactions.len() >= TRANSACTIONS_KEPT {
             let mut kept = self.transactions.iter();
@@ -453,10 +455,16 @@ impl State {
             progress: Progress::Running,
             done: 0,
             why: String::new(),
-            tasks: tasks.to_vec(),
+            tasks,
         });
         self.next_transaction += 1;
         Ok(Shown::Yes)
+    }
+
+    /// The transaction that moves places off this node, if one does.
+    pub(crate) fn drained_by(&self, node: NodeId) -> Option<&Transaction> {
+        let mut transactions = self.transactions.iter();
+        transactions.find(|transaction| transaction.drains() == Some(node))
     }
 
     fn running(&self, id: u64) -> Result<(usize, Task), CommandError> {
@@ -477,9 +485,12 @@ impl State {
                 self.end(&task);
                 done += 1;
                 let next = self.transactions[at].tasks.get(done).cloned();
-                match next.map(|next| self.begin(&next)) {
+                match next.map(|mut next| self.begin(&mut next).map(|()| next)) {
                     None => (Progress::Done, ""),
-                    Some(Ok(())) => (Progress::Running, ""),
+                    Some(Ok(begun)) => {
+                        self.transactions[at].tasks[done] = begun;
+                        (Progress::Running, "")
+                    }
                     Some(Err(why)) => (Progress::Failed, why),
                 }
             }
@@ -494,7 +505,13 @@ impl State {
     fn cancel(&mut self, id: u64) -> Result<Shown, CommandError> {
         let (at, task) = self.running(id)?;
         self.undo(&task).map_err(unfit)?;
+        let drained = self.transactions[at].drains();
         self.transactions[at].progress = Progress::Cancelled;
+        // What has moved off the node stays where it is, and what has not is on a node like others again.
+        let drained = drained.filter(|node| self.drained_by(*node).is_none());
+        if let Some(node) = drained.and_then(|node| self.nodes.get_mut(&node)) {
+            node.drained = false;
+        }
         Ok(Shown::Yes)
     }
 

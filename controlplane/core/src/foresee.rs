@@ -18,8 +18,9 @@ impl State {
 
     /// The task is begun, and done at once. One that cannot begin yet is waited for by the controller, and so is here.
     fn pretend(&mut self, task: &Task) {
-        let begun = self.begin(task).is_ok();
-        match task {
+        let mut task = task.clone();
+        let begun = self.begin(&mut task).is_ok();
+        match &task {
             Task::CreateLog { log, .. } => self.with_log(*log, |log| {
                 log.shards
                     .values_mut()
@@ -65,7 +66,10 @@ impl State {
                     member.next = None;
                 }
             }),
-            Task::AddShard { .. } | Task::SetRoot { .. } | Task::Drain { .. } => {}
+            Task::AddShard { .. }
+            | Task::SetRoot { .. }
+            | Task::Drain { .. }
+            | Task::Undrain { .. } => {}
         }
     }
 
@@ -91,7 +95,7 @@ impl Task {
             | Self::MoveLeader { log, .. }
             | Self::MoveLeaf { log, .. }
             | Self::Replace { log, .. } => Some(*log),
-            Self::Drain { .. } => None,
+            Self::Drain { .. } | Self::Undrain { .. } => None,
         }
     }
 }

@@ -310,6 +310,7 @@ impl State {
                 node: *node,
             }],
             Operation::DrainNode { node } => self.drain(*node, None)?,
+            Operation::UndrainNode { node } => self.undrain(*node)?,
             Operation::ReplaceNode { node, with } => {
                 let other = self.nodes.get(with).filter(|_| node != with);
                 let other = other
@@ -469,6 +470,20 @@ impl State {
             }
         }
         Ok(tasks)
+    }
+
+    /// A drained node takes new places again. What has moved off it stays where it is.
+    fn undrain(&self, node: NodeId) -> Result<Vec<Task>, String> {
+        let known = self.nodes.get(&node);
+        let known = known.ok_or_else(|| format!("the cluster has no node {node}"))?;
+        if let Some(transaction) = self.drained_by(node) {
+            let id = transaction.id;
+            return Err(format!(
+                "transaction {id} moves what is on node {node} to others; wait for its end, or give it up with `ionian transaction cancel {id}`"
+            ));
+        }
+        let task = Task::Undrain { node };
+        Ok(Vec::from_iter(known.drained.then_some(task)))
     }
 
     /// How many places each node that takes new ones has.

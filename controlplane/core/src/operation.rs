@@ -86,7 +86,12 @@ pub enum Operation {
         /// The node.
         node: NodeId,
     },
-    /// Give a transaction up, where that is safe.
+    /// Place new things on a node again.
+    UndrainNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// Give a transaction up, where that is safe. A node that it was draining takes new places again.
     Cancel {
         /// Its number.
         transaction: u64,
@@ -395,6 +400,10 @@ impl Operation {
                 out.put(19u8);
                 out.bytes(log.as_bytes());
             }
+            Self::UndrainNode { node } => {
+                out.put(20u8);
+                out.put(*node);
+            }
         }
     }
 
@@ -458,6 +467,9 @@ impl Operation {
             },
             18 => Self::ListUsers,
             19 => Self::OpenSessions { log: text(reader)? },
+            20 => Self::UndrainNode {
+                node: reader.field()?,
+            },
             tag => return Err(range("operation", u64::from(tag))),
         })
     }

@@ -62,6 +62,10 @@ pub(crate) enum Task {
     Drain {
         node: NodeId,
     },
+    /// New places on the node again.
+    Undrain {
+        node: NodeId,
+    },
 }
 
 /// How a transaction stands.
@@ -146,6 +150,16 @@ impl Transaction {
         self.tasks.get(self.done..).filter(|_| running)
     }
 
+    /// The node that it moves places off, while it runs.
+    pub(crate) fn drains(&self) -> Option<NodeId> {
+        match self.operation {
+            Operation::DrainNode { node } | Operation::ReplaceNode { node, .. } => {
+                Some(node).filter(|_| self.progress == Progress::Running)
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn current(&self) -> Option<&Task> {
         let running = self.progress == Progress::Running;
         self.tasks.get(self.done).filter(|_| running)
@@ -187,6 +201,7 @@ impl core::fmt::Display for Task {
                 node,
             } => write!(f, "log {log}: replica {shard}.{slot} is on node {node}"),
             Self::Drain { node } => write!(f, "node {node}: takes no new places"),
+            Self::Undrain { node } => write!(f, "node {node}: takes new places again"),
         }
     }
 }
@@ -206,11 +221,15 @@ pub(crate) enum Stand {
 }
 
 impl State {
-    /// Begins a task: what should be is another thing from now on. `Err` changes nothing.
-    pub(crate) fn begin(&mut self, task: &Task) -> Result<(), Reason> {
+    /// Begins a task: what should be is another thing from now on. A shard has its number from here on; what was planned was
+    /// only what it would be if no other change added one. `Err` changes nothing.
+    pub(crate) fn begin(&mut self, task: &mut Task) -> Result<(), Reason> {
         match task {
             Task::CreateLog { log, spec } => self.begin_log(*log, spec),
-            Task::AddShard { log, shard, nodes } => self.begin_shard(*log, *shard, nodes),
+            Task::AddShard { log, shard, nodes } => {
+                *shard = self.begin_shard(*log, nodes)?;
+                Ok(())
+            }
             Task::Finalize { log, shards } => {
                 let log = self.logs.get_mut(log).ok_or("no such log")?;
                 let there = |shard: &ShardId| {
@@ -267,6 +286,11 @@ impl State {
                 node.drained = true;
                 Ok(())
             }
+            Task::Undrain { node } => {
+                let node = self.nodes.get_mut(node).ok_or("no such node")?;
+                node.drained = false;
+                Ok(())
+            }
         }
     }
 
@@ -284,8 +308,11 @@ impl State {
         Ok(())
     }
 
-    fn begin_shard(&mut self, id: LogId, shard: ShardId, nodes: &[NodeId]) -> Result<(), Reason> {
+    fn begin_shard(&mut self, id: LogId, nodes: &[NodeId]) -> Result<ShardId, Reason> {
         let log = self.logs.get(&id).ok_or("no such log")?;
+        let shard = ShardId::new(log.next_shard);
+        let next = log.next_shard.checked_add(1);
+        let next = next.ok_or("shard ids are used up")?;
         let domains: Option<BTreeSet<u32>> = nodes
             .iter()
             .map(|node| self.nodes.get(node).map(|node| node.domain))
@@ -294,7 +321,6 @@ impl State {
         if nodes.is_empty()
             || nodes.len() > SEGMENTS_PER_SHARD_MAX
             || log.shards.len() >= SHARDS_PER_LOG_MAX
-            || shard.get() != log.next_shard
         {
             return Err("not a shard that can be added");
         }
@@ -311,10 +337,10 @@ impl State {
         let rank = shard.get();
         let members = nodes.iter().map(|&node| Member::new(node)).collect();
         let log = self.logs.get_mut(&id).ok_or("no such log")?;
-        log.next_shard += 1;
+        log.next_shard = next;
         log.operated = true;
         log.shards.insert(shard, Shard::new(rank, members));
-        Ok(())
+        Ok(shard)
     }
 
     fn begin_replacement(
@@ -491,7 +517,7 @@ impl State {
                     member.next.is_none() && asked && there && !member.is_joining()
                 })
             }
-            Task::RemoveLog { .. } | Task::Drain { .. } => true,
+            Task::RemoveLog { .. } | Task::Drain { .. } | Task::Undrain { .. } => true,
         }
     }
 
@@ -547,7 +573,8 @@ impl State {
             Task::CreateLog { .. }
             | Task::AddShard { .. }
             | Task::RemoveLog { .. }
-            | Task::Drain { .. } => None,
+            | Task::Drain { .. }
+            | Task::Undrain { .. } => None,
         }
     }
 
@@ -640,7 +667,7 @@ impl State {
             }
             Task::CreateLog { .. } => Err("the log is there; delete it instead"),
             Task::SetRoot { .. } => Err("the members have been changed; change them back instead"),
-            Task::RemoveLog { .. } | Task::Drain { .. } => Ok(()),
+            Task::RemoveLog { .. } | Task::Drain { .. } | Task::Undrain { .. } => Ok(()),
         }
     }
 }
@@ -733,6 +760,10 @@ pub(crate) fn encode_tasks(out: &mut Encoder, tasks: &[Task]) {
                 out.put(8u8);
                 out.put(*node);
             }
+            Task::Undrain { node } => {
+                out.put(10u8);
+                out.put(*node);
+            }
         }
     }
 }
@@ -785,6 +816,9 @@ fn decode_task(reader: &mut Reader<'_>) -> Result<Task, WireError> {
             log: reader.field()?,
             shard: reader.field()?,
             slot: reader.field()?,
+            node: reader.field()?,
+        },
+        10 => Task::Undrain {
             node: reader.field()?,
         },
         tag => return Err(range("task", u64::from(tag))),

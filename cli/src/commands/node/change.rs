@@ -1,4 +1,4 @@
-//! `ionian node drain` and `ionian node replace`: everything that writes moves off a node.
+//! `ionian node drain`, `replace` and `undrain`: everything that writes moves off a node, or new places come to it again.
 
 use clap::Subcommand;
 use ionian_control_core::Operation;
@@ -16,7 +16,14 @@ pub(crate) enum Change {
         #[command(flatten)]
         change: ChangeArgs,
     },
-    /// The same, with another node taking every place
+    /// Place new things on a drained node again; what has moved off it stays where it is
+    Undrain {
+        /// The node by name or number
+        node: String,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// The same as drain, with another node taking every place
     Replace {
         /// The node by name or number
         node: String,
@@ -28,11 +35,16 @@ pub(crate) enum Change {
 }
 
 pub(crate) fn run(command: &Change) -> anyhow::Result<Exit> {
-    let (Change::Drain { change, .. } | Change::Replace { change, .. }) = command;
+    let (Change::Drain { change, .. }
+    | Change::Undrain { change, .. }
+    | Change::Replace { change, .. }) = command;
     let controllers = Controllers::of(&change.look.at)?;
     let names = &controllers.names;
     let operation = match command {
         Change::Drain { node, .. } => Operation::DrainNode {
+            node: names.find(node)?,
+        },
+        Change::Undrain { node, .. } => Operation::UndrainNode {
             node: names.find(node)?,
         },
         Change::Replace { node, with, .. } => Operation::ReplaceNode {

@@ -2,6 +2,7 @@
 
 mod connections;
 mod deaths;
+mod drains;
 mod early;
 mod operations;
 mod pictures;

@@ -397,6 +397,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             node,
         }),
         2 => node.clone().prop_map(|node| Operation::DrainNode { node }),
+        1 => node.clone().prop_map(|node| Operation::UndrainNode { node }),
         1 => (node.clone(), node).prop_map(|(node, with)| Operation::ReplaceNode { node, with }),
         2 => (1..8u64).prop_map(|transaction| Operation::Cancel { transaction }),
     ]
@@ -441,7 +442,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_of_a_request_panic(kind in 0..22u8, body in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn no_bytes_of_a_request_panic(kind in 0..23u8, body in prop::collection::vec(any::<u8>(), 0..60)) {
         let mut directory = directory(Durability::D0);
         let mut bytes = vec![3, 0, kind];
         bytes.extend(body);
