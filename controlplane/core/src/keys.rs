@@ -5,6 +5,7 @@
 //! good until the next one begins, and dies then.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use ionian_types::{ConnId, GuardEpoch, Inc, Knobs, NodeId};
 use ionian_wire::frame::{KeysAnswer, KeysRequest};
@@ -206,10 +207,12 @@ impl State {
             .users
             .iter()
             .map(|(_, user)| (user.number, user.serial));
+        // By number, which is not the order of names.
+        let users: BTreeMap<u32, u64> = [(ADMIN_NUMBER, 0)].into_iter().chain(users).collect();
         NodeKeys {
             version: self.keys_changed(),
             epochs: epochs.collect(),
-            users: [(ADMIN_NUMBER, 0)].into_iter().chain(users).collect(),
+            users: users.into_iter().collect(),
         }
     }
 }

@@ -377,3 +377,18 @@ fn nodes_are_told_when_it_is_durable_and_only_news() {
     done(&mut directory, Operation::RevokeUser { user });
     assert_eq!(told(&mut directory)[0].users, [(0, 0)]);
 }
+
+/// Users were told in the order of their names, and a node refuses what is not in the order of numbers: it heard of nothing any
+/// more, no new key and no revocation, once a user had a name before that of an earlier one.
+#[test]
+fn nodes_can_read_what_they_are_told_whatever_users_are_called() {
+    let mut directory = made();
+    for name in ["eve", "bob", "zoe", "ann"] {
+        done(&mut directory, add(name));
+    }
+    let told = directory.state.node_keys(node(0));
+    let bytes = told.to_bytes().expect("few users");
+    assert_eq!(NodeKeys::read(&bytes), Ok(told.clone()));
+    let numbers: Vec<u32> = told.users.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 4]);
+}
