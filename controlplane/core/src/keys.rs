@@ -7,7 +7,7 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
-use ionian_types::{ConnId, GuardEpoch, Inc, Knobs, NodeId};
+use ionian_types::{ConnId, GuardEpoch, Inc, Knobs, Mutant, NodeId};
 use ionian_wire::frame::{KeysAnswer, KeysRequest};
 use ionian_wire::grant::{EpochKey, KEY_BYTES, NodeKeys};
 use ionian_wire::{Reader, WireError};
@@ -146,7 +146,11 @@ impl<K: Knobs> Directory<K> {
         room: &mut impl FnMut(ConnId) -> usize,
         out: &mut Vec<u8>,
     ) -> Option<ConnId> {
-        let version = self.state.keys_changed();
+        let version = if K::mutant(Mutant::GrantKeysOnly) {
+            self.state.keys.changed
+        } else {
+            self.state.keys_changed()
+        };
         if version == 0 || version > self.may_leave() {
             return None;
         }
@@ -156,7 +160,11 @@ impl<K: Knobs> Directory<K> {
                 .then_some((id, conn, wanted))
         })?;
         let node = wanted.node;
-        let keys = self.state.node_keys(node).to_bytes();
+        let mut keys = self.state.node_keys(node);
+        if K::mutant(Mutant::GrantWithoutSerial) {
+            keys.users.iter_mut().for_each(|(_, serial)| *serial = 0);
+        }
+        let keys = keys.to_bytes();
         let keys = keys.expect("the users of a cluster are within what a node is told");
         conn.keys = Some(KeysWanted {
             node,

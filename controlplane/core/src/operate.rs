@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ionian_types::{Durability, Inc, Knobs, LogId, NodeId, ShardId, Slot, Time};
+use ionian_types::{Durability, Inc, Knobs, LogId, Mutant, NodeId, ShardId, Slot, Time};
 
 use crate::command::{Action, Command};
 use crate::desk::Asker;
@@ -45,7 +45,10 @@ impl<K: Knobs> Directory<K> {
         asker: &Asker<'_>,
         request: Operate,
     ) -> Result<Operated, String> {
-        self.state.may_ask(asker, &request.operation)?;
+        let may = self.state.may_ask(asker, &request.operation);
+        if !K::mutant(Mutant::GrantAdminUnchecked) {
+            may?;
+        }
         if let Some(answer) = self.answer_desk(now, asker, request.plan, &request.operation) {
             return answer;
         }

@@ -11,6 +11,7 @@ pub mod client;
 pub mod cutlog;
 pub mod dedup;
 pub mod edge;
+pub mod guard;
 pub mod index;
 pub mod leaf;
 pub mod mode;

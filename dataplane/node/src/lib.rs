@@ -6,9 +6,7 @@ pub mod config;
 pub mod device;
 mod dial;
 mod host;
-mod keyring;
 mod link;
-mod rights;
 mod role;
 mod server;
 mod shares;
@@ -20,7 +18,7 @@ mod wants;
 pub use device::{DeviceFailure, FlushFault};
 pub use host::Arrived;
 pub use ionian_control_core::Word;
-pub use keyring::KeyChange;
+pub use ionian_core::guard::KeyChange;
 pub use link::{LinkIds, ShmLink};
 pub use role::{Place, Tuning};
 pub use server::{

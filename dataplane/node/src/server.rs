@@ -29,9 +29,9 @@ use ionian_uring::DataDir;
 
 use crate::device::DeviceFailure;
 use crate::host::{Control, Host, Own};
-use crate::keyring::KeyChange;
 use crate::role::Place;
 use crate::status::Status;
+use ionian_core::guard::KeyChange;
 
 use layout::HostPlan;
 use ledger::Ledger;

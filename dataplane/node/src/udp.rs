@@ -15,16 +15,15 @@ mod trace;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use ionian_core::guard::{self, ANY_NODE, Granted, KeyChange, Keyring, Knock};
 use ionian_core::session::tokens::peek;
 use ionian_core::session::{Session, SessionConfig, SessionState, Take};
 use ionian_driver_api::{BufPool, Packet, PacketBatch, PacketDevice, PoolLayout, PoolOptions};
-use ionian_types::{Nanos, NodeId, SessionId, Time};
+use ionian_types::{Nanos, NodeId, SessionId, Shipped, Time};
 use ionian_udp::{UdpOpenError, UdpStats};
 use ionian_wire::grant::{Grant, Party, Rights};
-use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix, PacketView};
+use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix};
 
-use crate::keyring::{ANY_NODE, Granted, KeyChange, Keyring};
-use crate::rights;
 use device::Device;
 use trace::{Trace, Way};
 
@@ -101,8 +100,7 @@ struct Gate<'a> {
     now: Time,
     session: SessionId,
     address: SocketAddr,
-    allowed: Rights,
-    denied: bool,
+    rights: guard::Gate,
     trace: &'a mut Option<Box<Trace>>,
 }
 
@@ -112,23 +110,15 @@ impl<'a> Gate<'a> {
             now,
             session: peer.granted.session,
             address: peer.address,
-            // A grant says what its opener may send.
-            allowed: if peer.inbound {
-                peer.granted.grant.rights
-            } else {
-                Rights::ALL
-            },
-            denied: false,
+            rights: guard::Gate::new(&peer.granted, peer.inbound),
             trace,
         }
     }
 
-    /// Hands a message on, if it is allowed. What follows one that is not would come as if nothing were missing: it is not
-    /// handed on either.
+    /// Hands a message on, if it is allowed.
     #[inline]
     fn pass(&mut self, message: &[u8], deliver: impl FnOnce(&[u8]) -> Take) -> Take {
-        if self.denied || !rights::may_send(self.allowed, message) {
-            self.denied = true;
+        if !self.rights.passes(message) {
             return Take::Taken;
         }
         let take = deliver(message);
@@ -156,6 +146,13 @@ pub(crate) struct UdpPort {
     stats: PortStats,
     /// Sessions that there were.
     admitted: u64,
+}
+
+/// Random bits of the system.
+fn random() -> Option<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(u64::from_le_bytes(bytes))
 }
 
 /// The node whose process is at the other end; none for that of a client.
@@ -238,7 +235,7 @@ impl UdpPort {
             self.stats.full += 1;
             return None;
         }
-        let granted = self.keyring.open(node)?;
+        let granted = self.keyring.open(node, random)?;
         self.admit(now, granted, address, false)
     }
 
@@ -271,10 +268,7 @@ impl UdpPort {
                 return None;
             }
         };
-        let mut config = self.template;
-        config.session = granted.session;
-        config.epoch = granted.grant.epoch;
-        (config.token_send, config.token_receive) = (granted.send, granted.receive);
+        let config = granted.config::<Shipped>(&self.template, inbound);
         let session = Session::new(config, now).expect("the template is valid");
         self.peers[index as usize] = Some(Peer {
             session,
@@ -343,21 +337,21 @@ impl UdpPort {
     /// Takes the packet of a session that is not there: makes the session if its grant fits and has not had it before.
     #[cold]
     fn open_for(&mut self, now: Time, prefix: &PacketPrefix, packet: &Packet) {
-        let Ok(granted) = self.keyring.check(prefix, self.pool.bytes(&packet.buf)) else {
-            self.stats.strangers += 1;
-            return;
-        };
-        let view = PacketView::new_checked(self.pool.bytes(&packet.buf));
-        // Whoever has heard of this end had a session with an earlier life of it, or with one that is over.
-        let fresh = view.is_ok_and(|view| view.header().ack == 0);
-        if fresh && self.by_id.len() >= self.sessions_max {
-            self.stats.full += 1;
-            self.answer_close(now, &granted, packet.peer);
-        } else if fresh && self.keyring.admit(&granted) {
-            let _ = self.admit(now, granted, packet.peer, true);
-        } else {
-            self.stats.forgotten += 1;
-            self.answer_close(now, &granted, packet.peer);
+        let full = self.by_id.len() >= self.sessions_max;
+        let bytes = self.pool.bytes(&packet.buf);
+        match self.keyring.knock(prefix, bytes, full) {
+            Knock::Stranger(_) => self.stats.strangers += 1,
+            Knock::Full(granted) => {
+                self.stats.full += 1;
+                self.answer_close(now, &granted, packet.peer);
+            }
+            Knock::Open(granted) => {
+                let _ = self.admit(now, granted, packet.peer, true);
+            }
+            Knock::Over(granted) => {
+                self.stats.forgotten += 1;
+                self.answer_close(now, &granted, packet.peer);
+            }
         }
     }
 
@@ -417,7 +411,7 @@ impl UdpPort {
             });
             self.stats.messages += u64::from(received.messages);
             count += received.messages as usize;
-            if gate.denied {
+            if gate.rights.denied() {
                 self.stats.denied += 1;
                 peer.session.close(now);
             }
@@ -465,7 +459,7 @@ impl UdpPort {
             }
             Err(_) => self.stats.rejected += 1,
         }
-        if gate.denied {
+        if gate.rights.denied() {
             self.stats.denied += 1;
             peer.session.close(now);
         }

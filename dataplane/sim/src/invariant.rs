@@ -1,6 +1,6 @@
 //! The ids of what a run is judged by: every check names the invariant that it keeps, and every failure carries it.
 //!
-//! O1 to O10 are those of the ordering protocol, S0 to S17, L1 and V1 those that `histcheck` judges histories by (the numbers
+//! O1 to O10 are those of the ordering protocol, G1 to G8 those of grants, S0 to S17, L1 and V1 those that `histcheck` judges histories by (the numbers
 //! are the same), M1 and T1 belong to the simulator.
 
 use ionian_histcheck::Id;
@@ -28,6 +28,23 @@ pub enum Invariant {
     O9,
     /// Nothing above the commit index leaves the root.
     O10,
+    /// Nothing is taken without a grant of an epoch of keys that is good, and nothing goes on without.
+    G1,
+    /// Nothing is taken by a grant of before the last change of its user's rights of which the node has heard, and nothing
+    /// goes on by one.
+    G2,
+    /// Nothing is taken but from who was granted the session: by its own token, for this direction, at this node.
+    G3,
+    /// A session is opened once, and what is said in it is taken once.
+    G4,
+    /// Nothing is taken beyond the rights and the log of the grant, nor after something that was.
+    G5,
+    /// No more is kept for a session than its grant's window says.
+    G6,
+    /// Who is granted something gets it.
+    G7,
+    /// The controllers do, and give, no more than the rights of who asks.
+    G8,
     /// One completion per operation.
     S0,
     /// Acks, reads, deliveries and answers agree on what stands at a position.

@@ -22,6 +22,7 @@ mod devices;
 pub mod disk;
 mod edges;
 mod faults;
+pub mod grants;
 pub mod history;
 pub mod invariant;
 pub mod legal_core;

@@ -21,7 +21,9 @@ use std::cell::Cell;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use ionian_sim::grants::GrantWorld;
 use ionian_sim::minimise::{Smallest, minimise};
+use ionian_sim::mutants::families::guards;
 use ionian_sim::mutants::{Mutated, with};
 use ionian_sim::swarm::{Outcome, attempt_with};
 use ionian_sim::{Plan, World};
@@ -63,6 +65,9 @@ fn main() -> ExitCode {
         }
     }));
     match command {
+        Command::One(run) if run.mutant.is_some_and(guards) => {
+            with(run.mutant, || of_grants(run.seed, run.trace))
+        }
         Command::One(run) => match run.mutant {
             None => one::<Shipped>(&run),
             mutant => with(mutant, || one::<Mutated>(&run)),
@@ -70,6 +75,22 @@ fn main() -> ExitCode {
         Command::Many(run) => {
             memory::give_back_what_is_large();
             many(&run)
+        }
+    }
+}
+
+/// A world of grants, in which bugs of those who guard sessions are found.
+fn of_grants(seed: u64, trace: bool) -> ExitCode {
+    let mut world = GrantWorld::<Mutated>::new(seed);
+    world.trace = trace;
+    match world.run() {
+        Ok(counts) => {
+            println!("{counts:#?}");
+            ExitCode::SUCCESS
+        }
+        Err(violation) => {
+            println!("seed {seed}: {violation}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ionian_types::{Knobs, Mutant};
 
+use crate::grants::GrantWorld;
 use crate::invariant::Invariant;
 use crate::plan::Plan;
 use crate::world::World;
@@ -62,7 +63,26 @@ pub fn with<T>(mutant: Option<Mutant>, run: impl FnOnce() -> T) -> T {
 /// Runs one seed of a mutant by its plan.
 #[must_use]
 pub fn run_seed(mutant: Mutant, seed: u64) -> Seen {
-    run_plan(Some(mutant), seed, families::plan(Some(mutant), seed))
+    run_in_world_of(mutant, Some(mutant), seed)
+}
+
+/// Runs a seed in the world in which `of` is hunted: with it, or without.
+fn run_in_world_of(of: Mutant, mutant: Option<Mutant>, seed: u64) -> Seen {
+    if families::guards(of) {
+        return run_grants(mutant, seed);
+    }
+    run_plan(mutant, seed, families::plan(Some(of), seed))
+}
+
+/// Runs one seed of a world of grants; without a mutant the same machines have no bug.
+#[must_use]
+pub fn run_grants(mutant: Option<Mutant>, seed: u64) -> Seen {
+    let run = || GrantWorld::<Mutated>::new(seed).run();
+    match catch_unwind(AssertUnwindSafe(|| with(mutant, run))) {
+        Ok(Ok(_)) => Seen::Nothing,
+        Ok(Err(violation)) => Seen::Caught(violation.invariant, violation.what),
+        Err(_) => Seen::Panicked,
+    }
 }
 
 /// Runs one seed by a plan; without a mutant the same machines have no bug.
@@ -112,8 +132,7 @@ pub fn hunt(mutant: Mutant, base: u64, seeds_max: u64) -> Hunt {
             Seen::Nothing => {}
             Seen::Panicked => hunt.panics += 1,
             Seen::Caught(invariant, _) => {
-                let plan = families::plan(Some(mutant), seed);
-                if run_plan(None, seed, plan) == Seen::Nothing {
+                if run_in_world_of(mutant, None, seed) == Seen::Nothing {
                     hunt.caught = Some((invariant, seed));
                     break;
                 }
@@ -136,6 +155,18 @@ mod tests {
             let mutated = World::<Mutated>::with_knobs(seed, Plan::draw(seed)).run();
             assert_eq!(shipped.unwrap().trace, mutated.unwrap().trace);
         }
+    }
+
+    /// Each of those who guard sessions is found at once: their worlds are small.
+    #[test]
+    fn every_mutant_of_the_guards_is_found() {
+        let guards = |mutant: &&Mutant| families::guards(**mutant);
+        let hunts = Mutant::ALL.iter().filter(guards).map(|mutant| {
+            let found = hunt(*mutant, 6, 100);
+            assert_eq!(found.fails_anyway, None, "{}", mutant.name());
+            assert!(found.caught.is_some(), "{} survives", mutant.name());
+        });
+        assert!(hunts.count() > 20);
     }
 
     #[test]

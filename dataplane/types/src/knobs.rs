@@ -52,7 +52,7 @@ macro_rules! mutants {
     };
 }
 
-// The leaf, the root, the replica, the client, the controller.
+// The leaf, the root, the replica, the client, the controller, what guards sessions.
 mutants! {
     KeepSlotsOverView, "mutant_keep_slots_over_view",
         "The leaf counts what a member reported before a view as reported after it.";
@@ -170,4 +170,48 @@ mutants! {
         "A root leader that was replaced answers a tail from its old commit index.";
     TruncateToNewestClose, "mutant_truncate_to_newest_close",
         "A replica that missed several views cuts its segments to the length of the newest close only.";
+    GrantOldEpoch, "mutant_grant_of_old_epoch",
+        "A node takes grants of an epoch of keys that has ended.";
+    GrantOutlivesEpoch, "mutant_session_outlives_epoch",
+        "An open session goes on when the epoch of its grant has ended.";
+    GrantBeforeRevocation, "mutant_grant_before_revocation",
+        "A node takes grants that were made before their user's rights changed.";
+    GrantOfNobody, "mutant_grant_of_nobody",
+        "A node takes grants of users who are none any more.";
+    GrantOutlivesRevocation, "mutant_session_outlives_revocation",
+        "An open session goes on when its user's rights have changed.";
+    GrantLateKeys, "mutant_take_late_keys",
+        "A node takes what controllers said of keys and users before what it has heard.";
+    GrantReplayed, "mutant_take_replays",
+        "A node opens a session again for a packet that opened one before.";
+    GrantTokenInPart, "mutant_grant_token_in_part",
+        "The token of a packet that opens a session is compared in part.";
+    GrantTokenOfAnyEnd, "mutant_token_of_any_end",
+        "A node opens sessions for the token that it sends itself: what it says can be sent back.";
+    GrantTokenOfAnySession, "mutant_token_of_any_session",
+        "A node opens a session for the token of another session of the same grant.";
+    SessionTokenInPart, "mutant_session_token_in_part",
+        "The token of the packets of an open session is compared in part.";
+    GrantAppendUnchecked, "mutant_append_unchecked",
+        "A node takes appends of sessions whose grant does not allow them.";
+    GrantReadUnchecked, "mutant_read_unchecked",
+        "A node takes reads of sessions whose grant does not allow them.";
+    GrantTrimUnchecked, "mutant_trim_unchecked",
+        "A node takes trims of sessions whose grant does not allow them.";
+    GrantMemberUnchecked, "mutant_member_unchecked",
+        "A node takes from users what only the cluster's own processes say to each other.";
+    GrantDeniedOnce, "mutant_deny_once",
+        "What follows a message that was denied, in the same datagram, is taken.";
+    GrantAnyLog, "mutant_grant_of_any_log",
+        "A session of a grant for one log may be with another log's places.";
+    GrantWindowIgnored, "mutant_ignore_grant_window",
+        "A node keeps more for a session than its grant's window says.";
+    GrantEveryRight, "mutant_give_every_right",
+        "The controllers give a user grants with rights that it does not have.";
+    GrantAdminUnchecked, "mutant_admin_unchecked",
+        "The controllers let a user change a log that it has no right to admin.";
+    GrantKeysOnly, "mutant_tell_keys_only",
+        "The controllers tell nodes of new keys, and of users only with them.";
+    GrantWithoutSerial, "mutant_tell_no_serials",
+        "The controllers tell nodes which users there are, and not from which change of rights on their grants are good.";
 }

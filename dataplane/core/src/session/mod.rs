@@ -34,7 +34,9 @@ pub use config::{
 pub use send::PushError;
 pub use stats::{Rejected, SessionStats};
 
-use ionian_types::{Nanos, Time};
+use core::marker::PhantomData;
+
+use ionian_types::{Knobs, Mutant, Nanos, Shipped, Time};
 use ionian_wire::packet::{
     PACKET_SACK_BYTES, PREFIX_BYTES, PacketHeader, PacketKind, PacketPrefix, PacketView, Sack,
 };
@@ -95,7 +97,7 @@ pub struct Received {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[cfg_attr(test, derive(Clone, PartialEq))]
-pub struct Session {
+pub struct Session<K: Knobs = Shipped> {
     state: SessionState,
     prefix_send: [u8; PREFIX_BYTES],
     prefix_receive: [u8; PREFIX_BYTES],
@@ -108,6 +110,7 @@ pub struct Session {
     closes_left: u32,
     close_at: Time,
     stats: SessionStats,
+    knobs: PhantomData<K>,
 }
 
 impl Session {
@@ -116,6 +119,16 @@ impl Session {
     /// # Errors
     /// [`ConfigError`] for values out of range; effect none.
     pub fn new(config: SessionConfig, now: Time) -> Result<Self, ConfigError> {
+        Self::with_knobs(config, now)
+    }
+}
+
+impl<K: Knobs> Session<K> {
+    /// [`Session::new`] for any knobs.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for values out of range; effect none.
+    pub fn with_knobs(config: SessionConfig, now: Time) -> Result<Self, ConfigError> {
         config.check()?;
         let prefix = |token| {
             let prefix = PacketPrefix {
@@ -138,6 +151,7 @@ impl Session {
             closes_left: 0,
             close_at: Time::FAR,
             stats: SessionStats::default(),
+            knobs: PhantomData,
         })
     }
 
@@ -386,7 +400,7 @@ impl Session {
     /// Everything that must hold before a datagram may change anything, cheapest first.
     #[inline]
     fn check<'a>(&self, datagram: &'a [u8]) -> Result<PacketView<'a>, Rejected> {
-        if datagram.first_chunk() != Some(&self.prefix_receive) {
+        if !self.is_own(datagram) {
             return Err(self.why_foreign(datagram));
         }
         if self.state != SessionState::Open {
@@ -401,6 +415,15 @@ impl Session {
             self.receiver.admit(header.seq, view.payload().len())?;
         }
         Ok(view)
+    }
+
+    /// Whether the datagram begins with session, epoch and token of the other end.
+    #[inline]
+    fn is_own(&self, datagram: &[u8]) -> bool {
+        if K::mutant(Mutant::SessionTokenInPart) {
+            return datagram.get(..20) == self.prefix_receive.get(..20);
+        }
+        datagram.first_chunk() == Some(&self.prefix_receive)
     }
 
     #[cold]
@@ -525,7 +548,7 @@ fn counted(
 }
 
 /// Shows what a person needs to see, and no token and no payload.
-impl core::fmt::Debug for Session {
+impl<K: Knobs> core::fmt::Debug for Session<K> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Session")
             .field("state", &self.state)

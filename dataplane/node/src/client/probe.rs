@@ -12,9 +12,9 @@ use ionian_wire::grant::Rights;
 
 use super::{ClientPortOptions, Credential};
 use crate::dial::connect_message;
-use crate::keyring::{ANY_NODE, Keyring};
 use crate::role::Place;
 use crate::udp::{PortError, UdpPort};
+use ionian_core::guard::{ANY_NODE, Keyring};
 
 /// The pause before a process is dialled, or asked, again.
 const RETRY: Nanos = Nanos::from_ms(300);

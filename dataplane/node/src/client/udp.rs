@@ -19,9 +19,9 @@ use super::grants::UserGrants;
 use super::{leader_of, place_of};
 use crate::config::Secret;
 use crate::dial::connect_message;
-use crate::keyring::{ANY_NODE, KeyChange, Keyring};
 use crate::role::Place;
 use crate::udp::{PortError, PortOptions, UdpPort};
+use ionian_core::guard::{ANY_NODE, KeyChange, Keyring};
 
 /// After this long without the map somebody else is asked for it.
 const SILENT: Nanos = Nanos::from_ms(500);

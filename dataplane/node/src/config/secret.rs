@@ -14,7 +14,7 @@ use ionian_types::{ClusterId, NodeId};
 use ionian_wire::grant::Rights;
 use sha2::Sha256;
 
-use crate::keyring::Keyring;
+use ionian_core::guard::Keyring;
 
 const SECRET_BYTES: usize = 32;
 

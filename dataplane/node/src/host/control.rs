@@ -10,11 +10,11 @@ use ionian_wire::frame::Probe;
 use super::conns::Link;
 use super::{Arrived, Host, Newcomer, Remains};
 use crate::dial::Far;
-use crate::keyring::KeyChange;
 use crate::link::ShmLink;
 use crate::role::{Machine, Place};
 use crate::server::{Shared, StartError};
 use crate::status::Status;
+use ionian_core::guard::KeyChange;
 
 /// What is asked of a host from outside its reactor.
 #[derive(Debug)]

@@ -3,9 +3,10 @@
 #[cfg(test)]
 mod tests;
 
+use ionian_core::guard::may_reach;
 use ionian_core::outbox::REPLY_BYTES_MAX;
 use ionian_core::session::Take;
-use ionian_types::Time;
+use ionian_types::{Shipped, Time};
 use ionian_wire::frame::{Body, MESSAGE_BYTES_MAX, Message, StatusRequest};
 
 use super::conns::Link;
@@ -14,7 +15,6 @@ use super::relay::{Relay, Route};
 use super::status::{Asker, ask};
 use super::{Host, Own};
 use crate::dial::{connect_message, place_of};
-use crate::rights;
 use crate::role::Place;
 use crate::server::ControllerAt;
 use crate::udp::UdpPort;
@@ -170,7 +170,8 @@ impl Host {
         let inbound = self.udp.as_ref().is_some_and(|udp| udp.is_new(session));
         let allowed = |place: &Place| {
             let grant = self.udp.as_ref().and_then(|udp| udp.grant(session));
-            grant.is_some_and(|grant| rights::may_reach(grant, *place))
+            let internal = matches!(place, Place::Leaf(_));
+            grant.is_some_and(|grant| may_reach::<Shipped>(grant, place.log(), internal))
         };
         if wanted.as_ref().is_some_and(|place| !allowed(place))
             && let Some(udp) = &mut self.udp

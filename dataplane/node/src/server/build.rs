@@ -13,11 +13,11 @@ use super::layout::HostPlan;
 use super::place::{self, PlaceSpec, place_directory};
 use super::{Effective, ServerOptions, StartError};
 use crate::host::{Host, Maker, Newcomer, Own};
-use crate::keyring::Keyring;
 use crate::role::{DirectoryRole, Machine, Place};
 use crate::shares::shortfalls;
 use crate::start::DIRECTORY_FILE;
 use crate::udp::{PortOptions, UdpPort};
+use ionian_core::guard::Keyring;
 
 /// Largest state of the controller that is read back, in bytes.
 const DIRECTORY_BYTES_MAX: u64 = 256 << 20;

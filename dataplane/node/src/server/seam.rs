@@ -17,9 +17,9 @@ use ionian_wire::frame::Probe;
 use super::Server;
 use super::shared::{Home, Shared};
 use crate::host::Control;
-use crate::keyring::KeyChange;
 use crate::link::ShmLink;
 use crate::role::Place;
+use ionian_core::guard::KeyChange;
 
 /// A place has come or gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

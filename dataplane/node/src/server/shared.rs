@@ -17,10 +17,10 @@ use ionian_wire::directory::ClusterMap;
 use super::options::ControllerAt;
 use crate::device::DeviceFailure;
 use crate::host::Control;
-use crate::keyring::KeyChange;
 use crate::link::{LinkIds, ShmLink};
 use crate::role::Place;
 use crate::wants::{RING_BYTES, SMALL_RING_BYTES};
+use ionian_core::guard::KeyChange;
 
 /// What waits to be said about other processes; beyond, the oldest is forgotten.
 const WORDS_MAX: usize = 1024;

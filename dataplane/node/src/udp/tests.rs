@@ -12,7 +12,7 @@ use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix};
 
 use super::UdpPort;
 use crate::config::{NetworkConfig, Secret};
-use crate::keyring::{ANY_NODE, Granted};
+use ionian_core::guard::{ANY_NODE, Granted};
 use ionian_wire::grant::Rights;
 
 /// Longer than the test may take.
@@ -134,7 +134,9 @@ impl Forger {
     fn new(clock: MonotonicClock, rights: Rights) -> Self {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let mut keyring = Secret::new([7; 32]).keyring(ANY_NODE, rights);
-        let granted = keyring.open(ANY_NODE).expect("a secret is shared");
+        let granted = keyring
+            .open(ANY_NODE, super::random)
+            .expect("a secret is shared");
         let epoch = granted.grant.epoch;
         let config = SessionConfig::new(granted.session, epoch, granted.send, granted.receive);
         Self {

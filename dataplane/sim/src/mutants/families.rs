@@ -151,6 +151,37 @@ pub const fn family(mutant: Mutant) -> Option<(Durability, &'static [(Fault, u64
     })
 }
 
+/// Whether a mutant is of those who guard sessions: it is hunted in a [world of grants](crate::grants).
+#[must_use]
+pub const fn guards(mutant: Mutant) -> bool {
+    use Mutant as M;
+    matches!(
+        mutant,
+        M::GrantOldEpoch
+            | M::GrantOutlivesEpoch
+            | M::GrantBeforeRevocation
+            | M::GrantOfNobody
+            | M::GrantOutlivesRevocation
+            | M::GrantLateKeys
+            | M::GrantReplayed
+            | M::GrantTokenInPart
+            | M::GrantTokenOfAnyEnd
+            | M::GrantTokenOfAnySession
+            | M::SessionTokenInPart
+            | M::GrantAppendUnchecked
+            | M::GrantReadUnchecked
+            | M::GrantTrimUnchecked
+            | M::GrantMemberUnchecked
+            | M::GrantDeniedOnce
+            | M::GrantAnyLog
+            | M::GrantWindowIgnored
+            | M::GrantEveryRight
+            | M::GrantAdminUnchecked
+            | M::GrantKeysOnly
+            | M::GrantWithoutSerial
+    )
+}
+
 /// Makes a plan one of a family.
 fn focus(plan: &mut Plan, class: Durability, faults: &[(Fault, u64)]) {
     plan.network = Network::Fabric;

@@ -13,10 +13,10 @@ use ionian_wire::grant::Rights;
 
 use crate::config::{NetworkConfig, Secret};
 use crate::dial::connect_message;
-use crate::keyring::ANY_NODE;
 use crate::role::Place;
 use crate::udp::UdpPort;
 use crate::{Server, ServerOptions};
+use ionian_core::guard::ANY_NODE;
 
 fn directory_request(request: u64) -> Vec<u8> {
     let mut message = [0; 64];

@@ -9,15 +9,19 @@
 //! until the next one, so that nobody is cut off while keys change; and the users that there are. What a node was told last
 //! stays true while it hears nothing.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::marker::PhantomData;
 
-use ionian_types::{GuardEpoch, Inc, LogId, NodeId, SessionId, Token};
+use ionian_types::{GuardEpoch, Inc, Knobs, LogId, Mutant, NodeId, SessionId, Shipped, Token};
 use ionian_wire::Reader;
 use ionian_wire::grant::{
     Direction, EpochKey, Grant, GrantKey, KEY_BYTES, NodeKeys, Party, Rights,
     SESSIONS_PER_GRANT_MAX, TargetKey,
 };
 use ionian_wire::packet::{PacketKind, PacketPrefix, PacketView};
+
+use crate::session::{CREDIT_INITIAL_PACKETS, SessionConfig};
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +33,7 @@ const SHARED_EPOCH: GuardEpoch = GuardEpoch::new(1);
 /// The life of every process in a cluster whose nodes share a secret.
 const SHARED_LIFE: Inc = Inc::ZERO;
 /// Whoever does not know the node behind an address; only where a secret is shared.
-pub(crate) const ANY_NODE: NodeId = NodeId::MAX;
+pub const ANY_NODE: NodeId = NodeId::MAX;
 
 /// What the controllers tell a process of keys and grants.
 #[derive(Clone, Debug)]
@@ -44,7 +48,7 @@ pub enum KeyChange {
 
 /// Why a packet is of no granted session. Nothing is kept of it, and nobody is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Stranger {
+pub enum Stranger {
     /// It is damaged, or does not show a grant.
     Malformed,
     /// The grant is of an epoch that has ended or not begun.
@@ -57,14 +61,48 @@ pub(crate) enum Stranger {
     Token,
 }
 
+/// What a packet of a session that is not there brings about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Knock {
+    /// Nothing: it is a stranger's.
+    Stranger(Stranger),
+    /// The session is over, or of an earlier life of this end: whoever holds its grant is told.
+    Over(Granted),
+    /// The session would be made, and there are too many: whoever holds its grant is told.
+    Full(Granted),
+    /// The session is to be made.
+    Open(Granted),
+}
+
 /// A session that a grant opens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Granted {
-    pub(crate) session: SessionId,
-    pub(crate) grant: Grant,
-    /// What this end sends, and what the other end does.
-    pub(crate) send: Token,
-    pub(crate) receive: Token,
+pub struct Granted {
+    /// The session.
+    pub session: SessionId,
+    /// What it rests on.
+    pub grant: Grant,
+    /// What this end sends with every packet.
+    pub send: Token,
+    /// What the other end does.
+    pub receive: Token,
+}
+
+impl Granted {
+    /// The configuration of this end of the session; `template` has what all sessions of the end have in common. An end that did not
+    /// open the session keeps no more than the grant's window says, as far as a session works with it.
+    #[must_use]
+    pub fn config<K: Knobs>(&self, template: &SessionConfig, inbound: bool) -> SessionConfig {
+        let mut config = *template;
+        config.session = self.session;
+        config.epoch = self.grant.epoch;
+        (config.token_send, config.token_receive) = (self.send, self.receive);
+        let window_bytes = self.grant.window_bytes as usize;
+        if inbound && window_bytes > 0 && !K::mutant(Mutant::GrantWindowIgnored) {
+            let least = CREDIT_INITIAL_PACKETS as usize * template.payload_bytes_max();
+            config.receive_bytes_max = template.receive_bytes_max.min(window_bytes.max(least));
+        }
+        config
+    }
 }
 
 /// A grant to open sessions with.
@@ -87,7 +125,7 @@ struct Epoch {
 
 /// The keys of a process.
 #[derive(Debug)]
-pub(crate) struct Keyring {
+pub struct Keyring<K: Knobs = Shipped> {
     node: NodeId,
     /// The epoch of the secret, where one is shared, and the key to make its grants with.
     shared: Option<(Epoch, EpochKey)>,
@@ -101,18 +139,13 @@ pub(crate) struct Keyring {
     rights: Rights,
     held: BTreeMap<NodeId, Held>,
     seen: BTreeMap<u64, Seen>,
+    knobs: PhantomData<K>,
 }
 
-/// Random bits of the system.
-fn random() -> Option<u64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).ok()?;
-    Some(u64::from_le_bytes(bytes))
-}
-
-impl Keyring {
+impl<K: Knobs> Keyring<K> {
     /// The keys of a process that is given them by controllers. It opens and takes nothing before.
-    pub(crate) const fn of_controllers(node: NodeId) -> Self {
+    #[must_use]
+    pub const fn of_controllers(node: NodeId) -> Self {
         Self {
             node,
             shared: None,
@@ -122,12 +155,14 @@ impl Keyring {
             rights: Rights::NONE,
             held: BTreeMap::new(),
             seen: BTreeMap::new(),
+            knobs: PhantomData,
         }
     }
 
     /// The keys of a process that shares the secret of nodes: it makes its grants, with these rights, itself. Controllers may
     /// give it others, for users.
-    pub(crate) fn of_secret(secret: &[u8; KEY_BYTES], node: NodeId, rights: Rights) -> Self {
+    #[must_use]
+    pub fn of_secret(secret: &[u8; KEY_BYTES], node: NodeId, rights: Rights) -> Self {
         let key = EpochKey::of_secret(secret, SHARED_EPOCH);
         let epoch = Epoch {
             epoch: SHARED_EPOCH,
@@ -142,7 +177,7 @@ impl Keyring {
     }
 
     /// Takes what the controllers say. Late and repeated changes change nothing.
-    pub(crate) fn change(&mut self, change: &KeyChange) {
+    pub fn change(&mut self, change: &KeyChange) {
         match change {
             KeyChange::Told(keys) => self.learn(keys),
             KeyChange::Hold(grant, key) => self.hold(*grant, key),
@@ -151,7 +186,8 @@ impl Keyring {
     }
 
     fn learn(&mut self, keys: &NodeKeys) {
-        if self.told.is_some_and(|told| told >= keys.version) {
+        let late = self.told.is_some_and(|told| told >= keys.version);
+        if late && !K::mutant(Mutant::GrantLateKeys) {
             return;
         }
         self.told = Some(keys.version);
@@ -160,7 +196,11 @@ impl Keyring {
             own: TargetKey::new(key),
             any: None,
         });
+        let ended = core::mem::take(&mut self.epochs);
         self.epochs = epochs.filter(|own| own.epoch > SHARED_EPOCH).collect();
+        if K::mutant(Mutant::GrantOldEpoch) {
+            self.epochs.extend(ended);
+        }
         self.users = keys.users.iter().copied().collect();
     }
 
@@ -172,9 +212,14 @@ impl Keyring {
 
     /// Whether sessions of this grant go on: its epoch has not ended, and it is not void. Who was never told, as a user's
     /// client, knows of no end.
-    pub(crate) fn is_good(&self, grant: &Grant) -> bool {
-        self.told.is_none()
-            || self.good().any(|own| own.epoch == grant.epoch) && !self.is_void(grant)
+    #[must_use]
+    pub fn is_good(&self, grant: &Grant) -> bool {
+        if self.told.is_none() {
+            return true;
+        }
+        let begun = self.good().any(|own| own.epoch == grant.epoch);
+        (begun || K::mutant(Mutant::GrantOutlivesEpoch))
+            && (!self.is_void(grant) || K::mutant(Mutant::GrantOutlivesRevocation))
     }
 
     fn hold(&mut self, grant: Grant, key: &[u8; KEY_BYTES]) {
@@ -191,16 +236,23 @@ impl Keyring {
         match grant.opener {
             Party::User(user, serial) => {
                 let least = self.users.get(&user);
-                least.is_none_or(|least| serial < *least)
+                let before = least.is_some_and(|least| serial < *least);
+                before && !K::mutant(Mutant::GrantBeforeRevocation)
+                    || least.is_none() && !K::mutant(Mutant::GrantOfNobody)
             }
             Party::Node(..) => false,
         }
     }
 
-    /// A new session to a process of this node; `None` without a grant to it.
-    pub(crate) fn open(&mut self, target: NodeId) -> Option<Granted> {
+    /// A new session to a process of this node; `None` without a grant to it. Where a secret is shared, a grant is made
+    /// with random bits of `random`.
+    pub fn open(
+        &mut self,
+        target: NodeId,
+        random: impl FnOnce() -> Option<u64>,
+    ) -> Option<Granted> {
         if !self.held.contains_key(&target) {
-            self.make(target)?;
+            self.make(target, random)?;
         }
         let held = self.held.get_mut(&target)?;
         if held.last + 1 >= SESSIONS_PER_GRANT_MAX {
@@ -219,7 +271,7 @@ impl Keyring {
     }
 
     /// Makes a grant, where a secret is shared.
-    fn make(&mut self, target: NodeId) -> Option<()> {
+    fn make(&mut self, target: NodeId, random: impl FnOnce() -> Option<u64>) -> Option<()> {
         let (_, shared) = self.shared.as_ref()?;
         let grant = Grant {
             number: random()? >> 24,
@@ -236,7 +288,7 @@ impl Keyring {
     }
 
     /// Whether the session may be made: its grant has not had it before. It has from now on.
-    pub(crate) fn admit(&mut self, granted: &Granted) -> bool {
+    fn admit(&mut self, granted: &Granted) -> bool {
         let Some(number) = granted.grant.number_of(granted.session) else {
             return false;
         };
@@ -245,11 +297,30 @@ impl Keyring {
             // Which one is forgotten matters little: an old session of it could be opened again, and would stay empty.
             self.seen.pop_first();
         }
-        self.seen.entry(grant).or_default().take(number)
+        self.seen.entry(grant).or_default().take(number) || K::mutant(Mutant::GrantReplayed)
+    }
+
+    /// What is to be done with a packet of a session that is not there; `full` if there are as many as there may be. Nothing is
+    /// kept, but that a session which is to be made was there.
+    pub fn knock(&mut self, prefix: &PacketPrefix, packet: &[u8], full: bool) -> Knock {
+        let granted = match self.check(prefix, packet) {
+            Ok(granted) => granted,
+            Err(why) => return Knock::Stranger(why),
+        };
+        let view = PacketView::new_checked(packet);
+        // Whoever has heard of this end had a session with an earlier life of it, or with one that is over.
+        let fresh = view.is_ok_and(|view| view.header().ack == 0);
+        if fresh && full {
+            Knock::Full(granted)
+        } else if fresh && self.admit(&granted) {
+            Knock::Open(granted)
+        } else {
+            Knock::Over(granted)
+        }
     }
 
     /// The session of a packet that shows its grant, if its token is right. Keeps nothing.
-    pub(crate) fn check(&self, prefix: &PacketPrefix, packet: &[u8]) -> Result<Granted, Stranger> {
+    fn check(&self, prefix: &PacketPrefix, packet: &[u8]) -> Result<Granted, Stranger> {
         let epoch = self.good().find(|own| own.epoch == prefix.epoch);
         let epoch = epoch.ok_or(Stranger::Epoch)?;
         let view = PacketView::new_checked(packet).map_err(|_| Stranger::Malformed)?;
@@ -267,7 +338,7 @@ impl Keyring {
         }
         let key = key.grant(&grant);
         let receive = key.token(prefix.session, Direction::Opener);
-        if receive != prefix.token {
+        if !Self::fits(&key, &grant, prefix, receive) {
             return Err(Stranger::Token);
         }
         Ok(Granted {
@@ -276,6 +347,17 @@ impl Keyring {
             send: key.token(prefix.session, Direction::Target),
             receive,
         })
+    }
+
+    /// Whether the token of a packet is what the opener of its session sends.
+    fn fits(key: &GrantKey, grant: &Grant, prefix: &PacketPrefix, receive: Token) -> bool {
+        let sent = prefix.token;
+        sent == receive
+            || K::mutant(Mutant::GrantTokenInPart) && sent.get() as u32 == receive.get() as u32
+            || K::mutant(Mutant::GrantTokenOfAnyEnd)
+                && sent == key.token(prefix.session, Direction::Target)
+            || K::mutant(Mutant::GrantTokenOfAnySession)
+                && sent == key.token(grant.session(1), Direction::Opener)
     }
 }
 

@@ -5,6 +5,12 @@ use ionian_wire::grant::GRANT_BYTES;
 use ionian_wire::packet::PacketHeader;
 
 const SECRET: [u8; KEY_BYTES] = [7; KEY_BYTES];
+
+/// The bits of the only grant that a test's process makes for a target: the same for all.
+fn random() -> Option<u64> {
+    Some(0x0123_4567_89ab_cdef)
+}
+
 const HERE: NodeId = NodeId::new(1);
 const THERE: NodeId = NodeId::new(2);
 
@@ -52,13 +58,18 @@ fn shared(node: NodeId) -> Keyring {
 fn both_ends_of_a_granted_session_know_its_tokens() {
     let (mut here, mut there) = (shared(HERE), shared(THERE));
     for target in [THERE, ANY_NODE] {
-        let opened = here.open(target).expect("a secret is shared");
+        let opened = here
+            .open(target, || Some(u64::from(target.get()) << 32))
+            .expect("a secret is shared");
         let taken = check(&there, &open_packet(&opened)).expect("granted");
         assert_eq!((taken.send, taken.receive), (opened.receive, opened.send));
         assert_eq!((taken.session, taken.grant), (opened.session, opened.grant));
         assert!(there.admit(&taken) && !there.admit(&taken), "once");
     }
-    let next = [here.open(THERE).unwrap(), here.open(THERE).unwrap()];
+    let next = [
+        here.open(THERE, random).unwrap(),
+        here.open(THERE, random).unwrap(),
+    ];
     for opened in next.iter().rev() {
         let taken = check(&there, &open_packet(opened)).expect("granted");
         assert!(there.admit(&taken), "in any order");
@@ -69,7 +80,7 @@ fn both_ends_of_a_granted_session_know_its_tokens() {
 #[test]
 fn a_stranger_opens_nothing() {
     let (mut here, there) = (shared(HERE), shared(THERE));
-    let opened = here.open(THERE).unwrap();
+    let opened = here.open(THERE, random).unwrap();
     let grant = opened.grant;
     let good = open_packet(&opened);
     assert!(check(&there, &good).is_ok());
@@ -121,8 +132,8 @@ fn a_stranger_opens_nothing() {
     let mut damaged = good.clone();
     damaged[60] ^= 1;
     assert_eq!(check(&there, &damaged), Err(Stranger::Malformed));
-    let mut other = Keyring::of_secret(&[8; KEY_BYTES], HERE, Rights::ALL);
-    let forged = other.open(THERE).unwrap();
+    let mut other: Keyring = Keyring::of_secret(&[8; KEY_BYTES], HERE, Rights::ALL);
+    let forged = other.open(THERE, random).unwrap();
     assert_eq!(check(&there, &open_packet(&forged)), Err(Stranger::Token));
     const { assert!(GRANT_BYTES < 64) };
 }
@@ -181,10 +192,10 @@ fn pair() -> (Keyring, Keyring) {
 #[test]
 fn without_a_grant_nothing_is_opened() {
     let (mut user, mut server) = pair();
-    assert_eq!(user.open(THERE), None);
+    assert_eq!(user.open(THERE, random), None);
     let desk = Desk::new(2);
     desk.grant(&mut user, THERE, 1);
-    let opened = user.open(THERE).unwrap();
+    let opened = user.open(THERE, random).unwrap();
     assert_eq!(
         check(&server, &open_packet(&opened)),
         Err(Stranger::Epoch),
@@ -195,9 +206,9 @@ fn without_a_grant_nothing_is_opened() {
         check(&server, &open_packet(&opened)).unwrap().grant.rights,
         Rights::READ
     );
-    assert_eq!(user.open(HERE), None, "a grant is for one node");
+    assert_eq!(user.open(HERE, random), None, "a grant is for one node");
     user.change(&KeyChange::Release);
-    assert_eq!(user.open(THERE), None);
+    assert_eq!(user.open(THERE, random), None);
 }
 
 #[test]
@@ -206,7 +217,7 @@ fn grants_end_with_their_epoch() {
     let desks = [Desk::new(2), Desk::new(3), Desk::new(4)];
     tell(&mut server, 1, &[&desks[0]], Some(1));
     desks[0].grant(&mut user, THERE, 1);
-    let granted = user.open(THERE).unwrap();
+    let granted = user.open(THERE, random).unwrap();
     let old = open_packet(&granted);
     tell(&mut server, 2, &[&desks[1], &desks[0]], Some(1));
     assert!(check(&server, &old).is_ok(), "the epoch before stays good");
@@ -220,7 +231,7 @@ fn grants_end_with_their_epoch() {
     );
     assert!(!server.is_good(&granted.grant));
     desks[2].grant(&mut user, THERE, 1);
-    let now = open_packet(&user.open(THERE).unwrap());
+    let now = open_packet(&user.open(THERE, random).unwrap());
     assert!(check(&server, &now).is_ok());
     assert!(user.is_good(&granted.grant), "a client is told nothing");
 }
@@ -230,18 +241,18 @@ fn keys_of_controllers_and_the_secret_of_nodes_do_not_mix() {
     let (mut here, mut server) = (shared(HERE), shared(THERE));
     let desk = Desk::new(2);
     tell(&mut server, 1, &[&desk, &Desk::new(1)], Some(1));
-    let of_node = here.open(THERE).unwrap();
+    let of_node = here.open(THERE, random).unwrap();
     assert!(check(&server, &open_packet(&of_node)).is_ok());
     assert!(server.is_good(&of_node.grant));
     let (mut user, _) = pair();
     desk.grant(&mut user, THERE, 1);
-    let of_user = user.open(THERE).unwrap();
+    let of_user = user.open(THERE, random).unwrap();
     assert!(check(&server, &open_packet(&of_user)).is_ok());
     // A desk that says it makes grants of the secret's epoch.
     let mut wrong = Desk::new(1);
     wrong.key = EpochKey::new(&[3; KEY_BYTES]);
     wrong.grant(&mut user, THERE, 1);
-    let forged = user.open(THERE).unwrap();
+    let forged = user.open(THERE, random).unwrap();
     assert_eq!(check(&server, &open_packet(&forged)), Err(Stranger::Token));
     // The next epoch of keys does not touch the nodes' own.
     tell(&mut server, 2, &[&Desk::new(4), &Desk::new(3)], Some(1));
@@ -254,12 +265,12 @@ fn a_revocation_voids_the_grants_made_before_it() {
     let desk = Desk::new(2);
     tell(&mut server, 1, &[&desk], None);
     desk.grant(&mut user, THERE, 1);
-    let before = open_packet(&user.open(THERE).unwrap());
+    let before = open_packet(&user.open(THERE, random).unwrap());
     assert_eq!(check(&server, &before), Err(Stranger::Void), "no user yet");
     tell(&mut server, 2, &[&desk], Some(1));
     assert!(check(&server, &before).is_ok());
     desk.grant(&mut user, THERE, 2);
-    let after = open_packet(&user.open(THERE).unwrap());
+    let after = open_packet(&user.open(THERE, random).unwrap());
     assert!(
         check(&server, &after).is_ok(),
         "newer than what it was told"
@@ -277,13 +288,13 @@ fn a_grant_is_used_up_after_its_last_session() {
     let (mut user, _) = pair();
     Desk::new(2).grant(&mut user, THERE, 1);
     user.held.get_mut(&THERE).unwrap().last = SESSIONS_PER_GRANT_MAX - 2;
-    assert!(user.open(THERE).is_some());
-    assert_eq!(user.open(THERE), None);
+    assert!(user.open(THERE, random).is_some());
+    assert_eq!(user.open(THERE, random), None);
     let mut here = shared(HERE);
-    here.open(THERE).unwrap();
+    here.open(THERE, random).unwrap();
     here.held.get_mut(&THERE).unwrap().last = SESSIONS_PER_GRANT_MAX - 1;
-    assert_eq!(here.open(THERE), None);
-    assert!(here.open(THERE).is_some(), "a new one is made");
+    assert_eq!(here.open(THERE, random), None);
+    assert!(here.open(THERE, random).is_some(), "a new one is made");
 }
 
 #[test]
@@ -293,7 +304,7 @@ fn what_is_kept_of_grants_is_bounded() {
         session: SessionId::new(number << 24 | 1),
         grant: Grant {
             number,
-            ..shared(HERE).open(THERE).unwrap().grant
+            ..shared(HERE).open(THERE, random).unwrap().grant
         },
         send: Token::new(1),
         receive: Token::new(2),
