@@ -126,8 +126,11 @@ pub(crate) fn serve(server: Server, signalled: &Signalled) -> anyhow::Result<Exi
     Ok(Exit::Done)
 }
 
-/// Whether a process can still do its part.
+/// Whether a process can still do its part. What its operator is to know goes to standard error.
 fn look(server: &Server) -> anyhow::Result<()> {
+    for sentence in server.take_sentences() {
+        eprintln!("ionian: {sentence}");
+    }
     if let Some(failure) = server.failure() {
         return Err(failure.clone().into());
     }

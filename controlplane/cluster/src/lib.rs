@@ -192,11 +192,17 @@ impl Leader {
             Ok(_) => String::from("a frame holds one message"),
             Err(error) => format!("not a message of this version: {error}"),
         };
+        self.refuse(now, conn, refused);
+    }
+
+    /// Ends a connection, and has the operator told why.
+    fn refuse(&mut self, now: Time, conn: ConnId, reason: String) {
         self.closed(now, conn);
-        self.out.push_back(Output::Close {
+        self.out.push_back(Output::Refused {
             conn,
-            reason: refused,
+            reason: reason.clone(),
         });
+        self.out.push_back(Output::Close { conn, reason });
     }
 
     fn asked(&mut self, now: Time, call: CallId, caller: &Identity, request: &[u8]) {
@@ -269,6 +275,17 @@ impl Brain for Leader {
                         "the process was found dead: it was silent, and is to say anew who it is",
                     ),
                 });
+            }
+        }
+        while let Some(refused) = self.directory.take_refused() {
+            let Some(conn) = self.by_place.get(&refused.conn).copied() else {
+                continue;
+            };
+            let reason = refused.sentence;
+            if refused.closes {
+                self.refuse(Time::from_ns(now_ns), conn, reason);
+            } else {
+                self.out.push_back(Output::Refused { conn, reason });
             }
         }
         if let Some(output) = self.out.pop_front() {

@@ -16,6 +16,7 @@ use crate::detection::{Detection, DetectionConfig};
 use crate::failover::Watch;
 use crate::history::Event;
 use crate::outbound::{Answer, Conn, PublicMap, Sent};
+use crate::registration::Refused;
 use crate::snapshot::RestoreError;
 use crate::spec::{ClusterSpec, LogSpec, SpecError};
 use crate::state::{Away, Log, Node, PlaceKey, State};
@@ -165,6 +166,7 @@ pub struct Directory<K: Knobs = Shipped> {
     /// The version at which the transactions were last looked at.
     pub(crate) stepped: u64,
     decisions: VecDeque<Decision>,
+    pub(crate) refused: VecDeque<Refused>,
     pub(crate) counters: Counters,
     knobs: PhantomData<K>,
 }
@@ -239,6 +241,7 @@ impl<K: Knobs> Directory<K> {
             counted_deaths: false,
             stepped: 0,
             decisions: VecDeque::new(),
+            refused: VecDeque::new(),
             counters: Counters::default(),
             knobs: PhantomData,
         }

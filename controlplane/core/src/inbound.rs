@@ -17,9 +17,25 @@ use crate::state::{Away, PlaceKey};
 
 impl<K: Knobs> Directory<K> {
     pub(crate) fn greet(&mut self, now: Time, conn: ConnId, hello: &Hello) {
-        let foreign = hello.cluster != self.state.cluster && hello.cluster != ClusterId::default();
+        let (node, found) = (hello.node, hello.cluster);
+        let expected = self.state.cluster;
+        let foreign = found != expected && found != ClusterId::default();
         if foreign || hello.wire_version != WIRE_VERSION {
             self.counters.foreign += 1;
+            let refusal = if foreign {
+                Refusal::Foreign {
+                    node,
+                    found,
+                    expected,
+                }
+            } else {
+                Refusal::OtherVersion {
+                    node,
+                    found: hello.wire_version,
+                    known: WIRE_VERSION,
+                }
+            };
+            self.note_refused(conn, &refusal, true);
             return;
         }
         let key = match hello.role {
@@ -52,6 +68,7 @@ impl<K: Knobs> Directory<K> {
                     inc: hello.inc,
                 };
                 self.refuse(conn, 0, &refusal);
+                self.note_refused(conn, &refusal, false);
             }
         }
     }

@@ -76,7 +76,7 @@
 //! | D1, D2: the cut log or the last copy of a shard is missing | the registration is refused with a sentence: acknowledged records must not vanish because a disk was mounted late |
 //! | intent, answer or `IntentDone` lost or repeated | sent again by time or on reconnection; repeats change nothing |
 //! | controller restarts | state of the last durable snapshot; whatever left before is in it |
-//! | a process of another cluster, node or place | refused with a sentence |
+//! | a process of another cluster, node, place or wire version | refused with a sentence, which the operator's log has too |
 //!
 //! An `Open` of a shard that is known is a reset after a declared loss: its members forget what they hold.
 //!
@@ -138,7 +138,7 @@ pub use picture::{
     ShardPicture, ShardStage, TransactionPicture, UserPicture,
 };
 pub use placement::{Candidate, PlacementError, place};
-pub use registration::Refusal;
+pub use registration::{Refusal, Refused};
 pub use snapshot::RestoreError;
 pub use spec::{ClusterSpec, LogSpec, NodeSpec, SpecError};
 pub use state::State;

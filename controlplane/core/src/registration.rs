@@ -17,7 +17,7 @@ use crate::{CEILING_BLOCK, MAP_BYTES_MAX};
 pub enum Refusal {
     /// The data directory belongs to another cluster.
     #[error(
-        "the data directory of node {node} belongs to cluster {found}, this is cluster {expected}"
+        "the data directory of node {node} belongs to cluster {found}, this is cluster {expected}; start it with the configuration of its own, or with an empty directory"
     )]
     OtherCluster {
         /// The node.
@@ -26,6 +26,30 @@ pub enum Refusal {
         found: ClusterId,
         /// This cluster.
         expected: ClusterId,
+    },
+    /// A process says hello as one of another cluster.
+    #[error(
+        "node {node} says that it is of cluster {found}, this is cluster {expected}; start it with the configuration and the secret of its own"
+    )]
+    Foreign {
+        /// The node.
+        node: NodeId,
+        /// The cluster that it names.
+        found: ClusterId,
+        /// This cluster.
+        expected: ClusterId,
+    },
+    /// A process says hello in another version of the wire format.
+    #[error(
+        "node {node} speaks version {found} of the wire format, this controller version {known}: upgrade the older side first"
+    )]
+    OtherVersion {
+        /// The node.
+        node: NodeId,
+        /// The version that it speaks.
+        found: u16,
+        /// The version of this build.
+        known: u16,
     },
     /// The cluster does not have the log.
     #[error("the cluster has no log with id {log}")]
@@ -131,7 +155,9 @@ pub enum Refusal {
         inc: Inc,
     },
     /// The process that says hello is a past life. Sent with request 0; the process stops.
-    #[error("incarnation {inc} of {place} was replaced by a later one")]
+    #[error(
+        "incarnation {inc} of {place} was replaced by a later one; if nobody has started it anew, two processes are this node: stop one of them"
+    )]
     Replaced {
         /// The place, for people.
         place: String,
@@ -152,6 +178,20 @@ pub enum Refusal {
         /// Which numbers.
         what: &'static str,
     },
+}
+
+/// Refusals that wait to be told to the operator.
+const REFUSED_MAX: usize = 64;
+
+/// What a process was refused: a line for the operator's log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// By which connection.
+    pub conn: ConnId,
+    /// The sentence of the [`Refusal`].
+    pub sentence: String,
+    /// Nothing else that comes by the connection is understood: it is to be closed, with the sentence as the reason.
+    pub closes: bool,
 }
 
 /// The place that a process wants.
@@ -249,6 +289,7 @@ impl<K: Knobs> Directory<K> {
             }
             Err(refusal) => {
                 self.refuse(conn, request.request, &refusal);
+                self.note_refused(conn, &refusal, false);
                 let what = What::Refuse {
                     log: request.log,
                     node: request.node,
@@ -256,6 +297,23 @@ impl<K: Knobs> Directory<K> {
                 };
                 self.decide(now, what, Why::Rule);
             }
+        }
+    }
+
+    /// What a process was refused, for the operator's log: taken by the edge after every message. What comes while
+    /// [`REFUSED_MAX`] wait is not told.
+    pub fn take_refused(&mut self) -> Option<Refused> {
+        self.refused.pop_front()
+    }
+
+    pub(crate) fn note_refused(&mut self, conn: ConnId, refusal: &Refusal, closes: bool) {
+        if self.refused.len() < REFUSED_MAX {
+            let sentence = refusal.to_string();
+            self.refused.push_back(Refused {
+                conn,
+                sentence,
+                closes,
+            });
         }
     }
 

@@ -21,9 +21,10 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::group::Group;
-use crate::leader::{ConnLimits, Outgoing, ToLead, outgoing};
+use crate::leader::{ConnLimits, Outgoing, Peer, ToLead, outgoing};
 use crate::listen::Caller;
 use crate::machine::{Call, StateMachine};
+use crate::refusals::Refusals;
 use crate::standing::Standing;
 use crate::store::{Applied, Replicated, StateStore, Types, lock};
 
@@ -48,10 +49,12 @@ pub(crate) struct Api<S> {
     pub(crate) limits: ConnLimits,
     pub(crate) request_bytes_max: usize,
     pub(crate) call_timeout: Duration,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 impl<S: StateMachine> Api<S> {
-    /// Who calls, if it may do `call` and is understood.
+    /// Who calls, if it may do `call` and is understood. Whoever is not of this cluster, or of a later protocol, is told to the
+    /// operator too.
     fn admit<T>(
         &self,
         request: &Request<T>,
@@ -61,15 +64,36 @@ impl<S: StateMachine> Api<S> {
         let denied = |sentence: String| Refusal::without_effect(Why::NotPermitted, sentence);
         let caller = request.extensions().get::<Caller>();
         let caller = caller.ok_or_else(|| denied("a call without a certificate".to_owned()))?;
-        let identity = caller.identity().map_err(denied)?;
-        check_cluster(identity, &self.cluster).map_err(denied)?;
-        proto::check_version(&identity.to_string(), version)
-            .map_err(|sentence| Refusal::without_effect(Why::Version, sentence))?;
+        let stranger = |sentence: String| {
+            self.note(Some(caller), &sentence);
+            denied(sentence)
+        };
+        let identity = caller.identity().map_err(stranger)?;
+        check_cluster(identity, &self.cluster).map_err(stranger)?;
+        self.check_version(Some(caller), identity, version)?;
         lock(&self.replicated)
             .machine
             .permits(identity, call)
             .map_err(denied)?;
         Ok(identity.clone())
+    }
+
+    fn note(&self, caller: Option<&Caller>, why: &str) {
+        let who = caller.map_or_else(String::new, Caller::name);
+        self.refusals
+            .note(&who, caller.map(|caller| caller.at), why);
+    }
+
+    fn check_version(
+        &self,
+        caller: Option<&Caller>,
+        identity: &Identity,
+        version: u32,
+    ) -> Result<(), Refusal> {
+        proto::check_version(&identity.to_string(), version).map_err(|sentence| {
+            self.note(caller, &sentence);
+            Refusal::without_effect(Why::Version, sentence)
+        })
     }
 
     /// Refuses at once what only a leader with a majority can do.
@@ -128,6 +152,7 @@ impl<S: StateMachine> Control for Api<S> {
         // The version comes with the first message.
         let caller = self.admit(&request, proto::VERSION, Call::Attach)?;
         self.leads()?;
+        let from = request.extensions().get::<Caller>().cloned();
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(self.call_timeout, incoming.message()).await;
         let Ok(Ok(Some(AttachMessage {
@@ -137,9 +162,12 @@ impl<S: StateMachine> Control for Api<S> {
             let sentence = "an attachment begins with its opening";
             return Err(Refusal::without_effect(Why::Invalid, sentence).into());
         };
-        proto::check_version(&caller.to_string(), opening.version)
-            .map_err(|sentence| Refusal::without_effect(Why::Version, sentence))?;
-        let (end, mut stream) = outgoing(self.limits, &self.lead, &self.room);
+        self.check_version(from.as_ref(), &caller, opening.version)?;
+        let peer = Peer {
+            name: caller.to_string(),
+            at: from.map(|from| from.at),
+        };
+        let (end, mut stream) = outgoing(self.limits, peer, &self.lead, &self.room);
         let opening = Opening {
             version: proto::VERSION,
             controller: self.id,

@@ -26,6 +26,7 @@ use crate::listen;
 use crate::lives::Lives;
 use crate::machine::{MakeBrain, Report, StateMachine};
 use crate::network::{MESSAGE_BYTES_MAX, Network, Speaker};
+use crate::refusals::Refusals;
 use crate::standing::{Observer, Standing};
 use crate::store::{self, Opened, StoreConfig, StoreError, Types, lock};
 
@@ -298,6 +299,7 @@ impl Parts {
         } = self;
         let (timing, limits) = (self.config.timing, self.config.limits);
         let report = self.config.report.clone();
+        let refusals = Refusals::new(report.clone());
         let life = store.db.life();
         let lives = Lives::load(store.db.clone(), id).map_err(StartError::Raft)?;
         let speaker = Arc::new(Speaker {
@@ -305,7 +307,7 @@ impl Parts {
             id,
             life,
             lives,
-            report: report.clone(),
+            refusals: refusals.clone(),
             #[cfg(test)]
             cut: std::sync::Mutex::default(),
         });
@@ -357,6 +359,7 @@ impl Parts {
             command_bytes_max: limits.command_bytes_max,
             confirm_timeout: timing.election_max,
             report: report.clone(),
+            refusals: refusals.clone(),
         };
         tokio::spawn(leader.run());
         let group = Arc::new(Group {
@@ -390,6 +393,7 @@ impl Parts {
             },
             request_bytes_max: limits.message_bytes_max,
             call_timeout: timing.call_timeout,
+            refusals: refusals.clone(),
         };
         let hearing = Hearing {
             raft: raft.clone(),
@@ -398,7 +402,7 @@ impl Parts {
             fault: store.fault,
             snapshot_bytes_max: limits.snapshot_bytes_max,
         };
-        let incoming = listen::accept(listener, self.tls, limits.connections_max, report.clone());
+        let incoming = listen::accept(listener, self.tls, limits.connections_max, refusals);
         let server = serve(
             api,
             hearing,

@@ -73,15 +73,17 @@ impl Hearing {
             .extensions()
             .get::<Caller>()
             .ok_or_else(|| refused("a call without a certificate".to_owned()))?;
-        let identity = caller.identity().map_err(&refused)?;
-        check_controller(identity, &self.speaker.cluster).map_err(|sentence| {
-            (self.speaker.report)(&format!("controller {}: {sentence}", self.speaker.id));
+        let stranger = |sentence: String| {
+            let refusals = &self.speaker.refusals;
+            refusals.note(&caller.name(), Some(caller.at), &sentence);
             refused(sentence)
-        })?;
+        };
+        let identity = caller.identity().map_err(stranger)?;
+        check_controller(identity, &self.speaker.cluster).map_err(stranger)?;
         let Role::Controller(id) = identity.role else {
             return Err(refused("only controllers may do this".to_owned()));
         };
-        self.speaker.check(id, header)?;
+        self.speaker.check(id, Some(caller.at), header)?;
         Ok(id)
     }
 

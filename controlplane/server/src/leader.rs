@@ -7,6 +7,7 @@
 //! to go, and operators that an answer of unknown effect.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::Status;
 
 use crate::machine::{Brain, CallId, ConnId, Input, MakeBrain, Output, Report, Room};
+use crate::refusals::Refusals;
 use crate::standing::Standing;
 use crate::store::{Outcome, Replicated, Types, lock};
 
@@ -69,8 +71,16 @@ pub(crate) struct ConnLimits {
     pub(crate) bytes: usize,
 }
 
+/// Who is at the other end of a connection, for the operator.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) at: Option<SocketAddr>,
+}
+
 /// What is on its way to a process: the lead's end.
 pub(crate) struct OutgoingEnd {
+    peer: Peer,
     messages: mpsc::Sender<(AttachMessage, usize)>,
     queued_bytes: Arc<AtomicUsize>,
     ended: Arc<Mutex<Option<Status>>>,
@@ -132,6 +142,7 @@ impl Drop for Gone {
 /// Makes both ends.
 pub(crate) fn outgoing(
     limits: ConnLimits,
+    peer: Peer,
     lead: &mpsc::Sender<ToLead>,
     room: &Arc<Notify>,
 ) -> (OutgoingEnd, Outgoing) {
@@ -139,6 +150,7 @@ pub(crate) fn outgoing(
     let queued_bytes = Arc::new(AtomicUsize::new(0));
     let ended = Arc::new(Mutex::new(None));
     let end = OutgoingEnd {
+        peer,
         messages: sender,
         queued_bytes: queued_bytes.clone(),
         ended: ended.clone(),
@@ -198,6 +210,7 @@ pub(crate) struct Leader<S> {
     pub(crate) command_bytes_max: usize,
     pub(crate) confirm_timeout: Duration,
     pub(crate) report: Report,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 type Written = <OneshotResponder<Types> as Responder<Types>>::Receiver;
@@ -454,6 +467,12 @@ impl<S: Send + Sync + 'static> Leader<S> {
                     let sentence = "too slow: what was to be sent found no room";
                     let refusal = Refusal::unknown_effect(Why::TooSlow, sentence);
                     self.close(lead, conn, &refusal, now_ns);
+                }
+            }
+            Output::Refused { conn, reason } => {
+                if let Some(outgoing) = lead.conns.0.get(&conn) {
+                    let Peer { name, at } = &outgoing.peer;
+                    self.refusals.note(name, *at, &reason);
                 }
             }
             Output::Close { conn, reason } => {

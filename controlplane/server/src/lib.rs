@@ -27,6 +27,7 @@ mod leader;
 mod listen;
 mod lives;
 mod network;
+mod refusals;
 mod standing;
 mod store;
 #[cfg(test)]

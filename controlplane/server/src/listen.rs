@@ -1,15 +1,14 @@
 //! The one port of a controller: TLS for everybody, limits before trust.
 //!
 //! A connection costs little until its certificate is checked: at most [`HALF_OPEN_MAX`] handshakes run at a time, each for at
-//! most [`HANDSHAKE_TIMEOUT`]. Failed ones are counted, and the operator is told of one per second at most: whoever can
-//! reach the port could fill a log otherwise.
+//! most [`HANDSHAKE_TIMEOUT`]. Of failed ones the operator is told [a bounded number of lines](crate::refusals).
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ionian_control_client::identity::{Identity, IdentityError};
 use ionian_control_client::tls::explain_io;
@@ -21,7 +20,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::machine::Report;
+use crate::refusals::Refusals;
 
 /// Handshakes under way at a time. Further connections wait in the system's queue.
 pub(crate) const HALF_OPEN_MAX: usize = 64;
@@ -31,9 +30,12 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_READS_MAX: usize = 64;
 
-/// Who is at the other end, as its certificate says.
+/// Who is at the other end, as its certificate says, and where.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller(Result<Arc<Identity>, IdentityError>);
+pub(crate) struct Caller {
+    identity: Result<Arc<Identity>, IdentityError>,
+    pub(crate) at: SocketAddr,
+}
 
 impl Caller {
     /// The name in the certificate.
@@ -41,10 +43,17 @@ impl Caller {
     /// # Errors
     /// The sentence for a certificate of our CA without a name of ours.
     pub(crate) fn identity(&self) -> Result<&Identity, String> {
-        match &self.0 {
+        match &self.identity {
             Ok(identity) => Ok(identity),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// The name for a line in the log; empty for a certificate without one.
+    pub(crate) fn name(&self) -> String {
+        self.identity
+            .as_ref()
+            .map_or_else(|_| String::new(), ToString::to_string)
     }
 }
 
@@ -62,14 +71,13 @@ pub(crate) fn accept(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     connections_max: usize,
-    report: Report,
+    refusals: Arc<Refusals>,
 ) -> mpsc::Receiver<io::Result<Secured>> {
     let (secured, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         let acceptor = TlsAcceptor::from(tls);
         let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
         let open = Arc::new(Semaphore::new(connections_max));
-        let failures = Arc::new(Failures::new(report));
         loop {
             // The semaphores are never closed.
             let Ok(handshake) = half_open.clone().acquire_owned().await else {
@@ -83,20 +91,21 @@ pub(crate) fn accept(
                 Ok(accepted) => accepted,
                 Err(e) => {
                     // Out of file descriptors, or the peer was gone already: the next one may do better.
-                    failures.note(None, &e.to_string());
+                    refusals.note("", None, &e.to_string());
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 }
             };
             let Ok(permit) = open.clone().try_acquire_owned() else {
                 let sentence = format!("all {connections_max} connections are in use");
-                failures.note(Some(from), &sentence);
+                refusals.note("", Some(from), &sentence);
                 continue;
             };
-            let (acceptor, secured, failures) =
-                (acceptor.clone(), secured.clone(), failures.clone());
+            let (acceptor, secured, refusals) =
+                (acceptor.clone(), secured.clone(), refusals.clone());
             tokio::spawn(async move {
-                let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, secure(acceptor, tcp)).await;
+                let result =
+                    tokio::time::timeout(HANDSHAKE_TIMEOUT, secure(acceptor, tcp, from)).await;
                 drop(handshake);
                 match result {
                     Ok(Ok((stream, caller))) => {
@@ -110,12 +119,12 @@ pub(crate) fn accept(
                     }
                     Ok(Err((e, tcp))) => {
                         let sentence = explain_io(&e).unwrap_or_else(|| e.to_string());
-                        failures.note(Some(from), &sentence);
+                        refusals.note("", Some(from), &sentence);
                         if let Some(tcp) = tcp {
                             linger(tcp).await;
                         }
                     }
-                    Err(_) => failures.note(Some(from), "the handshake took too long"),
+                    Err(_) => refusals.note("", Some(from), "the handshake took too long"),
                 }
             });
         }
@@ -126,6 +135,7 @@ pub(crate) fn accept(
 async fn secure(
     acceptor: TlsAcceptor,
     tcp: TcpStream,
+    at: SocketAddr,
 ) -> Result<(TlsStream<TcpStream>, Caller), (io::Error, Option<TcpStream>)> {
     tcp.set_nodelay(true).map_err(|e| (e, None))?;
     let accepted = acceptor.accept(tcp).into_fallible().await;
@@ -135,7 +145,8 @@ async fn secure(
         Some(certificate) => Identity::of_certificate(certificate),
         None => Err(IdentityError::NotACertificate),
     };
-    Ok((stream, Caller(caller.map(Arc::new))))
+    let identity = caller.map(Arc::new);
+    Ok((stream, Caller { identity, at }))
 }
 
 /// Lets the caller read why it was refused: with something unread, the end of the connection would overtake the reason.
@@ -151,42 +162,6 @@ async fn linger(mut tcp: TcpStream) {
         }
     };
     let _ = tokio::time::timeout(LINGER_TIMEOUT, heard_out).await;
-}
-
-/// Tells the operator of refused connections, of one per second at most.
-struct Failures {
-    report: Report,
-    state: std::sync::Mutex<(Option<Instant>, u64)>,
-}
-
-impl Failures {
-    fn new(report: Report) -> Self {
-        Self {
-            report,
-            state: std::sync::Mutex::new((None, 0)),
-        }
-    }
-
-    fn note(&self, from: Option<SocketAddr>, sentence: &str) {
-        let mut state = crate::store::lock(&self.state);
-        let now = Instant::now();
-        if state
-            .0
-            .is_some_and(|told| now.duration_since(told) < Duration::from_secs(1))
-        {
-            state.1 += 1;
-            return;
-        }
-        let untold = std::mem::take(&mut state.1);
-        state.0 = Some(now);
-        drop(state);
-        let from = from.map_or_else(|| "a caller".to_owned(), |from| from.to_string());
-        let more = match untold {
-            0 => String::new(),
-            n => format!(" ({n} more refusals since the last line)"),
-        };
-        (self.report)(&format!("refused {from}: {sentence}{more}"));
-    }
 }
 
 impl Connected for Secured {

@@ -130,6 +130,13 @@ pub enum Output {
         /// The bytes.
         bytes: Vec<u8>,
     },
+    /// Has the operator told, in the controller's log, what a process was refused.
+    Refused {
+        /// The connection.
+        conn: ConnId,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// Ends a connection.
     Close {
         /// The connection.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use openraft::{BasicNode, SnapshotSegmentId};
 use tonic::transport::Channel;
 
 use crate::lives::Lives;
-use crate::machine::Report;
+use crate::refusals::Refusals;
 use crate::store::{ConvertError, LogId, Types, convert, lock};
 
 /// The largest message between controllers, in bytes: a run of entries, or one entry of the largest size, and its envelope.
@@ -41,7 +42,7 @@ pub(crate) struct Speaker {
     pub(crate) id: u64,
     pub(crate) life: (u64, u64),
     pub(crate) lives: Lives,
-    pub(crate) report: Report,
+    pub(crate) refusals: Arc<Refusals>,
     /// Controllers that are cut off from this one.
     #[cfg(test)]
     pub(crate) cut: Mutex<std::collections::BTreeSet<u64>>,
@@ -69,13 +70,19 @@ impl Speaker {
         })
     }
 
-    /// Checks the head of a message from `from`, whom the certificate names.
+    /// Checks the head of a message from `from`, whom the certificate names, and who is at `at`.
     ///
     /// # Errors
     /// The refusal; the operator's log has it too.
-    pub(crate) fn check(&self, from: u64, header: Option<&raft::Header>) -> Result<(), Refusal> {
+    pub(crate) fn check(
+        &self,
+        from: u64,
+        at: Option<SocketAddr>,
+        header: Option<&raft::Header>,
+    ) -> Result<(), Refusal> {
         let refused = |why: Why, sentence: String| {
-            (self.report)(&format!("controller {}: {sentence}", self.id));
+            let who = format!("controller {from}");
+            self.refusals.note(&who, at, &sentence);
             Err(Refusal::without_effect(why, sentence))
         };
         let Some(header) = header else {
@@ -195,7 +202,7 @@ impl Peer {
         if refusal.why != Why::Unreachable {
             let target = self.target;
             let sentence = format!("controller {target} refused this one: {refusal}");
-            (self.speaker.report)(&format!("controller {}: {sentence}", self.speaker.id));
+            self.speaker.refusals.say(&sentence);
             return unreachable(sentence);
         }
         unreachable(match &self.connection {
@@ -206,7 +213,7 @@ impl Peer {
 
     fn heard<E: Error>(&self, header: Option<&raft::Header>) -> Result<(), RpcError<E>> {
         self.speaker
-            .check(self.target, header)
+            .check(self.target, None, header)
             .map_err(|refusal| unreachable(refusal.sentence))
     }
 }
@@ -260,7 +267,7 @@ impl RaftNetwork<Types> for Peer {
                         "controller {target} lacks entry {} that it has acknowledged: its folder was put back from an old copy. Stop it, remove it from the group, and add a new controller under a new number",
                         index(rpc.prev_log_id).unwrap_or_default()
                     );
-                    (self.speaker.report)(&sentence);
+                    self.speaker.refusals.say(&sentence);
                     return Err(unreachable(sentence));
                 }
                 AppendEntriesResponse::Conflict

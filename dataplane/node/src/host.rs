@@ -428,11 +428,15 @@ impl Host {
             tenants,
             conns,
             udp,
+            own,
             ..
         } = self;
         let Machine::Directory(role) = &mut tenants[at].machine else {
             return 0;
         };
+        while let Some(refused) = role.machine.take_refused() {
+            own.shared.note("refused", &refused.sentence);
+        }
         if now >= role.machine.next_deadline() {
             role.machine.on_deadline(now);
         }

@@ -15,6 +15,7 @@ mod moves;
 mod options;
 mod place;
 mod seam;
+mod sentences;
 mod shared;
 
 use std::net::SocketAddr;
@@ -232,6 +233,13 @@ impl Server {
             parts.push(receive.recv_timeout(left).ok()?);
         }
         Status::merged(parts)
+    }
+
+    /// What the operator is to know since the last call: what places were refused by the controllers, and what the built-in
+    /// controller has refused; each reason once a minute at most.
+    #[must_use]
+    pub fn take_sentences(&self) -> Vec<String> {
+        self.shared.take_sentences()
     }
 
     /// The device whose failure has ended the work of the process, if one has: nothing is acknowledged or answered any more,

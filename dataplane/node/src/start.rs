@@ -103,10 +103,12 @@ fn from_controller(
                 ended.told = true;
             }
         }
-        (Machine::Waiting(_), _) => on_waiting(tenant, message),
+        (Machine::Waiting(_), _) => on_waiting(tenant, shared, message),
         // A later life has taken the place, or what this one holds is void, or the place is no more.
         (_, Message::Registered(answer, reason)) if answer.inc == Inc::ZERO => {
-            let refused = Machine::Refused(String::from_utf8_lossy(reason).into_owned());
+            let reason = String::from_utf8_lossy(reason).into_owned();
+            shared.note(&format!("{} has ended", tenant.place), &reason);
+            let refused = Machine::Refused(reason);
             let machine = core::mem::replace(&mut tenant.machine, refused);
             if matches!(machine, Machine::Root(_)) {
                 tenant.ended = Some(Ended::new(now, machine));
@@ -118,7 +120,7 @@ fn from_controller(
 }
 
 /// Handles a message of the controller to a place that has no life yet.
-fn on_waiting(tenant: &mut Tenant, message: &Message<'_>) {
+fn on_waiting(tenant: &mut Tenant, shared: &Shared, message: &Message<'_>) {
     let Machine::Waiting(waiting) = &mut tenant.machine else {
         return;
     };
@@ -126,7 +128,10 @@ fn on_waiting(tenant: &mut Tenant, message: &Message<'_>) {
         Message::Hello(hello, _) => waiting.hello = Some(*hello),
         Message::Registered(answer, reason) if answer.request == waiting.request => {
             if answer.inc == Inc::ZERO {
-                tenant.machine = Machine::Refused(String::from_utf8_lossy(reason).into_owned());
+                let reason = String::from_utf8_lossy(reason).into_owned();
+                let about = format!("{} was refused by the controllers", tenant.place);
+                shared.note(&about, &reason);
+                tenant.machine = Machine::Refused(reason);
                 return;
             }
             let (cluster, inc) = (answer.cluster, answer.inc);

@@ -227,3 +227,50 @@ fn a_port_in_use_is_refused() {
     drop(taken);
     bed.start(1);
 }
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("readable");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("known").is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("copied");
+        }
+    }
+}
+
+/// It showed in the state of the place alone.
+#[test]
+fn an_old_image_of_a_replica_is_refused_and_both_sides_say_so() {
+    let mut bed = Bed::new(vec![log_spec("default", Durability::D1, 1, 1, &[&[1, 2]])]);
+    bed.start_all();
+    bed.settle();
+    bed.kill(2);
+    let (data, image) = (bed.data_dir(2), bed.dir.path().join("image"));
+    copy(&data, &image);
+    bed.start(2);
+    bed.settle();
+    bed.kill(2);
+    fs::remove_dir_all(&data).expect("removed");
+    fs::rename(&image, &data).expect("put back");
+    bed.start(2);
+    let (mut own, mut controller) = (Vec::new(), Vec::new());
+    until(
+        "both processes say why",
+        || {
+            own.extend(bed.servers[&NodeId::new(2)].take_sentences());
+            controller.extend(bed.servers[&NodeId::new(1)].take_sentences());
+            let old = |lines: &[String]| lines.iter().any(|line| line.contains("an old image"));
+            old(&own) && old(&controller)
+        },
+        || bed.explain(),
+    );
+    let begins = "replica 0.1 of log 1 was refused by the controllers: the data directory";
+    assert!(own[0].starts_with(begins), "{own:?}");
+    let found = controller.iter().find(|line| line.contains("an old image"));
+    let line = found.expect("it is there");
+    let begins = "refused: the data directory of replica 0.1 on node 2 is an old image";
+    assert!(line.starts_with(begins), "{line}");
+}

@@ -7,6 +7,7 @@ mod early;
 mod operations;
 mod pictures;
 mod random;
+mod refusals;
 mod replicated;
 mod roots;
 mod rules;

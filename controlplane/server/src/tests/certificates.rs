@@ -82,9 +82,7 @@ fn a_certificate_of_another_ca_is_refused_on_both_sides() {
         said.contains("our certificate is not signed by its cluster's CA"),
         "{said}"
     );
-    // Of many refusals in a second the operator hears one.
     group.until("the operator hears of it", |h| {
-        refusal(h, &mixed);
         h.heard("the certificate is not signed by this cluster's CA")
     });
 }
@@ -202,7 +200,7 @@ fn only_controllers_of_the_cluster_are_heard_by_controllers() {
     group.running[&1]
         .inside
         .speaker
-        .check(2, Some(&good))
+        .check(2, None, Some(&good))
         .unwrap();
     for (starts, run, expected) in [
         (4, 1, "put back from an old copy"),
@@ -234,6 +232,17 @@ fn a_newer_protocol_is_refused_with_a_sentence() {
         refusal.sentence.contains("upgrade this one first"),
         "{refusal}"
     );
+    let line = "refused user op of cluster sea at 127.0.0.1";
+    group.until("the operator hears of it", |h| h.heard(line));
+    assert!(group.heard("speaks version 2 of the controllers' protocol"));
+    // Asked again and again, the operator hears of it once.
+    for _ in 0..20 {
+        let again = group.runtime.block_on(client.status(request));
+        again.expect_err("refused");
+    }
+    let lines = crate::store::lock(&group.said).clone();
+    let lines = lines.iter().filter(|said| said.contains(line));
+    assert_eq!(lines.count(), 1);
 }
 
 #[test]

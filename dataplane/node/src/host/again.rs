@@ -125,7 +125,9 @@ impl Host {
     /// A place cannot come again: that shows in its state.
     #[cold]
     pub(super) fn failed_again(&mut self, now: Time, spec: Box<PlaceSpec>, error: &StartError) {
-        let machine = Machine::Refused(format!("its next life cannot begin: {error}"));
+        let reason = format!("its next life cannot begin: {error}");
+        self.own.shared.note(&spec.place.to_string(), &reason);
+        let machine = Machine::Refused(reason);
         self.admit(
             now,
             Newcomer {

@@ -15,6 +15,7 @@ use ionian_types::{ClusterId, GuardEpoch, Nanos, NodeId, SessionId, Time, Token}
 use ionian_wire::directory::ClusterMap;
 
 use super::options::ControllerAt;
+use super::sentences::Sentences;
 use crate::device::DeviceFailure;
 use crate::host::Control;
 use crate::link::{LinkIds, ShmLink};
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(super) suspect_after: Option<Nanos>,
     /// What it has to say of them.
     words: Mutex<VecDeque<Word>>,
+    /// What it has to say to its operator.
+    sentences: Mutex<Sentences>,
     /// The device that ended the process.
     failure: OnceLock<DeviceFailure>,
 }
@@ -110,6 +113,7 @@ impl Shared {
             cluster: known.cluster,
             suspect_after: known.suspect_after,
             words: Mutex::default(),
+            sentences: Mutex::default(),
             sessions: AtomicU64::new(1 << 32),
             failure: OnceLock::new(),
         }
@@ -192,6 +196,18 @@ impl Shared {
     /// The next thing to be said.
     pub(super) fn take_word(&self) -> Option<Word> {
         lock(&self.words).pop_front()
+    }
+
+    /// The operator is to know a reason.
+    #[cold]
+    pub(crate) fn note(&self, about: &str, reason: &str) {
+        let now = self.now();
+        lock(&self.sentences).note(now, about, reason);
+    }
+
+    /// All that the operator is to know and was not told.
+    pub(super) fn take_sentences(&self) -> Vec<String> {
+        lock(&self.sentences).take()
     }
 
     /// The newest cluster map, or what the specification makes of it before there was one.
