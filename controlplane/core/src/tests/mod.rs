@@ -2,6 +2,7 @@
 
 mod connections;
 mod deaths;
+mod domains;
 mod drains;
 mod early;
 mod operations;

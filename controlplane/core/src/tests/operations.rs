@@ -313,7 +313,7 @@ impl World {
     }
 
     /// The controller stops after the group has agreed on some of its commands.
-    fn crash(&mut self, agreed: usize) {
+    pub(super) fn crash(&mut self, agreed: usize) {
         for command in self.directory.take_commands().into_iter().take(agreed) {
             self.agreed.apply_bytes(&command.bytes);
         }
