@@ -110,7 +110,7 @@ impl Status {
     pub fn to_json(&self) -> Value {
         let port = self.port.map(|port| {
             json!({
-                "strangers": port.strangers, "forgotten": port.forgotten, "denied": port.denied, "rejected": port.rejected, "full": port.full, "messages": port.messages,
+                "strangers": port.strangers, "forgotten": port.forgotten, "denied": port.denied, "rejected": port.rejected, "full": port.full, "half_open": port.half_open, "messages": port.messages,
                 "ended": port.ended, "refused": port.refused, "open": port.open, "faults": port.faults,
                 "tx_packets": port.socket.tx_packets, "tx_sends": port.socket.tx_sends,
                 "tx_calls": port.socket.tx_calls, "tx_full": port.socket.tx_full,

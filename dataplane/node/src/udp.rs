@@ -12,7 +12,7 @@ mod options;
 mod tests;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use ionian_core::guard::{self, ANY_NODE, Granted, KeyChange, Keyring, Knock};
@@ -32,6 +32,10 @@ pub(crate) use options::BACKEND;
 pub use options::PortOptions;
 pub(crate) use options::SESSIONS_MAX;
 pub use trace::TraceOptions;
+
+/// Sessions that other ends opened and have said nothing in, at most; one more, and the oldest gives way. The first message
+/// comes right behind the packet that opens a session, so that an honest one is among them for a moment.
+pub(crate) const HALF_OPEN_MAX: usize = 256;
 
 /// Why a port could not be opened. Effect: none.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +73,8 @@ pub struct PortStats {
     pub full: u64,
     /// Packets of sessions that an earlier life of this process had, or that are over: answered by closing them.
     pub forgotten: u64,
+    /// Sessions that others opened, said nothing in, and that gave way to newer ones.
+    pub half_open: u64,
     /// Messages delivered.
     pub messages: u64,
     /// Sessions that are over: closed by an end, or given up after silence.
@@ -142,6 +148,8 @@ pub(crate) struct UdpPort {
     keyring: Keyring,
     template: SessionConfig,
     sessions_max: usize,
+    /// Those that others opened and had said nothing in when last looked at, the oldest first.
+    half_open: VecDeque<(u32, SessionId)>,
     trace: Option<Box<Trace>>,
     stats: PortStats,
     /// Sessions that there were.
@@ -201,6 +209,7 @@ impl UdpPort {
             keyring,
             template: options.session(caps.payload_bytes_max, dead_after),
             sessions_max: options.sessions_max.min(SESSIONS_MAX),
+            half_open: VecDeque::with_capacity(HALF_OPEN_MAX),
             trace: trace.transpose()?.map(Box::new),
             stats: PortStats::default(),
             admitted: 0,
@@ -346,12 +355,41 @@ impl UdpPort {
                 self.answer_close(now, &granted, packet.peer);
             }
             Knock::Open(granted) => {
-                let _ = self.admit(now, granted, packet.peer, true);
+                self.make_room();
+                if let Some(index) = self.admit(now, granted, packet.peer, true) {
+                    self.half_open.push_back((index, granted.session));
+                }
             }
             Knock::Over(granted) => {
                 self.stats.forgotten += 1;
                 self.answer_close(now, &granted, packet.peer);
             }
+        }
+    }
+
+    /// Before one more session is made that nobody has said anything in: where there are as many of these as there may be, the
+    /// oldest ends. Its other end is not told: if it is honest it says something, and is told then.
+    fn make_room(&mut self) {
+        let limit = HALF_OPEN_MAX.min((self.sessions_max / 2).max(1));
+        if self.half_open.len() < limit {
+            return;
+        }
+        let peers = &self.peers;
+        self.half_open.retain(|(index, session)| {
+            let peer = peers[*index as usize].as_ref();
+            peer.is_some_and(|peer| {
+                peer.granted.session == *session
+                    && peer.session.state() == SessionState::Open
+                    && peer.session.stats().messages_received == 0
+            })
+        });
+        if self.half_open.len() < limit {
+            return;
+        }
+        let oldest = self.half_open.pop_front();
+        if let Some(peer) = oldest.and_then(|(index, _)| self.peers[index as usize].as_mut()) {
+            peer.ended = true;
+            self.stats.half_open += 1;
         }
     }
 

@@ -10,7 +10,7 @@ use ionian_types::{Nanos, Time};
 use ionian_wire::frame::{Append, DirectoryRequest, Seal, Tail, TrimRequest, encode};
 use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix};
 
-use super::UdpPort;
+use super::{HALF_OPEN_MAX, UdpPort};
 use crate::config::{NetworkConfig, Secret};
 use ionian_core::guard::{ANY_NODE, Granted};
 use ionian_wire::grant::Rights;
@@ -289,4 +289,58 @@ fn each_right_that_a_grant_lacks_is_denied() {
             assert_eq!(ended, !holds, "{right}: its session ends");
         }
     }
+}
+
+/// Whoever holds a grant could open as many sessions as there may be, say nothing in them, and keep everybody else out.
+#[test]
+fn sessions_in_which_nothing_is_said_give_way() {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let clock = MonotonicClock::start();
+    let (mut near, mut far) = (open(any, 7), open(any, 7));
+    let to = far.local_addr();
+    let honest = near.dial(clock.now(), ANY_NODE, to).expect("room");
+    assert!(near.send(honest, &message(), &[]));
+    run(&clock, [&mut near, &mut far], |_, taken, _| taken[1] == 1);
+
+    let mut keyring = Secret::new([7; 32]).keyring(ANY_NODE, Rights::ALL);
+    let mut forger = Forger::new(clock, Rights::ALL);
+    let flood = HALF_OPEN_MAX as u64 + 100;
+    let before = far.admitted();
+    for sent in 1..=flood {
+        forger.granted = keyring
+            .open(ANY_NODE, super::random)
+            .expect("a secret is shared");
+        forger.show_grant(to);
+        run(&clock, [&mut near, &mut far], |ends, _, _| {
+            while ends[1].take_ended().is_some() {}
+            ends[1].admitted() == before + sent
+        });
+    }
+    let stats = far.stats();
+    assert_eq!(stats.open, HALF_OPEN_MAX as u64 + 1, "with the honest one");
+    assert_eq!((stats.half_open, stats.full), (100, 0));
+    // The honest session is there, and another one gets in.
+    assert!(near.send(honest, &message(), &[]));
+    let late = near.dial(clock.now(), ANY_NODE, to).expect("room");
+    assert!(near.send(late, &message(), &[]));
+    run(&clock, [&mut near, &mut far], |_, taken, _| taken[1] == 2);
+    // One that gave way and says something after all is told that it is over.
+    let over = far.stats().forgotten;
+    forger = Forger::new(clock, Rights::ALL);
+    forger.show_grant(to);
+    for _ in 0..HALF_OPEN_MAX {
+        let granted = keyring.open(ANY_NODE, super::random);
+        let first = core::mem::replace(&mut forger.granted, granted.expect("a secret is shared"));
+        forger.show_grant(to);
+        forger.granted = first;
+    }
+    run(&clock, [&mut near, &mut far], |ends, _, _| {
+        while ends[1].take_ended().is_some() {}
+        ends[1].stats().half_open == 101 + HALF_OPEN_MAX as u64
+    });
+    forger.show_grant(to);
+    run(&clock, [&mut near, &mut far], |ends, _, _| {
+        while ends[1].take_ended().is_some() {}
+        ends[1].stats().forgotten > over
+    });
 }
