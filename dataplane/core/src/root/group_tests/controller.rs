@@ -37,6 +37,8 @@ pub(super) struct Controller {
     /// Whether the member is to be told again what it may do.
     tells: Vec<bool>,
     ceiling: u64,
+    /// Where the order begins, when the cut log was lost.
+    pub(super) floor: u64,
     /// The mutant: the longest log leads.
     pub(super) by_length: bool,
 }
@@ -54,6 +56,7 @@ impl Controller {
             recorded: false,
             tells: alloc::vec![false; count],
             ceiling: 1 << 40,
+            floor: 0,
             by_length: false,
         }
     }
@@ -175,7 +178,7 @@ impl Controller {
             log: LOG,
             inc,
             epoch,
-            floor: Gsn::ZERO,
+            floor: Gsn::new(self.floor),
             ceiling: Gsn::new(self.ceiling),
             view: ViewId::ZERO,
             write_quorum: self.write as u8,

@@ -3,6 +3,7 @@
 
 mod controller;
 mod device;
+mod locate;
 mod random;
 mod scripted;
 
@@ -17,8 +18,8 @@ use ionian_types::{
 };
 use ionian_wire::entry::{Change, encode_members, write_change};
 use ionian_wire::frame::{
-    self, Body, Hello, Intent, Member, Message, Role, ShardStart, Tail, TrimRequest, TrimStatus,
-    Up, UpItem, WriteOutcome,
+    self, Body, Hello, Intent, LocateAnswer, Member, Message, Role, ShardStart, Tail, TrimRequest,
+    TrimStatus, Up, UpItem, WriteOutcome,
 };
 use ionian_wire::{Reader, WIRE_VERSION, Writer};
 
@@ -104,6 +105,8 @@ struct World {
     asked: BTreeMap<u64, u64>,
     requests: u64,
     answers: u64,
+    /// Where positions stand, as members said it.
+    located: Vec<LocateAnswer>,
     /// Members that the controller does not reach.
     deaf: Vec<usize>,
 }
@@ -168,6 +171,7 @@ impl World {
             asked: BTreeMap::new(),
             requests: 0,
             answers: 0,
+            located: Vec::new(),
             deaf: Vec::new(),
         };
         for _ in 0..count {
@@ -437,6 +441,7 @@ impl World {
             Message::TrimAnswer(answer, _) if answer.status != TrimStatus::Busy => {
                 self.answers += 1;
             }
+            Message::LocateAnswer(answer, _) => self.located.push(answer),
             _ => {}
         }
     }
