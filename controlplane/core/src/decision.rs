@@ -226,6 +226,8 @@ pub enum Why {
     ConnectionLost,
     /// The leader of the root group is gone.
     LeaderGone,
+    /// The leader of the root group says that too few members answer it.
+    LeaderAlone,
     /// A member of the root group is back, or gone.
     MemberChanged,
     /// Its log reaches furthest among those that promised the epoch.
@@ -261,7 +263,7 @@ impl What {
 }
 
 impl Why {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Asked,
         Self::Registered,
         Self::MembersRegistered,
@@ -279,6 +281,7 @@ impl Why {
         Self::Budget,
         Self::WriterDead,
         Self::TooFewLeft,
+        Self::LeaderAlone,
     ];
 
     /// Its number in the history.
@@ -414,6 +417,7 @@ impl fmt::Display for Why {
             Self::RootReport => "the root reported it",
             Self::ConnectionLost => "its connection was lost and did not come back in time",
             Self::LeaderGone => "the leader of the root group is gone",
+            Self::LeaderAlone => "too few members answer the leader of the root group",
             Self::MemberChanged => "a member of the root group is back, or gone",
             Self::FurthestLog => "its log reaches furthest among those that promised the epoch",
             Self::Silent => "most of those that would hear it do not, and none does",

@@ -66,7 +66,7 @@ const REST_MAX: u64 = 32;
 /// A process of which no suspicion was refuted for so long is as good as one that never was suspected.
 const REST_FORGOTTEN: Nanos = Nanos::from_ms(60_000);
 /// The first pause until a process that is cut off is tried again; the longest is [`REST_MAX`] times as long.
-const PROBATION: Nanos = Nanos::from_ms(10_000);
+pub(crate) const PROBATION: Nanos = Nanos::from_ms(10_000);
 /// A process that was not cut off for so long is as good as one that never was.
 const PROBATION_FORGOTTEN: Nanos = Nanos::from_ms(600_000);
 /// The span in which deaths are counted.
@@ -239,8 +239,7 @@ impl Detection {
 
     /// A process is cut off, or is known to be: it is tried again after a while.
     pub(crate) fn put_off(&mut self, now: Time, node: NodeId) {
-        self.probations
-            .retain(|_, rest| now < rest.until.after(PROBATION_FORGOTTEN));
+        self.probations.retain(|_, rest| !rest.is_forgotten(now));
         let rest = self.probations.entry(node).or_insert(Rest::none(now));
         rest.lengthen(now, PROBATION);
     }
@@ -258,14 +257,19 @@ impl Detection {
 }
 
 impl Rest {
-    const fn none(now: Time) -> Self {
+    pub(crate) const fn none(now: Time) -> Self {
         Self {
             until: now,
             span: 0,
         }
     }
 
-    fn lengthen(&mut self, now: Time, unit: Nanos) {
+    /// Whether it was over so long ago that the next one is as the first.
+    pub(crate) fn is_forgotten(&self, now: Time) -> bool {
+        now >= self.until.after(PROBATION_FORGOTTEN)
+    }
+
+    pub(crate) fn lengthen(&mut self, now: Time, unit: Nanos) {
         self.span = (self.span * 2).clamp(1, REST_MAX);
         self.until = now.after(Nanos(unit.0.saturating_mul(self.span)));
     }

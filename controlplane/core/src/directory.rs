@@ -364,6 +364,7 @@ impl<K: Knobs> Directory<K> {
             Message::CeilingRequest(request, _) => self.raise_ceiling(now, conn, *request),
             Message::SealAck(ack, _) => self.sealed(now, conn, *ack),
             Message::RootLed(led, _) => self.led(now, conn, *led),
+            Message::RootAlone(alone, _) => self.alone(now, conn, *alone),
             Message::ShardStatus(report, _) => self.shard_status(now, conn, *report),
             Message::Observe(observe, _) => self.observe(now, conn, *observe),
             Message::Suspect(suspect, _) => self.suspected(now, conn, *suspect),

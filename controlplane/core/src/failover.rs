@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 
 use ionian_types::{ConnId, EntryNo, Inc, Knobs, LogId, Mutant, RootEpoch, Slot, Time};
-use ionian_wire::frame::{RootLed, Seal, SealAck};
+use ionian_wire::frame::{RootAlone, RootLed, Seal, SealAck};
 
 use crate::command::Action;
 use crate::decision::{What, Why};
+use crate::detection::{PROBATION, Rest};
 use crate::directory::Directory;
 use crate::group::{Group, Phase, RootQuorum};
 use crate::outbound::{message_bytes, put};
@@ -30,6 +31,9 @@ pub(crate) struct Watch {
     /// When it is no longer waited for members that are still missing, until that is so.
     patience: Option<Time>,
     waited: bool,
+    /// Leaders whom too few members answered, and when they take part again; and how long that was the last time.
+    put_off: BTreeMap<Slot, Time>,
+    rests: BTreeMap<Slot, Rest>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +48,8 @@ impl Watch {
     fn deadline(&self) -> Option<Time> {
         let away = self.away.values().flatten().copied();
         let silent = self.silent.values().copied();
-        away.chain(silent).chain(self.patience).min()
+        let put_off = self.put_off.values().copied();
+        away.chain(silent).chain(put_off).chain(self.patience).min()
     }
 
     fn is_gone(&self, slot: Slot) -> bool {
@@ -134,9 +139,12 @@ impl<K: Knobs> Directory<K> {
                 }
             }
             watch.silent.retain(|_, at| *at > now);
+            watch.put_off.retain(|_, at| *at > now);
             if watch.patience.is_some_and(|at| at <= now) {
                 watch.patience = None;
                 watch.waited = true;
+                // Those who were to go on without them do not.
+                watch.put_off.clear();
             }
             self.look_after(now, id);
         }
@@ -171,15 +179,51 @@ impl<K: Knobs> Directory<K> {
         self.bindings.contains_key(&PlaceKey::Root(id, slot))
     }
 
+    /// Whether a member is there and is counted on.
+    fn takes_part(&self, id: LogId, slot: Slot) -> bool {
+        let put_off = |watch: &Watch| watch.put_off.contains_key(&slot);
+        self.is_bound(id, slot) && !self.watches.get(&id).is_some_and(put_off)
+    }
+
+    /// The leader says that too few members answer it. It reaches the controllers, and they reach the others: those go on
+    /// without it, if they can. It takes part again after a while, later each time.
+    pub(crate) fn alone(&mut self, now: Time, conn: ConnId, alone: RootAlone) {
+        let slot = self.member_of(conn, alone.log, alone.inc);
+        let root = self.root_of(alone.log);
+        let leads = root.is_some_and(|root| root.leads() == slot && root.epoch == alone.epoch);
+        let (Some(slot), Some(root)) = (slot.filter(|_| leads), root) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let log = alone.log;
+        let others = |other: Slot, _| other != slot && self.takes_part(log, other);
+        if self.config.detection.is_none() || !root.suffices(others) {
+            return;
+        }
+        let watch = self.watches.entry(log).or_default();
+        watch.rests.retain(|_, rest| !rest.is_forgotten(now));
+        let rest = watch.rests.entry(slot).or_insert(Rest::none(now));
+        if now < rest.until {
+            return;
+        }
+        rest.lengthen(now, PROBATION);
+        watch.put_off.insert(slot, rest.until);
+        self.look_after(now, log);
+        let patience = now.after(self.config.down_after);
+        if let Some(watch) = self.watches.get_mut(&log) {
+            watch.patience.get_or_insert(patience);
+        }
+    }
+
     /// Why a new epoch has to begin, if one has to and those who are there can finish it.
     fn wants_epoch(&mut self, now: Time, id: LogId) -> Option<Why> {
         let patience = now.after(self.config.failover_after);
         let root = self.root_of(id)?.clone();
-        if !root.suffices(|slot, _| self.is_bound(id, slot)) {
+        if !root.suffices(|slot, _| self.takes_part(id, slot)) {
             return None;
         }
         let slots = || (0..root.places.len()).map(|slot| Slot::new(slot as u8));
-        let here = |slot: Slot| self.is_bound(id, slot) && root.eligible(slot).is_some();
+        let here = |slot: Slot| self.takes_part(id, slot) && root.eligible(slot).is_some();
         let watch = self.watches.get(&id);
         let gone = |slot: Slot| watch.is_some_and(|watch| watch.is_gone(slot));
         let Some(config) = root.current() else {
@@ -201,6 +245,9 @@ impl<K: Knobs> Directory<K> {
         }
         if root.leads().is_none() || gone(config.leader) {
             return Some(Why::LeaderGone);
+        }
+        if watch.is_some_and(|watch| watch.put_off.contains_key(&config.leader)) {
+            return Some(Why::LeaderAlone);
         }
         let silent = |slot: Slot| watch.is_some_and(|watch| watch.silent.contains_key(&slot));
         let back = |slot: Slot| {
@@ -237,7 +284,7 @@ impl<K: Knobs> Directory<K> {
         // Who has not answered yet would be left out, or could not be named although it is to lead.
         let here = (0..root.places.len()).map(|slot| Slot::new(slot as u8));
         let unheard = here.filter(|slot| {
-            let there = self.is_bound(id, *slot) && root.eligible(*slot).is_some();
+            let there = self.takes_part(id, *slot) && root.eligible(*slot).is_some();
             there && !sealed.contains(slot)
         });
         let all_write = root.quorum == RootQuorum::All;
@@ -404,7 +451,7 @@ impl<K: Knobs> Directory<K> {
             slots.filter_map(move |slot| {
                 let (_, inc) = root.eligible(slot)?;
                 let ack = watch.and_then(|watch| watch.acks.get(&slot));
-                if !self.is_bound(log, slot) || ack.is_some_and(|ack| ack.inc == inc) {
+                if !self.takes_part(log, slot) || ack.is_some_and(|ack| ack.inc == inc) {
                     return None;
                 }
                 let asked = watch.and_then(|watch| watch.asked.get(&slot));

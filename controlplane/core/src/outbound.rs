@@ -119,7 +119,9 @@ impl<K: Knobs> Directory<K> {
     /// When the pending intent of `log` is to be sent, if it may leave and its root is connected.
     fn intent_due(&self, log: LogId) -> Option<Time> {
         let pending = self.state.logs.get(&log)?.pending.as_ref()?;
-        if pending.since > self.may_leave() || self.recorded_leader_of(log).is_none() {
+        // A root takes intents only after it knows its epoch.
+        let early = pending.since > self.may_leave() || self.grants.contains_key(&log);
+        if early || self.recorded_leader_of(log).is_none() {
             return None;
         }
         let sent = self.sent.get(&log);
@@ -227,10 +229,6 @@ impl<K: Knobs> Directory<K> {
             let (Some(pending), Some(binding)) = (&state.pending, binding) else {
                 continue;
             };
-            // A root takes intents only after it knows its epoch.
-            if self.grants.contains_key(&log) {
-                continue;
-            }
             // An attempt without room counts, so that the next one is due later.
             self.sent.insert(log, Sent { at: now });
             if room(binding.conn) >= message_bytes::<Intent>(pending.changes.len()) {

@@ -22,7 +22,9 @@ pub use append::{
     SessionClosed,
 };
 pub use detect::{Evidence, Observe, Probe, ProbeAnswer, Suspect};
-pub use group::{RootLed, RootState, RootWrite, RootWritten, Seal, SealAck, WriteOutcome};
+pub use group::{
+    RootAlone, RootLed, RootState, RootWrite, RootWritten, Seal, SealAck, WriteOutcome,
+};
 pub use query::{
     CeilingRequest, Connect, DirectoryAnswer, DirectoryRequest, Hello, Intent, IntentDone,
     KeysAnswer, KeysRequest, Register, Registered, Role, RootGrant, StatusAnswer, StatusRequest,
@@ -121,7 +123,7 @@ macros::messages! {
     Up, NeedFull, EdgeStart, NeedEdge, Sync, SyncShard, ShardStatus, Down, DownShard, Applied,
     Tail, TailAnswer, Locate, LocateAnswer, Read, ReadAnswer, Subscribe, Unsubscribe, SubCredit, Deliver, DeliverGap, DeliverEnd,
     TrimRequest, TrimAnswer,
-    Seal, SealAck, RootLed, RootWrite, RootWritten, RootState,
+    Seal, SealAck, RootLed, RootAlone, RootWrite, RootWritten, RootState,
     Observe, Suspect, Probe, ProbeAnswer,
 }
 

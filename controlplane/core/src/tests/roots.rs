@@ -10,11 +10,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ionian_types::{Gsn, Nanos, RootEpoch};
 use ionian_wire::Reader;
-use ionian_wire::frame::{IntentDone, RootGrant, RootLed, Seal, SealAck};
+use ionian_wire::frame::{IntentDone, RootAlone, RootGrant, RootLed, Seal, SealAck};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Asker, Operate, Operated, Operation, Progress, RootQuorum, What};
+use crate::{
+    Asker, DetectionConfig, Operate, Operated, Operation, Progress, RootQuorum, What, Why,
+};
 
 /// Places: the root members first, then the leaf and two replicas of one shard.
 const LEAF_AT: usize = 10;
@@ -89,6 +91,8 @@ enum Step {
     Write(usize, usize),
     /// A leader says again what it has committed.
     Report(usize),
+    /// A leader says that too few members answer it.
+    Alone(usize),
     Persist,
     Crash(u8),
     Wait,
@@ -105,7 +109,8 @@ fn step(members: usize) -> impl Strategy<Value = Step> {
         1 => slot.clone().prop_map(Step::Lose),
         4 => slot.clone().prop_map(Step::Begin),
         12 => (slot.clone(), slot.clone()).prop_map(|(from, to)| Step::Write(from, to)),
-        3 => slot.prop_map(Step::Report),
+        3 => slot.clone().prop_map(Step::Report),
+        1 => slot.prop_map(Step::Alone),
         8 => Just(Step::Persist),
         1 => (0..4u8).prop_map(Step::Crash),
         4 => Just(Step::Wait),
@@ -114,9 +119,19 @@ fn step(members: usize) -> impl Strategy<Value = Step> {
 
 impl World {
     fn new(class: Durability, members: usize, quorum: RootQuorum) -> Self {
+        Self::with(class, members, quorum, None)
+    }
+
+    fn with(
+        class: Durability,
+        members: usize,
+        quorum: RootQuorum,
+        detection: Option<DetectionConfig>,
+    ) -> Self {
         let config = DirectoryConfig {
             replicated: true,
             late_after: Nanos::from_ms(1000),
+            detection,
             ..DirectoryConfig::default()
         };
         let spec = cluster(class, members, quorum);
@@ -184,6 +199,7 @@ impl World {
             Step::Begin(slot) => self.begin(slot),
             Step::Write(from, to) => self.write(from, to),
             Step::Report(slot) => self.report(slot),
+            Step::Alone(slot) => self.alone(slot),
             Step::Persist => self.persist(),
             Step::Crash(agreed) => self.crash(usize::from(agreed)),
             Step::Wait => self.wait(),
@@ -517,6 +533,20 @@ impl World {
         self.send(slot, &done);
     }
 
+    fn alone(&mut self, slot: usize) {
+        let member = &self.members[slot];
+        let Some((grant, _)) = &member.leads else {
+            return;
+        };
+        let alone = RootAlone {
+            log: LOG,
+            inc: member.inc,
+            epoch: grant.epoch,
+            silent: 1_000_000_000,
+        };
+        self.send(slot, &alone);
+    }
+
     fn persist(&mut self) {
         self.agree(usize::MAX);
         let version = self.agreed.version();
@@ -555,6 +585,11 @@ impl World {
     }
 
     fn heal(&mut self) {
+        if self.config.detection.is_some() {
+            // Whoever does not take part for a while does again.
+            self.now = self.now.after(Nanos::from_ms(400_000));
+            self.directory.on_deadline(self.now);
+        }
         for slot in 0..self.members.len() {
             if self.members[slot].inc == Inc::ZERO && self.members[slot].asked.is_none() {
                 self.restart(slot, true);
@@ -608,7 +643,9 @@ fn place_in(log: &[Entry]) -> (RootEpoch, EntryNo) {
 }
 
 fn run(class: Durability, members: usize, quorum: RootQuorum, steps: &[Step]) {
-    let mut world = World::new(class, members, quorum);
+    let alone = steps.iter().any(|step| matches!(step, Step::Alone(_)));
+    let detection = alone.then(DetectionConfig::default);
+    let mut world = World::with(class, members, quorum, detection);
     for &step in steps {
         world.step(step);
     }
@@ -679,6 +716,70 @@ fn a_leader_that_is_gone_is_followed_within_the_time_set() {
     world.heal_without(first);
     assert_ne!(leader(&world), first);
     assert_eq!(world.epochs.len(), 2);
+}
+
+fn whys(world: &World) -> Vec<Why> {
+    let seals = world.directory.history(LOG);
+    let seals = seals.filter(|event| matches!(event.what, What::Seal { .. }));
+    seals.map(|event| event.why).collect()
+}
+
+/// It reaches the controllers, and not the members.
+#[test]
+fn a_leader_that_is_alone_is_followed_by_another_one_if_the_others_can_go_on() {
+    let detection = Some(DetectionConfig::default());
+    let mut world = World::with(Durability::D1, 3, RootQuorum::Majority, detection);
+    world.heal();
+    let first = leader(&world);
+    world.step(Step::Alone(first));
+    world.heal_without(first);
+    let second = leader(&world);
+    assert_ne!(second, first);
+    assert_eq!(world.epochs.len(), 2);
+    assert_eq!(whys(&world).last(), Some(&Why::LeaderAlone));
+    // What it says of an epoch that is over is nothing. And without both nobody can go on.
+    world.step(Step::Alone(first));
+    world.step(Step::Alone(second));
+    world.heal_all();
+    assert_eq!((leader(&world), world.epochs.len()), (second, 2));
+    // It takes part again later.
+    world.now = world.now.after(Nanos::from_ms(10_000));
+    world.directory.on_deadline(world.now);
+    world.step(Step::Alone(second));
+    world.heal_without(second);
+    assert_ne!(leader(&world), second);
+    assert_eq!(world.epochs.len(), 3);
+    world.heal();
+    world.check_healed();
+}
+
+#[test]
+fn a_leader_that_is_alone_goes_on_when_the_others_do_not_answer() {
+    let detection = Some(DetectionConfig::default());
+    let mut world = World::with(Durability::D1, 3, RootQuorum::Majority, detection);
+    world.heal();
+    let first = leader(&world);
+    let other = (first + 1) % 3;
+    world.step(Step::Alone(first));
+    assert_eq!(whys(&world).last(), Some(&Why::LeaderAlone));
+    // Of the two others one answers: a promise short of a majority. It is not waited for the second one for ever.
+    for _ in 0..40 {
+        world.persist();
+        world.carry();
+        for slot in [first, other] {
+            while !world.members[slot].inbox.is_empty() {
+                world.deliver(slot);
+            }
+        }
+        for (from, to) in [(first, other), (other, first)] {
+            world.write(from, to);
+            world.report(from);
+        }
+        world.wait();
+    }
+    let leads = leader(&world);
+    assert!([first, other].contains(&leads));
+    assert!(world.members[leads].led, "an epoch of the two began");
 }
 
 /// Under load the member that is to lead is behind another one half of the time: what it missed is under way.
@@ -829,6 +930,11 @@ impl World {
             }
             self.wait();
         }
+    }
+
+    /// Everything works, for a second.
+    fn heal_all(&mut self) {
+        self.heal_without(usize::MAX);
     }
 
     /// Everything works but one member.

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use ionian_types::{ConnId, EntryNo, Inc, Knobs, NodeId, ROOT_MEMBERS_MAX, Slot, Time};
 use ionian_wire::codec::Field;
-use ionian_wire::frame::{RootGrant, RootLed, RootWrite, RootWritten, WriteOutcome};
+use ionian_wire::frame::{RootAlone, RootGrant, RootLed, RootWrite, RootWritten, WriteOutcome};
 
 use super::transfer::{Cursor, Snapshot};
 use super::{Kind, MemberStatus, Root};
@@ -42,6 +42,8 @@ pub(super) struct Member {
     sent_round: u64,
     answered: u64,
     sent_at: Time,
+    /// When it last answered in this epoch.
+    heard_at: Option<Time>,
     /// Answers to messages up to here say nothing of where to go on from.
     reset_round: u64,
     reset_at: EntryNo,
@@ -66,6 +68,7 @@ impl Member {
             sent_round: 0,
             answered: 0,
             sent_at: Time::ZERO,
+            heard_at: None,
             reset_round: 0,
             reset_at: EntryNo::MAX,
             wait_until: Time::ZERO,
@@ -125,6 +128,9 @@ pub(super) struct Group {
     entry: EntryNo,
     recorded: bool,
     led_at: Option<Time>,
+    /// Since when this one leads them, and when the controller was last told that too few of them answer.
+    began_at: Option<Time>,
+    alone_at: Option<Time>,
     pub(super) snapshot: Option<Snapshot>,
     /// Entries up to here are needed by nobody.
     pub(super) drop: EntryNo,
@@ -155,6 +161,18 @@ impl Group {
     pub(super) fn confirmed(&self, round: u64) -> bool {
         let answered = self.members.iter().filter(|it| it.answered >= round);
         1 + answered.count() >= self.confirm_quorum
+    }
+
+    /// Since when too few members have answered for anything to be committed; `None` when that takes nobody else.
+    fn alone_since(&self) -> Option<Time> {
+        let began_at = self.began_at?;
+        let mut heard = [Time::ZERO; ROOT_MEMBERS_MAX];
+        for (heard, member) in heard.iter_mut().zip(&self.members) {
+            *heard = member.heard_at.unwrap_or(began_at);
+        }
+        let heard = &mut heard[..self.members.len()];
+        heard.sort_unstable_by(|a, b| b.cmp(a));
+        heard.get(self.write_quorum.checked_sub(2)?).copied()
     }
 
     pub(super) fn sends_state(&self) -> bool {
@@ -359,6 +377,7 @@ impl<K: Knobs> Root<K> {
             return;
         }
         member.answered = member.answered.max(answer.round);
+        member.heard_at = Some(now);
         match answer.outcome {
             WriteOutcome::Held => member.hold(answer.last.min(self.state.entry)),
             WriteOutcome::Behind if answer.round > member.reset_round => {
@@ -395,6 +414,7 @@ impl<K: Knobs> Root<K> {
         if self.group.members.is_empty() {
             return;
         }
+        self.group.began_at.get_or_insert(now);
         let mut members = core::mem::take(&mut self.group.members);
         for member in &mut members {
             let Some(conn) = member.conn else { continue };
@@ -532,6 +552,37 @@ impl<K: Knobs> Root<K> {
         }
     }
 
+    /// When the controller is to be told (again) that too few members answer.
+    fn alone_due(&self) -> Option<Time> {
+        let since = self.group.alone_since()?;
+        let again = self.group.alone_at.map(|at| at.after(self.config.retry));
+        Some(
+            since
+                .after(self.config.alone)
+                .max(again.unwrap_or(Time::ZERO)),
+        )
+    }
+
+    /// Tells the controller when too few members answer for anything to be committed.
+    pub(super) fn flush_alone(&mut self, now: Time, conn: ConnId, out: &mut Outbox) {
+        let due = self.alone_due().is_some_and(|due| due <= now);
+        let (Some(epoch), Some(since)) = (self.granted, self.group.alone_since()) else {
+            return;
+        };
+        if !due || out.room(conn) < 256 {
+            return;
+        }
+        let alone = RootAlone {
+            log: self.config.log,
+            inc: self.config.inc,
+            epoch,
+            silent: now.since(since).0,
+        };
+        if out.send(conn, &alone, &[]).is_ok() {
+            self.group.alone_at = Some(now);
+        }
+    }
+
     /// The controller has taken note that this epoch has begun.
     pub(super) const fn recorded(&mut self) {
         self.group.recorded = true;
@@ -553,6 +604,12 @@ impl<K: Knobs> Root<K> {
             && self.committed >= self.group.entry;
         if let Some(at) = self.group.led_at.filter(|_| led) {
             deadline = deadline.min(at.after(self.config.retry));
+        }
+        if self.granted.is_some()
+            && self.controller.is_some()
+            && let Some(due) = self.alone_due()
+        {
+            deadline = deadline.min(due);
         }
         deadline
     }

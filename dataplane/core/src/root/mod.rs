@@ -78,6 +78,8 @@ pub struct RootConfig {
     pub sync: Nanos,
     /// How often the controller is asked again.
     pub retry: Nanos,
+    /// How long too few members may be silent before the controller is told.
+    pub alone: Nanos,
 }
 
 impl RootConfig {
@@ -97,6 +99,7 @@ impl RootConfig {
             cut_log_chunk_entries: CHUNK_ENTRIES,
             sync: Nanos::from_ms(50),
             retry: Nanos::from_ms(100),
+            alone: Nanos::from_ms(1000),
         }
     }
 }
@@ -510,6 +513,7 @@ impl<K: Knobs> Root<K> {
             return;
         };
         self.flush_led(now, conn, out);
+        self.flush_alone(now, conn, out);
         if !self.intents_done && self.view_committed() {
             let done = ionian_wire::frame::IntentDone {
                 log: self.config.log,

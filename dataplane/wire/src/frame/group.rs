@@ -55,6 +55,21 @@ body! {
 }
 
 body! {
+    /// Leader to controller: so few members answer me that nothing can be committed. Repeated for as long as that is so.
+    /// No tail.
+    RootAlone = 86 {
+        /// The log.
+        log: LogId,
+        /// The leader's incarnation.
+        inc: Inc,
+        /// Its epoch.
+        epoch: RootEpoch,
+        /// For how long, in nanoseconds.
+        silent: u64,
+    }
+}
+
+body! {
     /// Leader to member: entries that follow `prev`, and how far the log is committed. Without entries, a question whether the
     /// epoch still stands. Tail: the entries in order, each preceded by its length as `u32`.
     RootWrite = 83 {

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use ionian_types::{EntryNo, Gsn, Inc, RootEpoch, ViewId};
+use ionian_types::{EntryNo, Gsn, Inc, Nanos, RootEpoch, ViewId};
 use ionian_wire::codec::Field;
 use ionian_wire::frame::{Message, RootGrant, Seal};
 
@@ -41,6 +41,8 @@ pub(super) struct Controller {
     pub(super) floor: u64,
     /// The mutant: the longest log leads.
     pub(super) by_length: bool,
+    /// Leaders that said that too few members answer, and for how long.
+    pub(super) alone: Vec<(usize, Nanos)>,
 }
 
 impl Controller {
@@ -58,6 +60,7 @@ impl Controller {
             ceiling: 1 << 40,
             floor: 0,
             by_length: false,
+            alone: Vec::new(),
         }
     }
 
@@ -119,6 +122,9 @@ impl Controller {
                 self.kept.retain(|kept| kept.epoch >= led.epoch.get());
                 self.recorded = true;
                 self.tells[slot] = true;
+            }
+            Message::RootAlone(alone, _) if alone.epoch.get() == self.epoch => {
+                self.alone.push((slot, Nanos(alone.silent)));
             }
             _ => {}
         }

@@ -1,6 +1,8 @@
 //! Groups in the situations that the rules are for, one by one.
 
-use ionian_types::{Durability, EntryNo, Gsn, RootEpoch, ViewId};
+use alloc::vec::Vec;
+
+use ionian_types::{Durability, EntryNo, Gsn, Nanos, RootEpoch, ViewId};
 
 use super::{RootConfig, World, encoded};
 use ionian_wire::frame::{RootGrant, Seal};
@@ -94,6 +96,46 @@ fn one_member_that_is_gone_holds_up_nobody_and_catches_up() {
     let last = world.root(leader).state.entry;
     assert_eq!(world.root(away).committed, last);
     assert_eq!(world.root(away).counters.states_taken, 0);
+}
+
+#[test]
+fn a_leader_that_too_few_members_answer_says_so_and_since_when() {
+    for (count, write) in [(3, 2), (2, 2), (5, 3)] {
+        let (mut world, leader) = begun(count, write, D1);
+        let others: Vec<usize> = (0..count).filter(|slot| *slot != leader).collect();
+        // As many as can be missed, and then one more.
+        let (missed, one_more) = others.split_at(count - write);
+        for slot in missed {
+            world.cut_off(*slot, true);
+        }
+        for _ in 0..10 {
+            world.grow(1);
+            world.settle();
+        }
+        assert!(world.controller.alone.is_empty());
+        world.cut_off(one_more[0], true);
+        let since = world.now;
+        for _ in 0..10 {
+            world.settle();
+        }
+        let said = core::mem::take(&mut world.controller.alone);
+        let (slot, first) = said[0];
+        assert_eq!(slot, leader);
+        assert!((1000..1300).contains(&(first.0 / 1_000_000)), "{first:?}");
+        let (_, last) = said[said.len() - 1];
+        assert!(
+            last <= Nanos(world.now.since(since).0 + 300_000_000),
+            "{last:?}"
+        );
+        assert!((10..=25).contains(&said.len()), "{} times", said.len());
+        world.cut_off(one_more[0], false);
+        world.settle();
+        world.controller.alone.clear();
+        for _ in 0..10 {
+            world.settle();
+        }
+        assert!(world.controller.alone.is_empty());
+    }
 }
 
 #[test]
