@@ -203,6 +203,39 @@ fn changes_are_planned_begun_waited_for_and_given_up() {
 }
 
 #[test]
+fn a_change_of_the_controllers_is_planned_and_nothing_is_done() {
+    let cluster = start();
+    cluster.done(&["log", "list"]);
+    let join = |id, address| {
+        let line = [
+            "cluster",
+            "join",
+            "--id",
+            id,
+            "--address",
+            address,
+            "--plan",
+        ];
+        cluster.json(&line)
+    };
+    let planned = join("4", "127.0.0.1:9");
+    assert_eq!(
+        (&planned["plan"], &planned["voters"], &planned["majority"]),
+        (&true.into(), &2.into(), &2.into())
+    );
+    assert_eq!(planned["members"][1]["id"], 4);
+    let again = join("1", cluster.controller.advertised());
+    let note = again["notes"][0].as_str();
+    assert_eq!(
+        note,
+        Some("nothing is to be done: controller 1 is a member")
+    );
+    let remove = |id| ["cluster", "remove", "--id", id, "--plan"];
+    cluster.refused(&remove("1"), 1, "controller 1 is the whole group");
+    cluster.refused(&remove("4"), 1, "controller 4 is not in the group");
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_with_the_reason_and_what_to_do() {
     let cluster = start();
     let refused = |line: &[&str], code, why| cluster.refused(line, code, why);

@@ -1,6 +1,7 @@
 //! `ionian cluster`: the group of controllers, and the nodes of the cluster as the controllers know them.
 
 mod nodes;
+mod plan;
 mod status;
 
 use std::time::{Duration, Instant};
@@ -51,6 +52,9 @@ struct InitArgs {
     /// Do not add the others now; `ionian cluster join` does it later
     #[arg(long)]
     alone: bool,
+    /// Only show what the group would be
+    #[arg(long)]
+    plan: bool,
     #[command(flatten)]
     at: ControllersArgs,
     #[command(flatten)]
@@ -65,6 +69,9 @@ struct JoinArgs {
     /// Where it is; what the configuration says unless said otherwise
     #[arg(long, value_name = "ADDR")]
     address: Option<String>,
+    /// Only show what the group would be
+    #[arg(long)]
+    plan: bool,
     #[command(flatten)]
     at: ControllersArgs,
     #[command(flatten)]
@@ -76,6 +83,9 @@ struct RemoveArgs {
     /// The controller that goes
     #[arg(long, value_name = "ID")]
     id: u64,
+    /// Only show what the group would be
+    #[arg(long)]
+    plan: bool,
     #[command(flatten)]
     at: ControllersArgs,
     #[command(flatten)]
@@ -91,6 +101,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 None => address_of(args)?,
             };
             let client = args.at.client()?;
+            if args.plan {
+                return plan::Group::joined(&client.members()?, args.id, &address)?.tell(&args.out);
+            }
             let members = client
                 .add_controller(args.id, &address, args.at.patience())
                 .map_err(|refusal| told(refusal, "nothing was changed"))
@@ -99,6 +112,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
         Command::Remove(args) => {
             let client = args.at.client()?;
+            if args.plan {
+                return plan::Group::without(&client.members()?, args.id)?.tell(&args.out);
+            }
             let members = client
                 .remove_controller(args.id, args.at.patience())
                 .map_err(|refusal| told(refusal, "nothing was changed"))
@@ -160,18 +176,31 @@ fn init(args: &InitArgs) -> anyhow::Result<Exit> {
             Err(_) => silent.push(id),
         }
     }
+    let others = || config.controllers.iter().filter(|one| one.id != first.id);
+    let unanswered = |id: u64, address: &str| {
+        format!(
+            "controller {id} at {address} does not answer: start it, then `ionian cluster join --id {id}`"
+        )
+    };
+    if args.plan {
+        let mut group = plan::Group::begun(first.id, &first.address);
+        for one in others().filter(|_| !args.alone) {
+            if silent.contains(&one.id) {
+                group.note(unanswered(one.id, &one.address));
+            } else {
+                group.join(one.id, &one.address);
+            }
+        }
+        return group.tell(&args.out);
+    }
     let founded = client.found(&first.address);
     let mut members = founded
         .map_err(|refusal| told(refusal, "nothing was changed"))
         .with_context(|| format!("controller {} did not begin a group", first.id))?;
     let mut notes = Vec::new();
-    let others = config.controllers.iter().filter(|one| one.id != first.id);
-    for one in others.filter(|_| !args.alone) {
+    for one in others().filter(|_| !args.alone) {
         if silent.contains(&one.id) {
-            notes.push(format!(
-                "controller {0} at {1} does not answer: start it, then `ionian cluster join --id {0}`",
-                one.id, one.address
-            ));
+            notes.push(unanswered(one.id, &one.address));
             continue;
         }
         match joined(&client, one.id, &one.address) {
