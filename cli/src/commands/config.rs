@@ -109,6 +109,7 @@ fn json(config: &ClusterConfig) -> Value {
             "memory_bytes_max": config.limits.memory_bytes_max, "disk_bytes_max": config.limits.disk_bytes_max,
             "connections_max": config.limits.connections_max,
             "uncommitted_records_max": config.limits.uncommitted_records_max,
+            "cut_log_bytes_max": config.limits.cut_log_bytes_max,
         },
     })
 }

@@ -266,6 +266,7 @@ pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
             copies_planned: 0,
             connections_max: 256,
             uncommitted_records_max: 1 << 18,
+            cut_log_bytes_max: 1 << 30,
         },
         cores: CoreConfig {
             plan: match args.core_plan.as_str() {

@@ -490,6 +490,7 @@ fn limits(
     let connections = table.number("connections_max", sink);
     let uncommitted = table.number("uncommitted_records_max", sink);
     let copies = table.number("copies_planned", sink);
+    let cut_log = table.number("cut_log_bytes_max", sink);
     let (memory, disk) = (memory?, disk?);
     for node in nodes.list.iter().filter(|_| nodes.whole) {
         let classes = logs.iter().map(|log| (log.class, &log.shards[..]));
@@ -518,6 +519,7 @@ fn limits(
         copies_planned: copies.map_or(0, |copies| copies.value),
         connections_max: connections?.value as u32,
         uncommitted_records_max: uncommitted?.value,
+        cut_log_bytes_max: cut_log?.value,
     })
 }
 

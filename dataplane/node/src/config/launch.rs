@@ -130,6 +130,7 @@ impl ClusterConfig {
         options.tuning = Tuning {
             cut_interval_ns: self.timing.cut_interval_us * 1_000,
             uncommitted_records_max: self.limits.uncommitted_records_max,
+            cut_log_bytes_max: self.limits.cut_log_bytes_max,
             dead_after_ms: self.timing.dead_after_ms,
             suspect_after_ms: self
                 .timing

@@ -132,6 +132,8 @@ pub struct Limits {
     pub connections_max: u32,
     /// Records that a replica holds before they are ordered.
     pub uncommitted_records_max: u64,
+    /// Bytes of cut-log entries that a member of a root group keeps in memory, per log.
+    pub cut_log_bytes_max: u64,
 }
 
 /// How threads are laid out on cores.

@@ -338,6 +338,15 @@ pub(crate) const LIMITS: Section = Section {
             missing: Value("262_144"),
             doc: "Records that a replica holds before they are ordered; appends beyond are told to wait.",
         },
+        Key {
+            name: "cut_log_bytes_max",
+            kind: Kind::Size {
+                min: 16 << 20,
+                max: ANY,
+            },
+            missing: Value("\"1GiB\""),
+            doc: "Memory for the cut log of a log, in every member of its root group: what is not in a snapshot yet, or is missed by a replica that is away. Beyond it ordering pauses, and appends wait, until entries are dropped; give every member of a root group the same.",
+        },
     ],
 };
 

@@ -405,7 +405,7 @@ fn network_profiles_are_found_and_their_errors_have_lines() {
 fn what_a_file_says_reaches_the_process() {
     let text = format!(
         "{GOOD}retention_bytes_max = \"2MiB\"\n[limits]\nmemory_bytes_max = \"65MiB\"\ndisk_bytes_max = \"321MiB\"\nconnections_max = 9\n\
-         uncommitted_records_max = 65\n[cores]\nplan = \"cooperative\"\npriority = \"fifo\"\nspin_us = 7\n[network]\nmtu = 600\n\
+         uncommitted_records_max = 65\ncut_log_bytes_max = \"17MiB\"\n[cores]\nplan = \"cooperative\"\npriority = \"fifo\"\nspin_us = 7\n[network]\nmtu = 600\n\
          [timing]\ncut_interval_us = 8\ndead_after_ms = 90\nsuspect_after_ms = 70\nprobe_timeout_ms = 6\nhung_after_ms = 800\ndeaths_per_minute_max = 2\n"
     );
     let text = text.replacen("id = 1\n", "id = 1\ncores = [3, 4]\n", 1);
@@ -421,6 +421,7 @@ fn what_a_file_says_reaches_the_process() {
     let listen = options.listen.unwrap();
     assert_eq!((listen.sessions_max, listen.udp.mtu_bytes), (9, 600));
     assert_eq!(options.tuning.uncommitted_records_max, 65);
+    assert_eq!(options.tuning.cut_log_bytes_max, 17 << 20);
     assert_eq!(
         (options.tuning.cut_interval_ns, options.tuning.dead_after_ms),
         (8_000, 90)
