@@ -1,8 +1,10 @@
 //! The one port of a controller: TLS for everybody, limits before trust.
 //!
 //! A connection costs little until its certificate is checked: at most [`HALF_OPEN_MAX`] handshakes run at a time, each for at
-//! most [`HANDSHAKE_TIMEOUT`]. Of failed ones the operator is told [a bounded number of lines](crate::refusals).
+//! most [`HANDSHAKE_TIMEOUT`]; one more, and the oldest gives way, since one that goes on is over after a few messages. So nobody
+//! is kept out by callers who say nothing. Of failed ones the operator is told [a bounded number of lines](crate::refusals).
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,7 +16,7 @@ use ionian_control_client::identity::{Identity, IdentityError};
 use ionian_control_client::tls::explain_io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
@@ -22,7 +24,7 @@ use tonic::transport::server::Connected;
 
 use crate::refusals::Refusals;
 
-/// Handshakes under way at a time. Further connections wait in the system's queue.
+/// Handshakes under way at a time.
 pub(crate) const HALF_OPEN_MAX: usize = 64;
 /// The longest a handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,13 +78,10 @@ pub(crate) fn accept(
     let (secured, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         let acceptor = TlsAcceptor::from(tls);
-        let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
+        // The oldest first; closed once its handshake is over.
+        let mut half_open: VecDeque<oneshot::Sender<()>> = VecDeque::new();
         let open = Arc::new(Semaphore::new(connections_max));
         loop {
-            // The semaphores are never closed.
-            let Ok(handshake) = half_open.clone().acquire_owned().await else {
-                return;
-            };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = secured.closed() => return,
@@ -101,12 +100,24 @@ pub(crate) fn accept(
                 refusals.note("", Some(from), &sentence);
                 continue;
             };
+            half_open.retain(|handshake| !handshake.is_closed());
+            if half_open.len() >= HALF_OPEN_MAX {
+                // One that is over since gives way to nobody.
+                let _ = half_open.pop_front().map(|oldest| oldest.send(()));
+            }
+            let (handshake, gives_way) = oneshot::channel();
+            half_open.push_back(handshake);
             let (acceptor, secured, refusals) =
                 (acceptor.clone(), secured.clone(), refusals.clone());
             tokio::spawn(async move {
-                let result =
-                    tokio::time::timeout(HANDSHAKE_TIMEOUT, secure(acceptor, tcp, from)).await;
-                drop(handshake);
+                let secure = tokio::time::timeout(HANDSHAKE_TIMEOUT, secure(acceptor, tcp, from));
+                let result = tokio::select! {
+                    result = secure => result,
+                    _ = gives_way => {
+                        refusals.note("", Some(from), "the handshake gave way to newer ones");
+                        return;
+                    }
+                };
                 match result {
                     Ok(Ok((stream, caller))) => {
                         let connection = Secured {

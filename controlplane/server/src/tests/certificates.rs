@@ -14,6 +14,7 @@ use super::harness::Harness;
 use super::toy::{Tokens, make};
 use crate::ca::{Ca, Validity};
 use crate::config::Limits;
+use crate::listen::HALF_OPEN_MAX;
 
 fn group() -> Harness {
     let group = Harness::group(1, Limits::default());
@@ -56,6 +57,35 @@ fn an_expired_certificate_is_refused_on_both_sides() {
     group.until("the operator hears of it", |h| {
         h.heard("the certificate has expired")
     });
+}
+
+/// Callers who said nothing once kept everybody else waiting, for as long as a handshake may take, in turns.
+#[test]
+fn handshakes_that_stand_still_give_way() {
+    let group = group();
+    let address = group.address(1);
+    let silent: Vec<std::net::TcpStream> = (0..3 * HALF_OPEN_MAX)
+        .map(|_| std::net::TcpStream::connect(address).expect("a connection"))
+        .collect();
+    group.until("the operator hears of it", |h| {
+        h.heard("the handshake gave way to newer ones")
+    });
+    // Who goes on gets in beside them, and may then say nothing as well.
+    let user = group.ca.issue(Role::User("op".into())).unwrap();
+    let user = group.ca.credentials(&user).unwrap();
+    let mut connections = Vec::new();
+    for _ in 0..2 * HALF_OPEN_MAX {
+        let connection = group.connection(1, &user);
+        let mut client = ionian_control_client::proto::control::control_client::ControlClient::new(
+            connection.channel(),
+        );
+        let request = StatusRequest { version: VERSION };
+        let status = group.runtime.block_on(client.status(request));
+        assert!(status.is_ok(), "{status:?}");
+        connections.push(connection);
+    }
+    assert_eq!(group.operate(1, &1_u64.to_le_bytes()).map(drop), Ok(()));
+    drop((silent, connections));
 }
 
 #[test]

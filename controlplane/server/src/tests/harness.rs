@@ -185,6 +185,10 @@ impl Harness {
         Connection::new(&address, tls, Timing::default()).unwrap()
     }
 
+    pub(super) fn address(&self, id: u64) -> std::net::SocketAddr {
+        self.addresses[&id]
+    }
+
     pub(super) fn operate(&self, id: u64, request: &[u8]) -> Result<Vec<u8>, Refusal> {
         let mut client = self.client(id, &self.user);
         let request = OperateRequest {
