@@ -2,7 +2,7 @@
 //!
 //! [`GrantWorld`] has the controllers' directory with users and keys, nodes that know what the controllers told them last, callers
 //! with grants, and somebody who sends copies, forgeries and what was said before. Datagrams arrive at once or not at all; what the
-//! [`oracle`] says is true must be what the nodes do. The worlds of ordering have no grants, so that neither needs the other's time.
+//! `oracle` says is true must be what the nodes do. The worlds of ordering have no grants, so that neither needs the other's time.
 
 mod desk;
 mod message;
