@@ -301,7 +301,7 @@ impl<K: Knobs> Directory<K> {
     }
 
     /// What a process was refused, for the operator's log: taken by the edge after every message. What comes while
-    /// [`REFUSED_MAX`] wait is not told.
+    /// 64 wait is not told.
     pub fn take_refused(&mut self) -> Option<Refused> {
         self.refused.pop_front()
     }
