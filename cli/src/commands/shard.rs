@@ -39,7 +39,7 @@ enum Command {
         #[command(flatten)]
         change: ChangeArgs,
     },
-    /// Let another node take a replica's place, where k of 2k - 1 replicas are enough
+    /// Let another node take a replica's place, where k of 2k - 1 replicas are enough, or of a shard that has ended
     Replace {
         /// The name of the log
         log: String,

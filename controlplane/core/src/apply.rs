@@ -59,7 +59,7 @@ const fn unfit(what: &'static str) -> CommandError {
 
 /// Whether the cluster map changes with the state.
 #[derive(PartialEq, Eq)]
-enum Shown {
+pub(crate) enum Shown {
     Yes,
     No,
 }
@@ -186,6 +186,7 @@ impl State {
             }
             Action::Logged { log, view } => self.logged(at_us, *log, *view)?,
             Action::Reserve { log, ceiling } => self.reserve(*log, *ceiling)?,
+            Action::Hold { place, inc } => self.hold(at_us, *place, *inc).map_err(unfit)?,
             Action::Confirm { place, inc } => self.confirm(*place, *inc)?,
             Action::Seal { log, epoch, why } => self.seal(at_us, *log, *epoch, *why)?,
             Action::Name {
@@ -300,7 +301,7 @@ impl State {
                 log.leaf = Place::new(node);
                 log.next_leaf = None;
             }
-            PlaceKey::Leaf(_) => {}
+            PlaceKey::Leaf(_) | PlaceKey::Copy(..) => {}
             PlaceKey::Replica(_, shard, slot) => {
                 let shard = log.shards.get_mut(&shard).ok_or(unfit("no such shard"))?;
                 let other_node = |member: &Member| member.place.node != node;
@@ -422,7 +423,7 @@ impl State {
             PlaceKey::Replica(_, shard, slot) => log
                 .and_then(|log| log.shards.get(&shard)?.members.get(slot.index()))
                 .and_then(|member| member.next),
-            PlaceKey::Root(..) => None,
+            PlaceKey::Root(..) | PlaceKey::Copy(..) => None,
         }
     }
 

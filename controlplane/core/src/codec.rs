@@ -32,6 +32,7 @@ impl Encoder {
             PlaceKey::Root(_, slot) => (1u8, ShardId::ZERO, slot),
             PlaceKey::Leaf(_) => (2, ShardId::ZERO, Slot::ZERO),
             PlaceKey::Replica(_, shard, slot) => (3, shard, slot),
+            PlaceKey::Copy(_, shard, slot) => (4, shard, slot),
         };
         self.put(tag);
         self.put(key.log());
@@ -48,6 +49,7 @@ pub(crate) fn key(reader: &mut Reader<'_>) -> Result<PlaceKey, WireError> {
         1 => Ok(PlaceKey::Root(log, slot)),
         2 => Ok(PlaceKey::Leaf(log)),
         3 => Ok(PlaceKey::Replica(log, shard, slot)),
+        4 => Ok(PlaceKey::Copy(log, shard, slot)),
         tag => Err(range("kind of place", u64::from(tag))),
     }
 }

@@ -83,6 +83,9 @@ pub(crate) enum Action {
         shard: ShardId,
         held: u8,
     },
+    /// This life of a replica, or of one that copies, holds every record of its shard, which has ended. One that copied has
+    /// the place from now on.
+    Hold { place: PlaceKey, inc: Inc },
     /// The device of a process is known to name its incarnation.
     Confirm { place: PlaceKey, inc: Inc },
     /// The next root epoch is issued, and the members are asked to promise it.
@@ -313,6 +316,11 @@ impl Action {
                 out.put(*epoch);
                 out.0.extend_from_slice(&key.0);
             }
+            Self::Hold { place, inc } => {
+                out.put(42u8);
+                out.key(*place);
+                out.put(*inc);
+            }
             Self::Bury {
                 node,
                 silent,
@@ -435,6 +443,10 @@ impl Action {
             },
             41 => Self::Readmit {
                 node: reader.field()?,
+            },
+            42 => Self::Hold {
+                place: key(reader)?,
+                inc: reader.field()?,
             },
             tag => return Err(range("kind of command", u64::from(tag))),
         })

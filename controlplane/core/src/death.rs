@@ -144,7 +144,7 @@ impl State {
                 let leads = log.root.places.get(leader.unwrap_or(Slot::ZERO).index());
                 let leads = leads.map(|place| place.node);
                 match key {
-                    PlaceKey::Replica(_, shard, _) => {
+                    PlaceKey::Replica(_, shard, _) | PlaceKey::Copy(_, shard, _) => {
                         let members = log.shards.get(&shard).into_iter();
                         let members = members.flat_map(|shard| &shard.members);
                         near.extend(members.map(|member| member.place.node));

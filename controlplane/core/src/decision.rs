@@ -193,6 +193,17 @@ pub enum What {
         /// The view.
         view: ViewId,
     },
+    /// A replica of a shard that has ended is another one from now on.
+    TakeOver {
+        /// The log.
+        log: LogId,
+        /// The replica, for people.
+        place: String,
+        /// Its node.
+        node: NodeId,
+        /// Its incarnation.
+        inc: Inc,
+    },
     /// A report was set aside.
     Ignore {
         /// The log.
@@ -242,6 +253,8 @@ pub enum Why {
     WriterDead,
     /// Fewer replicas are left than must hold a record.
     TooFewLeft,
+    /// It said that it holds every record.
+    CopyWhole,
 }
 
 impl What {
@@ -263,7 +276,7 @@ impl What {
 }
 
 impl Why {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Asked,
         Self::Registered,
         Self::MembersRegistered,
@@ -282,6 +295,7 @@ impl Why {
         Self::WriterDead,
         Self::TooFewLeft,
         Self::LeaderAlone,
+        Self::CopyWhole,
     ];
 
     /// Its number in the history.
@@ -399,6 +413,15 @@ impl fmt::Display for What {
                     "log {log}: nobody writes segment {segment} from view {view} on"
                 )
             }
+            Self::TakeOver {
+                log,
+                place,
+                node,
+                inc,
+            } => write!(
+                f,
+                "log {log}: {place} is on node {node} as incarnation {inc}"
+            ),
             Self::Ignore { log, view } => write!(f, "log {log}: ignore a report of view {view}"),
         }
     }
@@ -424,6 +447,7 @@ impl fmt::Display for Why {
             Self::Budget => "it waits: as many deaths were decided within a minute as may be",
             Self::WriterDead => "the process that wrote it is dead",
             Self::TooFewLeft => "fewer replicas are left than must hold a record",
+            Self::CopyWhole => "it holds every record now",
             Self::NeverIssued => {
                 "it was never issued here; the directory's state is older than the cluster"
             }

@@ -63,7 +63,7 @@ impl State {
                 let shard = log.shards.get_mut(shard);
                 if let Some(member) = shard.and_then(|it| it.members.get_mut(slot.index())) {
                     member.place = Place::new(*node);
-                    member.next = None;
+                    (member.next, member.copy) = (None, None);
                 }
             }),
             Task::AddShard { .. }

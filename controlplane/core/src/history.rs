@@ -220,6 +220,18 @@ pub(crate) fn encode(out: &mut Encoder, what: &What, why: Why) {
             out.put(*segment);
             out.put(*view);
         }
+        What::TakeOver {
+            log,
+            place,
+            node,
+            inc,
+        } => {
+            out.put(44u8);
+            out.put(*log);
+            out.bytes(place.as_bytes());
+            out.put(*node);
+            out.put(*inc);
+        }
         What::Ignore { log, view } => {
             out.put(12u8);
             out.put(*log);
@@ -333,6 +345,12 @@ pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<(What, Why), WireError> 
             log,
             segment: reader.field::<SegmentId>()?,
             view: reader.field()?,
+        },
+        44 => What::TakeOver {
+            log,
+            place: text(reader)?,
+            node: reader.field()?,
+            inc: reader.field()?,
         },
         tag => return Err(range("kind of decision", u64::from(tag))),
     };

@@ -41,7 +41,10 @@ impl<K: Knobs> Directory<K> {
         let key = match hello.role {
             Role::Root => PlaceKey::Root(hello.log, hello.slot),
             Role::Leaf => PlaceKey::Leaf(hello.log),
-            Role::Replica => PlaceKey::Replica(hello.log, hello.shard, hello.slot),
+            Role::Replica => {
+                let state = &self.state;
+                state.replica_key(hello.log, hello.shard, hello.slot, hello.node)
+            }
             Role::Client | Role::Controller => return,
         };
         // A process that has no incarnation yet says hello before it registers.
@@ -159,8 +162,7 @@ impl<K: Knobs> Directory<K> {
 
     pub(crate) fn shard_status(&mut self, now: Time, conn: ConnId, report: ShardStatus) {
         let Some(log) = self.bound(conn, PlaceKey::Leaf(report.log)) else {
-            self.counters.stale += 1;
-            return;
+            return self.copy_status(now, conn, report);
         };
         let shard = log.shards.get(&report.shard);
         let Some(shard) = shard.filter(|shard| shard.opened && shard.epoch == report.epoch) else {

@@ -89,6 +89,7 @@
 mod apply;
 mod codec;
 mod command;
+mod copies;
 mod death;
 mod decision;
 mod desk;

@@ -30,20 +30,22 @@ impl<K: Knobs> Directory<K> {
     /// Every place of the cluster with its node, whether durable or not.
     pub fn assignments(&self) -> impl Iterator<Item = Assignment> {
         let state = &self.state;
-        state.places().map(|(key, place)| {
+        state.places().filter_map(|(key, place)| {
             let (role, shard, slot) = match key {
                 PlaceKey::Root(_, slot) => (Role::Root, ShardId::ZERO, slot),
                 PlaceKey::Leaf(_) => (Role::Leaf, ShardId::ZERO, Slot::ZERO),
                 PlaceKey::Replica(_, shard, slot) => (Role::Replica, shard, slot),
+                // It is where the replica goes next.
+                PlaceKey::Copy(..) => return None,
             };
-            Assignment {
+            Some(Assignment {
                 log: key.log(),
                 role,
                 shard,
                 slot,
                 node: place.node,
                 next: state.next_node(key),
-            }
+            })
         })
     }
 }

@@ -99,6 +99,7 @@ impl<K: Knobs> Directory<K> {
             ));
         }
         self.group_is_there(&tasks)?;
+        self.sources_are_there(&tasks)?;
         let lines: Vec<String> = tasks.iter().map(|task| self.state.planned(task)).collect();
         let foreseen = request.plan.then(|| self.state.foreseen(&tasks));
         let action = Action::Begin { operation, tasks };
@@ -401,8 +402,8 @@ impl State {
         Ok(vec![begin, end])
     }
 
-    /// Everything that writes moves off a node: shards by successors, members of root groups and leaves to other nodes, or to
-    /// the one that is named.
+    /// Everything moves off a node: shards by successors, where every replica must hold a record, and then their copies; other
+    /// replicas, members of root groups and leaves as they are; to other nodes, or to the one that is named.
     fn drain(&self, node: NodeId, with: Option<NodeId>) -> Result<Vec<Task>, String> {
         if !self.nodes.contains_key(&node) {
             return Err(format!("the cluster has no node {node}"));
@@ -411,32 +412,40 @@ impl State {
         for (&id, log) in &self.logs {
             let mut next_shard = log.next_shard;
             for (&shard, state) in &log.shards {
-                let here = state.members.iter().any(|member| member.place.node == node);
-                if !here {
+                let members = &state.members;
+                let slot = members.iter().position(|member| member.place.node == node);
+                let Some(slot) = slot.map(|slot| Slot::new(slot as u8)) else {
                     continue;
-                }
-                let mut others = state.members.iter();
-                if !others.any(|member| member.place.node != node && member.holds) {
+                };
+                let held = if self.is_joined(id, shard) {
+                    let mut others = members.iter();
+                    others.any(|member| member.place.node != node && member.holds)
+                } else {
+                    state.is_held()
+                };
+                if !log.is_void(state) && !held {
                     return Err(format!(
                         "no other node holds the records of shard {shard} of log {}; its last copy would go with node {node}",
                         log.name
                     ));
                 }
-                if state.finalized || state.finalizing {
+                if state.finalizing && !state.finalized {
+                    return Err(format!(
+                        "shard {shard} of log {} is about to end; ask again once it has",
+                        log.name
+                    ));
+                }
+                if state.finalized && members[slot.index()].next.is_some() {
                     continue;
                 }
-                let members = &state.members;
-                let count = members.len();
-                let learns = log.quorum.is_some_and(|quorum| usize::from(quorum) < count);
-                let slot = members.iter().position(|member| member.place.node == node);
-                if let Some(slot) = slot.filter(|_| learns && state.opened) {
-                    let used: Vec<NodeId> = members.iter().map(|m| m.place.node).collect();
-                    tasks.push(Task::Replace {
-                        log: id,
-                        shard,
-                        slot: Slot::new(slot as u8),
-                        node: self.other_node(node, with, &used)?,
-                    });
+                let replace = Task::Replace {
+                    log: id,
+                    shard,
+                    slot,
+                    node: self.other_member(log, members, node, with)?,
+                };
+                if state.finalized || log.learns(state) && state.opened {
+                    tasks.push(replace);
                     continue;
                 }
                 let nodes = match with {
@@ -452,6 +461,8 @@ impl State {
                     log: id,
                     shards: vec![shard],
                 });
+                // What it holds is copied as soon as it has ended.
+                tasks.push(replace);
                 next_shard += 1;
             }
             let places = &log.root.places;
@@ -531,6 +542,40 @@ impl State {
         Ok(used.iter().map(placed).collect())
     }
 
+    /// The node that takes over a replica from `node`. Copies of class D2 lie in two failure domains afterwards too.
+    fn other_member(
+        &self,
+        log: &Log,
+        members: &[Member],
+        node: NodeId,
+        with: Option<NodeId>,
+    ) -> Result<NodeId, String> {
+        let nodes = members
+            .iter()
+            .flat_map(|member| [Some(member.place.node), member.next]);
+        let mut used: Vec<NodeId> = nodes.flatten().collect();
+        let domain = |node: &NodeId| self.nodes.get(node).map(|node| node.domain);
+        let stay = members.iter().map(|member| member.place.node);
+        let stay = stay.filter(|other| *other != node);
+        let mut domains: Vec<u32> = stay.filter_map(|node| domain(&node)).collect();
+        domains.dedup();
+        if let (Durability::D2, [only]) = (log.class, &domains[..]) {
+            let same = self.nodes.iter().filter(|(_, node)| node.domain == *only);
+            used.extend(same.map(|(node, _)| *node));
+        }
+        if let Some(with) =
+            with.filter(|with| domains.len() == 1 && domain(with) == Some(domains[0]))
+        {
+            let there = members.iter().any(|member| member.place.node == with);
+            if log.class == Durability::D2 && !there {
+                return Err(format!(
+                    "node {with} cannot take over from node {node}: the replicas of a shard of class D2 have to lie in two failure domains"
+                ));
+            }
+        }
+        self.other_node(node, with, &used)
+    }
+
     fn other_node(
         &self,
         node: NodeId,
@@ -559,6 +604,8 @@ impl State {
             last.and_then(|last| last.next())
         };
         match task {
+            // Of a shard that has ended it makes no view.
+            Task::Replace { log, shard, .. } if !self.is_joined(*log, *shard) => task.to_string(),
             Task::AddShard { log, .. }
             | Task::Finalize { log, .. }
             | Task::Replace { log, .. }

@@ -70,7 +70,8 @@ pub enum Operation {
         /// The node.
         node: NodeId,
     },
-    /// Let another node take a replica's place, in a log of which a part of the replicas is enough. The new one learns first.
+    /// Let another node take a replica's place: in a log of which a part of the replicas is enough, or of a shard that has
+    /// ended. The new one has all records first.
     ReplaceReplica {
         /// The log.
         log: LogId,
@@ -81,7 +82,7 @@ pub enum Operation {
         /// The node that takes its place.
         node: NodeId,
     },
-    /// Move everything that writes off a node, and place nothing new there.
+    /// Move everything off a node, and place nothing new there.
     DrainNode {
         /// The node.
         node: NodeId,
@@ -98,7 +99,7 @@ pub enum Operation {
     },
     /// List the transactions.
     List,
-    /// Let another node take every place of a node that writes, and place nothing new on the first.
+    /// Let another node take every place of a node, and place nothing new on the first.
     ReplaceNode {
         /// The node.
         node: NodeId,

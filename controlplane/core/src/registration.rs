@@ -195,18 +195,25 @@ pub struct Refused {
 }
 
 /// The place that a process wants.
-const fn place_of(request: &Register) -> Option<PlaceKey> {
+fn place_of(state: &State, request: &Register) -> Option<PlaceKey> {
+    let Register {
+        log,
+        shard,
+        slot,
+        node,
+        ..
+    } = *request;
     match request.role {
-        Role::Root => Some(PlaceKey::Root(request.log, request.slot)),
-        Role::Leaf => Some(PlaceKey::Leaf(request.log)),
-        Role::Replica => Some(PlaceKey::Replica(request.log, request.shard, request.slot)),
+        Role::Root => Some(PlaceKey::Root(log, slot)),
+        Role::Leaf => Some(PlaceKey::Leaf(log)),
+        Role::Replica => Some(state.replica_key(log, shard, slot, node)),
         Role::Client | Role::Controller => None,
     }
 }
 
 impl<K: Knobs> Directory<K> {
     pub(crate) fn register(&mut self, now: Time, conn: ConnId, request: &Register, address: &[u8]) {
-        let place = place_of(request);
+        let place = place_of(&self.state, request);
         let late = place.is_some_and(|key| self.is_given_up(key, conn));
         let early = place.is_some_and(|key| self.is_early(key, request.node));
         if (late || early) && address.len() <= ADDRESS_BYTES_MAX {
@@ -231,7 +238,8 @@ impl<K: Knobs> Directory<K> {
 
     /// [`Self::is_early`] of a registration that was held back. No deadline ends that.
     pub(crate) fn is_held_early(&self, held: &Held) -> bool {
-        place_of(&held.request).is_some_and(|key| self.is_early(key, held.request.node))
+        let key = place_of(&self.state, &held.request);
+        key.is_some_and(|key| self.is_early(key, held.request.node))
     }
 
     /// The registration is early ([`Self::is_early`]), or the place is bound to a connection that opened later. So the process
@@ -252,7 +260,7 @@ impl<K: Knobs> Directory<K> {
     pub(crate) fn take_held(&mut self, now: Time) {
         let due = |(&id, conn): (&ConnId, &Conn)| {
             let held = conn.held.as_ref()?;
-            let key = place_of(&held.request)?;
+            let key = place_of(&self.state, &held.request)?;
             let late = held.until > now && self.is_given_up(key, id);
             (!late && !self.is_held_early(held)).then_some(id)
         };
@@ -336,7 +344,7 @@ impl<K: Knobs> Directory<K> {
         request: &Register,
         address: &[u8],
     ) -> Result<Inc, Refusal> {
-        let key = place_of(request).ok_or(Refusal::Role)?;
+        let key = place_of(&self.state, request).ok_or(Refusal::Role)?;
         let node = request.node;
         let address = core::str::from_utf8(address)
             .ok()
@@ -469,7 +477,7 @@ impl<K: Knobs> Directory<K> {
         };
         match key {
             PlaceKey::Root(_, slot) => check_root(log, slot, node, has_data)?,
-            PlaceKey::Leaf(_) => {}
+            PlaceKey::Leaf(_) | PlaceKey::Copy(..) => {}
             PlaceKey::Replica(_, shard, slot) => check_replica(log, shard, slot, node, has_data)?,
         }
         Ok(last)

@@ -29,8 +29,9 @@ const MAGIC: &[u8; 8] = b"IONIDIR\n";
 /// Version 1 has no quorums: every replica had to hold a record. Versions 1 and 2 have no `next_log` and no histories. Up to
 /// version 3 a root is alone, and no incarnation is known to be on a device. Up to
 /// version 4 there are no transactions, up to version 5 no replacements, up to version 7 no users, up to version 9 nobody is
-/// known to be away, up to version 10 transactions that failed have no reason.
-const VERSION: u16 = 11;
+/// known to be away, up to version 10 transactions that failed have no reason, up to version 11 shards that have ended no copies under
+/// way.
+const VERSION: u16 = 12;
 
 /// Why a snapshot cannot be used. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -222,6 +223,10 @@ fn encode_log(out: &mut Encoder, log: &Log) {
             out.put(member.next.unwrap_or_default());
             out.put(member.member);
             out.put(member.generation);
+            out.put(member.copy.is_some());
+            if let Some(copy) = &member.copy {
+                encode_place(out, copy);
+            }
         }
     }
     log.history.encode(out);
@@ -284,6 +289,7 @@ fn decode_log(reader: &mut Reader<'_>, written: u16) -> Result<Log, WireError> {
                 next: next_node(reader, written)?,
                 member: reader.field()?,
                 generation: reader.field()?,
+                copy: copying(reader, written)?,
             });
         }
         // Before it was written: whoever does not hold everything has lost it.
@@ -466,6 +472,12 @@ fn next_node(reader: &mut Reader<'_>, written: u16) -> Result<Option<NodeId>, Wi
     let moves: bool = reader.field()?;
     let node = reader.field()?;
     Ok(moves.then_some(node))
+}
+
+/// The place that copies a replica of a shard that has ended.
+fn copying(reader: &mut Reader<'_>, written: u16) -> Result<Option<Place>, WireError> {
+    let copies = written >= 12 && reader.field()?;
+    copies.then(|| place(reader, written)).transpose()
 }
 
 /// The number of members of a root group.

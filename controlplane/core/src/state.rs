@@ -147,8 +147,10 @@ pub(crate) struct Member {
     pub(crate) place: Place,
     /// Whether this member may hold the shard's committed records.
     pub(crate) holds: bool,
-    /// The node that takes the place once it registers.
+    /// The node that takes the place once it registers, or, of a shard that has ended, once its copy is whole.
     pub(crate) next: Option<NodeId>,
+    /// Of a shard that has ended: the place at `next`, which copies. The present one goes on until it holds everything.
+    pub(crate) copy: Option<Place>,
     /// The incarnation in the cut log.
     pub(crate) member: Inc,
     /// The open generation in the cut log; 0 when closed.
@@ -188,12 +190,16 @@ pub(crate) enum PlaceKey {
     Root(LogId, Slot),
     Leaf(LogId),
     Replica(LogId, ShardId, Slot),
+    /// The one that is to have a replica's place of a shard that has ended, while it copies.
+    Copy(LogId, ShardId, Slot),
 }
 
 impl PlaceKey {
     pub(crate) const fn log(self) -> LogId {
         match self {
-            Self::Root(log, _) | Self::Leaf(log) | Self::Replica(log, ..) => log,
+            Self::Root(log, _) | Self::Leaf(log) | Self::Replica(log, ..) | Self::Copy(log, ..) => {
+                log
+            }
         }
     }
 }
@@ -222,6 +228,7 @@ impl Member {
             place: Place::new(node),
             holds: true,
             next: None,
+            copy: None,
             member: Inc::ZERO,
             generation: ViewId::ZERO,
         }
@@ -324,6 +331,13 @@ impl State {
                 .members
                 .get(slot.index())
                 .map(|member| &member.place),
+            PlaceKey::Copy(_, shard, slot) => log
+                .shards
+                .get(&shard)?
+                .members
+                .get(slot.index())?
+                .copy
+                .as_ref(),
         }
     }
 
@@ -338,6 +352,13 @@ impl State {
                 .members
                 .get_mut(slot.index())
                 .map(|member| &mut member.place),
+            PlaceKey::Copy(_, shard, slot) => log
+                .shards
+                .get_mut(&shard)?
+                .members
+                .get_mut(slot.index())?
+                .copy
+                .as_mut(),
         }
     }
 
@@ -350,17 +371,26 @@ impl State {
             },
             PlaceKey::Leaf(_) => String::from("the leaf"),
             PlaceKey::Replica(_, shard, slot) => format!("replica {shard}.{slot}"),
+            PlaceKey::Copy(_, shard, slot) => format!("the coming replica {shard}.{slot}"),
         }
     }
 
-    /// Every place of the cluster.
+    /// Every place of the cluster, those that copy included.
     pub(crate) fn places(&self) -> impl Iterator<Item = (PlaceKey, &Place)> {
         self.logs.iter().flat_map(|(&id, log)| {
             let replicas = log.shards.iter().flat_map(move |(&shard, state)| {
-                state.members.iter().enumerate().map(move |(slot, member)| {
-                    let slot = Slot::new(slot as u8);
-                    (PlaceKey::Replica(id, shard, slot), &member.place)
-                })
+                state
+                    .members
+                    .iter()
+                    .enumerate()
+                    .flat_map(move |(slot, member)| {
+                        let slot = Slot::new(slot as u8);
+                        let copy = member.copy.iter();
+                        let copy = copy.map(move |copy| (PlaceKey::Copy(id, shard, slot), copy));
+                        [(PlaceKey::Replica(id, shard, slot), &member.place)]
+                            .into_iter()
+                            .chain(copy)
+                    })
             });
             let roots = log.root.places.iter().enumerate();
             let roots =
@@ -499,9 +529,14 @@ impl Log {
                     .filter(|member| member.is_joining());
                 joining.for_each(|member| member.generation = view);
             }
-            Change::Finalize { .. } => {
+            Change::Finalize { lost_from, .. } => {
                 shard.opened = false;
-                shard.finalized |= shard.finalizing;
+                if shard.finalizing {
+                    shard.end();
+                }
+                if lost_from.is_some() {
+                    shard.give_up_copies();
+                }
                 for member in &mut shard.members {
                     member.member = Inc::ZERO;
                     member.generation = ViewId::ZERO;
@@ -531,6 +566,7 @@ impl Log {
         self.floor = self.ceiling;
         for shard in self.shards.values_mut() {
             shard.opened = false;
+            shard.give_up_copies();
             for member in &mut shard.members {
                 member.member = Inc::ZERO;
                 member.generation = ViewId::ZERO;

@@ -357,6 +357,9 @@ impl State {
         if slot.index() >= count {
             return Err("no such replica");
         }
+        if state.finalized {
+            return self.begin_copy(id, shard, slot, node);
+        }
         if log.quorum.is_none_or(|quorum| usize::from(quorum) >= count) {
             return Err(
                 "every replica of the shard has to hold a record; finalize it with a successor instead",
@@ -508,6 +511,11 @@ impl State {
                 node,
             } => {
                 let shard = log(id).and_then(|log| log.shards.get(shard));
+                if let Some(shard) = shard.filter(|shard| shard.finalized) {
+                    let there =
+                        |member: &Member| member.next.is_none() && member.place.node == *node;
+                    return shard.members.get(slot.index()).is_none_or(there);
+                }
                 let open = shard.filter(|shard| shard.opened || shard.epoch == ViewId::ZERO);
                 let member = open.and_then(|shard| shard.members.get(slot.index()));
                 member.is_none_or(|member| {
@@ -568,7 +576,12 @@ impl State {
                 let shard = log(id)?.shards.get(shard)?;
                 let member = shard.members.get(slot.index())?;
                 let other = member.place.node != *node && member.next != Some(*node);
-                other.then_some("another change has sent the replica elsewhere since")
+                let reason = if shard.finalized && member.next.is_none() {
+                    "nothing is left to be copied, or another change has given the copy up"
+                } else {
+                    "another change has sent the replica elsewhere since"
+                };
+                other.then_some(reason)
             }
             Task::CreateLog { .. }
             | Task::AddShard { .. }
@@ -586,8 +599,10 @@ impl State {
                     return;
                 };
                 for shard in shards {
-                    if let Some(shard) = log.shards.get_mut(shard) {
-                        shard.finalized = true;
+                    if let Some(shard) = log.shards.get_mut(shard).filter(|it| !it.finalized) {
+                        // No view says so, and nobody has records of it.
+                        shard.end();
+                        shard.give_up_copies();
                     }
                 }
             }
@@ -662,7 +677,7 @@ impl State {
                 let member = shard.members.get_mut(slot.index());
                 let member = member.filter(|member| member.next.is_some());
                 let member = member.ok_or("the new replica is there; replace it again instead")?;
-                member.next = None;
+                (member.next, member.copy) = (None, None);
                 Ok(())
             }
             Task::CreateLog { .. } => Err("the log is there; delete it instead"),

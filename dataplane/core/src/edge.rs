@@ -11,7 +11,7 @@
 //! connected -> Register -> Registered: Admitted(inc) -> make it durable, `settle`, make the machine, tell it the connection
 //!                                                       and the controller's Hello
 //!                                      Refused       -> the sentence is for people; try again only if a person changed something
-//! connected -> Hello (this life)     : messages go to the machine (root, leaf); a replica's edge needs none of them
+//! connected -> Hello (this life)     : messages go to the machine; of a replica its edge needs none but the controller's Hello
 //!                                      Replaced      -> a later life has the place: stop
 //! ```
 
@@ -212,7 +212,11 @@ impl Join {
             }
             Message::Hello(hello, _) => {
                 self.hello = Some(*hello);
-                self.for_machine()
+                if self.settled {
+                    Step::Machine
+                } else {
+                    Step::None
+                }
             }
             _ => self.for_machine(),
         }

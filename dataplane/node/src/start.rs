@@ -6,7 +6,7 @@ use ionian_types::{ConnId, Inc, Time};
 use ionian_wire::frame::Message;
 
 use crate::host::{Ended, Tenant};
-use crate::role::{Admission, DirectoryRole, Machine, Place};
+use crate::role::{Admission, DirectoryRole, Machine};
 use crate::server::Shared;
 
 /// Sends the registration of a place that waits, once its store is ready.
@@ -59,14 +59,19 @@ pub(crate) fn begin(tenant: &mut Tenant, now: Time, out: &mut Outbox) {
     }
     if let Some(conn) = tenant.controller {
         machine.opened(conn, out);
-        // The root and the leaf talk to the controller themselves; of a replica it needs no more than its hello.
-        if let Some(hello) = waiting.hello
-            && !matches!(waiting.place, Place::Replica(..))
-        {
-            machine.handle(now, conn, &Message::Hello(hello, &[]), out);
+        if let Some(hello) = waiting.hello {
+            greeted(&mut machine, now, conn, &Message::Hello(hello, &[]), out);
         }
     }
     tenant.machine = machine;
+}
+
+/// The controller has said hello to a place.
+fn greeted(machine: &mut Machine, now: Time, conn: ConnId, hello: &Message<'_>, out: &mut Outbox) {
+    match machine {
+        Machine::Replica(machine) => machine.governed(conn),
+        _ => machine.handle(now, conn, hello, out),
+    }
 }
 
 /// Hands a message to the machine of a place, or to its start.
@@ -114,6 +119,7 @@ fn from_controller(
                 tenant.ended = Some(Ended::new(now, machine));
             }
         }
+        (machine, Message::Hello(..)) => greeted(machine, now, conn, message, out),
         (Machine::Root(_) | Machine::Leaf(_), _) => tenant.machine.handle(now, conn, message, out),
         _ => {}
     }

@@ -3,13 +3,15 @@
 //! Connections always go the same way. A replica opens them to its leaf, to the member of its log's root group that leads, and
 //! to its peers in lower slots; the leaf to the member that leads; a member to the others in lower slots, so that whoever
 //! leads next is connected already; everyone to the controller, if that is a place of a node. Before there is a map, others
-//! are where the place's specification has them.
+//! are where the place's specification has them. Of a shard that has ended, a replica that the map has on another node is to take
+//! over from that one: nobody connects to it yet, so it opens the connections to all of its peers and to that one, and none to
+//! the leaf, which knows the other.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ionian_types::{Inc, NodeId, Slot};
-use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo};
+use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo, ShardInfo};
 
 use crate::role::Place;
 use crate::server::{ControllerAt, PlaceSpec};
@@ -83,16 +85,20 @@ impl View<'_> {
             }
             Place::Leaf(_) => wants.extend(leader),
             Place::Replica(_, shard, slot) => {
+                let shards = known.iter().flat_map(|known| &known.shards);
+                let mut same = shards.filter(|known| known.shard == shard);
+                let ours = same.next();
+                let named = ours.map(|ours| &ours.replicas);
+                let comes = ours.is_some_and(|ours| ours.finalized && copies(ours, spec, slot));
                 let leaf = Place::Leaf(log);
                 wants.extend(match known {
-                    Some(known) => Some(self.want(leaf, &known.leaf, SMALL_RING_BYTES)),
+                    Some(known) => (!comes).then(|| self.want(leaf, &known.leaf, SMALL_RING_BYTES)),
                     None => first.then(|| self.unnamed(leaf, spec.leaf)),
                 });
                 wants.extend(leader);
-                let shards = known.iter().flat_map(|known| &known.shards);
-                let mut same = shards.filter(|known| known.shard == shard);
-                let named = same.next().map(|known| &known.replicas);
-                for peer in 0..slot.get() {
+                let count = named.map_or(0, |named| named.len() as u8);
+                let above = (slot.get()..count).filter(|_| comes);
+                for peer in (0..slot.get()).chain(above) {
                     let to = Place::Replica(log, shard, Slot::new(peer));
                     let named = named.and_then(|named| named.get(usize::from(peer)));
                     wants.extend(match (named, spec.members.get(usize::from(peer))) {
@@ -141,6 +147,15 @@ impl View<'_> {
         };
         usable(said).or_else(configured).or_else(elsewhere)
     }
+}
+
+/// Whether the place is to take over from the one that the map names.
+fn copies(known: &ShardInfo, spec: &PlaceSpec, slot: Slot) -> bool {
+    let named = known.replicas.get(slot.index());
+    let own = spec.members.get(slot.index());
+    named
+        .zip(own)
+        .is_some_and(|(named, own)| named.endpoint.node != *own)
 }
 
 fn ends(log: &LogInfo) -> impl Iterator<Item = &Endpoint> {
@@ -303,6 +318,35 @@ mod tests {
             ..ClusterMap::default()
         };
         assert_eq!(wants(&none, replica(2, 1), node), []);
+    }
+
+    #[test]
+    fn one_that_copies_connects_to_all_peers_until_it_is_the_replica() {
+        let node = ControllerAt::External;
+        let copies = |map: &ClusterMap, own: u32| {
+            let view = View {
+                map,
+                controller: node,
+                addresses: &BTreeMap::new(),
+            };
+            let spec = PlaceSpec {
+                members: [3, own, 5].map(NodeId::new).to_vec(),
+                ..PlaceSpec::new(replica(2, 1), "default", Durability::D0)
+            };
+            let wants = view.wants(&spec).into_iter().map(|want| want.to);
+            wants
+                .filter(|to| matches!(to, Place::Replica(..)))
+                .collect::<Vec<_>>()
+        };
+        let mut ended = map();
+        assert_eq!(copies(&ended, 8), [replica(2, 0)], "it is not to copy");
+        (
+            ended.logs[0].shards[0].open,
+            ended.logs[0].shards[0].finalized,
+        ) = (false, true);
+        let all = [replica(2, 0), replica(2, 1), replica(2, 2)];
+        assert_eq!(copies(&ended, 8), all, "that whose place it takes too");
+        assert_eq!(copies(&ended, 4), [replica(2, 0)], "it is the replica");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) struct Changes {
     /// Places that had been given to other nodes when a process of theirs asked for them.
     stopped: BTreeSet<Place>,
     /// Where a process was started ahead, until it has the place.
-    ahead: BTreeMap<(Place, NodeId), Option<ProcId>>,
+    pub(crate) ahead: BTreeMap<(Place, NodeId), Option<ProcId>>,
 }
 
 impl<K: Knobs> World<K> {
@@ -176,6 +176,11 @@ impl<K: Knobs> World<K> {
                 let after = self.rng_proc.range(200_000, 20_000_000);
                 self.after(after, Event::Start(place));
             }
+            let ahead = self.changes.ahead.get(&(place, node)).copied().flatten();
+            if let Some(proc) = ahead.filter(|proc| self.procs[*proc].alive && self.is_copy(*proc))
+            {
+                self.took_over(place, proc);
+            }
             let other = next.or_else(|| (node != self.node(place)).then_some(node));
             let Some(node) = other else { continue };
             let ahead = self.changes.ahead.get(&(place, node));
@@ -244,19 +249,9 @@ impl<K: Knobs> World<K> {
         let Some(operation) = self.operation(fault) else {
             return self.again(fault);
         };
-        let now = self.local(proc);
-        let request = Operate {
-            plan: false,
-            operation: operation.clone(),
-        };
-        let Machine::Directory(directory) = &mut self.procs[proc].machine else {
+        let Some(answer) = self.ask(proc, operation) else {
             return;
         };
-        let (_, answer) = directory.operate(now, &Asker::OPERATOR, &request.encode());
-        let Ok(answer) = Operated::decode(&answer) else {
-            return;
-        };
-        self.say(|| format!("an operator asks for {operation:?}: {}", answer.text));
         let begun = !answer.refused && answer.transaction > 0;
         if !begun {
             return self.again(fault);
@@ -270,6 +265,23 @@ impl<K: Knobs> World<K> {
         self.set_rooms(proc);
         self.drain(proc);
         self.flush_soon(proc);
+    }
+
+    /// What the controller answers an operator.
+    pub(crate) fn ask(&mut self, proc: ProcId, operation: Operation) -> Option<Operated> {
+        let now = self.local(proc);
+        let request = Operate {
+            plan: false,
+            operation,
+        };
+        let Machine::Directory(directory) = &mut self.procs[proc].machine else {
+            return None;
+        };
+        let (_, answer) = directory.operate(now, &Asker::OPERATOR, &request.encode());
+        let answer = Operated::decode(&answer).ok()?;
+        let operation = request.operation;
+        self.say(|| format!("an operator asks for {operation:?}: {}", answer.text));
+        Some(answer)
     }
 
     /// What an operator asks for, if there is anything to ask for.
@@ -302,6 +314,10 @@ impl<K: Knobs> World<K> {
             },
             Fault::ReplaceReplica => {
                 let shard = self.any_shard();
+                // Where all replicas must hold a record, it is a copy that moves.
+                if self.plan.spare() == 0 && !self.is_finalized(shard) {
+                    return None;
+                }
                 let Place::Replica(shard, slot) = self.leaves(shard) else {
                     return None;
                 };

@@ -185,8 +185,10 @@ impl<K: Knobs> World<K> {
     fn admitted(&mut self, proc: ProcId, inc: Inc) {
         let place = self.procs[proc].place;
         // The last one that registered is where the others connect, even if it was started before another one, and
-        // whoever hears of its registration first.
-        if self.last_inc.get(&place).is_none_or(|last| *last < inc) {
+        // whoever hears of its registration first. One that copies is not the replica yet.
+        if self.is_copy(proc) {
+            self.say(|| format!("{place} is to be copied as incarnation {inc}"));
+        } else if self.last_inc.get(&place).is_none_or(|last| *last < inc) {
             self.last_inc.insert(place, inc);
             self.by_place.insert(place, proc);
             self.moved(proc);
@@ -248,7 +250,16 @@ impl<K: Knobs> World<K> {
                 now,
             ))),
         };
-        for target in edge::dials(role(place), slot).filter(|target| *target != Target::Controller)
+        let mut targets: Vec<Target> = edge::dials(role(place), slot).collect();
+        if self.is_copy(proc) {
+            // Nobody connects to it, and the leaf knows the other one.
+            let above = slot.get()..self.plan.replicas;
+            targets.retain(|target| *target != Target::Leaf);
+            targets.extend(above.map(|peer| Target::Peer(Slot::new(peer))));
+        }
+        for target in targets
+            .into_iter()
+            .filter(|target| *target != Target::Controller)
         {
             self.procs[proc].dials.insert(Peer::Node(target), None);
             self.after(0, Event::Dial(proc, Peer::Node(target)));
@@ -261,8 +272,7 @@ impl<K: Knobs> World<K> {
             .join
             .as_ref()
             .and_then(|join| join.controller_hello().copied());
-        // A replica has nothing more to say to the controller.
-        if let Some(hello) = hello.filter(|_| !matches!(place, Place::Replica(..))) {
+        if let Some(hello) = hello {
             self.machine_handles(proc, conn, &Message::Hello(hello, &[]));
         }
     }
@@ -360,9 +370,12 @@ impl<K: Knobs> World<K> {
             {
                 self.turned_away(proc);
             }
-            // Another life has written since: the operator gives the node an empty device.
+            // Another life has written since: the operator gives the node an empty device. So it does where a place comes back to
+            // a node that had it before.
             Step::Refused(reason)
-                if reason.contains("is an old image") && self.faults[Fault::OldImage] > 0 =>
+                if reason.contains("is an old image")
+                    && (self.faults[Fault::OldImage] > 0
+                        || self.changes.homes.contains_key(&self.procs[proc].place)) =>
             {
                 let Process { place, node, .. } = self.procs[proc];
                 self.disks.remove(&(place, node));
@@ -385,9 +398,11 @@ impl<K: Knobs> World<K> {
     fn machine_handles(&mut self, proc: ProcId, conn: ConnId, message: &Message<'_>) {
         let now = self.local(proc);
         let process = &mut self.procs[proc];
+        let from_controller = process.controller_conn() == Some(conn);
         let out = &mut process.out;
         match &mut process.machine {
             Machine::None => {}
+            Machine::Replica(replica) if from_controller => replica.governed(conn),
             Machine::Directory(directory) => directory.handle(now, conn, message),
             Machine::Root(root) => root.handle(now, conn, message, out),
             Machine::Leaf(leaf) => leaf.handle(now, conn, message, out),

@@ -18,6 +18,7 @@ mod changes;
 mod checks;
 pub mod clocks;
 mod controllers;
+mod copies;
 mod devices;
 pub mod disk;
 mod edges;

@@ -555,7 +555,11 @@ impl Plan {
         self.legal_core = false;
         for fault in FAULTS.into_iter().filter(|fault| fault.is_change()) {
             let fits = match fault {
-                Fault::ReplaceReplica => self.spare() > 0,
+                // Else it is copies that move, of shards that have ended.
+                Fault::ReplaceReplica => {
+                    let ends = |(fault, _): &(Fault, u64)| *fault == Fault::FinalizeShard;
+                    self.spare() > 0 || self.faults.iter().any(ends)
+                }
                 Fault::MoveLeader | Fault::SetRoot => self.roots > 1,
                 _ => true,
             };

@@ -1,4 +1,4 @@
-//! `ionian node drain`, `replace` and `undrain`: everything that writes moves off a node, or new places come to it again.
+//! `ionian node drain`, `replace` and `undrain`: everything moves off a node, or new places come to it again.
 
 use clap::Subcommand;
 use ionian_control_core::Operation;
@@ -9,7 +9,7 @@ use crate::operator::{ChangeArgs, Controllers};
 /// A change of a node's places.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Change {
-    /// Move everything that writes off a node and place nothing new there; finalized shards stay readable on it
+    /// Move everything off a node and place nothing new there
     Drain {
         /// The node by name or number
         node: String,

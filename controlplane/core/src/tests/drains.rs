@@ -59,7 +59,7 @@ fn a_shard_that_is_added_meanwhile_does_not_stop_a_drain() {
     // The steps say what was done, not what was planned.
     let drain = world.directory.transactions().nth(1).unwrap();
     let lines: Vec<String> = drain.lines().collect();
-    assert!(lines[3].contains("open shard 4 on"), "{lines:?}");
+    assert!(lines[4].contains("open shard 4 on"), "{lines:?}");
 }
 
 #[test]

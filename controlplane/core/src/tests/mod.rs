@@ -1,6 +1,7 @@
 //! What the tests share: a cluster of two shards with two replicas each, and messages in and out of a directory.
 
 mod connections;
+mod copies;
 mod deaths;
 mod domains;
 mod drains;

@@ -16,9 +16,9 @@ use crate::{Asker, Operate, Operated, Operation, Progress, RootQuorum};
 const NODES: u32 = 9;
 
 /// A process that always answers.
-struct Process {
-    conn: ConnId,
-    node: NodeId,
+pub(super) struct Process {
+    pub(super) conn: ConnId,
+    pub(super) node: NodeId,
     inc: Inc,
     asked: bool,
 }
@@ -27,9 +27,9 @@ pub(super) struct World {
     pub(super) directory: Directory,
     config: DirectoryConfig,
     agreed: State,
-    now: Time,
+    pub(super) now: Time,
     next: u32,
-    processes: BTreeMap<PlaceKey, Process>,
+    pub(super) processes: BTreeMap<PlaceKey, Process>,
     inbox: VecDeque<(ConnId, Vec<u8>)>,
     /// The cut log of each log: its last view, and which shards are open.
     cut_logs: BTreeMap<LogId, (u64, BTreeMap<ShardId, bool>)>,
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// Starts what the cluster says should run, and stops the rest.
-    fn deploy(&mut self) {
+    pub(super) fn deploy(&mut self) {
         let state = self.agreed.clone();
         let mut wanted: BTreeMap<PlaceKey, NodeId> = state
             .places()
@@ -109,11 +109,26 @@ impl World {
             }
             for (&shard, state) in &log.shards {
                 for (slot, member) in state.members.iter().enumerate() {
-                    if let Some(node) = member.next {
+                    if let Some(node) = member.next.filter(|_| member.copy.is_none()) {
                         let slot = Slot::new(slot as u8);
                         wanted.insert(PlaceKey::Replica(id, shard, slot), node);
                     }
                 }
+            }
+        }
+        for key in self.processes.keys().copied().collect::<Vec<_>>() {
+            let PlaceKey::Copy(log, shard, slot) = key else {
+                continue;
+            };
+            let replica = PlaceKey::Replica(log, shard, slot);
+            let node = self.processes[&key].node;
+            if wanted.contains_key(&key) || wanted.get(&replica) != Some(&node) {
+                continue;
+            }
+            // It has copied, and goes on as the replica.
+            let process = self.processes.remove(&key).unwrap();
+            if let Some(old) = self.processes.insert(replica, process) {
+                self.directory.disconnected(self.now, old.conn);
             }
         }
         let gone = self
@@ -148,7 +163,9 @@ impl World {
         let (role, shard, slot) = match key {
             PlaceKey::Root(_, slot) => (Role::Root, ShardId::ZERO, slot),
             PlaceKey::Leaf(_) => (Role::Leaf, ShardId::ZERO, Slot::ZERO),
-            PlaceKey::Replica(_, shard, slot) => (Role::Replica, shard, slot),
+            PlaceKey::Replica(_, shard, slot) | PlaceKey::Copy(_, shard, slot) => {
+                (Role::Replica, shard, slot)
+            }
         };
         let (node, log) = (process.node, key.log());
         let frame = if process.asked {
@@ -173,23 +190,24 @@ impl World {
         self.directory.handle(self.now, conn, &message(&frame));
     }
 
-    fn send<B: Body>(&mut self, key: PlaceKey, body: &B) {
+    pub(super) fn send<B: Body>(&mut self, key: PlaceKey, body: &B) {
         let frame = bytes(body);
         let conn = self.processes[&key].conn;
         self.directory.handle(self.now, conn, &message(&frame));
     }
 
-    fn carry(&mut self) {
+    pub(super) fn carry(&mut self) {
         self.inbox.extend(drain(&mut self.directory, self.now));
     }
 
-    fn deliver(&mut self) {
+    /// Hands over a message; whether there was one.
+    pub(super) fn deliver(&mut self) -> bool {
         let Some((conn, frame)) = self.inbox.pop_front() else {
-            return;
+            return false;
         };
         let mut processes = self.processes.iter();
         let Some(key) = processes.find(|(_, p)| p.conn == conn).map(|(key, _)| *key) else {
-            return;
+            return true;
         };
         match message(&frame) {
             Message::Registered(answer, why) if answer.inc == Inc::ZERO => {
@@ -213,6 +231,7 @@ impl World {
             }
             _ => {}
         }
+        true
     }
 
     fn seal(&mut self, key: PlaceKey, seal: Seal) {
@@ -278,6 +297,25 @@ impl World {
         self.send(key, &IntentDone { log, view, entry });
     }
 
+    /// Replicas of shards that have ended say that they hold everything.
+    pub(super) fn report_copies(&mut self) {
+        let map = self.directory.map();
+        let keys = self.processes.keys().copied().collect::<Vec<_>>();
+        for key in keys {
+            let (PlaceKey::Replica(log, shard, slot) | PlaceKey::Copy(log, shard, slot)) = key
+            else {
+                continue;
+            };
+            let shards = map.logs.iter().find(|info| info.log == log);
+            let mut shards = shards.into_iter().flat_map(|info| &info.shards);
+            let info = shards.find(|info| info.shard == shard && info.finalized);
+            if let Some(info) = info.filter(|_| self.processes[&key].inc != Inc::ZERO) {
+                let report = whole(log, info.shard, info.epoch, 1 << slot.get());
+                self.send(key, &report);
+            }
+        }
+    }
+
     /// Leaves say that all is well.
     fn report(&mut self) {
         for info in self.directory.map().logs {
@@ -286,23 +324,12 @@ impl World {
                 continue;
             }
             for shard in info.shards.iter().filter(|shard| shard.open) {
-                let report = ionian_wire::frame::ShardStatus {
-                    log: info.log,
-                    shard: shard.shard,
-                    epoch: shard.epoch,
-                    whole: true,
-                    ready: true,
-                    regressed: 0,
-                    held: 127,
-                    slowest: 0,
-                    members: shard.replicas.len() as u8,
-                };
-                self.send(leaf, &report);
+                self.send(leaf, &whole(info.log, shard.shard, shard.epoch, 127));
             }
         }
     }
 
-    fn persist(&mut self) {
+    pub(super) fn persist(&mut self) {
         for command in self.directory.take_commands() {
             let answer = self.agreed.apply_bytes(&command.bytes);
             assert_eq!(answer, command.version.to_le_bytes(), "applied");
@@ -324,7 +351,7 @@ impl World {
         }
     }
 
-    fn wait(&mut self) {
+    pub(super) fn wait(&mut self) {
         self.now = self.now.after(Nanos::from_ms(60));
         if self.directory.next_deadline() <= self.now {
             self.directory.on_deadline(self.now);
@@ -333,16 +360,25 @@ impl World {
 
     pub(super) fn heal(&mut self) {
         for _ in 0..120 {
-            self.persist();
-            self.carry();
-            while !self.inbox.is_empty() {
-                self.deliver();
-            }
-            self.deploy();
-            self.report();
-            self.wait();
+            self.go_on();
+            self.report_copies();
         }
         self.persist();
+    }
+
+    /// Everything goes its way, but for those that copy: they say nothing.
+    pub(super) fn heal_but_copies(&mut self) {
+        (0..120).for_each(|_| self.go_on());
+        self.persist();
+    }
+
+    fn go_on(&mut self) {
+        self.persist();
+        self.carry();
+        while self.deliver() {}
+        self.deploy();
+        self.report();
+        self.wait();
     }
 
     pub(super) fn check(&self) {
@@ -363,9 +399,30 @@ impl World {
     }
 }
 
+/// A shard of which everything is held by those that `held` names.
+pub(super) fn whole(
+    log: LogId,
+    shard: ShardId,
+    epoch: ViewId,
+    held: u8,
+) -> ionian_wire::frame::ShardStatus {
+    ionian_wire::frame::ShardStatus {
+        log,
+        shard,
+        epoch,
+        whole: true,
+        ready: true,
+        regressed: 0,
+        held,
+        slowest: 0,
+        members: 0,
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Ask(Operation),
+    Copied,
     Crash(usize),
     Persist,
     Carry,
@@ -390,9 +447,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => prop::collection::vec(node.clone(), 1..5).prop_map(|nodes| Operation::SetRoot { log: LOG, nodes }),
         1 => (0..4u8).prop_map(|slot| Operation::MoveLeader { log: LOG, slot: Slot::new(slot) }),
         1 => node.clone().prop_map(|node| Operation::MoveLeaf { log: LOG, node }),
-        2 => (0..3u8, node.clone()).prop_map(|(slot, node)| Operation::ReplaceReplica {
-            log: LogId::new(2),
-            shard: ShardId::ZERO,
+        4 => (1..3u32, 0..4u32, 0..3u8, node.clone()).prop_map(|(log, shard, slot, node)| Operation::ReplaceReplica {
+            log: LogId::new(log),
+            shard: ShardId::new(shard),
             slot: Slot::new(slot),
             node,
         }),
@@ -411,6 +468,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Carry),
         12 => Just(Step::Deliver),
         3 => Just(Step::Deploy),
+        2 => Just(Step::Copied),
         3 => Just(Step::Wait),
     ]
 }
@@ -432,8 +490,9 @@ proptest! {
                 Step::Crash(agreed) => world.crash(agreed),
                 Step::Persist => world.persist(),
                 Step::Carry => world.carry(),
-                Step::Deliver => world.deliver(),
+                Step::Deliver => drop(world.deliver()),
                 Step::Deploy => world.deploy(),
+                Step::Copied => world.report_copies(),
                 Step::Wait => world.wait(),
             }
         }
@@ -585,6 +644,19 @@ fn what_would_lose_records_is_refused_with_the_reason() {
     let alone = world.operate(false, Operation::AddShard { log, nodes });
     assert!(!alone.refused);
     world.heal();
+    // In memory only: the only copy is gone with the process.
+    let shard = ShardId::new(1);
+    let end = Operation::FinalizeShard {
+        log,
+        shard,
+        successor: false,
+    };
+    assert!(!world.operate(false, end).refused);
+    world.heal();
+    let alone = PlaceKey::Replica(log, shard, Slot::ZERO);
+    let process = world.processes.remove(&alone).unwrap();
+    world.directory.disconnected(world.now, process.conn);
+    world.heal_but_copies();
     let answer = world.operate(
         false,
         Operation::DrainNode {

@@ -3,13 +3,14 @@
 //!
 //! One file per concern: `append` (clients' records), `replicate` (peers), `promise` (room ahead), `apply` (cuts, views, losses), `catchup` (what
 //! was missed: entries, copies), `repair` (damaged records), `adopt` and `image` (a peer's whole state), `read`, `subscribe`,
-//! `fate`, `restart`. This file holds the state, the dispatch of messages and the flush that sends everything cumulative.
+//! `fate`, `restart`, `ended` (what a replica says of a shard that has ended). This file holds the state, the dispatch of messages and the flush that sends everything cumulative.
 
 mod adopt;
 mod append;
 mod apply;
 mod catchup;
 mod config;
+mod ended;
 mod fate;
 mod image;
 mod promise;
@@ -54,6 +55,7 @@ enum Kind {
     Peer(Slot),
     Leaf,
     Root,
+    Controller,
 }
 
 /// Another replica of the shard.
@@ -126,6 +128,7 @@ pub struct Replica<K: Knobs = Shipped> {
     room: promise::Room,
     leaf: Option<ConnId>,
     root: Option<ConnId>,
+    desk: ended::Desk,
     conns: Vec<Kind>,
     close: Vec<ConnId>,
     reported: [Lsn; SEGMENTS_PER_SHARD_MAX],
@@ -206,6 +209,7 @@ impl<K: Knobs> Replica<K> {
             room,
             leaf: None,
             root: None,
+            desk: ended::Desk::default(),
             conns: Vec::with_capacity(1024),
             close: Vec::new(),
             reported: [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX],
@@ -305,6 +309,7 @@ impl<K: Knobs> Replica<K> {
             }
             Kind::Leaf if self.leaf == Some(conn) => self.leaf = None,
             Kind::Root if self.root == Some(conn) => self.root = None,
+            Kind::Controller => self.not_governed(conn),
             Kind::Leaf | Kind::Root | Kind::Unknown => {}
         }
         self.set_kind(conn, Kind::Unknown);
@@ -367,16 +372,14 @@ impl<K: Knobs> Replica<K> {
         match hello.role {
             Role::Client => self.set_kind(conn, Kind::Client),
             Role::Replica => {
-                let slot = hello.slot;
-                let is_peer = hello.shard == self.config.shard
-                    && slot.index() < usize::from(self.config.replicas)
-                    && slot != self.config.slot;
-                if !is_peer {
+                let Some(slot) = self.seat_of(hello) else {
                     self.close.push(conn);
                     return;
-                }
+                };
+                // Of a shard that has ended, a newer life may have come to copy, and have been called off.
+                let free = self.has_ended() && self.peers[slot.index()].conn.is_none();
                 let peer = &mut self.peers[slot.index()];
-                if hello.inc < peer.inc {
+                if hello.inc < peer.inc && !free {
                     // A life that a newer one has replaced.
                     self.close.push(conn);
                     return;
@@ -456,6 +459,7 @@ impl<K: Knobs> Replica<K> {
             self.flush_subscriptions(out);
         }
         self.flush_catchup(now, out);
+        self.flush_desk(now, out);
         self.flush_retention(now, out);
     }
 
@@ -474,6 +478,7 @@ impl<K: Knobs> Replica<K> {
             let quiet = self.catchup.quiet_until(self.config.timing.quiet);
             deadline = deadline.min(quiet);
         }
+        deadline = deadline.min(self.desk_deadline());
         if let Some(at) = self.journal_urged_at {
             deadline = deadline.min(at.after(self.config.timing.journal));
         }

@@ -344,6 +344,9 @@ body! {
 body! {
     /// Leaf to controller, on change and periodically: what holds a shard back. Tail: per member the age of its last
     /// report in microseconds (`u64`) and its lag behind the last touching entry (`u64`).
+    ///
+    /// Also replica to controller, when its shard has ended: `whole`, with its own bit in `held`, once it holds every record. No
+    /// tail.
     ShardStatus = 54 {
         /// The log.
         log: LogId,
