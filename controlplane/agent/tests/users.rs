@@ -262,6 +262,40 @@ fn a_change_of_rights_reaches_sessions_that_are_open() {
     }
 }
 
+/// The lease here is the longest that clients take, and longer than anything takes here: nobody learns of the change by asking when it is over. The nodes are told, and
+/// a client whose session they end asks at once. That nodes which a controller reaches take nothing once a change is durable is
+/// judged step by step in the simulator's worlds of grants (G2).
+#[test]
+fn a_revocation_takes_effect_within_one_lease() {
+    let lease = Duration::from_secs(60);
+    let mut bed = Bed::of(DirectoryConfig {
+        grant_lease: Nanos::from_ms(lease.as_millis() as u64),
+        ..DirectoryConfig::default()
+    });
+    bed.add("ann", Rights::CLIENT);
+    let (first, said) = user_rights(&bed.user("ann"), "default", PATIENCE).expect("rights");
+    assert_eq!(said, lease);
+    let given = bed.given("ann");
+    let mut held = bed.client(&given, SHORT);
+    held.append(b"with rights").expect("appended");
+    let grants = keep_grants(bed.user("ann"), first, said).expect("a thread");
+    let mut kept = bed.client_of(grants, LONG);
+    kept.append(b"with rights").expect("appended");
+    let began = std::time::Instant::now();
+    let user = String::from("ann");
+    bed.done(Operation::RevokeUser { user });
+    until("what was granted before is void", || {
+        held.append(b"without").is_err()
+    });
+    until("the client has no rights", || {
+        kept.append(b"without") == Err(lacks(Rights::APPEND))
+    });
+    assert!(began.elapsed() < lease, "after {:?}", began.elapsed());
+    // Void for good: nothing of it is taken any more.
+    let mut late = bed.client(&given, SHORT);
+    assert!(late.append(b"without").is_err());
+}
+
 #[test]
 fn keys_turn_under_sessions_that_are_open() {
     let mut bed = Bed::of(DirectoryConfig {
