@@ -1,12 +1,13 @@
 //! Which right each message of a session asks for. A session of a cluster's own process may send everything; that of a user
-//! only what its grant allows, and a message beyond that ends it.
+//! only what its grant allows, and a message beyond that ends it. What it says of itself counts, too: who may do only what users
+//! do is a client, and must not take the place of a leaf or of a replica.
 
 use core::marker::PhantomData;
 
 use ionian_types::{Knobs, LogId, Mutant, Shipped};
 use ionian_wire::frame::{
-    Append, Body, CloseSession, Connect, DirectoryRequest, Fate, Hello, Locate, Read,
-    StatusRequest, SubCredit, Subscribe, Tail, TrimRequest, Unsubscribe,
+    Append, Body, CloseSession, Connect, DirectoryRequest, Fate, Hello, Locate, Message, Read,
+    Role, StatusRequest, SubCredit, Subscribe, Tail, TrimRequest, Unsubscribe,
 };
 use ionian_wire::grant::{Grant, Rights};
 
@@ -53,12 +54,32 @@ const fn with(mut table: [Rights; 256], kinds: &[u8], rights: Rights) -> [Rights
 pub fn may_send<K: Knobs>(rights: Rights, message: &[u8]) -> bool {
     let kind = message.first().copied().unwrap_or(0);
     let needed = NEEDED[usize::from(kind)];
+    if kind == Hello::KIND && !rights.holds(Rights::MEMBER) {
+        return is_client(message) || K::mutant(Mutant::GrantMemberUnchecked);
+    }
     rights.holds(Rights::MEMBER)
         || rights.holds(needed)
         || K::mutant(Mutant::GrantAppendUnchecked) && needed == Rights::APPEND
         || K::mutant(Mutant::GrantReadUnchecked) && needed == Rights::READ
         || K::mutant(Mutant::GrantTrimUnchecked) && needed == Rights::TRIM
         || K::mutant(Mutant::GrantMemberUnchecked) && needed == Rights::MEMBER
+}
+
+/// Whether a message is a client's first word.
+fn is_client(message: &[u8]) -> bool {
+    matches!(
+        Message::new_checked(message),
+        Ok((
+            Message::Hello(
+                Hello {
+                    role: Role::Client,
+                    ..
+                },
+                _
+            ),
+            _
+        ))
+    )
 }
 
 /// Whether a session of this grant may be with a place: of this log, if it is of one, and for the cluster's own processes only
@@ -108,5 +129,68 @@ impl<K: Knobs> Gate<K> {
     #[must_use]
     pub const fn denied(&self) -> bool {
         self.denied
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use ionian_types::{
+        ClientId, ClusterId, EntryNo, Inc, NodeId, SessionNo, ShardId, Slot, ViewId,
+    };
+    use ionian_wire::frame::encode;
+
+    use super::*;
+
+    fn hello(role: Role) -> Vec<u8> {
+        let hello = Hello {
+            cluster: ClusterId::new(1),
+            wire_version: ionian_wire::WIRE_VERSION,
+            role,
+            node: NodeId::new(1),
+            inc: Inc::new(1),
+            log: LogId::new(1),
+            shard: ShardId::new(0),
+            slot: Slot::ZERO,
+            epoch: ViewId::ZERO,
+            last: EntryNo::ZERO,
+            client: ClientId::new(1),
+            session: SessionNo::ZERO,
+        };
+        let mut message = vec![0; 256];
+        let len = encode(&mut message, &hello, &[]).expect("room");
+        message.truncate(len);
+        message
+    }
+
+    #[test]
+    fn a_user_is_nothing_but_a_client() {
+        let roles = [
+            (Role::Client, true),
+            (Role::Root, false),
+            (Role::Leaf, false),
+            (Role::Replica, false),
+            (Role::Controller, false),
+        ];
+        for (role, user) in roles {
+            let users = [
+                Rights::NONE,
+                Rights::APPEND,
+                Rights::READ.with(Rights::APPEND).with(Rights::TRIM),
+            ];
+            for rights in users {
+                assert_eq!(may_send::<Shipped>(rights, &hello(role)), user, "{role:?}");
+            }
+            assert!(may_send::<Shipped>(Rights::MEMBER, &hello(role)));
+        }
+        let whole = hello(Role::Client);
+        for bytes in 0..whole.len() {
+            assert!(
+                !may_send::<Shipped>(Rights::READ, &whole[..bytes]),
+                "{bytes} bytes"
+            );
+        }
     }
 }
