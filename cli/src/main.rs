@@ -62,6 +62,7 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
+    ionian_runtime::memory::map_large_blocks();
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Demo(args) => commands::demo::run(args),

@@ -9,11 +9,13 @@
 //!
 //! # Safety model
 //!
-//! Unsafe code here is system calls on descriptors that this crate owns; no memory is shared with the kernel beyond a call.
+//! Unsafe code here is system calls on descriptors that this crate owns, and one setting of the C library's memory; no memory
+//! is shared with the kernel beyond a call.
 
 mod clock;
 mod counters;
 mod mailbox;
+pub mod memory;
 mod pin;
 mod plan;
 mod profile;
