@@ -25,6 +25,12 @@ pub(crate) struct Options {
     /// Seconds of each of these measurements
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+    /// Sessions that are granted, opened, and left without a word
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    half_open: u64,
+    /// Connections to a controller that say nothing
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=900))]
+    silent: u64,
     /// Chooses bytes
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -40,6 +46,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut scratch = Scratch::temporary("hostile")?;
     let plan = Plan {
         tries: options.tries,
+        half_open: options.half_open,
+        silent: options.silent,
         rate_per_s: options.rate,
         span: Duration::from_secs(options.seconds),
         seed: options.seed,

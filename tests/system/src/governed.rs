@@ -225,6 +225,37 @@ impl Governed {
         Ok(())
     }
 
+    /// Where a process listens.
+    ///
+    /// # Errors
+    /// When the configuration does not say.
+    pub fn address(&self, who: Who) -> Result<String> {
+        let text = std::fs::read_to_string(&self.file)?;
+        let (kind, key) = match who {
+            Who::Controller(at) => ("[[controllers]]", format!("id = {}", at + 1)),
+            Who::Node(_) => ("[[nodes]]", format!("name = \"{}\"", who.name())),
+        };
+        let mut entries = text.split("\n\n").filter(|entry| entry.contains(kind));
+        let entry = entries.find(|entry| entry.lines().any(|line| line == key));
+        let mut lines = entry.unwrap_or_default().lines();
+        let address = lines.find_map(|line| line.strip_prefix("address = \"")?.strip_suffix('"'));
+        address
+            .map(str::to_owned)
+            .with_context(|| format!("no address of {}", who.name()))
+    }
+
+    /// The resident memory of a process, in KiB.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resident_kib(&self, who: Who) -> Result<u64> {
+        let found = self.members.iter().find(|member| member.who == who);
+        let process = found.and_then(|member| member.process.as_ref());
+        process
+            .with_context(|| format!("{} does not run", who.name()))?
+            .resident_kib()
+    }
+
     /// Kills a process as a crash would.
     ///
     /// # Errors

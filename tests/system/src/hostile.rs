@@ -1,14 +1,16 @@
 //! Strangers: datagrams of somebody who can send to a cluster's nodes and was granted nothing, or no longer, and what they
 //! cost.
 //!
-//! Two parts, both against the same node of a running cluster. *Tries*: every kind of datagram in turn, with nobody else
+//! Three parts, the first two against the same node of a running cluster. *Tries*: every kind of datagram in turn, with nobody else
 //! there; afterwards the node must be as before: no session, no message, no record, no line in its log, no growth, and every
 //! datagram that its socket took must be counted as a stranger's, or as a packet of a session that is over. *Cost and goodput*:
 //! an honest client appends at a rate, in windows of equal length with and without strangers beside it, in turn. What a dropped
 //! datagram costs is measured without it, at as many a second as one sender sends: the node's processor time, the kernel's part
 //! included, over those dropped. (At a lower rate a node waits for the next one before it sleeps, which is no cost of
-//! dropping.) The first part decides; the figures of the second are medians, printed with their goals.
+//! dropping.) The first part decides; the figures of the second are medians, printed with their goals. The third is [half-open floods](half_open),
+//! and decides as well.
 
+mod half_open;
 mod load;
 mod tries;
 
@@ -23,6 +25,7 @@ use crate::binary::Binary;
 use crate::cluster::{Cluster, Durability};
 use crate::process::wait_until;
 
+pub use half_open::HalfOpen;
 use tries::Stranger;
 pub use tries::Try;
 
@@ -53,6 +56,10 @@ const DROP_NS_GOAL: f64 = 500.0;
 pub struct Plan {
     /// Datagrams of the first part.
     pub tries: u64,
+    /// Sessions that are granted and opened, and in which nothing is said.
+    pub half_open: u64,
+    /// Connections to a controller that say nothing.
+    pub silent: u64,
     /// Datagrams a second of the second part.
     pub rate_per_s: u64,
     /// How long each of its windows takes; there are [`ROUNDS`] of both kinds.
@@ -72,6 +79,8 @@ pub struct Outcome {
     pub problems: Vec<String>,
     /// What the node's resident memory grew by, in KiB.
     pub growth_kib: u64,
+    /// What came of half-open sessions and connections.
+    pub half_open: HalfOpen,
     /// Processor time of one dropped datagram, kernel included, in nanoseconds: least, median and most of the rounds.
     pub drop_ns: [f64; 3],
     /// Datagrams dropped while that was measured.
@@ -129,6 +138,7 @@ impl Outcome {
             self.goodput_ratio[2],
             met(self.goodput_ratio[1] >= GOODPUT_GOAL),
         );
+        text += &self.half_open.text();
         for problem in &self.problems {
             text += &format!("PROBLEM: {problem}\n");
         }
@@ -142,7 +152,7 @@ impl Outcome {
         json!({
             "passed": self.passed(), "problems": self.problems,
             "sent": sent.map(|(name, count)| json!({"kind": name, "datagrams": count})).collect::<Vec<_>>(),
-            "taken": self.taken, "growth_kib": self.growth_kib,
+            "taken": self.taken, "growth_kib": self.growth_kib, "half_open": self.half_open.json(),
             "drop_ns": self.drop_ns, "dropped": self.dropped,
             "goodput_alone_per_s": self.goodput_per_s[0], "goodput_beside_per_s": self.goodput_per_s[1],
             "beside_per_s": self.beside_per_s, "goodput_ratio": self.goodput_ratio,
@@ -166,7 +176,11 @@ pub fn run(binary: &Binary, dir: &Path, plan: &Plan) -> Result<Outcome> {
     bench.tries(plan, &mut outcome)?;
     bench.cost(plan, &mut outcome)?;
     bench.beside_honest(plan, &mut outcome)?;
+    let (found, problems) = (&mut outcome.half_open, &mut outcome.problems);
+    half_open::sessions(&mut bench, plan.half_open, found, problems)?;
     bench.cluster.stop()?;
+    let governed = dir.join("governed");
+    half_open::connections(binary, &governed, plan.silent, found, problems)?;
     Ok(outcome)
 }
 
@@ -187,6 +201,14 @@ struct Seen {
     bad_messages: u64,
     tail: u64,
     log_bytes: u64,
+}
+
+/// What a node says of its sessions.
+#[derive(Clone, Copy, Debug)]
+struct Port {
+    open: u64,
+    half_open: u64,
+    full: u64,
 }
 
 /// What counts what a node dropped.
@@ -238,12 +260,19 @@ impl<'a> Bench<'a> {
     }
 
     fn resident_kib(&self) -> Result<u64> {
-        let id = self.cluster.node(TARGET).and_then(crate::Process::id);
-        let id = id.context("the node has ended")?;
-        let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let size = line.and_then(|line| line.split_whitespace().next());
-        size.context("no VmRSS")?.parse().context("VmRSS")
+        let node = self.cluster.node(TARGET);
+        node.context("the node has ended")?.resident_kib()
+    }
+
+    fn port(&self) -> Result<Port> {
+        let status = self.status()?;
+        let port = &Self::process(&status)?["port"];
+        let count = |key: &str| port[key].as_u64().with_context(|| format!("no {key}"));
+        Ok(Port {
+            open: count("open")?,
+            half_open: count("half_open")?,
+            full: count("full")?,
+        })
     }
 
     fn counted(&self) -> Result<Counted> {

@@ -75,6 +75,18 @@ impl Process {
         })
     }
 
+    /// Its resident memory, in KiB.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let id = self.id().context("the process has ended")?;
+        let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = line.and_then(|line| line.split_whitespace().next());
+        size.context("no VmRSS")?.parse().context("VmRSS")
+    }
+
     /// Ends it as a crash would (SIGKILL), and waits until it is gone. No effect if it has ended.
     ///
     /// # Errors

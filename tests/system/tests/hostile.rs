@@ -15,6 +15,8 @@ fn strangers_change_nothing_and_are_counted() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let plan = Plan {
         tries: 100_000,
+        half_open: 6_000,
+        silent: 200,
         rate_per_s: 20_000,
         span: Duration::from_secs(1),
         seed: 1,

@@ -213,6 +213,15 @@ impl Stranger {
         &self.buffer[..self.len]
     }
 
+    /// The packet that opens a session of a grant of its own, as one may who has the secret.
+    pub(super) fn half_open(&mut self) -> &[u8] {
+        let grant = self.grant(1);
+        let session = grant.session(1);
+        let token = self.token(&self.secret, &grant, session);
+        self.open_packet(&grant, session, token);
+        &self.buffer[..self.len]
+    }
+
     /// Opens a session as one who may, ends it, and returns what was sent.
     pub(super) fn converse(&mut self, socket: &UdpSocket, to: SocketAddr) -> Result<Vec<Vec<u8>>> {
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
