@@ -99,11 +99,13 @@ impl<K: Knobs> Directory<K> {
             ));
         }
         self.group_is_there(&tasks)?;
-        self.sources_are_there(&tasks)?;
         let lines: Vec<String> = tasks.iter().map(|task| self.state.planned(task)).collect();
         let foreseen = request.plan.then(|| self.state.foreseen(&tasks));
         let action = Action::Begin { operation, tasks };
         self.fits(&action)?;
+        if let Action::Begin { tasks, .. } = &action {
+            self.sources_are_there(tasks)?;
+        }
         if let Some(foreseen) = foreseen {
             return Ok(answer(0, lines.join("\n"), Details::Cluster(foreseen)));
         }
