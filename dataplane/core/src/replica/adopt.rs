@@ -99,6 +99,11 @@ impl<K: Knobs> Replica<K> {
         }));
     }
 
+    /// Whether the shard has ended by the state that is to be taken over, if one is.
+    pub(super) fn adopts_an_end(&self) -> Option<bool> {
+        self.adoption.as_ref().map(|adoption| !adoption.then.open)
+    }
+
     /// Whether the applied state is about to be replaced: nothing else may change it then.
     pub(super) fn is_adopting(&self) -> bool {
         let stage = self.adoption.as_ref().map(|adoption| &adoption.stage);

@@ -33,8 +33,11 @@ impl<K: Knobs> Replica<K> {
         }
     }
 
+    /// Whether the shard has ended, as far as is known: by what was applied, or by what the cut log says to one that must first
+    /// take over the state of a peer.
     pub(super) fn has_ended(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| !state.open)
+        let applied = || self.state.as_ref().is_some_and(|state| !state.open);
+        self.adopts_an_end().unwrap_or_else(applied)
     }
 
     /// Where another replica belongs among the peers; `None` if it is none of them.
