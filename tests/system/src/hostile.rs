@@ -4,12 +4,11 @@
 //! Three parts, the first two against the same node of a running cluster. *Tries*: every kind of datagram in turn, with nobody else
 //! there; afterwards the node must be as before: no session, no message, no record, no line in its log, no growth, and every
 //! datagram that its socket took must be counted as a stranger's, or as a packet of a session that is over. *Cost and goodput*:
-//! an honest client appends at a rate, in windows of equal length with and without strangers beside it, in turn. What a dropped
-//! datagram costs is measured without it, at as many a second as one sender sends: the node's processor time, the kernel's part
-//! included, over those dropped. (At a lower rate a node waits for the next one before it sleeps, which is no cost of
-//! dropping.) The first part decides; the figures of the second are medians, printed with their goals. The third is [half-open floods](half_open),
+//! an honest client appends at a rate, in windows of equal length with and without strangers beside it, in turn; what a dropped
+//! datagram costs (`cost`) is measured without it. The first part decides; the figures of the second are medians, printed with their goals. The third is half-open floods (`half_open`),
 //! and decides as well.
 
+mod cost;
 mod half_open;
 mod load;
 mod tries;
@@ -43,8 +42,6 @@ const BURST_EVERY: Duration = Duration::from_millis(1);
 const GROWTH_KIB_MAX: u64 = 8 << 10;
 /// Honest appends a second.
 const HONEST_PER_S: u64 = 20_000;
-/// Datagrams a second of a flood: more than one thread sends.
-const FLOOD_PER_S: u64 = 10_000_000;
 /// Windows with strangers, and as many without.
 pub const ROUNDS: usize = 5;
 /// The goals: what of the honest appends is left, and the time of a dropped datagram.
@@ -174,7 +171,8 @@ pub fn run(binary: &Binary, dir: &Path, plan: &Plan) -> Result<Outcome> {
     let mut bench = Bench::new(binary, cluster, plan.seed)?;
     let mut outcome = Outcome::default();
     bench.tries(plan, &mut outcome)?;
-    bench.cost(plan, &mut outcome)?;
+    let (costs, dropped) = bench.cost()?;
+    (outcome.drop_ns, outcome.dropped) = (spread(costs), dropped);
     bench.beside_honest(plan, &mut outcome)?;
     let (found, problems) = (&mut outcome.half_open, &mut outcome.problems);
     half_open::sessions(&mut bench, plan.half_open, found, problems)?;
@@ -409,29 +407,6 @@ impl<'a> Bench<'a> {
         outcome.goodput_ratio = spread(ratios);
         outcome.goodput_per_s = [spread(alone)[1], spread(beside)[1]];
         outcome.beside_per_s = spread(rates)[1];
-        Ok(())
-    }
-
-    fn busy_seconds(&self) -> Result<f64> {
-        let node = self.cluster.node(TARGET).context("the node has ended")?;
-        node.processor_seconds()
-    }
-
-    /// What a dropped datagram costs.
-    fn cost(&mut self, plan: &Plan, outcome: &mut Outcome) -> Result<()> {
-        let mut costs = Vec::new();
-        for _ in 0..ROUNDS {
-            let (before, busy) = (self.counted()?.dropped, self.busy_seconds()?);
-            self.strangers(plan.span, FLOOD_PER_S);
-            let busy = self.busy_seconds()? - busy;
-            let dropped = self.counted()?.dropped.saturating_sub(before);
-            if dropped == 0 {
-                bail!("none of the datagrams was counted");
-            }
-            outcome.dropped += dropped;
-            costs.push(busy * 1e9 / dropped as f64);
-        }
-        outcome.drop_ns = spread(costs);
         Ok(())
     }
 

@@ -170,6 +170,21 @@ impl Process {
         // USER_HZ is 100 on every Linux architecture that Rust runs on.
         Ok((ticks(11)? + ticks(12)?) / 100.0)
     }
+
+    /// Nanoseconds of processor time that the threads which it has now have used (proc(5), schedstat).
+    ///
+    /// # Errors
+    /// When it has ended, or /proc cannot be read.
+    pub fn processor_ns(&self) -> Result<u64> {
+        let id = self.id().context("the process has ended")?;
+        let mut total = 0;
+        for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
+            let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            let ran = stat.split(' ').next().context("an empty schedstat")?;
+            total += ran.parse::<u64>().context("schedstat")?;
+        }
+        Ok(total)
+    }
 }
 
 impl Drop for Process {
