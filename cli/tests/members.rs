@@ -1,7 +1,6 @@
 //! A group of controllers that grows from one to five under changes and bears the loss of two, with real controllers and no
 //! process of the data plane.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,22 +85,7 @@ impl Group {
     /// As long as nobody leads, the command asks again for so many seconds.
     fn run_waiting(&self, line: &[&str], wait_s: &str) -> (Option<i32>, String, String) {
         let controllers = self.addresses.join(",");
-        let rest = [
-            "--controllers",
-            &controllers,
-            "--cert-dir",
-            ".",
-            "--wait",
-            wait_s,
-        ];
-        let line = [line, &rest].concat();
-        let output = common::ionian(Path::new(self.folder.path()), &line, b"");
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        (
-            output.status.code(),
-            text(output.stdout),
-            text(output.stderr),
-        )
+        common::operator(self.folder.path(), &controllers, wait_s, line)
     }
 
     fn done(&self, line: &[&str]) -> String {

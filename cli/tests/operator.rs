@@ -70,15 +70,7 @@ fn start() -> Cluster {
 impl Cluster {
     fn run(&self, line: &[&str]) -> (Option<i32>, String, String) {
         let address = self.controller.advertised();
-        let rest = ["--controllers", address, "--cert-dir", ".", "--wait", "60"];
-        let line = [line, &rest].concat();
-        let output = common::ionian(self.folder.path(), &line, b"");
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        (
-            output.status.code(),
-            text(output.stdout),
-            text(output.stderr),
-        )
+        common::operator(self.folder.path(), address, "60", line)
     }
 
     fn done(&self, line: &[&str]) -> String {

@@ -33,6 +33,31 @@ pub(crate) fn ionian(folder: &Path, line: &[&str], input: &[u8]) -> Output {
     child.wait_with_output().expect("the command ends")
 }
 
+/// Runs a command of an operator with the certificate in `folder`: its exit code, and what it says on both outputs. As long as
+/// nobody leads the controllers, it asks again for so many seconds.
+pub(crate) fn operator(
+    folder: &Path,
+    controllers: &str,
+    wait_s: &str,
+    line: &[&str],
+) -> (Option<i32>, String, String) {
+    let rest = [
+        "--controllers",
+        controllers,
+        "--cert-dir",
+        ".",
+        "--wait",
+        wait_s,
+    ];
+    let output = ionian(folder, &[line, &rest].concat(), b"");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
 /// An address whose port was free a moment ago.
 pub(crate) fn free_address() -> String {
     UdpSocket::bind("127.0.0.1:0")

@@ -66,7 +66,7 @@ const REST_MAX: u64 = 32;
 /// A process of which no suspicion was refuted for so long is as good as one that never was suspected.
 const REST_FORGOTTEN: Nanos = Nanos::from_ms(60_000);
 /// The first pause until a process that is cut off is tried again; the longest is [`REST_MAX`] times as long.
-pub(crate) const PROBATION: Nanos = Nanos::from_ms(10_000);
+const PROBATION: Nanos = Nanos::from_ms(10_000);
 /// A process that was not cut off for so long is as good as one that never was.
 const PROBATION_FORGOTTEN: Nanos = Nanos::from_ms(600_000);
 /// The span in which deaths are counted.
@@ -84,6 +84,8 @@ pub(crate) struct Detection {
     pub(crate) waiting: BTreeMap<NodeId, Time>,
     rests: BTreeMap<NodeId, Rest>,
     pub(crate) budget: Budget,
+    /// The deaths that another controller decided before are counted in it.
+    pub(crate) counted: bool,
     /// Connections of processes that were found dead.
     pub(crate) to_close: Vec<ConnId>,
     last: u64,
@@ -231,17 +233,13 @@ impl Detection {
     /// A suspicion was refuted, or nothing could be found out.
     pub(crate) fn refute(&mut self, now: Time, node: NodeId, config: &DetectionConfig) {
         self.inquiries.remove(&node);
-        self.rests
-            .retain(|_, rest| now < rest.until.after(REST_FORGOTTEN));
-        let rest = self.rests.entry(node).or_insert(Rest::none(now));
-        rest.lengthen(now, config.suspect_after);
+        let unit = config.suspect_after;
+        lengthen(&mut self.rests, now, node, unit, REST_FORGOTTEN);
     }
 
     /// A process is cut off, or is known to be: it is tried again after a while.
     pub(crate) fn put_off(&mut self, now: Time, node: NodeId) {
-        self.probations.retain(|_, rest| !rest.is_forgotten(now));
-        let rest = self.probations.entry(node).or_insert(Rest::none(now));
-        rest.lengthen(now, PROBATION);
+        put_off(&mut self.probations, now, node);
     }
 
     /// When something is due, if anything is.
@@ -256,23 +254,27 @@ impl Detection {
     }
 }
 
-impl Rest {
-    pub(crate) const fn none(now: Time) -> Self {
-        Self {
-            until: now,
-            span: 0,
-        }
-    }
+/// Makes the pause of one of several longer than its last one, unless that was over for as long as `forgotten`. Its end.
+fn lengthen<T: Ord>(
+    rests: &mut BTreeMap<T, Rest>,
+    now: Time,
+    who: T,
+    unit: Nanos,
+    forgotten: Nanos,
+) -> Time {
+    rests.retain(|_, rest| now < rest.until.after(forgotten));
+    let rest = rests.entry(who).or_insert(Rest {
+        until: now,
+        span: 0,
+    });
+    rest.span = (rest.span * 2).clamp(1, REST_MAX);
+    rest.until = now.after(Nanos(unit.0.saturating_mul(rest.span)));
+    rest.until
+}
 
-    /// Whether it was over so long ago that the next one is as the first.
-    pub(crate) fn is_forgotten(&self, now: Time) -> bool {
-        now >= self.until.after(PROBATION_FORGOTTEN)
-    }
-
-    pub(crate) fn lengthen(&mut self, now: Time, unit: Nanos) {
-        self.span = (self.span * 2).clamp(1, REST_MAX);
-        self.until = now.after(Nanos(unit.0.saturating_mul(self.span)));
-    }
+/// Somebody who reaches the controllers and not the others takes no part for a while, longer each time. Until when.
+pub(crate) fn put_off<T: Ord>(rests: &mut BTreeMap<T, Rest>, now: Time, who: T) -> Time {
+    lengthen(rests, now, who, PROBATION, PROBATION_FORGOTTEN)
 }
 
 impl Budget {

@@ -161,8 +161,6 @@ pub struct Directory<K: Knobs = Shipped> {
     pub(crate) watches: BTreeMap<LogId, Watch>,
     pub(crate) health: BTreeMap<(LogId, ShardId), ShardHealth>,
     pub(crate) detection: Detection,
-    /// The deaths that others decided before are counted.
-    pub(crate) counted_deaths: bool,
     /// The version at which the transactions were last looked at.
     pub(crate) stepped: u64,
     decisions: VecDeque<Decision>,
@@ -238,7 +236,6 @@ impl<K: Knobs> Directory<K> {
             watches: BTreeMap::new(),
             health: BTreeMap::new(),
             detection: Detection::lead(persisted),
-            counted_deaths: false,
             stepped: 0,
             decisions: VecDeque::new(),
             refused: VecDeque::new(),

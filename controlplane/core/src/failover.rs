@@ -11,7 +11,7 @@ use ionian_wire::frame::{RootAlone, RootLed, Seal, SealAck};
 
 use crate::command::Action;
 use crate::decision::{What, Why};
-use crate::detection::{PROBATION, Rest};
+use crate::detection::{Rest, put_off};
 use crate::directory::Directory;
 use crate::group::{Group, Phase, RootQuorum};
 use crate::outbound::{message_bytes, put};
@@ -201,13 +201,12 @@ impl<K: Knobs> Directory<K> {
             return;
         }
         let watch = self.watches.entry(log).or_default();
-        watch.rests.retain(|_, rest| !rest.is_forgotten(now));
-        let rest = watch.rests.entry(slot).or_insert(Rest::none(now));
-        if now < rest.until {
+        let rests = |rest: &Rest| now < rest.until;
+        if watch.rests.get(&slot).is_some_and(rests) {
             return;
         }
-        rest.lengthen(now, PROBATION);
-        watch.put_off.insert(slot, rest.until);
+        let until = put_off(&mut watch.rests, now, slot);
+        watch.put_off.insert(slot, until);
         self.look_after(now, log);
         let patience = now.after(self.config.down_after);
         if let Some(watch) = self.watches.get_mut(&log) {

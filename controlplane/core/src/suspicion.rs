@@ -154,7 +154,7 @@ impl<K: Knobs> Directory<K> {
 
     /// The deaths that another controller decided a short while ago count, once the time of day is known.
     fn count_deaths(&mut self, now: Time) {
-        if core::mem::replace(&mut self.counted_deaths, true) {
+        if core::mem::replace(&mut self.detection.counted, true) {
             return;
         }
         let since = |node: &Node| self.wall_us.saturating_sub(node.away_since_us);

@@ -2,7 +2,7 @@
 
 use super::rules::Running;
 use super::*;
-use crate::{Asker, Operate, Operated, Operation};
+use crate::Operation;
 use ionian_wire::frame::ShardStatus;
 
 /// A connection of the process that takes the place.
@@ -74,14 +74,8 @@ fn two_at_once() -> Running {
         slot: Slot::new(1),
         node: node(5),
     };
-    let request = Operate {
-        plan: false,
-        operation,
-    };
-    let (_, answer) = world
-        .directory
-        .operate(world.now, &Asker::OPERATOR, &request.encode());
-    assert!(!Operated::decode(&answer).unwrap().refused);
+    let answer = operate(&mut world.directory, world.now, false, operation);
+    assert!(!answer.refused, "{}", answer.text);
     world.directory.disconnected(world.now, ConnId::new(4));
     assert!(enter(&mut world, 4, 2, 4));
     let views = world.settle();

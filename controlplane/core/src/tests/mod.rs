@@ -18,7 +18,10 @@ mod vain;
 
 use std::collections::BTreeMap;
 
-use crate::{ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec, RootQuorum, State};
+use crate::{
+    Asker, ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec, Operate, Operated,
+    Operation, RootQuorum, State,
+};
 use ionian_types::{
     ClientId, ClusterId, ConnId, Durability, EntryNo, Inc, LogId, NodeId, OrderingMode, SessionNo,
     ShardId, Slot, Time, ViewId,
@@ -34,6 +37,20 @@ const PLACES: usize = 6;
 
 const fn node(place: usize) -> NodeId {
     NodeId::new(place as u32 + 1)
+}
+
+/// What an operator asks for. A plan, or what is refused, changes nothing.
+fn operate(directory: &mut Directory, now: Time, plan: bool, operation: Operation) -> Operated {
+    let request = Operate { plan, operation };
+    let bytes = request.encode();
+    assert_eq!(Operate::decode(&bytes), Ok(request));
+    let before = directory.snapshot();
+    let (_, answer) = directory.operate(now, &Asker::OPERATOR, &bytes);
+    let answer = Operated::decode(&answer).unwrap();
+    if plan || answer.refused {
+        assert_eq!(directory.snapshot(), before, "nothing is changed");
+    }
+    answer
 }
 
 fn spec(class: Durability) -> ClusterSpec {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::state::PlaceKey;
-use crate::{Asker, Operate, Operated, Operation, Progress, RootQuorum};
+use crate::{Asker, Operated, Operation, Progress, RootQuorum};
 
 const NODES: u32 = 9;
 
@@ -84,16 +84,7 @@ impl World {
     }
 
     pub(super) fn operate(&mut self, plan: bool, operation: Operation) -> Operated {
-        let request = Operate { plan, operation };
-        let bytes = request.encode();
-        assert_eq!(Operate::decode(&bytes), Ok(request));
-        let before = self.directory.snapshot();
-        let (_, answer) = self.directory.operate(self.now, &Asker::OPERATOR, &bytes);
-        let answer = Operated::decode(&answer).unwrap();
-        if plan || answer.refused {
-            assert_eq!(self.directory.snapshot(), before, "nothing is changed");
-        }
-        answer
+        operate(&mut self.directory, self.now, plan, operation)
     }
 
     /// Starts what the cluster says should run, and stops the rest.
