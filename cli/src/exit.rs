@@ -77,7 +77,8 @@ fn classify(error: &anyhow::Error) -> Exit {
     } else if error.is::<DeviceFailure>() {
         Exit::Device
     } else if let Some(Refusal {
-        why: Why::NoQuorum, ..
+        why: Why::NoQuorum | Why::NotLeader { .. },
+        ..
     }) = error.downcast_ref()
     {
         Exit::Unable
@@ -102,6 +103,12 @@ mod tests {
             Exit::Usage
         );
         let refusal = Refusal::without_effect(Why::NoQuorum, "no quorum: no controller leads");
+        assert_eq!(classify(&refusal.into()), Exit::Unable);
+        let named = Why::NotLeader {
+            leader: 2,
+            address: String::from("h:1"),
+        };
+        let refusal = Refusal::without_effect(named, "not leader, but that one is gone");
         assert_eq!(classify(&refusal.into()), Exit::Unable);
         assert_eq!(
             [

@@ -341,6 +341,16 @@ impl Client {
     }
 }
 
+/// How much a refusal says of the group: that there is no quorum more than who should lead, and that more than that somebody cannot
+/// be reached.
+const fn tells(refusal: &Refusal) -> u8 {
+    match refusal.why {
+        Why::NoQuorum => 2,
+        Why::NotLeader { .. } => 1,
+        _ => 0,
+    }
+}
+
 fn gone() -> Refusal {
     Refusal::unknown_effect(Why::Stopped, "the client has ended")
 }
@@ -418,8 +428,9 @@ impl Shared {
         let mut telling: Option<Refusal> = None;
         for address in &self.config.controllers {
             let mut address = address.clone();
+            let mut named: Option<Refusal> = None;
             for _ in 0..=HOPS_MAX {
-                let refusal = match self.ask(&address, timeout, call).await {
+                let mut refusal = match self.ask(&address, timeout, call).await {
                     Ok(reply) => return Ok(reply),
                     Err(refusal) => refusal,
                 };
@@ -434,14 +445,19 @@ impl Shared {
                 if !refusal.no_effect || !elsewhere {
                     return Err(refusal);
                 }
-                // That there is no quorum says more than that somebody cannot be reached.
-                if telling.as_ref().is_none_or(|t| t.why != Why::NoQuorum) {
-                    telling = Some(refusal);
+                // Controllers that run still name one that is gone: nobody leads until they notice.
+                if let Some(named) = named.take()
+                    && matches!(refusal.why, Why::Unreachable | Why::Stopped)
+                {
+                    let sentence = format!("{}, but {}", named.sentence, refusal.sentence);
+                    refusal = Refusal::without_effect(named.why, sentence);
                 }
-                match next {
-                    Some(next) => address = next,
-                    None => break,
+                if telling.as_ref().is_none_or(|t| tells(&refusal) >= tells(t)) {
+                    telling = Some(refusal.clone());
                 }
+                let Some(next) = next else { break };
+                address = next;
+                named = Some(refusal);
             }
         }
         Err(telling.unwrap_or_else(gone))

@@ -69,11 +69,19 @@ fn calls_find_the_leader_and_say_when_there_is_none() {
     // And with one of three there is no quorum, which is said without waiting.
     let leader = group.wait_leader();
     group.running.remove(&leader);
-    group.until("there is no quorum", |_| {
-        let refusal = client
+    // Until the last one has noticed, it names the one that led: not that somebody cannot be reached is said.
+    let addresses: Vec<String> = client.status().into_iter().map(|(at, _)| at).collect();
+    group.until("there is no quorum", |group| {
+        let config = ClientConfig::new(addresses.clone(), group.user.clone());
+        let refusal = Client::start(config)
+            .unwrap()
             .operate(b"read", Duration::ZERO)
             .expect_err("refused");
-        refusal.why == Why::NoQuorum && refusal.no_effect
+        assert!(
+            refusal.no_effect && matches!(refusal.why, Why::NotLeader { .. } | Why::NoQuorum),
+            "{refusal:?}"
+        );
+        refusal.why == Why::NoQuorum
     });
     group.running.clear();
     let refusal = client
