@@ -332,6 +332,8 @@ impl State {
         }
         address.clone_into(&mut place.address);
         self.next_inc = after;
+        // Whatever became of the process before: of this one a death is still to be found.
+        self.takes_part(node);
         if let Some(floor) = lost {
             let what = What::ForgetCutLog { log: id, floor };
             self.note(at_us, id, what, Why::CutLogLost);

@@ -207,6 +207,27 @@ fn a_shard_is_closed_when_a_replica_dies_and_opens_when_it_is_back() {
     assert_eq!([0, 1].map(open), [2, 2]);
 }
 
+/// Of each process the first death was found at once, and the next ones only by the silence of its place.
+#[test]
+fn a_process_that_is_back_and_dies_again_is_found_as_soon() {
+    let mut world = World::start(CONFIG);
+    for deaths in 1..=3 {
+        world.kill(REPLICA);
+        assert_eq!(world.all_say(Evidence::Silent), [ROOT, LEAF, 2]);
+        assert_eq!(
+            (world.deaths().len(), world.is_up(REPLICA)),
+            (deaths, false)
+        );
+        world.running.settle();
+        world.attach(REPLICA);
+        assert_eq!(world.running.register(REPLICA, true), Ok(()));
+        world.running.settle();
+        world.come(REPLICA);
+        world.running.settle();
+        assert!(world.is_up(REPLICA));
+    }
+}
+
 #[test]
 fn a_process_that_is_heard_by_one_is_not_dead() {
     let mut world = World::start(CONFIG);
@@ -533,6 +554,12 @@ fn a_process_that_was_cut_off_and_dies_stays_away_and_comes_back_as_a_new_life()
     assert_eq!(world.running.register(REPLICA, true), Ok(()));
     assert_eq!(world.running.settle().len(), 1);
     assert!(world.is_up(REPLICA));
+    // What it says counts, and its death would be found.
+    world.come(REPLICA);
+    assert!(world.is_up(REPLICA));
+    world.kill(REPLICA);
+    world.all_say(Evidence::Silent);
+    assert_eq!((world.deaths().len(), world.is_up(REPLICA)), (2, false));
 }
 
 #[test]
