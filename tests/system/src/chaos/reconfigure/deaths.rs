@@ -75,13 +75,18 @@ impl Event {
         dead || words.iter().any(|word| self.why.contains(word))
     }
 
+    /// Whether somebody is taken for dead by it, or was before: what a process wrote is closed since it is not there.
+    fn is_for_the_dead(&self) -> bool {
+        self.says_dead() || self.why.contains("the process that wrote it is dead")
+    }
+
     /// Whether it tells that a decision has taken effect.
     fn is_effect(&self) -> bool {
         self.what.contains("is committed") || self.what.contains("is logged")
     }
 }
 
-/// The decisions of a span of time that somebody is dead.
+/// The decisions of a span of time that somebody is dead, or that follow from one.
 pub(super) fn decided(
     cluster: &Governed,
     log: &str,
@@ -89,7 +94,8 @@ pub(super) fn decided(
     to_ns: u64,
 ) -> Result<Vec<Decided>> {
     let events = history(cluster, log)?.into_iter();
-    let dead = events.filter(|event| event.says_dead() && (from_ns..to_ns).contains(&event.at_ns));
+    let of_span = |event: &Event| (from_ns..to_ns).contains(&event.at_ns);
+    let dead = events.filter(|event| event.is_for_the_dead() && of_span(event));
     let dead = dead.map(|event| Decided {
         at_ns: event.at_ns,
         what: format!("{}: {}", event.what, event.why),
