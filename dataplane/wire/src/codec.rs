@@ -334,6 +334,11 @@ impl<'a> Writer<'a> {
         &mut self.bytes[..self.at][at..at + len]
     }
 
+    /// Takes back what was written from `len` bytes on; nothing if that is not so much.
+    pub fn rewind(&mut self, len: usize) {
+        self.at = self.at.min(len);
+    }
+
     /// Claims the next `len` bytes.
     ///
     /// # Errors

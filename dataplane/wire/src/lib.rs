@@ -13,6 +13,7 @@ pub mod directory;
 pub mod entry;
 pub mod frame;
 pub mod grant;
+pub mod growth;
 pub mod packet;
 pub mod record;
 
