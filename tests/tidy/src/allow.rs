@@ -69,6 +69,18 @@ impl AllowList {
         hit.is_some()
     }
 
+    /// Says whether `pattern` is permitted in any file below `folder`.
+    #[must_use]
+    pub fn permits_below(&self, folder: &str, pattern: &str) -> bool {
+        let below = |path: &str| {
+            path.strip_prefix(folder)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.entries
+            .iter()
+            .any(|e| below(&e.path) && e.pattern == pattern)
+    }
+
     /// Entries that nothing needed. Ask after every rule has run.
     #[must_use]
     pub fn unused(&self) -> Vec<Finding> {

@@ -112,7 +112,11 @@ fn slices_are_made_from_raw_parts_in_the_named_files_only() {
 
 #[test]
 fn the_other_crates_forbid_unsafe_code() {
-    assert_none(&unsafety::forbidden_elsewhere(&world().main, &world().repo));
+    assert_none(&unsafety::forbidden_elsewhere(
+        &world().main,
+        &world().repo,
+        &allow_list().0,
+    ));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Which crate of ours may depend on which: `types <- wire <- store <- core`, `runtime -> drivers/api <- drivers/*`, the rest on top.
+//! Which crate of ours may depend on which: `types <- wire <- store <- core`, `types <- slots <- core`, `runtime -> drivers/api <- drivers/*`, the rest on top.
 
 use crate::Finding;
 use crate::graph::{Graph, Kind};
@@ -11,9 +11,16 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("ionian-types", &[]),
     ("ionian-wire", &["ionian-types"]),
     ("ionian-store", &["ionian-types", "ionian-wire"]),
+    // Tables of numbers and kernels over them: they know no message.
+    ("ionian-slots", &["ionian-types"]),
     (
         "ionian-core",
-        &["ionian-types", "ionian-wire", "ionian-store"],
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-store",
+            "ionian-slots",
+        ],
     ),
     ("ionian-control-core", &["ionian-types", "ionian-wire"]),
     // Knows how to reach controllers, not what they control.
@@ -114,6 +121,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-types",
             "ionian-wire",
             "ionian-store",
+            "ionian-slots",
             "ionian-core",
             "ionian-runtime",
             "ionian-client",
@@ -155,6 +163,8 @@ pub const EDGES: &[(&str, &[&str])] = &[
 /// Edges that tests may have beyond those of the code they test.
 pub const DEV_EDGES: &[(&str, &[&str])] = &[
     ("ionian-runtime", &["ionian-shm"]),
+    // The allocator that counts.
+    ("ionian-slots", &["ionian-driver-api"]),
     // Its tests run controllers, and clients of what they control.
     (
         "ionian-control-agent",

@@ -18,6 +18,8 @@ pub const PURE: &[(&str, &str, &[&str])] = &[
         &["crc-fast", "hmac", "sha2", "thiserror"],
     ),
     ("ionian-store", "dataplane/store/src/", &["thiserror"]),
+    // loom takes the place of the standard atomics where it checks them, and is in no build that ships.
+    ("ionian-slots", "dataplane/slots/src/", &["loom"]),
     ("ionian-core", "dataplane/core/src/", &["thiserror"]),
     (
         "ionian-control-core",

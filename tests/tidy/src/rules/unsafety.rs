@@ -66,9 +66,11 @@ pub fn raw_parts(repo: &Repo) -> Vec<Finding> {
     findings
 }
 
-/// Every library and binary outside the permitted folders forbids unsafe code, so that the compiler agrees with this rule.
+/// Every library and binary outside the permitted folders forbids unsafe code, so that the compiler agrees with this rule. One with a
+/// file that the allow list permits `unsafe` in denies it, which that file alone can lift; a file without an exception cannot,
+/// since [`placement`] finds it.
 #[must_use]
-pub fn forbidden_elsewhere(graph: &Graph, repo: &Repo) -> Vec<Finding> {
+pub fn forbidden_elsewhere(graph: &Graph, repo: &Repo, allow: &AllowList) -> Vec<Finding> {
     let mut findings = Vec::new();
     for root in graph
         .ours()
@@ -79,13 +81,17 @@ pub fn forbidden_elsewhere(graph: &Graph, repo: &Repo) -> Vec<Finding> {
             .get(root)
             .map(|f| code_only(&f.text).replace(' ', ""))
             .unwrap_or_default();
-        if !text.contains("#![forbid(unsafe_code)]") {
+        let folder = root.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let excepted = allow.permits_below(folder, "unsafe");
+        if !(text.contains("#![forbid(unsafe_code)]")
+            || excepted && text.contains("#![deny(unsafe_code)]"))
+        {
             findings.push(Finding {
                 path: root.clone(),
                 line: 1,
                 rule: "forbid-unsafe",
                 what: "the crate does not forbid unsafe code".to_owned(),
-                remedy: "add #![forbid(unsafe_code)] below the header",
+                remedy: "add #![forbid(unsafe_code)] below the header; #![deny(unsafe_code)] if a file of it is on the allow list for `unsafe`",
             });
         }
     }
@@ -147,14 +153,30 @@ mod tests {
         let graph = Graph {
             packages: vec![fixture("dataplane/core", &[]), fixture("drivers/udp", &[])],
         };
-        let with = |text: &str| {
-            forbidden_elsewhere(
-                &graph,
-                &Repo::in_memory(&[("dataplane/core/src/lib.rs", text)]),
-            )
-            .len()
-        };
+        let repo = |text| Repo::in_memory(&[("dataplane/core/src/lib.rs", text)]);
+        let with = |text| forbidden_elsewhere(&graph, &repo(text), &AllowList::default()).len();
         assert_eq!(with("//! Idea.\n#![forbid(unsafe_code)]\n"), 0);
         assert_eq!(with("//! Has #![forbid(unsafe_code)] in prose.\n"), 1);
+        assert_eq!(with("//! Idea.\n#![deny(unsafe_code)]\n"), 1);
+    }
+
+    #[test]
+    fn a_crate_with_an_excepted_file_denies() {
+        let graph = Graph {
+            packages: vec![fixture("dataplane/core", &[])],
+        };
+        let repo = |text| Repo::in_memory(&[("dataplane/core/src/lib.rs", text)]);
+        let with = |text, list| {
+            let (allow, _) = AllowList::parse(list);
+            forbidden_elsewhere(&graph, &repo(text), &allow).len()
+        };
+        let deny = "//! Idea.\n#![deny(unsafe_code)]\n";
+        let own = "dataplane/core/src/a.rs | unsafe | three good words\n";
+        assert_eq!(with(deny, own), 0);
+        assert_eq!(with("//! Idea.\n#![forbid(unsafe_code)]\n", own), 0);
+        assert_eq!(with("//! Idea.\n", own), 1);
+        let others = "dataplane/core/src/a.rs | todo! | three good words\n\
+                      dataplane/core-more/src/a.rs | unsafe | three good words\n";
+        assert_eq!(with(deny, others), 1);
     }
 }
