@@ -17,28 +17,7 @@ mod x86;
 use std::fmt;
 
 use crate::SlotsError;
-
-/// Shards side by side: the lengths of one column that share a cache line.
-pub(crate) const LANES: usize = 8;
-
-/// One length of each of [`LANES`] shards, kept by [`turn`] as signed numbers of the same order: AVX2 compares signed numbers
-/// only, and would turn every operand of every comparison.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Line(pub(crate) [i64; LANES]);
-
-/// What a length of 0 is in a [`Line`].
-pub(crate) const NOTHING: i64 = turn(0);
-
-/// A length as it is kept: the order is the same, differences are the same.
-pub(crate) const fn turn(len: u64) -> i64 {
-    (len ^ (1 << 63)).cast_signed()
-}
-
-/// The length that is kept as `kept`.
-pub(crate) const fn unturn(kept: i64) -> u64 {
-    kept.cast_unsigned() ^ (1 << 63)
-}
+use crate::columns::{Columns, Line};
 
 /// An instruction set that the kernels are compiled for, the least first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -90,24 +69,6 @@ impl fmt::Display for Isa {
     }
 }
 
-/// What a kernel works on. Of R replicas, a group of [`LANES`] shards has R x R lines of lengths (replica-major) and R of each
-/// other column.
-#[derive(Debug)]
-pub(crate) struct Columns<'a> {
-    /// Lengths per group, replica and segment.
-    pub(crate) lens: &'a [Line],
-    /// Lengths per group and segment below which nothing falls.
-    pub(crate) floor: &'a [Line],
-    /// Where the result goes, per group and segment.
-    pub(crate) next: &'a mut [Line],
-    /// Per group, a bit per segment and lane (`LANES * segment + lane`) whose result is above the floor.
-    pub(crate) changed: &'a mut [u64],
-    /// A bit per group, 64 to a word: those to work on.
-    pub(crate) groups: &'a [u64],
-    /// A bit per group: set where any bit of `changed` is.
-    pub(crate) changed_groups: &'a mut [u64],
-}
-
 /// Picks the functions of a module by class.
 macro_rules! by_class {
     ($module:path, $isa:expr, $replicas:expr, $quorum:expr) => {
@@ -143,7 +104,7 @@ pub(crate) struct Found {
     pub(crate) growth: u64,
 }
 
-type MergeFn = unsafe fn(&mut Columns<'_>) -> Found;
+type MergeFn = unsafe fn(&mut Columns) -> Found;
 type MaximaFn = unsafe fn(&[Line], &[Line], &mut [Line]);
 type MaximumFn = unsafe fn(&[Line]) -> i64;
 
@@ -189,9 +150,10 @@ impl Kernel {
         self.isa
     }
 
-    /// Per group, lane and segment, the k-th largest length, or the floor if that is larger.
+    /// Per lane and segment of the groups marked dirty, the k-th largest length, or the floor if that is larger; clears these
+    /// marks.
     #[inline]
-    pub(crate) fn merge(&self, columns: &mut Columns<'_>) -> Found {
+    pub(crate) fn merge(&self, columns: &mut Columns) -> Found {
         // SAFETY: `of` made this kernel, after the CPU had said that it has the features that `merge` was compiled with; that
         // is the only precondition.
         unsafe { (self.merge)(columns) }

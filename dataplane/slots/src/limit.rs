@@ -3,7 +3,7 @@
 //! Nothing of this is needed to order records. It is here because it needs the table's columns and the choice of the instruction
 //! set, and because `ionian bench` prints both in one run.
 
-use crate::kernel::{LANES, Line, NOTHING, unturn};
+use crate::columns::{LANES, Line, NOTHING, unturn};
 use crate::table::Table;
 
 /// Room for the results of the limits over one table.
@@ -16,7 +16,7 @@ impl Limit {
     /// Room for as large a table as `table`.
     #[must_use]
     pub fn new(table: &Table) -> Self {
-        let lines = table.floor_lines().len();
+        let lines = table.columns().floor.len();
         Self {
             maxima: vec![Line([NOTHING; LANES]); lines].into_boxed_slice(),
         }
@@ -32,11 +32,13 @@ impl Limit {
     pub fn streaming_max(&mut self, table: &Table) -> u64 {
         assert_eq!(
             self.maxima.len(),
-            table.floor_lines().len(),
+            table.columns().floor.len(),
             "room for another table"
         );
-        let (lens, floor) = (table.len_lines(), table.floor_lines());
-        table.kernel().maxima(lens, floor, &mut self.maxima);
+        let columns = table.columns();
+        table
+            .kernel()
+            .maxima(&columns.lens, &columns.floor, &mut self.maxima);
         self.maxima.first().map_or(0, |line| unturn(line.0[0]))
     }
 
@@ -44,7 +46,7 @@ impl Limit {
     #[must_use]
     pub fn scan(table: &Table) -> u64 {
         let kernel = table.kernel();
-        let lens = kernel.maximum(table.len_lines());
-        unturn(lens.max(kernel.maximum(table.floor_lines())))
+        let lens = kernel.maximum(&table.columns().lens);
+        unturn(lens.max(kernel.maximum(&table.columns().floor)))
     }
 }

@@ -12,39 +12,47 @@
 /// The functions of one instruction set; `$features` are those that they are compiled with.
 macro_rules! kernels {
     ($($features:literal)?) => {
-        /// Merges the groups that `columns.groups` marks: per lane and segment the `K`-th largest length of `R` replicas, or the
+        /// Merges the groups that `columns.dirty` marks: per lane and segment the `K`-th largest length of `R` replicas, or the
         /// floor if that is larger.
         $(#[target_feature(enable = $features)])?
-        pub(in crate::kernel) fn merge<const R: usize, const K: usize>(columns: &mut Columns<'_>) -> Found {
+        pub(in crate::kernel) fn merge<const R: usize, const K: usize>(columns: &mut Columns) -> Found {
             let (replicas, _) = columns.lens.as_chunks::<R>();
             let (lens, _) = replicas.as_chunks::<R>();
             let (floor, _) = columns.floor.as_chunks::<R>();
             let (next, _) = columns.next.as_chunks_mut::<R>();
             let mut segments = 0;
             let mut growth = splat(0);
-            let words = columns.groups.iter().zip(columns.changed_groups.iter_mut());
-            for (at, (groups, changed_groups)) in words.enumerate() {
-                let mut groups = *groups;
+            for at in 0..columns.dirty.len() {
+                let mut groups = columns.dirty[at];
+                columns.dirty[at] = 0;
+                columns.changed_groups[at] |= groups;
                 while groups != 0 {
-                    let bit = groups.trailing_zeros() as usize;
-                    groups &= groups - 1;
-                    let group = at * 64 + bit;
-                    let (lens, floor, next) = (&lens[group], &floor[group], &mut next[group]);
-                    let mut changed = 0;
-                    for segment in 0..R {
-                        let mut of = [splat(0); R];
-                        for replica in 0..R {
-                            of[replica] = load(&lens[replica][segment]);
+                    // A run of neighbours: all of a busy table, one of a quiet one.
+                    let first = groups.trailing_zeros();
+                    let count = (groups >> first).trailing_ones();
+                    groups &= u64::MAX.checked_shl(first + count).unwrap_or(0);
+                    let (first, count) = (at * 64 + first as usize, count as usize);
+                    let run = first..first + count;
+                    // Slices of one length: no index below is checked. (An iterator over all of them is not inlined here.)
+                    let (lens, floor) = (&lens[run.clone()], &floor[run.clone()]);
+                    let (next, changed) = (&mut next[run.clone()], &mut columns.changed[run]);
+                    for group in 0..count {
+                        let (lens, floor, next) = (&lens[group], &floor[group], &mut next[group]);
+                        let mut bits = 0;
+                        for segment in 0..R {
+                            let mut of = [splat(0); R];
+                            for replica in 0..R {
+                                of[replica] = load(&lens[replica][segment]);
+                            }
+                            let before = load(&floor[segment]);
+                            let after = max(kth_largest::<R, K>(of), before);
+                            store(after, &mut next[segment]);
+                            growth = grow(growth, after, before);
+                            bits |= differ(after, before) << (LANES * segment);
                         }
-                        let before = load(&floor[segment]);
-                        let after = max(kth_largest::<R, K>(of), before);
-                        store(after, &mut next[segment]);
-                        growth = grow(growth, after, before);
-                        changed |= differ(after, before) << (LANES * segment);
+                        changed[group] = bits;
+                        segments += u64::from(bits.count_ones());
                     }
-                    columns.changed[group] = changed;
-                    *changed_groups |= u64::from(changed != 0) << bit;
-                    segments += u64::from(changed.count_ones());
                 }
             }
             let mut lanes = Line([0; LANES]);
@@ -96,7 +104,10 @@ macro_rules! kernels {
             let (lens, _) = replicas.as_chunks::<R>();
             let (floor, _) = floor.as_chunks::<R>();
             let (next, _) = next.as_chunks_mut::<R>();
-            for ((lens, floor), next) in lens.iter().zip(floor).zip(next) {
+            let count = lens.len();
+            let (floor, next) = (&floor[..count], &mut next[..count]);
+            for group in 0..count {
+                let (lens, floor, next) = (&lens[group], &floor[group], &mut next[group]);
                 for segment in 0..R {
                     let mut most = load(&floor[segment]);
                     for replica in 0..R {
@@ -114,8 +125,8 @@ macro_rules! kernels {
             let mut most = [splat(i64::MIN); 4];
             let (fours, rest) = lines.as_chunks::<4>();
             for four in fours {
-                for (most, line) in most.iter_mut().zip(four) {
-                    *most = max(*most, load(line));
+                for at in 0..4 {
+                    most[at] = max(most[at], load(&four[at]));
                 }
             }
             for line in rest {

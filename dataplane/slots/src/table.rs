@@ -18,14 +18,12 @@
 //! since the last one, whatever the size of the table.
 
 use crate::SlotsError;
-use crate::kernel::{Columns, Isa, Kernel, LANES, Line, NOTHING, turn, unturn};
+use crate::columns::{Columns, LANES, Line, NOTHING, WORD, mark_if, transpose, turn, unturn};
+use crate::kernel::{Isa, Kernel};
 use crate::select::kth_largest_of;
 
 /// The largest number of shards of a table. With seven replicas that is 504 MiB.
 pub const SHARDS_MAX: usize = 1 << 20;
-
-/// Groups per word of marks.
-const WORD: usize = 64;
 
 /// What a report did to the lengths of its sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,19 +52,12 @@ pub struct Table {
     replicas: usize,
     quorum: usize,
     kernel: Kernel,
-    lens: Box<[Line]>,
-    floor: Box<[Line]>,
-    /// What was found; good where a bit of `changed` is set.
-    next: Box<[Line]>,
-    /// Per group, a bit per segment and lane (`LANES * segment + lane`).
-    changed: Box<[u64]>,
-    /// A bit per group that has a bit in `changed`.
-    changed_groups: Box<[u64]>,
-    /// A bit per group in which a length is new since the last merge.
-    dirty: Box<[u64]>,
+    columns: Columns,
     /// Per group, a bit per lane that [`Self::merge`] leaves alone, and a bit per group that has one.
     excluded: Box<[u8]>,
     excluded_groups: Box<[u64]>,
+    /// Shards that are left out.
+    excluded_shards: usize,
     waiting: Merged,
 }
 
@@ -97,22 +88,15 @@ impl Table {
             return Err(SlotsError::Shards { given: shards });
         }
         let groups = shards.div_ceil(LANES);
-        let words = groups.div_ceil(WORD);
-        let lines = |count: usize| vec![Line([NOTHING; LANES]); count].into_boxed_slice();
-        let marks = |count: usize| vec![0u64; count].into_boxed_slice();
         Ok(Self {
             shards,
             replicas,
             quorum,
             kernel,
-            lens: lines(groups * replicas * replicas),
-            floor: lines(groups * replicas),
-            next: lines(groups * replicas),
-            changed: marks(groups),
-            changed_groups: marks(words),
-            dirty: marks(words),
+            columns: Columns::new(groups, replicas),
             excluded: vec![0; groups].into_boxed_slice(),
-            excluded_groups: marks(words),
+            excluded_groups: vec![0; groups.div_ceil(WORD)].into_boxed_slice(),
+            excluded_shards: 0,
             waiting: Merged::default(),
         })
     }
@@ -160,7 +144,7 @@ impl Table {
             new |= line.0[lane] != len;
             line.0[lane] = len;
         }
-        mark_if(&mut self.dirty, group, new);
+        mark_if(&mut self.columns.dirty, group, new);
         new
     }
 
@@ -184,7 +168,7 @@ impl Table {
         for (line, len) in lines.iter_mut().zip(lens) {
             line.0[lane] = turn(*len);
         }
-        mark_if(&mut self.dirty, group, new);
+        mark_if(&mut self.columns.dirty, group, new);
         if new { Advance::Changed } else { Advance::Same }
     }
 
@@ -209,7 +193,9 @@ impl Table {
             member < self.replicas && segment < self.replicas,
             "no such member or segment"
         );
-        unturn(self.lens[(group * self.replicas + member) * self.replicas + segment].0[lane])
+        unturn(
+            self.columns.lens[(group * self.replicas + member) * self.replicas + segment].0[lane],
+        )
     }
 
     /// What enough members hold of a segment, the floor aside.
@@ -232,7 +218,7 @@ impl Table {
     #[must_use]
     pub fn floor(&self, shard: usize, segment: usize) -> u64 {
         let (group, lane) = self.place(shard);
-        unturn(self.floor[self.line(group, segment)].0[lane])
+        unturn(self.columns.floor[self.line(group, segment)].0[lane])
     }
 
     /// Makes a length the floor without sending it up: the one above knows it already, as when an edge starts. A smaller one
@@ -244,17 +230,17 @@ impl Table {
     pub fn raise_floor(&mut self, shard: usize, segment: usize, len: u64) {
         let (group, lane) = self.place(shard);
         let line = self.line(group, segment);
-        let (before, after) = (self.floor[line].0[lane], turn(len));
+        let (before, after) = (self.columns.floor[line].0[lane], turn(len));
         if after <= before {
             return;
         }
         let waits = self.waits(group, lane, segment);
-        let found = self.next[line].0[lane];
+        let found = self.columns.next[line].0[lane];
         if waits {
             // What waits is counted from the floor: taken back, and put there again from the new one.
             self.propose(group, lane, segment, before);
         }
-        self.floor[line].0[lane] = after;
+        self.columns.floor[line].0[lane] = after;
         if waits {
             self.propose(group, lane, segment, found);
         }
@@ -270,9 +256,9 @@ impl Table {
         let (group, lane) = self.place(shard);
         let line = self.line(group, segment);
         let before = if self.waits(group, lane, segment) {
-            self.next[line].0[lane]
+            self.columns.next[line].0[lane]
         } else {
-            self.floor[line].0[lane]
+            self.columns.floor[line].0[lane]
         };
         let more = turn(len) > before;
         if more {
@@ -290,6 +276,7 @@ impl Table {
     /// If there is no such shard.
     pub fn exclude(&mut self, shard: usize) {
         let (group, lane) = self.place(shard);
+        self.excluded_shards += usize::from(self.excluded[group] & 1 << lane == 0);
         self.excluded[group] |= 1 << lane;
         mark_if(&mut self.excluded_groups, group, true);
     }
@@ -301,11 +288,12 @@ impl Table {
     /// If there is no such shard.
     pub fn include(&mut self, shard: usize) {
         let (group, lane) = self.place(shard);
+        self.excluded_shards -= usize::from(self.excluded[group] & 1 << lane != 0);
         self.excluded[group] &= !(1 << lane);
         if self.excluded[group] == 0 {
             self.excluded_groups[group / WORD] &= !(1 << (group % WORD));
         }
-        mark_if(&mut self.dirty, group, true);
+        mark_if(&mut self.columns.dirty, group, true);
     }
 
     /// Whether a shard is left out.
@@ -321,8 +309,8 @@ impl Table {
 
     /// Marks every shard: the next merge looks at all of them.
     pub fn mark_all(&mut self) {
-        let groups = self.changed.len();
-        for (at, word) in self.dirty.iter_mut().enumerate() {
+        let groups = self.columns.groups();
+        for (at, word) in self.columns.dirty.iter_mut().enumerate() {
             let count = (groups - at * WORD).min(WORD);
             *word = u64::MAX >> (WORD - count);
         }
@@ -331,38 +319,37 @@ impl Table {
     /// Whether a merge would look at nothing, and nothing waits to be handed out.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.waiting.changed_segments == 0 && self.dirty.iter().all(|word| *word == 0)
+        self.waiting.changed_segments == 0 && self.columns.dirty.iter().all(|word| *word == 0)
     }
 
     /// Computes the lengths of all shards with a new length of a member: per segment the k-th largest of what members hold, or the
     /// floor if that is larger. Gives all that waits for [`Self::for_each_changed`], what was found by this merge, by earlier
     /// ones and by [`Self::raise`].
+    #[inline]
     pub fn merge(&mut self) -> Merged {
-        for at in 0..self.dirty.len() {
-            // Groups with a shard that is left out, or with something that waits, need more care than the kernel takes.
-            let mut with_care =
-                self.dirty[at] & (self.excluded_groups[at] | self.changed_groups[at]);
-            self.dirty[at] &= !with_care;
-            while with_care != 0 {
-                let group = at * WORD + with_care.trailing_zeros() as usize;
-                with_care &= with_care - 1;
+        if self.excluded_shards > 0 || self.waiting.changed_segments > 0 {
+            self.merge_with_care();
+        }
+        let found = self.kernel.merge(&mut self.columns);
+        self.waiting.changed_segments += found.segments;
+        self.waiting.growth = self.waiting.growth.wrapping_add(found.growth);
+        self.waiting
+    }
+
+    /// Merges groups with a shard that is left out, or with something that waits, which the kernel would write over.
+    fn merge_with_care(&mut self) {
+        for at in 0..self.columns.dirty.len() {
+            let mut groups = self.columns.changed_groups[at] | self.excluded_groups[at];
+            groups &= self.columns.dirty[at];
+            self.columns.dirty[at] &= !groups;
+            while groups != 0 {
+                let group = at * WORD + groups.trailing_zeros() as usize;
+                groups &= groups - 1;
                 for lane in 0..LANES {
                     self.merge_lane(group, lane);
                 }
             }
         }
-        let found = self.kernel.merge(&mut Columns {
-            lens: &self.lens,
-            floor: &self.floor,
-            next: &mut self.next,
-            changed: &mut self.changed,
-            groups: &self.dirty,
-            changed_groups: &mut self.changed_groups,
-        });
-        self.dirty.fill(0);
-        self.waiting.changed_segments += found.segments;
-        self.waiting.growth = self.waiting.growth.wrapping_add(found.growth);
-        self.waiting
     }
 
     /// The same for one shard, without vectors; nothing for one that is left out. Its mark stays.
@@ -380,15 +367,16 @@ impl Table {
     /// By rising shard, and within a shard by rising segment: the order in which a cut gives positions.
     #[inline]
     pub fn for_each_changed(&mut self, mut each: impl FnMut(usize, usize, u64, u64)) {
-        for (at, word) in self.changed_groups.iter_mut().enumerate() {
+        let columns = &mut self.columns;
+        for (at, word) in columns.changed_groups.iter_mut().enumerate() {
             let mut groups = std::mem::take(word);
             while groups != 0 {
                 let group = at * WORD + groups.trailing_zeros() as usize;
                 groups &= groups - 1;
                 // Turned round: by rising bit, shards and then their segments.
-                let mut bits = transpose(std::mem::take(&mut self.changed[group]));
+                let mut bits = transpose(std::mem::take(&mut columns.changed[group]));
                 let lines = group * self.replicas..(group + 1) * self.replicas;
-                let (floor, next) = (&mut self.floor[lines.clone()], &self.next[lines]);
+                let (floor, next) = (&mut columns.floor[lines.clone()], &columns.next[lines]);
                 while bits != 0 {
                     let bit = bits.trailing_zeros() as usize;
                     bits &= bits - 1;
@@ -422,13 +410,13 @@ impl Table {
         assert!(member < replicas, "no member {member} of {replicas}");
         assert_eq!(count, replicas, "lengths of a report");
         let first = (group * replicas + member) * replicas;
-        &mut self.lens[first..first + replicas]
+        &mut self.columns.lens[first..first + replicas]
     }
 
     /// What enough members hold, turned.
     fn enough(&self, group: usize, lane: usize, segment: usize) -> i64 {
         let mut of = [NOTHING; 7];
-        let lines = self.lens[group * self.replicas * self.replicas..].iter();
+        let lines = self.columns.lens[group * self.replicas * self.replicas..].iter();
         let column = lines.skip(segment).step_by(self.replicas);
         for (len, line) in of.iter_mut().zip(column.take(self.replicas)) {
             *len = line.0[lane];
@@ -448,77 +436,38 @@ impl Table {
 
     /// Whether a length of this segment waits to be handed out.
     fn waits(&self, group: usize, lane: usize, segment: usize) -> bool {
-        self.changed[group] & 1 << (LANES * segment + lane) != 0
+        self.columns.changed[group] & 1 << (LANES * segment + lane) != 0
     }
 
     /// Puts what was found in the place of what waits, and keeps the sums; a length that is not above the floor does not wait.
     fn propose(&mut self, group: usize, lane: usize, segment: usize, found: i64) {
         let line = self.line(group, segment);
         let bit = 1 << (LANES * segment + lane);
-        let floor = self.floor[line].0[lane];
-        let before = if self.changed[group] & bit == 0 {
+        let floor = self.columns.floor[line].0[lane];
+        let before = if self.columns.changed[group] & bit == 0 {
             floor
         } else {
             self.waiting.changed_segments -= 1;
-            self.next[line].0[lane]
+            self.columns.next[line].0[lane]
         };
         let after = found.max(floor);
-        self.next[line].0[lane] = after;
+        self.columns.next[line].0[lane] = after;
         self.waiting.growth =
             (self.waiting.growth).wrapping_add(after.wrapping_sub(before).cast_unsigned());
         if after > floor {
             self.waiting.changed_segments += 1;
-            self.changed[group] |= bit;
+            self.columns.changed[group] |= bit;
         } else {
-            self.changed[group] &= !bit;
+            self.columns.changed[group] &= !bit;
         }
-        let any = u64::from(self.changed[group] != 0) << (group % WORD);
-        let word = &mut self.changed_groups[group / WORD];
-        *word = *word & !(1 << (group % WORD)) | any;
+        mark_if(&mut self.columns.changed_groups, group, true);
     }
 
     pub(crate) fn kernel(&self) -> &Kernel {
         &self.kernel
     }
 
-    pub(crate) fn len_lines(&self) -> &[Line] {
-        &self.lens
-    }
-
-    pub(crate) fn floor_lines(&self) -> &[Line] {
-        &self.floor
-    }
-}
-
-/// Sets a group's bit if `on`.
-#[inline]
-fn mark_if(marks: &mut [u64], group: usize, on: bool) {
-    marks[group / WORD] |= u64::from(on) << (group % WORD);
-}
-
-/// The matrix of eight by eight bits with rows and columns exchanged: in three steps, of single bits, of pairs, of fours.
-/// Source: Warren, Hacker's Delight, 7-3.
-#[inline]
-fn transpose(bits: u64) -> u64 {
-    let exchange = |bits: u64, by: u32, mask: u64| {
-        let differs = (bits ^ bits >> by) & mask;
-        bits ^ differs ^ differs << by
-    };
-    let bits = exchange(bits, 7, 0x00aa_00aa_00aa_00aa);
-    let bits = exchange(bits, 14, 0x0000_cccc_0000_cccc);
-    exchange(bits, 28, 0x0000_0000_f0f0_f0f0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::transpose;
-
-    #[test]
-    fn every_bit_is_transposed() {
-        for row in 0..8 {
-            for column in 0..8 {
-                assert_eq!(transpose(1 << (8 * row + column)), 1 << (8 * column + row));
-            }
-        }
+    pub(crate) fn columns(&self) -> &Columns {
+        &self.columns
     }
 }

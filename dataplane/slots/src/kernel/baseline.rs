@@ -2,7 +2,8 @@
 
 use std::array;
 
-use super::{Columns, Found, LANES, Line};
+use super::Found;
+use crate::columns::{Columns, LANES, Line};
 use crate::select::{exchange, kernels};
 
 type Vector = [i64; LANES];

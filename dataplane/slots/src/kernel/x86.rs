@@ -33,7 +33,8 @@ pub(super) mod avx2 {
         _mm256_store_si256, _mm256_sub_epi64,
     };
 
-    use super::super::{Columns, Found, LANES, Line};
+    use super::super::Found;
+    use crate::columns::{Columns, LANES, Line};
     use crate::select::{exchange, kernels};
 
     type Vector = (__m256i, __m256i);
@@ -112,7 +113,8 @@ pub(super) mod avx512 {
         _mm512_min_epi64, _mm512_set1_epi64, _mm512_store_si512, _mm512_sub_epi64,
     };
 
-    use super::super::{Columns, Found, LANES, Line};
+    use super::super::Found;
+    use crate::columns::{Columns, LANES, Line};
     use crate::select::{exchange, kernels};
 
     type Vector = __m512i;
