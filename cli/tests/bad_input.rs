@@ -686,8 +686,8 @@ fn help_and_version_are_not_errors() {
         "ionian 0.1.0\n",
         "\ncommit ",
         "\nfeatures ",
-        "\nwire version 1\n",
-        "\ndisk version 1\n",
+        "\nwire version 2\n",
+        "\ndisk version 2\n",
     ] {
         assert!(version.contains(part), "{part:?}: {version}");
     }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ionian_store::{Fetch, Store};
 use ionian_types::{ConnId, Durability, EntryNo, Knobs, Lsn, Slot};
 use ionian_wire::Reader;
-use ionian_wire::frame::{AppendAck, DownShard, FateOutcome, LocateAnswer, LocateStatus, Message};
+use ionian_wire::entry::{RowItem, ShardEntry};
+use ionian_wire::frame::{
+    AppendAck, DownShard, Entries, FateOutcome, LocateAnswer, LocateStatus, Message,
+};
 use ionian_wire::record::RecordView;
 
 use crate::app::id_of;
@@ -323,7 +326,10 @@ impl<K: Knobs> World<K> {
             Message::EdgeStart(start, _) => self.o10_committed("an edge start", start.entry),
             Message::Sync(sync, _) => self.o10_committed("a sync", sync.complete),
             Message::SyncShard(sync, _) => self.o10_committed("a sync", sync.complete),
-            Message::Entries(entries, _) => self.o10_committed("entries", entries.through),
+            Message::Entries(entries, tail) => {
+                self.o10_committed("entries", entries.through);
+                self.o6_rows(&entries, tail);
+            }
             Message::TailAnswer(answer, _) => {
                 let end = self.history.reference.end;
                 self.history
@@ -381,6 +387,32 @@ impl<K: Knobs> World<K> {
         self.history.check(Invariant::O6, fits, || {
             format!("{down:?} with {lens:?}, the entry says {cut:?}")
         });
+    }
+
+    /// O6 of what the cut log says instead of whole cuts.
+    fn o6_rows(&mut self, entries: &Entries, tail: &[u8]) {
+        let mut reader = Reader::new(tail);
+        for _ in 0..entries.count {
+            let told = ShardEntry::read(&mut reader);
+            self.history.check(Invariant::M1, told.is_ok(), || {
+                format!("{entries:?} whose tail does not parse: {told:?}")
+            });
+            let Ok(ShardEntry::Cut(row)) = told else {
+                continue;
+            };
+            let place = (entries.shard.get(), row.entry.get());
+            let cut = self.history.reference.cuts.get(&place).cloned();
+            let fits = cut.as_ref().is_some_and(|cut| {
+                let grown = |item: RowItem| {
+                    let after = (item.generation.get(), item.new_len.get());
+                    cut.lens.get(item.slot.index()) == Some(&after)
+                };
+                cut.base == row.base.get() && row.items().all(grown)
+            });
+            self.history.check(Invariant::O6, fits, || {
+                format!("{row:?} of {entries:?}, the entry says {cut:?}")
+            });
+        }
     }
 
     /// O7: an ack names a committed entry, and goes to the client whose records it is about.

@@ -70,6 +70,8 @@ pub struct Shard {
     pub life: u32,
     /// How many members must hold a record.
     pub quorum: usize,
+    /// Its place among the shards of its leaf.
+    pub rank: u32,
     /// Whether it has ended for good.
     pub finalized: bool,
     /// Whether what was said of it went with a cut log.
@@ -139,6 +141,8 @@ pub struct Reference {
     pub ceiling: u64,
     /// The last view.
     pub view: u64,
+    /// What the numbers of cuts mean now: shard and slot.
+    numbers: Vec<(u32, usize)>,
     /// Shards of which a joint epoch ended with the last entries.
     pub activated: Vec<u32>,
     /// Lives that have become members of shards of which a part is enough, with the last entries: shard, slot, life.
@@ -197,9 +201,12 @@ impl Reference {
                     ));
                 }
                 let mut gsn = self.end;
-                for item in cut.items() {
-                    let (shard, slot) = (item.segment.shard, item.segment.slot);
-                    let state = self.shards.get_mut(&shard.get()).ok_or_else(|| {
+                for (index, growth) in cut.growths().iter() {
+                    let (id, slot) = *self.numbers.get(index).ok_or_else(|| {
+                        Violation::new(Invariant::O1, "a cut of a segment that is not there")
+                    })?;
+                    let (shard, slot) = (ShardId::new(id), Slot::new(slot as u8));
+                    let state = self.shards.get_mut(&id).ok_or_else(|| {
                         Violation::new(Invariant::O1, "a cut of an unknown shard")
                     })?;
                     let before: Vec<(u64, u64)> = state
@@ -211,15 +218,14 @@ impl Reference {
                         .segments
                         .get_mut(slot.index())
                         .ok_or_else(|| Violation::new(Invariant::O1, "a cut of an unknown slot"))?;
-                    if segment.len != item.prev_len.get()
-                        || segment.generation != item.generation.get()
-                        || segment.writer == 0
-                    {
+                    if segment.writer == 0 {
                         return Err(Violation::new(
                             Invariant::O1,
-                            format!("entry {number} continues {segment:?} by {item:?}"),
+                            format!("entry {number} lets {segment:?} grow"),
                         ));
                     }
+                    let generation = segment.generation;
+                    let (from, to) = (segment.len, segment.len + growth);
                     let part = self
                         .cuts
                         .entry((shard.get(), number))
@@ -228,16 +234,16 @@ impl Reference {
                             lens: before,
                             prev: state.last,
                         });
-                    part.lens[slot.index()].1 = item.new_len.get();
-                    segment.len = item.new_len.get();
+                    part.lens[slot.index()].1 = to;
+                    segment.len = to;
                     state.last = number;
                     fresh.push(Fresh {
                         shard,
                         slot,
-                        from: item.prev_len.get(),
-                        to: item.new_len.get(),
+                        from,
+                        to,
                         gsn,
-                        generation: item.generation.get(),
+                        generation,
                         life: state.life,
                         quorum: state.quorum,
                         epoch: state.epoch,
@@ -245,11 +251,11 @@ impl Reference {
                             core::array::from_fn(|slot| list.get(slot).copied().unwrap_or(0))
                         }),
                     });
-                    for position in item.prev_len.get()..item.new_len.get() {
+                    for position in from..to {
                         let rec = Rec {
                             shard: shard.get(),
                             slot: slot.get(),
-                            generation: item.generation.get(),
+                            generation,
                             position,
                             entry: number,
                             content: None,
@@ -287,6 +293,7 @@ impl Reference {
                 for change in body.changes() {
                     self.change(&change, number)?;
                 }
+                self.number();
             }
             EntryBody::Loss(loss) => {
                 if loss.end_gsn.get() < self.end {
@@ -301,6 +308,7 @@ impl Reference {
                     shard.last = number;
                     shard.forgotten = true;
                 }
+                self.number();
             }
             EntryBody::Trim { upto } => {
                 if upto.get() > self.end {
@@ -319,6 +327,20 @@ impl Reference {
         Ok(())
     }
 
+    /// Numbers the segments of the open shards: by rank, shard and slot.
+    fn number(&mut self) {
+        let open = self.shards.iter();
+        let open = open.filter(|(_, state)| !state.finalized && !state.forgotten);
+        let mut open: Vec<(u32, u32, usize)> = open
+            .map(|(id, state)| (state.rank, *id, state.segments.len()))
+            .collect();
+        open.sort_unstable();
+        let all = open.into_iter();
+        self.numbers = all
+            .flat_map(|(_, id, count)| (0..count).map(move |slot| (id, slot)))
+            .collect();
+    }
+
     fn change(&mut self, change: &Change<'_>, number: u64) -> Result<(), Violation> {
         let Some(id) = change.shard().map(ShardId::get) else {
             return Ok(());
@@ -329,9 +351,13 @@ impl Reference {
         state.last = number;
         match change {
             Change::Open {
-                members, quorum, ..
+                members,
+                quorum,
+                rank,
+                ..
             } => {
                 state.life += 1;
+                state.rank = *rank;
                 (state.finalized, state.forgotten) = (false, false);
                 state.quorum = usize::from(*quorum);
                 state.members = [members.iter().map(|it| it.inc.get()).collect(), Vec::new()];

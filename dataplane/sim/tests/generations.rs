@@ -16,7 +16,7 @@ use ionian_types::{
     NsEpoch, RootEpoch, SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
 };
 use ionian_wire::entry::{
-    Change, CutItem, EntryStart, EntryView, EntryWriter, encode_members, write_change,
+    Change, EntryStart, EntryView, EntryWriter, Row, RowItem, encode_members, write_change,
 };
 use ionian_wire::frame::{CopyData, Entries, Member, Message, Replicate, Role};
 use ionian_wire::record::{
@@ -51,7 +51,7 @@ struct Desk {
     /// The generation that owns each committed position.
     committed: Vec<u64>,
     view: u64,
-    /// Every entry, encoded; and the view of the shard after it.
+    /// What every entry says of the shard, encoded; and the view of the shard after it.
     entries: Vec<(Vec<u8>, u64)>,
     crc: u32,
     gsn: u64,
@@ -249,24 +249,20 @@ impl Desk {
             .range(self.committed.len() as u64 + 1, both as u64 + 1);
         let prev = self.committed.len() as u64;
         let end = self.gsn + (to - prev);
-        let mut out = [0; 1024];
-        let start = self.start();
-        let mut writer =
-            EntryWriter::cut(&mut out, &start, Gsn::new(self.gsn), Gsn::new(end)).unwrap();
-        writer
-            .item(&CutItem {
-                segment: THEIRS,
-                generation: ViewId::new(self.life().generation),
-                prev_len: Lsn::new(prev),
-                new_len: Lsn::new(to),
-            })
-            .unwrap();
-        writer.end_items();
-        let len = writer.finish();
+        let mut out = [0; Row::BYTES_MAX];
+        let mut writer = Writer::new(&mut out);
+        let item = RowItem {
+            slot: THEIRS.slot,
+            generation: ViewId::new(self.life().generation),
+            prev_len: Lsn::new(prev),
+            new_len: Lsn::new(to),
+        };
+        let (entry, base) = (self.start().entry, Gsn::new(self.gsn));
+        Row::write(&mut writer, entry, base, Gsn::new(end), &[item]).unwrap();
+        let row = writer.written().to_vec();
         self.gsn = end;
         self.committed = self.life().held[..to as usize].to_vec();
-        let entry = out[..len].to_vec();
-        self.log(&entry);
+        self.entries.push((row, self.view));
     }
 
     /// Some of the entries that the replica has not applied.
@@ -276,7 +272,6 @@ impl Desk {
         let after = self.rng.range(0, applied + 1);
         let mut tail = Vec::new();
         for (entry, _) in &self.entries[after as usize..through as usize] {
-            tail.extend((entry.len() as u32).to_le_bytes());
             tail.extend(entry);
         }
         let body = Entries {
@@ -411,7 +406,6 @@ impl Desk {
             let applied = self.replica.status(self.now).applied.get();
             let mut tail = Vec::new();
             for (entry, _) in &self.entries[applied as usize..] {
-                tail.extend((entry.len() as u32).to_le_bytes());
                 tail.extend(entry);
             }
             let body = Entries {

@@ -14,6 +14,7 @@ use ionian_store::{
     BlockOpKind, Fetch, FileKind, FileNo, Store, StoreConfig, StoreError, StoreFailure, StoreState,
 };
 use ionian_types::{ClusterId, Durability, Inc, Lsn, NodeId, Slot};
+use ionian_wire::DISK_VERSION;
 use ionian_wire::crc::crc32c;
 
 const SLOT: Slot = Slot::new(0);
@@ -251,14 +252,15 @@ fn a_superblock_or_checkpoint_that_cannot_be_read_is_not_a_damaged_one() {
 fn a_newer_version_is_refused_even_beside_a_known_one() {
     let mut bench = Bench::new(small());
     bench.disk.patch(superblock(2), |bytes| {
-        bytes[8] = 2;
+        bytes[8] = DISK_VERSION as u8 + 1;
         let crc = crc32c(&bytes[..12]);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     });
-    assert_eq!(
-        bench.restart(small()),
-        StoreState::Failed(StoreFailure::NewerVersion { found: 2, known: 1 })
-    );
+    let refused = StoreFailure::NewerVersion {
+        found: DISK_VERSION + 1,
+        known: DISK_VERSION,
+    };
+    assert_eq!(bench.restart(small()), StoreState::Failed(refused));
 }
 
 #[test]

@@ -105,7 +105,7 @@ mutants! {
     PositionsFromBase, "mutant_positions_from_base",
         "A replica takes the base of its shard for that of its own segment.";
     CountOwnShardOnly, "mutant_count_own_shard_only",
-        "A replica that catches up leaves other shards' records out of the sum that gives its base.";
+        "The root leaves other shards' records out of the sum that gives a replica that catches up its base.";
     KeepVoidTail, "mutant_keep_void_tail",
         "A replica keeps, over a view, records beyond the length at which their generation closed.";
     RefillFromOutsider, "mutant_refill_from_outsider",

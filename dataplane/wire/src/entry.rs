@@ -4,19 +4,26 @@
 //!  0 kind u8 | 1 version u8 | 2 reserved u16 (0) | 4 entry bytes u32, this header included
 //!  8 entry number u64 | 16 root epoch u64 | 24 previous entry's CRC u32 | 28 CRC u32 (over the rest) | 32 body
 //! ```
-//! Bodies are compact: unsigned LEB128 numbers unless said otherwise. A cut lists (segment, generation, previous length,
-//! growth) in the depth-first order of the tree that produced it; that order, frozen here, is the order of its records.
+//! Bodies are compact: unsigned LEB128 numbers unless said otherwise. A cut says by how much each segment grew
+//! ([`crate::growth`]) and nothing that follows from the entries before it: a segment's number is its place among the segments
+//! of the open shards in the order of the tree, slots ascending, as of the entry before; its generation and its length are
+//! those of that entry. That order is the order of the cut's records. Who does not know the state gets a [`Row`].
 
+mod row;
 mod view;
 
+pub use row::{Row, RowItem, ShardEntry};
 pub use view::{Change, Changes, MemberList, encode_members, write_change};
 
+use core::ops::Range;
+
 use ionian_types::{
-    EdgeEpoch, EntryNo, Gsn, Inc, Lsn, NodeId, RootEpoch, RoundNo, SegmentId, ShardId, Slot, ViewId,
+    EdgeEpoch, EntryNo, Gsn, Inc, Lsn, NodeId, RootEpoch, RoundNo, SegmentId, ShardId, ViewId,
 };
 
 use crate::codec::{Field, Reader, WireError, Writer};
 use crate::crc::crc32c_parts;
+use crate::growth::{GrowthWriter, Growths};
 
 /// The length of an entry header in bytes.
 pub const ENTRY_HEADER_BYTES: usize = 32;
@@ -80,11 +87,11 @@ pub struct CutView<'a> {
     pub start_gsn: Gsn,
     /// The position after the last.
     pub end_gsn: Gsn,
-    items: &'a [u8],
+    growths: Growths<'a>,
     rounds: &'a [u8],
 }
 
-/// One segment's growth in a cut.
+/// One segment's growth in a cut, as the state before the cut completes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CutItem {
     /// The segment.
@@ -276,10 +283,11 @@ impl<'a> EntryView<'a> {
         self.bytes
     }
 
-    /// Whether the entry changes or names `shard` (ORDERING.md: touches).
+    /// Whether the entry names `shard`, or every shard. A cut names none: whom it touches, the state before it says
+    /// (ORDERING.md: touches).
     #[must_use]
-    pub fn touches(&self, shard: ShardId) -> bool {
-        self.touches_all() || self.shards().any(|touched| touched == shard)
+    pub fn names(&self, shard: ShardId) -> bool {
+        self.touches_all() || self.shards().any(|named| named == shard)
     }
 
     /// Whether the entry touches every shard: a loss that names none.
@@ -288,21 +296,19 @@ impl<'a> EntryView<'a> {
         matches!(self.body, EntryBody::Loss(LossView { shard: None, .. }))
     }
 
-    /// The shards that the entry names, one or more times each.
+    /// The shards that the entry names, one or more times each; those that a cut touches are not named.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + 'a {
-        let (mut cut, mut view, mut loss) = (None, None, None);
+        let (mut view, mut loss) = (None, None);
         match self.body {
-            EntryBody::Cut(body) => cut = Some(body),
             EntryBody::View(body) => view = Some(body),
             EntryBody::Loss(body) => loss = body.shard,
-            EntryBody::RootEpoch(_) | EntryBody::Trim { .. } | EntryBody::Ceiling { .. } => {}
+            EntryBody::Cut(_)
+            | EntryBody::RootEpoch(_)
+            | EntryBody::Trim { .. }
+            | EntryBody::Ceiling { .. } => {}
         }
-        let items = cut.into_iter().flat_map(|cut| cut.items());
         let changes = view.into_iter().flat_map(|view| view.changes());
-        items
-            .map(|item| item.segment.shard)
-            .chain(changes.filter_map(|change| change.shard()))
-            .chain(loss)
+        changes.filter_map(|change| change.shard()).chain(loss)
     }
 }
 
@@ -310,20 +316,11 @@ impl<'a> CutView<'a> {
     fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
         let start_gsn: Gsn = reader.field()?;
         let end_gsn: Gsn = reader.field()?;
-        let item_bytes = reader.field::<u32>()? as usize;
-        let items = reader.bytes(item_bytes)?;
+        let growth_bytes = reader.field::<u32>()? as usize;
+        let growths = Growths::new_checked(reader.bytes(growth_bytes)?)?;
         let rounds = reader.rest();
         reader.bytes(rounds.len())?;
-        let mut sum = 0u64;
-        let mut walk = Reader::new(items);
-        while !walk.is_empty() {
-            let item = read_item(&mut walk)?;
-            sum = sum.checked_add(item.count()).ok_or(WireError::Range {
-                field: "cut total",
-                value: item.count(),
-            })?;
-        }
-        if end_gsn.checked_since(start_gsn) != Some(sum) {
+        if end_gsn.checked_since(start_gsn) != Some(growths.total()) {
             return Err(WireError::Range {
                 field: "cut end_gsn",
                 value: end_gsn.get(),
@@ -336,19 +333,15 @@ impl<'a> CutView<'a> {
         Ok(Self {
             start_gsn,
             end_gsn,
-            items,
+            growths,
             rounds,
         })
     }
 
-    /// The segments that grew, in the order of their positions.
-    pub fn items(&self) -> impl Iterator<Item = CutItem> + use<'a> {
-        let mut reader = Reader::new(self.items);
-        core::iter::from_fn(move || {
-            (!reader.is_empty())
-                .then(|| read_item(&mut reader).ok())
-                .flatten()
-        })
+    /// By how much each segment grew, by its number, in the order of the positions.
+    #[must_use]
+    pub const fn growths(&self) -> &Growths<'a> {
+        &self.growths
     }
 
     /// The rounds chosen.
@@ -388,27 +381,6 @@ impl<'a> RootEpochView<'a> {
     }
 }
 
-fn read_item(reader: &mut Reader<'_>) -> Result<CutItem, WireError> {
-    let shard = ShardId::new(reader.varint_u32()?);
-    let slot: Slot = reader.field()?;
-    let generation = ViewId::new(reader.varint()?);
-    let prev_len = Lsn::new(reader.varint()?);
-    let growth = reader.varint()?;
-    let new_len = prev_len
-        .checked_add(growth)
-        .filter(|_| growth > 0)
-        .ok_or(WireError::Range {
-            field: "cut growth",
-            value: growth,
-        })?;
-    Ok(CutItem {
-        segment: SegmentId { shard, slot },
-        generation,
-        prev_len,
-        new_len,
-    })
-}
-
 fn read_round(reader: &mut Reader<'_>) -> Result<CutRound, WireError> {
     Ok(CutRound {
         child: reader.varint_u32()?,
@@ -442,7 +414,6 @@ pub struct EntryStart {
 #[derive(Debug)]
 pub struct EntryWriter<'a> {
     writer: Writer<'a>,
-    items_at: usize,
 }
 
 impl<'a> EntryWriter<'a> {
@@ -456,13 +427,11 @@ impl<'a> EntryWriter<'a> {
         writer.field(start.epoch)?;
         writer.field(start.prev_crc)?;
         writer.field(0u32)?;
-        Ok(Self {
-            writer,
-            items_at: 0,
-        })
+        Ok(Self { writer })
     }
 
-    /// Begins a cut that starts at `start_gsn`; add items, then rounds, then finish.
+    /// Begins a cut that starts at `start_gsn` and lets each of `segments` grow by as many records as `growth` says; add rounds,
+    /// then finish. `growth` is asked more than once, and must say the same.
     ///
     /// # Errors
     /// [`WireError::Full`].
@@ -471,31 +440,18 @@ impl<'a> EntryWriter<'a> {
         start: &EntryStart,
         start_gsn: Gsn,
         end_gsn: Gsn,
+        segments: Range<usize>,
+        growth: impl Fn(usize) -> u64,
     ) -> Result<Self, WireError> {
         let mut this = Self::start(out, start, KIND_CUT)?;
         this.writer.field(start_gsn)?;
         this.writer.field(end_gsn)?;
-        this.items_at = this.writer.len();
+        let bytes_at = this.writer.len();
         this.writer.field(0u32)?;
+        GrowthWriter::write(&mut this.writer, segments, growth)?;
+        let bytes = (this.writer.len() - bytes_at - 4) as u32;
+        Field::put(bytes, this.writer.patch(bytes_at, 4));
         Ok(this)
-    }
-
-    /// Adds a segment's growth. The items come before any round.
-    ///
-    /// # Errors
-    /// [`WireError::Full`].
-    pub fn item(&mut self, item: &CutItem) -> Result<(), WireError> {
-        self.writer.varint(u64::from(item.segment.shard.get()))?;
-        self.writer.field(item.segment.slot)?;
-        self.writer.varint(item.generation.get())?;
-        self.writer.varint(item.prev_len.get())?;
-        self.writer.varint(item.count())
-    }
-
-    /// Ends the items; rounds follow.
-    pub fn end_items(&mut self) {
-        let bytes = (self.writer.len() - self.items_at - 4) as u32;
-        Field::put(bytes, self.writer.patch(self.items_at, 4));
     }
 
     /// Adds the round chosen for a child.

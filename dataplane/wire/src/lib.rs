@@ -20,6 +20,6 @@ pub mod record;
 pub use codec::{Reader, WireError, Writer};
 
 /// The version of the frame formats. A peer with another one is refused at the handshake.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 /// The version of the record, entry and superblock formats. A data directory with a newer one is refused.
-pub const DISK_VERSION: u16 = 1;
+pub const DISK_VERSION: u16 = 2;

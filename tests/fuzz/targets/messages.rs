@@ -4,7 +4,7 @@
 #![no_main]
 
 use ionian_wire::codec::Reader;
-use ionian_wire::entry::{Changes, EntryView};
+use ionian_wire::entry::{Changes, ShardEntry};
 use ionian_wire::frame::{Message, Messages, ShardStart};
 use ionian_wire::record::Records;
 use libfuzzer_sys::fuzz_target;
@@ -17,10 +17,9 @@ fuzz_target!(|data: &[u8]| {
             Ok(Message::Replicate(_, tail) | Message::CopyData(_, tail)) => {
                 assert!(Records::sealed(tail).count() <= data.len());
             }
-            Ok(Message::Entries(_, mut tail)) => {
-                while let Ok(entry) = EntryView::new_checked(tail) {
-                    tail = &tail[entry.encoded().len()..];
-                }
+            Ok(Message::Entries(_, tail)) => {
+                let mut reader = Reader::new(tail);
+                while ShardEntry::read(&mut reader).is_ok() {}
             }
             Ok(Message::Intent(_, tail)) => {
                 if Changes::check(tail).is_ok() {

@@ -1,15 +1,26 @@
 //! The entries of a cut log in memory: encoded back to back in recycled chunks, found by number or by gsn.
+//!
+//! What a cut means follows from the entries before it. So that nobody need begin at the first one, the log keeps beside its
+//! entries which [`Layout`] holds from which entry on (an *era*), and every so many bytes the lengths as of an entry
+//! (a *mark*): whoever looks for what an entry says walks from the mark before it.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use ionian_types::{EntryNo, Gsn};
+use ionian_types::{EntryNo, Gsn, ShardId};
+
+use super::{Layout, LogState, ShardState};
 
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Entries of a chunk, unless a log is made with another number.
 pub const CHUNK_ENTRIES: usize = 4096;
 /// Chunks kept for reuse; more are given back to the allocator.
 const SPARE_CHUNKS_MAX: usize = 4;
+/// Bytes of entries between two marks, at least.
+const MARK_BYTES: u64 = 256 * 1024;
+/// A mark takes at most one in so many of the bytes of the entries that it is for.
+const MARK_SHARE: u64 = 4;
 
 #[derive(Debug)]
 struct Chunk {
@@ -38,30 +49,77 @@ impl Chunk {
     }
 }
 
+/// The entries from one on for which numbers mean the same.
+#[derive(Debug)]
+pub(super) struct Era {
+    /// The first of them.
+    pub(super) from: u64,
+    pub(super) layout: Arc<Layout>,
+    /// Shards as they were before the view that began the era opened them again.
+    pub(super) ended: Vec<ShardState>,
+}
+
+/// The lengths before an entry, by the numbers of its era.
+#[derive(Debug)]
+pub(super) struct Mark {
+    pub(super) from: u64,
+    pub(super) lens: Vec<u64>,
+}
+
 /// Entries `first..=last`, dense.
 #[derive(Debug)]
 pub struct EntryLog {
     chunks: VecDeque<Chunk>,
     spare: Vec<Chunk>,
+    /// At least one; the first one holds for the first entry.
+    eras: VecDeque<Era>,
+    marks: VecDeque<Mark>,
+    spare_marks: Vec<Mark>,
+    /// Bytes of entries since the last mark.
+    unmarked: u64,
     next: u64,
     bytes: u64,
+    /// Bytes of marks and of all eras but the first.
+    beside: u64,
     chunk_entries: usize,
 }
 
+impl Era {
+    fn bytes(&self) -> u64 {
+        self.layout.bytes()
+    }
+}
+
+impl Mark {
+    fn bytes(&self) -> u64 {
+        self.lens.len() as u64 * 8
+    }
+}
+
 impl EntryLog {
-    /// An empty log whose first entry will have the number after `base`. Entries are dropped by whole chunks of
-    /// `chunk_entries`, usually [`CHUNK_ENTRIES`]; at least 1.
+    /// An empty log that goes on after `base`. Entries are dropped by whole chunks of `chunk_entries`, usually
+    /// [`CHUNK_ENTRIES`]; at least 1.
     #[must_use]
-    pub fn new(base: EntryNo, chunk_entries: usize) -> Self {
+    pub fn new(base: &LogState, chunk_entries: usize) -> Self {
         let chunk_entries = chunk_entries.max(1);
         let mut spare = Vec::with_capacity(SPARE_CHUNKS_MAX + 1);
         spare.push(Chunk::new(chunk_entries));
         spare.push(Chunk::new(chunk_entries));
+        let next = base.entry.get() + 1;
         Self {
             chunks: VecDeque::with_capacity(1024),
             spare,
-            next: base.get() + 1,
+            eras: VecDeque::from([Era {
+                from: next,
+                layout: base.layout().clone(),
+                ended: Vec::new(),
+            }]),
+            marks: VecDeque::new(),
+            spare_marks: Vec::new(),
+            unmarked: 0,
+            next,
             bytes: 0,
+            beside: 0,
             chunk_entries,
         }
     }
@@ -78,14 +136,15 @@ impl EntryLog {
         EntryNo::new(self.next - 1)
     }
 
-    /// Bytes of entries held.
+    /// Bytes of entries held, and of what is held to read them.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.beside
     }
 
-    /// Appends the next entry; `end_gsn` is the end of the order after it.
-    pub fn push(&mut self, encoded: &[u8], end_gsn: Gsn) {
+    /// Appends the next entry; `state` is what the log says after it.
+    pub fn push(&mut self, encoded: &[u8], state: &LogState) {
+        let end_gsn = state.end_gsn;
         let fits = self.chunks.back().is_some_and(|chunk| {
             chunk.ends.len() < self.chunk_entries
                 && chunk.bytes.len() + encoded.len() <= CHUNK_BYTES.max(encoded.len())
@@ -105,6 +164,86 @@ impl EntryLog {
         }
         self.next += 1;
         self.bytes += encoded.len() as u64;
+        let same = |era: &Era| Arc::ptr_eq(&era.layout, state.layout());
+        if !self.eras.back().is_some_and(same) {
+            self.begin_era(state);
+        }
+        self.unmarked += encoded.len() as u64;
+        let mark_bytes = state.lens().len() as u64 * 8 * MARK_SHARE;
+        if self.unmarked >= mark_bytes.max(MARK_BYTES) {
+            self.unmarked = 0;
+            let spare = self.spare_marks.pop();
+            let mut lens = spare.map_or_else(Vec::new, |mark| mark.lens);
+            lens.clear();
+            lens.extend_from_slice(state.lens());
+            let from = self.next;
+            let mark = Mark { from, lens };
+            self.beside += mark.bytes();
+            self.marks.push_back(mark);
+        }
+    }
+
+    /// The next entry is the first for which numbers mean what they do in this state.
+    fn begin_era(&mut self, state: &LogState) {
+        let ended = state.reopened();
+        match self.eras.back_mut() {
+            // Another state with the same layout: entries were taken back.
+            Some(era) if ended.is_empty() && era.layout == *state.layout() => {
+                era.layout = state.layout().clone();
+            }
+            _ => {
+                self.beside += state.layout().bytes();
+                self.eras.push_back(Era {
+                    from: self.next,
+                    layout: state.layout().clone(),
+                    ended: ended.to_vec(),
+                });
+            }
+        }
+    }
+
+    /// The last mark at or before an entry; the log's base is one too, for all entries.
+    pub(super) fn mark_before(&self, entry: u64) -> Option<&Mark> {
+        let after = self.marks.partition_point(|mark| mark.from <= entry);
+        self.marks.get(after.checked_sub(1)?)
+    }
+
+    #[cfg(test)]
+    pub(super) fn beside(&self) -> u64 {
+        let marks = self.marks.iter().map(Mark::bytes);
+        marks.chain(self.eras.iter().skip(1).map(Era::bytes)).sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn marks(&self) -> &VecDeque<Mark> {
+        &self.marks
+    }
+
+    /// The number of the era of an entry.
+    pub(super) fn era_at(&self, entry: u64) -> usize {
+        let after = self.eras.partition_point(|era| era.from <= entry);
+        after.saturating_sub(1)
+    }
+
+    /// An era by its number.
+    pub(super) fn era(&self, number: usize) -> Option<&Era> {
+        self.eras.get(number)
+    }
+
+    /// What the numbers of an entry mean.
+    #[must_use]
+    pub fn layout_at(&self, entry: EntryNo) -> Option<&Layout> {
+        self.eras
+            .get(self.era_at(entry.get()))
+            .map(|era| &*era.layout)
+    }
+
+    /// The shard as it was when an entry was made, if it was opened again since.
+    #[must_use]
+    pub fn life_at(&self, entry: EntryNo, shard: ShardId) -> Option<&ShardState> {
+        let later = self.eras.iter().skip(self.era_at(entry.get()) + 1);
+        let mut ended = later.flat_map(|era| &era.ended);
+        ended.find(|state| state.shard == shard)
     }
 
     /// The entry's bytes, while held.
@@ -198,6 +337,17 @@ impl EntryLog {
             chunk.ends.truncate(kept);
             self.next = entry.get() + 1;
         }
+        let next = self.next;
+        while self.eras.len() > 1 && self.eras.back().is_some_and(|era| era.from > next) {
+            let era = self.eras.pop_back();
+            self.beside -= era.map_or(0, |era| era.bytes());
+        }
+        while self.marks.back().is_some_and(|mark| mark.from > next) {
+            let mark = self.marks.pop_back();
+            self.spare(mark);
+        }
+        // As if the last mark had been made long ago: the next one comes soon rather than late.
+        self.unmarked = MARK_BYTES;
     }
 
     /// Drops every entry up to `entry`, wherever chunks end.
@@ -222,6 +372,27 @@ impl EntryLog {
             chunk.first += gone as u64;
             self.bytes -= u64::from(bytes);
         }
+        self.forget();
+    }
+
+    /// Forgets what only entries that were dropped need.
+    fn forget(&mut self) {
+        let first = self.first().get();
+        while let Some(second) = self.eras.get(1).filter(|era| era.from <= first) {
+            self.beside -= second.bytes();
+            self.eras.pop_front();
+        }
+        while self.marks.front().is_some_and(|mark| mark.from < first) {
+            let mark = self.marks.pop_front();
+            self.spare(mark);
+        }
+    }
+
+    fn spare(&mut self, mark: Option<Mark>) {
+        self.beside -= mark.as_ref().map_or(0, Mark::bytes);
+        if self.spare_marks.len() < SPARE_CHUNKS_MAX {
+            self.spare_marks.extend(mark);
+        }
     }
 
     fn recycle(&mut self, mut chunk: Chunk) {
@@ -237,12 +408,13 @@ impl EntryLog {
     pub fn drop_through(&mut self, entry: EntryNo) {
         while let Some(next) = self.chunks.get(1) {
             if next.first > entry.get() + 1 {
-                return;
+                break;
             }
             if let Some(chunk) = self.chunks.pop_front() {
                 self.recycle(chunk);
             }
         }
+        self.forget();
     }
 }
 
@@ -250,11 +422,18 @@ impl EntryLog {
 mod tests {
     use super::*;
 
+    fn ending_at(end_gsn: u64) -> LogState {
+        let mut state = LogState::default();
+        state.entry = EntryNo::new(10);
+        state.end_gsn = Gsn::new(end_gsn);
+        state
+    }
+
     #[test]
     fn entries_are_found_by_number_and_by_gsn() {
-        let mut log = EntryLog::new(EntryNo::new(10), CHUNK_ENTRIES);
+        let mut log = EntryLog::new(&ending_at(0), CHUNK_ENTRIES);
         for n in 0..20_000u64 {
-            log.push(&n.to_le_bytes(), Gsn::new(n / 2 * 3));
+            log.push(&n.to_le_bytes(), &ending_at(n / 2 * 3));
         }
         assert_eq!(
             (log.first(), log.last()),
@@ -286,10 +465,10 @@ mod tests {
 
     #[test]
     fn entries_are_taken_back_and_others_take_their_place() {
-        let mut log = EntryLog::new(EntryNo::new(10), 8);
+        let mut log = EntryLog::new(&ending_at(0), 8);
         let fill = |log: &mut EntryLog, from: u64, to: u64, mark: u8| {
             for n in from..=to {
-                log.push(&vec![mark; 1 + n as usize % 7], Gsn::new(n * 10));
+                log.push(&vec![mark; 1 + n as usize % 7], &ending_at(n * 10));
             }
         };
         for cut in [11u64, 17, 18, 19, 26, 30] {

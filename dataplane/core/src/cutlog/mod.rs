@@ -1,12 +1,23 @@
-//! The cut log: what it says at an entry ([`LogState`]), its entries in memory ([`EntryLog`]), and those that
-//! stay when others are dropped ([`Kept`]).
+//! The cut log: what it says at an entry ([`LogState`]), its entries in memory ([`EntryLog`]), what they say of one shard
+//! ([`ShardReader`]), and what stays of those that are dropped ([`Kept`]).
 
 mod kept;
+mod layout;
 mod log;
+mod rows;
 mod segment;
+mod shard;
+mod shard_ref;
 mod state;
 
 pub use kept::Kept;
+pub use layout::Layout;
 pub use log::{CHUNK_ENTRIES, EntryLog};
+pub use rows::{ShardReader, ShardRow, Told};
 pub use segment::{GenSpan, SegmentState};
-pub use state::{ApplyError, LogState, ShardState};
+pub use shard::ShardState;
+pub use shard_ref::ShardRef;
+pub use state::{ApplyError, LogState};
+
+#[cfg(test)]
+mod tests;

@@ -4,17 +4,17 @@
 //! snapshot is this state encoded. Entries come from disks and peers: a contradiction is an error, never a panic.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use ionian_types::{
-    Durability, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RootEpoch, SEGMENTS_PER_SHARD_MAX,
-    SegmentId, ShardId, Slot, ViewId,
-};
-use ionian_wire::entry::{Change, CutItem, EntryBody, EntryView, LossView};
-use ionian_wire::frame::Member;
+use ionian_types::{EntryNo, Gsn, Inc, Lsn, NodeId, RootEpoch, SegmentId, ShardId, Slot, ViewId};
+use ionian_wire::entry::{Change, CutItem, CutView, EntryBody, EntryView, LossView};
+use ionian_wire::growth::GrowthSink;
 use ionian_wire::{Reader, WireError, Writer};
 
-use super::segment::{GenSpan, SegmentState};
+use super::layout::Layout;
+use super::shard::ShardState;
+use super::shard_ref::ShardRef;
 
 /// Why an entry does not follow from the state. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -60,6 +60,14 @@ pub enum ApplyError {
         /// The generation that the entry names.
         generation: ViewId,
     },
+    /// A cut lets a segment grow that does not exist, or that nobody writes.
+    #[error("the cut lets segment number {index} of {segments} grow, which nobody writes")]
+    Index {
+        /// The number that the cut names.
+        index: usize,
+        /// The number of segments that there are.
+        segments: usize,
+    },
     /// The view is not the next one.
     #[error("view {found} does not follow view {after}")]
     View {
@@ -78,404 +86,11 @@ pub enum ApplyError {
     },
 }
 
-/// One shard.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ShardState {
-    /// The shard.
-    pub shard: ShardId,
-    /// Its log.
-    pub log: LogId,
-    /// Its place among the shards of its leaf.
-    pub rank: u32,
-    /// The last view that changed it.
-    pub epoch: ViewId,
-    /// The last entry that touched it.
-    pub last: EntryNo,
-    /// What an acknowledgement means.
-    pub class: Durability,
-    /// How many replicas must hold a record.
-    pub quorum: u8,
-    /// Whether it takes appends; a finalized shard never does again.
-    pub open: bool,
-    /// The members in slot order.
-    pub members: Vec<Member>,
-    /// In a joint epoch, the new members in slot order; none otherwise.
-    pub joint: Vec<Member>,
-    /// The segments in slot order.
-    pub segments: Vec<SegmentState>,
-}
-
-/// How the state of a shard says, in one byte, whether it is open and whether its epoch is joint.
-const OPEN: u8 = 1;
-const JOINT: u8 = 2;
-
-impl ShardState {
-    /// Applies the items of a cut that belong to this shard.
-    ///
-    /// # Errors
-    /// [`ApplyError::Segment`] or [`ApplyError::Length`]; effect none.
-    pub fn check_item(&self, item: &CutItem) -> Result<(), ApplyError> {
-        let Some(segment) = self
-            .segments
-            .get(item.segment.slot.index())
-            .filter(|_| self.open)
-        else {
-            return Err(ApplyError::Segment {
-                segment: item.segment,
-                generation: item.generation,
-            });
-        };
-        if segment.generation != item.generation {
-            return Err(ApplyError::Segment {
-                segment: item.segment,
-                generation: item.generation,
-            });
-        }
-        if segment.len != item.prev_len {
-            return Err(ApplyError::Length {
-                segment: item.segment,
-                expected: segment.len,
-                found: item.prev_len,
-            });
-        }
-        Ok(())
-    }
-
-    /// Applies one change of view `view`, logged at entry `entry`, to this shard.
-    ///
-    /// # Errors
-    /// [`ApplyError`]; effect none.
-    pub fn apply_change(
-        &mut self,
-        change: &Change<'_>,
-        view: ViewId,
-        entry: EntryNo,
-    ) -> Result<(), ApplyError> {
-        match change {
-            Change::Close {
-                segment,
-                generation,
-                len,
-                writer,
-                node,
-                domain,
-            } => {
-                let refused = ApplyError::Segment {
-                    segment: *segment,
-                    generation: *generation,
-                };
-                let slot = segment.slot.index();
-                if !self.open || slot >= self.segments.len() || slot >= self.members.len() {
-                    return Err(refused);
-                }
-                // The one that is replaced does not write again.
-                let leaves = self
-                    .joint
-                    .get(slot)
-                    .is_some_and(|new| *new != self.members[slot]);
-                let state = &mut self.segments[slot];
-                if state.generation != *generation || leaves && writer.is_some() {
-                    return Err(refused);
-                }
-                if state.len != *len {
-                    return Err(ApplyError::Length {
-                        segment: *segment,
-                        expected: state.len,
-                        found: *len,
-                    });
-                }
-                if *generation != ViewId::ZERO {
-                    state.closed.push(GenSpan {
-                        generation: *generation,
-                        open: state.opened_at,
-                        close: *len,
-                    });
-                }
-                state.opened_at = *len;
-                state.generation = if writer.is_some() { view } else { ViewId::ZERO };
-                state.writer = writer.unwrap_or(Inc::ZERO);
-                if let Some(inc) = *writer {
-                    let (node, domain) = (*node, *domain);
-                    let member = Member { node, inc, domain };
-                    self.members[slot] = member;
-                    if let Some(new) = self.joint.get_mut(slot) {
-                        *new = member;
-                    }
-                }
-            }
-            Change::Joint { members, .. } => self.begin_joint(members.iter(), view)?,
-            Change::Activate { .. } => self.end_joint(view)?,
-            Change::Finalize { lens, .. } => {
-                if lens.len() != self.segments.len() * 8 {
-                    let segment = SegmentId {
-                        shard: self.shard,
-                        slot: Slot::ZERO,
-                    };
-                    return Err(ApplyError::Segment {
-                        segment,
-                        generation: view,
-                    });
-                }
-                for (slot, len) in lens.chunks_exact(8).enumerate() {
-                    let found = Lsn::new(Reader::new(len).field().unwrap_or(u64::MAX));
-                    if found != self.segments[slot].len {
-                        let segment = SegmentId {
-                            shard: self.shard,
-                            slot: Slot::new(slot as u8),
-                        };
-                        return Err(ApplyError::Length {
-                            segment,
-                            expected: self.segments[slot].len,
-                            found,
-                        });
-                    }
-                }
-                self.open = false;
-                self.joint.clear();
-                for state in &mut self.segments {
-                    state.closed.push(GenSpan {
-                        generation: state.generation,
-                        open: state.opened_at,
-                        close: state.len,
-                    });
-                    state.opened_at = state.len;
-                    state.generation = ViewId::ZERO;
-                    state.writer = Inc::ZERO;
-                }
-            }
-            Change::Open { .. } => {
-                if let Some(opened) = Self::opened(change, view, entry) {
-                    *self = opened;
-                }
-            }
-            Change::Tree { .. } => return Ok(()),
-        }
-        self.epoch = view;
-        self.last = entry;
-        Ok(())
-    }
-
-    /// The shard and slot that a refused joint change names.
-    fn refused(&self, slot: usize, generation: ViewId) -> ApplyError {
-        ApplyError::Segment {
-            segment: SegmentId {
-                shard: self.shard,
-                slot: Slot::new(slot as u8),
-            },
-            generation,
-        }
-    }
-
-    /// One slot gets another member, and nobody writes its segment.
-    fn begin_joint(
-        &mut self,
-        members: impl ExactSizeIterator<Item = Member>,
-        view: ViewId,
-    ) -> Result<(), ApplyError> {
-        let new: Vec<Member> = members.collect();
-        let differs = |slot: &usize| new[*slot] != self.members[*slot];
-        if !self.open || new.len() != self.members.len() {
-            return Err(self.refused(0, view));
-        }
-        let mut slots = (0..new.len()).filter(differs);
-        let (slot, more) = (slots.next(), slots.next());
-        match (slot, more) {
-            (Some(slot), None)
-                if self.segments[slot].writer == Inc::ZERO && new[slot].inc != Inc::ZERO => {}
-            (slot, more) => return Err(self.refused(more.or(slot).unwrap_or(0), view)),
-        }
-        self.joint = new;
-        Ok(())
-    }
-
-    /// The new members are the members, and the segment of the new one opens again.
-    fn end_joint(&mut self, view: ViewId) -> Result<(), ApplyError> {
-        let new = (0..self.joint.len()).find(|slot| self.joint[*slot] != self.members[*slot]);
-        let Some(slot) = new.filter(|_| self.open) else {
-            return Err(self.refused(0, view));
-        };
-        self.members = core::mem::take(&mut self.joint);
-        let state = &mut self.segments[slot];
-        state.generation = view;
-        state.writer = self.members[slot].inc;
-        Ok(())
-    }
-
-    /// Whether a life counts in this epoch in a slot: as a member, or as a new one of a joint epoch.
-    #[must_use]
-    pub fn counts(&self, slot: Slot, inc: Inc) -> bool {
-        let lists = [&self.members, &self.joint];
-        let named =
-            |members: &Vec<Member>| members.get(slot.index()).is_some_and(|it| it.inc == inc);
-        inc != Inc::ZERO && lists.into_iter().any(named)
-    }
-
-    /// The view that opened the shard: another one after each reset.
-    #[must_use]
-    pub fn opened_in(&self) -> ViewId {
-        self.segments.first().map_or(ViewId::ZERO, |segment| {
-            let first = segment.closed.first();
-            first.map_or(segment.generation, |span| span.generation)
-        })
-    }
-
-    /// The state of a shard that `change` opens in view `view`, at entry `entry`; `None` for any other change.
-    #[must_use]
-    pub fn opened(change: &Change<'_>, view: ViewId, entry: EntryNo) -> Option<Self> {
-        let Change::Open {
-            shard,
-            rank,
-            log,
-            class,
-            quorum,
-            members,
-        } = change
-        else {
-            return None;
-        };
-        let members: Vec<Member> = members.iter().collect();
-        let segments = members
-            .iter()
-            .map(|member| SegmentState {
-                generation: view,
-                opened_at: Lsn::ZERO,
-                writer: member.inc,
-                len: Lsn::ZERO,
-                closed: Vec::new(),
-            })
-            .collect();
-        Some(Self {
-            shard: *shard,
-            log: *log,
-            rank: *rank,
-            epoch: view,
-            last: entry,
-            class: *class,
-            quorum: *quorum,
-            open: true,
-            members,
-            joint: Vec::new(),
-            segments,
-        })
-    }
-
-    /// Writes the state.
-    ///
-    /// # Errors
-    /// [`WireError::Full`].
-    pub fn write(&self, writer: &mut Writer<'_>) -> Result<(), WireError> {
-        writer.field(self.shard)?;
-        writer.field(self.log)?;
-        writer.field(self.rank)?;
-        writer.field(self.epoch)?;
-        writer.field(self.last)?;
-        writer.field(self.class)?;
-        writer.field(self.quorum)?;
-        let joint = if self.joint.is_empty() { 0 } else { JOINT };
-        writer.field(if self.open { OPEN } else { 0 } | joint)?;
-        writer.field(self.members.len() as u8)?;
-        for (member, segment) in self.members.iter().zip(&self.segments) {
-            writer.field(*member)?;
-            writer.field(segment.generation)?;
-            writer.field(segment.opened_at)?;
-            writer.field(segment.writer)?;
-            writer.field(segment.len)?;
-            writer.field(segment.closed.len() as u32)?;
-            for span in &segment.closed {
-                writer.field(span.generation)?;
-                writer.field(span.open)?;
-                writer.field(span.close)?;
-            }
-        }
-        self.joint
-            .iter()
-            .try_for_each(|member| writer.field(*member))
-    }
-
-    /// Reads a state that a peer or a disk supplied.
-    ///
-    /// # Errors
-    /// Any [`WireError`]; effect none.
-    pub fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        let shard = reader.field()?;
-        let log = reader.field()?;
-        let rank = reader.field()?;
-        let epoch = reader.field()?;
-        let last = reader.field()?;
-        let class = reader.field()?;
-        let quorum: u8 = reader.field()?;
-        let flags: u8 = reader.field()?;
-        if flags & !(OPEN | JOINT) != 0 {
-            return Err(WireError::Range {
-                field: "shard flags",
-                value: u64::from(flags),
-            });
-        }
-        let count: u8 = reader.field()?;
-        if count == 0
-            || usize::from(count) > SEGMENTS_PER_SHARD_MAX
-            || quorum == 0
-            || quorum > count
-        {
-            return Err(WireError::Range {
-                field: "shard members",
-                value: u64::from(count),
-            });
-        }
-        let mut members = Vec::new();
-        let mut segments = Vec::new();
-        for _ in 0..count {
-            members.push(reader.field()?);
-            let generation = reader.field()?;
-            let opened_at: Lsn = reader.field()?;
-            let writer = reader.field()?;
-            let len: Lsn = reader.field()?;
-            if opened_at > len {
-                return Err(WireError::Range {
-                    field: "opened_at",
-                    value: opened_at.get(),
-                });
-            }
-            let mut closed = Vec::new();
-            for _ in 0..reader.field::<u32>()? {
-                closed.push(GenSpan {
-                    generation: reader.field()?,
-                    open: reader.field()?,
-                    close: reader.field()?,
-                });
-            }
-            segments.push(SegmentState {
-                generation,
-                opened_at,
-                writer,
-                len,
-                closed,
-            });
-        }
-        let mut joint = Vec::new();
-        if flags & JOINT != 0 {
-            for _ in 0..count {
-                joint.push(reader.field()?);
-            }
-        }
-        Ok(Self {
-            shard,
-            log,
-            rank,
-            epoch,
-            last,
-            class,
-            quorum,
-            open: flags & OPEN != 0,
-            members,
-            joint,
-            segments,
-        })
-    }
-}
-
 /// The state of a whole cut log after an entry.
-#[derive(Clone, PartialEq, Eq, Debug)]
+///
+/// What every cut changes lies in dense lists, by the numbers of the [`Layout`], so that a cut of thousands of segments is
+/// applied by walking its growths. The shards themselves take it over at views; meanwhile a [`ShardRef`] puts both together.
+#[derive(Clone, Debug)]
 pub struct LogState {
     /// The entry.
     pub entry: EntryNo,
@@ -493,13 +108,36 @@ pub struct LogState {
     pub trim: Gsn,
     /// The root's children: node and incarnation.
     pub children: Vec<(NodeId, Inc)>,
-    /// The shards.
-    pub shards: BTreeMap<ShardId, ShardState>,
     /// Positions declared lost that are not trimmed yet.
     pub losses: Vec<LossView>,
+    /// The shards: of open ones, lengths and last entries as of the last view.
+    shards: BTreeMap<ShardId, ShardState>,
     /// Shards in the order of the tree: by rank, then id. Derived.
     order: Vec<ShardId>,
+    /// What the numbers of cuts mean. Derived; the same one while it does not change.
+    layout: Arc<Layout>,
+    /// By number: lengths, the last cut that changed each, and whether it has a writer.
+    lens: Vec<u64>,
+    touched: Vec<u64>,
+    written: Vec<bool>,
+    /// Shards as they were before the last entry, a view, opened them again.
+    reopened: Vec<ShardState>,
 }
+
+/// Two states are the same if their snapshots are.
+impl PartialEq for LogState {
+    fn eq(&self, other: &Self) -> bool {
+        let head = |it: &Self| (it.entry, it.crc, it.epoch, it.view);
+        let ends = |it: &Self| (it.end_gsn, it.ceiling, it.trim);
+        let shards = |it: &Self| -> Vec<ShardState> { it.shards().map(|it| it.state()).collect() };
+        head(self) == head(other)
+            && ends(self) == ends(other)
+            && (&self.children, &self.losses) == (&other.children, &other.losses)
+            && shards(self) == shards(other)
+    }
+}
+
+impl Eq for LogState {}
 
 impl Default for LogState {
     fn default() -> Self {
@@ -512,9 +150,70 @@ impl Default for LogState {
             ceiling: Gsn::ZERO,
             trim: Gsn::ZERO,
             children: Vec::new(),
-            shards: BTreeMap::new(),
             losses: Vec::new(),
+            shards: BTreeMap::new(),
             order: Vec::new(),
+            layout: Arc::default(),
+            lens: Vec::new(),
+            touched: Vec::new(),
+            written: Vec::new(),
+            reopened: Vec::new(),
+        }
+    }
+}
+
+/// Looks whether every segment that grows has a writer.
+struct Check<'a> {
+    written: &'a [bool],
+    bad: Option<usize>,
+}
+
+impl GrowthSink for Check<'_> {
+    #[inline]
+    fn one(&mut self, index: usize, _growth: u64) {
+        if self.written.get(index) != Some(&true) {
+            self.bad = Some(index);
+        }
+    }
+
+    #[inline]
+    fn run(&mut self, first: usize, growths: &[u8]) {
+        let written = self.written.get(first..first + growths.len());
+        // Without a branch for each.
+        if !written.is_some_and(|written| written.iter().fold(true, |all, one| all & one)) {
+            self.bad = Some(first);
+        }
+    }
+}
+
+/// Applies a cut that was checked.
+struct Grow<'a> {
+    entry: u64,
+    lens: &'a mut [u64],
+    touched: &'a mut [u64],
+}
+
+impl GrowthSink for Grow<'_> {
+    #[inline]
+    fn one(&mut self, index: usize, growth: u64) {
+        // Lengths do not pass the end of the order.
+        if let (Some(len), Some(touched)) = (self.lens.get_mut(index), self.touched.get_mut(index))
+        {
+            *len = len.wrapping_add(growth);
+            *touched = self.entry;
+        }
+    }
+
+    #[inline]
+    fn run(&mut self, first: usize, growths: &[u8]) {
+        let run = first..first + growths.len();
+        if let (Some(lens), Some(touched)) =
+            (self.lens.get_mut(run.clone()), self.touched.get_mut(run))
+        {
+            for (len, growth) in lens.iter_mut().zip(growths) {
+                *len = len.wrapping_add(u64::from(*growth));
+            }
+            touched.fill(self.entry);
         }
     }
 }
@@ -524,6 +223,66 @@ impl LogState {
     #[must_use]
     pub fn order(&self) -> &[ShardId] {
         &self.order
+    }
+
+    /// What the numbers of the next cut mean. The same one until a view changes it.
+    #[must_use]
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The committed lengths of the segments, by number.
+    #[must_use]
+    pub fn lens(&self) -> &[u64] {
+        &self.lens
+    }
+
+    /// Whether the segments have a writer, by number: others do not grow.
+    #[must_use]
+    pub fn written(&self) -> &[bool] {
+        &self.written
+    }
+
+    /// A shard.
+    #[must_use]
+    pub fn shard(&self, shard: ShardId) -> Option<ShardRef<'_>> {
+        self.shards
+            .get(&shard)
+            .map(|state| self.put_together(state))
+    }
+
+    /// The shards, by id.
+    pub fn shards(&self) -> impl Iterator<Item = ShardRef<'_>> {
+        self.shards.values().map(|state| self.put_together(state))
+    }
+
+    fn put_together<'a>(&'a self, state: &'a ShardState) -> ShardRef<'a> {
+        let span = self.layout.span(state.shard).filter(|_| state.open);
+        ShardRef::new(
+            state,
+            span.map(|span| (&self.lens[span.clone()], &self.touched[span])),
+        )
+    }
+
+    /// Shards as they were before the last entry, a view, opened them again: only at D0, after a declared loss.
+    #[must_use]
+    pub fn reopened(&self) -> &[ShardState] {
+        &self.reopened
+    }
+
+    /// What the next entry, a cut that was checked, says in full: the segments that grow, in the order of the positions.
+    pub fn items<'a>(&'a self, cut: &CutView<'a>) -> impl Iterator<Item = CutItem> + 'a {
+        cut.growths().iter().filter_map(|(index, growth)| {
+            let segment = *self.layout.segments().get(index)?;
+            let state = self.shards.get(&segment.shard)?;
+            let prev_len = Lsn::new(*self.lens.get(index)?);
+            Some(CutItem {
+                segment,
+                generation: state.segments.get(segment.slot.index())?.generation,
+                prev_len,
+                new_len: prev_len.checked_add(growth)?,
+            })
+        })
     }
 
     /// Whether an entry follows from the state. For anything but a view, [`Self::apply`] then succeeds.
@@ -555,15 +314,14 @@ impl LogState {
                         ceiling: self.ceiling,
                     });
                 }
-                for item in cut.items() {
-                    let shard =
-                        self.shards
-                            .get(&item.segment.shard)
-                            .ok_or(ApplyError::Segment {
-                                segment: item.segment,
-                                generation: item.generation,
-                            })?;
-                    shard.check_item(&item)?;
+                let mut check = Check {
+                    written: &self.written,
+                    bad: None,
+                };
+                cut.growths().walk(&mut check);
+                if let Some(index) = check.bad {
+                    let segments = self.written.len();
+                    return Err(ApplyError::Index { index, segments });
                 }
             }
             EntryBody::Loss(loss) => {
@@ -589,15 +347,15 @@ impl LogState {
     /// be discarded.
     pub fn apply(&mut self, view: &EntryView<'_>) -> Result<(), ApplyError> {
         self.check(view)?;
+        self.reopened.clear();
         let entry = view.header.entry;
         match view.body {
             EntryBody::Cut(cut) => {
-                for item in cut.items() {
-                    if let Some(shard) = self.shards.get_mut(&item.segment.shard) {
-                        shard.segments[item.segment.slot.index()].len = item.new_len;
-                        shard.last = entry;
-                    }
-                }
+                cut.growths().walk(&mut Grow {
+                    entry: entry.get(),
+                    lens: &mut self.lens,
+                    touched: &mut self.touched,
+                });
                 self.end_gsn = cut.end_gsn;
             }
             EntryBody::View(body) => {
@@ -607,6 +365,7 @@ impl LogState {
                         found: body.view,
                     });
                 }
+                self.settle();
                 for change in body.changes() {
                     self.apply_change(&change, body.view, entry)?;
                 }
@@ -651,7 +410,12 @@ impl LogState {
             return Ok(());
         };
         match self.shards.get_mut(&shard) {
-            Some(state) => state.apply_change(change, view, entry),
+            Some(state) => {
+                if matches!(change, Change::Open { .. }) {
+                    self.reopened.push(state.clone());
+                }
+                state.apply_change(change, view, entry)
+            }
             None => match ShardState::opened(change, view, entry) {
                 Some(state) => {
                     self.shards.insert(shard, state);
@@ -668,11 +432,41 @@ impl LogState {
         }
     }
 
+    /// The shards take over what the cuts since the last view changed.
+    fn settle(&mut self) {
+        for (index, segment) in self.layout.segments().iter().enumerate() {
+            if let Some(state) = self.shards.get_mut(&segment.shard) {
+                state.last = state.last.max(EntryNo::new(self.touched[index]));
+                state.segments[segment.slot.index()].len = Lsn::new(self.lens[index]);
+            }
+        }
+    }
+
+    /// Derives what follows from the shards.
     fn reorder(&mut self) {
         self.order.clear();
         self.order.extend(self.shards.keys());
         let shards = &self.shards;
         self.order.sort_by_key(|shard| (shards[shard].rank, *shard));
+        let open = self.order.iter().map(|shard| &shards[shard]);
+        let open = open.filter(|state| state.open);
+        let layout = Layout::new(
+            open.clone()
+                .map(|state| (state.shard, state.segments.len())),
+        );
+        if layout != *self.layout || !self.reopened.is_empty() {
+            self.layout = Arc::new(layout);
+        }
+        self.lens.clear();
+        self.touched.clear();
+        self.written.clear();
+        for (state, segment) in
+            open.flat_map(|state| state.segments.iter().map(move |it| (state, it)))
+        {
+            self.lens.push(segment.len.get());
+            self.touched.push(state.last.get());
+            self.written.push(segment.writer != Inc::ZERO);
+        }
     }
 
     /// Writes the state: a snapshot of the cut log.
@@ -693,7 +487,7 @@ impl LogState {
             writer.field(*inc)?;
         }
         writer.field(self.shards.len() as u32)?;
-        for shard in self.shards.values() {
+        for shard in self.shards() {
             shard.write(writer)?;
         }
         writer.field(self.losses.len() as u32)?;
@@ -726,6 +520,12 @@ impl LogState {
         }
         for _ in 0..reader.field::<u32>()? {
             let shard = ShardState::read(reader)?;
+            // A record that is counted has a position: so that lengths have no end of their own to watch.
+            let mut lens = shard.segments.iter().map(|segment| segment.len.get());
+            if let Some(value) = lens.find(|len| *len > state.end_gsn.get()) {
+                let field = "segment length";
+                return Err(WireError::Range { field, value });
+            }
             state.shards.insert(shard.shard, shard);
         }
         for _ in 0..reader.field::<u32>()? {
@@ -739,141 +539,5 @@ impl LogState {
         }
         state.reorder();
         Ok(state)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use alloc::vec;
-
-    use ionian_wire::entry::{encode_members, write_change};
-
-    use super::*;
-
-    const SHARD: ShardId = ShardId::new(4);
-
-    fn member(slot: u32, inc: u64) -> Member {
-        Member {
-            node: NodeId::new(slot),
-            inc: Inc::new(inc),
-            domain: slot,
-        }
-    }
-
-    fn members() -> Vec<Member> {
-        vec![member(0, 10), member(1, 11), member(2, 12)]
-    }
-
-    /// A shard of three opened in view 1, with 5 committed in each segment.
-    fn shard() -> ShardState {
-        let mut bytes = [0; 64];
-        let open = Change::Open {
-            shard: SHARD,
-            rank: 0,
-            log: LogId::new(1),
-            class: Durability::D1,
-            quorum: 2,
-            members: encode_members(&mut bytes, &members()).unwrap(),
-        };
-        let mut state = ShardState::opened(&open, ViewId::new(1), EntryNo::new(1)).unwrap();
-        for segment in &mut state.segments {
-            segment.len = Lsn::new(5);
-        }
-        state
-    }
-
-    fn close(slot: u8, generation: u64, writer: Option<u64>) -> Change<'static> {
-        Change::Close {
-            segment: SegmentId {
-                shard: SHARD,
-                slot: Slot::new(slot),
-            },
-            generation: ViewId::new(generation),
-            len: Lsn::new(5),
-            writer: writer.map(Inc::new),
-            node: NodeId::new(u32::from(slot)),
-            domain: u32::from(slot),
-        }
-    }
-
-    fn apply(state: &mut ShardState, change: &Change<'_>, view: u64) -> Result<(), ApplyError> {
-        state.apply_change(change, ViewId::new(view), EntryNo::new(view))
-    }
-
-    fn joint(state: &mut ShardState, new: &[Member], view: u64) -> Result<(), ApplyError> {
-        let mut bytes = [0; 128];
-        let members = encode_members(&mut bytes, new).unwrap();
-        let shard = SHARD;
-        apply(state, &Change::Joint { shard, members }, view)
-    }
-
-    const ACTIVATE: Change<'static> = Change::Activate { shard: SHARD };
-
-    #[test]
-    fn a_member_is_replaced_by_way_of_a_joint_epoch() {
-        let mut state = shard();
-        let with = |slot: usize, inc| {
-            let mut new = members();
-            new[slot] = member(7, inc);
-            new
-        };
-        assert!(joint(&mut state, &with(2, 20), 2).is_err(), "it writes");
-        apply(&mut state, &close(2, 1, None), 2).unwrap();
-        assert_eq!(state.members, members(), "it is a member still");
-        assert!(apply(&mut state, &ACTIVATE, 2).is_err(), "nobody comes");
-        assert!(joint(&mut state, &members(), 2).is_err(), "nobody comes");
-        let mut two = with(2, 20);
-        two[1] = member(8, 21);
-        assert!(joint(&mut state, &two, 2).is_err(), "two at once");
-        assert!(joint(&mut state, &members()[..2], 2).is_err());
-        joint(&mut state, &with(2, 20), 2).unwrap();
-        for (slot, inc, counts) in [(2, 12, true), (2, 20, true), (1, 20, false), (2, 0, false)] {
-            assert_eq!(state.counts(Slot::new(slot), Inc::new(inc)), counts);
-        }
-        assert!(apply(&mut state, &close(2, 0, Some(12)), 3).is_err());
-        // Others may start again meanwhile, and so may the new one.
-        apply(&mut state, &close(0, 1, Some(30)), 3).unwrap();
-        let mut new = with(2, 21);
-        new[0] = member(0, 30);
-        joint(&mut state, &new, 4).unwrap();
-        apply(&mut state, &ACTIVATE, 5).unwrap();
-        assert_eq!((&state.members, state.joint.len()), (&new, 0));
-        assert!(!state.counts(Slot::new(2), Inc::new(12)), "it is none now");
-        let segment = &state.segments[2];
-        let (generation, opened_at) = (segment.generation, segment.opened_at);
-        assert_eq!((generation, opened_at), (ViewId::new(5), Lsn::new(5)));
-        assert!(segment.is_open_in(ViewId::new(5)) && segment.writer == Inc::new(21));
-        assert_eq!(segment.closed.len(), 1);
-        assert_eq!(state.epoch, ViewId::new(5));
-    }
-
-    #[test]
-    fn a_joint_epoch_is_part_of_a_snapshot() {
-        let mut state = shard();
-        let written = |state: &ShardState| {
-            let mut bytes = vec![0; 4096];
-            let mut writer = Writer::new(&mut bytes);
-            state.write(&mut writer).unwrap();
-            let len = writer.len();
-            bytes.truncate(len);
-            bytes
-        };
-        let plain = written(&state);
-        apply(&mut state, &close(1, 1, None), 2).unwrap();
-        let mut new = members();
-        new[1] = member(9, 40);
-        joint(&mut state, &new, 2).unwrap();
-        let bytes = written(&state);
-        assert!(bytes.len() > plain.len());
-        for (bytes, state) in [(&plain, &shard()), (&bytes, &state)] {
-            let mut reader = Reader::new(bytes);
-            assert_eq!(ShardState::read(&mut reader).as_ref(), Ok(state));
-            assert!(reader.is_empty());
-        }
-        // Written in a view by the root, read by all others.
-        let mut encoded = [0; 256];
-        let mut writer = Writer::new(&mut encoded);
-        write_change(&mut writer, &ACTIVATE).unwrap();
-        assert_eq!(writer.len(), 5);
     }
 }

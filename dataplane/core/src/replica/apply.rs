@@ -9,7 +9,7 @@ use ionian_store::{Store, StoreError};
 use ionian_types::{
     EntryNo, Gsn, GsnRange, Knobs, Lsn, Mutant, SEGMENTS_PER_SHARD_MAX, Slot, Time, ViewId,
 };
-use ionian_wire::entry::{Change, EntryBody, EntryView};
+use ionian_wire::entry::{Change, EntryBody, EntryView, Row};
 use ionian_wire::frame::{DownShard, SyncShard};
 use ionian_wire::{Reader, Writer};
 
@@ -190,46 +190,46 @@ impl<K: Knobs> Replica<K> {
         self.counters.cuts += 1;
     }
 
-    /// Applies an entry from the cut log. Whether it was taken.
+    /// Applies what the cut log says of a cut: the same checks as for a [`DownShard`]. Whether it was taken.
+    pub(super) fn apply_row(&mut self, now: Time, row: &Row<'_>) -> bool {
+        let mut lens = self.lens();
+        let Some(state) = &self.state else {
+            return false;
+        };
+        for item in row.items() {
+            let follows = state.open
+                && state
+                    .segments
+                    .get(item.slot.index())
+                    .is_some_and(|it| (it.generation, it.len) == (item.generation, item.prev_len));
+            if !follows {
+                self.counters.contradictions += 1;
+                return false;
+            }
+            lens[item.slot.index()] = item.new_len;
+        }
+        let cut = ShardCut {
+            entry: row.entry,
+            base: row.base,
+            end_gsn: row.end_gsn,
+            lens,
+        };
+        self.apply_cut(now, &cut)
+    }
+
+    /// Applies a whole entry from the cut log. Whether it was taken.
     pub(super) fn apply_entry(&mut self, now: Time, entry: &EntryView<'_>) -> bool {
         match entry.body {
-            EntryBody::Cut(cut) => {
-                let mut lens = self.lens();
-                let Some(state) = &self.state else {
-                    return false;
-                };
-                let mut base = None;
-                let mut gsn = cut.start_gsn.get();
-                for item in cut.items() {
-                    if item.segment.shard == self.config.shard {
-                        if state.check_item(&item).is_err() {
-                            self.counters.contradictions += 1;
-                            return false;
-                        }
-                        base = base.or(Some(gsn));
-                        lens[item.segment.slot.index()] = item.new_len;
-                    }
-                    let own = item.segment.shard == self.config.shard;
-                    if own || !K::mutant(Mutant::CountOwnShardOnly) {
-                        gsn += item.count();
-                    }
-                }
-                let Some(base) = base else { return false };
-                let cut = ShardCut {
-                    entry: entry.header.entry,
-                    base: Gsn::new(base),
-                    end_gsn: cut.end_gsn,
-                    lens,
-                };
-                self.apply_cut(now, &cut)
-            }
             EntryBody::View(_) | EntryBody::Loss(_) => {
                 if !self.journal_entry(entry) {
                     return false;
                 }
                 self.adopt_entry(now, entry)
             }
-            EntryBody::RootEpoch(_) | EntryBody::Trim { .. } | EntryBody::Ceiling { .. } => false,
+            EntryBody::Cut(_)
+            | EntryBody::RootEpoch(_)
+            | EntryBody::Trim { .. }
+            | EntryBody::Ceiling { .. } => false,
         }
     }
 

@@ -4,7 +4,7 @@ use ionian_store::Fetch;
 use ionian_types::{
     ConnId, Knobs, Lsn, Mutant, Nanos, SEGMENTS_PER_SHARD_MAX, SegmentId, Slot, Time,
 };
-use ionian_wire::entry::{EntryBody, EntryView};
+use ionian_wire::entry::{EntryBody, ShardEntry};
 use ionian_wire::frame::{Backfill, CopyData, CopyRequest, Entries, ShardSnapshot};
 use ionian_wire::{Reader, Writer};
 
@@ -86,12 +86,10 @@ impl CatchUp {
 /// Whether any of the entries that a reader stands before is a view.
 fn views_follow(entries: &Reader<'_>) -> bool {
     let mut reader = *entries;
-    core::iter::from_fn(|| {
-        let len = reader.field::<u32>().ok()?;
-        let bytes = reader.bytes(len as usize).ok()?;
-        EntryView::new_checked(bytes).ok()
+    core::iter::from_fn(|| ShardEntry::read(&mut reader).ok()).any(|told| match told {
+        ShardEntry::Entry(entry) => matches!(entry.body, EntryBody::View(_)),
+        ShardEntry::Cut(_) => false,
     })
-    .any(|entry| matches!(entry.body, EntryBody::View(_)))
 }
 
 impl<K: Knobs> Replica<K> {
@@ -332,7 +330,7 @@ impl<K: Knobs> Replica<K> {
         }
     }
 
-    /// Every entry that touches the shard in (`after`, `through`], and no other.
+    /// What every entry in (`after`, `through`] says that touches the shard, and nothing else.
     pub(super) fn on_entries(&mut self, now: Time, body: &Entries, tail: &[u8]) {
         self.catchup.entries_asked_at = None;
         if self.is_adopting() {
@@ -344,22 +342,22 @@ impl<K: Knobs> Replica<K> {
         self.adoption = None;
         let mut reader = Reader::new(tail);
         for _ in 0..body.count {
-            let Ok(len) = reader.field::<u32>() else {
+            let Ok(told) = ShardEntry::read(&mut reader) else {
                 return self.bad_entries();
             };
-            let Ok(bytes) = reader.bytes(len as usize) else {
-                return self.bad_entries();
-            };
-            let Ok(entry) = EntryView::new_checked(bytes) else {
-                return self.bad_entries();
-            };
-            if entry.header.entry <= self.applied || entry.header.entry > body.through {
+            if told.entry() <= self.applied || told.entry() > body.through {
                 continue;
             }
             if K::mutant(Mutant::TruncateToNewestClose) {
                 self.catchup.views_follow = views_follow(&reader);
             }
-            if !entry.touches(self.config.shard) || !self.apply_entry(now, &entry) {
+            let taken = match told {
+                ShardEntry::Cut(row) => self.apply_row(now, &row),
+                ShardEntry::Entry(entry) => {
+                    entry.names(self.config.shard) && self.apply_entry(now, &entry)
+                }
+            };
+            if !taken {
                 return self.bad_entries();
             }
         }

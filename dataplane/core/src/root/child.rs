@@ -124,18 +124,18 @@ impl Child {
         self.by_segment.clear();
         self.lens.clear();
         for shard in shards {
-            let Some(shard) = state.shards.get(shard).filter(|shard| shard.open) else {
+            let Some(shard) = state.shard(*shard).filter(|shard| shard.is_open()) else {
                 continue;
             };
-            self.shards.push(shard.shard);
-            for (slot, segment) in shard.segments.iter().enumerate() {
+            self.shards.push(shard.shard());
+            for (slot, len) in shard.lens().enumerate() {
                 let id = SegmentId {
-                    shard: shard.shard,
+                    shard: shard.shard(),
                     slot: Slot::new(slot as u8),
                 };
                 self.by_segment.insert(id, self.segments.len());
                 self.segments.push(id);
-                self.lens.push(segment.len);
+                self.lens.push(len);
             }
         }
         self.total = self
@@ -404,20 +404,17 @@ impl<K: Knobs> Root<K> {
                 child
                     .shards
                     .iter()
-                    .filter_map(|shard| state.shards.get(shard))
+                    .filter_map(|shard| state.shard(*shard))
                     .try_for_each(|shard| {
                         let head = ShardStartHead {
-                            shard: shard.shard,
-                            epoch: shard.epoch,
-                            last: shard.last,
-                            class: shard.class,
-                            quorum: shard.quorum,
+                            shard: shard.shard(),
+                            epoch: shard.epoch(),
+                            last: shard.last(),
+                            class: shard.class(),
+                            quorum: shard.quorum(),
                         };
-                        let segments = shard
-                            .segments
-                            .iter()
-                            .map(|segment| (segment.generation, segment.len));
-                        ShardStart::write(writer, &head, &shard.members, segments, &shard.joint)
+                        let segments = shard.generations().zip(shard.lens());
+                        ShardStart::write(writer, &head, shard.members(), segments, shard.joint())
                     })
             });
             if sent.is_err() {

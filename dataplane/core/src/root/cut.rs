@@ -5,7 +5,7 @@ use ionian_types::{
 };
 use ionian_wire::Writer;
 use ionian_wire::entry::{
-    Change, Changes, CutItem, CutRound, EntryBody, EntryStart, EntryView, EntryWriter, write_change,
+    Change, Changes, CutRound, EntryBody, EntryStart, EntryView, EntryWriter, write_change,
 };
 use ionian_wire::frame::{Intent, IntentDone};
 
@@ -63,35 +63,7 @@ impl<K: Knobs> Root<K> {
             self.counters.held_back += 1;
             return;
         }
-        self.items.clear();
-        let mut total = Some(0u64);
-        for child in self
-            .children
-            .iter()
-            .filter(|child| child.fresh && child.edge.is_some())
-        {
-            for (segment, new_len) in child.segments().iter().zip(&child.lens) {
-                let Some(state) = self
-                    .state
-                    .shards
-                    .get(&segment.shard)
-                    .and_then(|shard| shard.segments.get(segment.slot.index()))
-                else {
-                    continue;
-                };
-                if *new_len > state.len && state.writer != Inc::ZERO {
-                    let item = CutItem {
-                        segment: *segment,
-                        generation: state.generation,
-                        prev_len: state.len,
-                        new_len: *new_len,
-                    };
-                    // Lengths are what a leaf says: nonsense stops the order, not the process.
-                    total = total.and_then(|total| total.checked_add(item.count()));
-                    self.items.push(item);
-                }
-            }
-        }
+        let total = self.grow();
         let start_gsn = self.state.end_gsn;
         let Some((total, end_gsn)) = total
             .and_then(|total| Some((total, start_gsn.checked_add(total)?)))
@@ -117,13 +89,49 @@ impl<K: Knobs> Root<K> {
         self.cut_at = now.after(self.config.cut_interval);
     }
 
+    /// Brings the lengths of the log's end up to the newest rounds, as far as somebody writes the segments: the next cut. How
+    /// many records that are, also by child; `None` if it cannot be.
+    fn grow(&mut self) -> Option<u64> {
+        self.grown.clear();
+        self.grown.extend_from_slice(self.state.lens());
+        self.totals.clear();
+        let (lens, written) = (self.state.lens(), self.state.written());
+        let layout = self.state.layout();
+        let mut all = Some(0u64);
+        for child in &self.children {
+            let mut total = Some(0u64);
+            let mut grow = |index: usize, new_len: Lsn| {
+                // Lengths are what a leaf says: nonsense stops the order, not the process.
+                let grown = new_len.get().saturating_sub(lens[index]);
+                if grown > 0 && written[index] {
+                    self.grown[index] = new_len.get();
+                    total = total.and_then(|total| total.checked_add(grown));
+                }
+            };
+            if child.fresh && child.edge.is_some() {
+                let news = child.segments().iter().zip(&child.lens);
+                match layout.run(child.segments()) {
+                    Some(run) => run
+                        .zip(news)
+                        .for_each(|(index, (_, len))| grow(index, *len)),
+                    None => news
+                        .filter_map(|(segment, len)| Some((layout.index(*segment)?, len)))
+                        .for_each(|(index, len)| grow(index, *len)),
+                }
+            }
+            all = all.and_then(|all| all.checked_add(total?));
+            self.totals.push(total.unwrap_or(0));
+        }
+        all
+    }
+
     fn encode_cut(&mut self, start_gsn: Gsn, end_gsn: Gsn) -> Option<usize> {
         let start = self.entry_start();
-        let mut writer = EntryWriter::cut(&mut self.buffer, &start, start_gsn, end_gsn).ok()?;
-        for item in &self.items {
-            writer.item(item).ok()?;
-        }
-        writer.end_items();
+        let (lens, grown) = (self.state.lens(), &self.grown[..]);
+        let growth = |at: usize| grown[at] - lens[at];
+        let all = 0..lens.len().min(grown.len());
+        let mut writer =
+            EntryWriter::cut(&mut self.buffer, &start, start_gsn, end_gsn, all, growth).ok()?;
         for (at, child) in self.children.iter().enumerate() {
             if let Some(edge) = child.edge.filter(|_| child.fresh) {
                 let round = CutRound {
@@ -142,20 +150,12 @@ impl<K: Knobs> Root<K> {
     fn pend_cut(&mut self, start_gsn: Gsn, end_gsn: Gsn) {
         let entry = self.state.entry;
         let mut base = start_gsn.get();
-        let mut items = self.items.iter().peekable();
         let first_new = self.pending.len();
         for (at, child) in self.children.iter_mut().enumerate() {
             let Some(edge) = child.edge.filter(|_| child.fresh) else {
                 continue;
             };
-            let mut total = 0;
-            while let Some(item) = items
-                .peek()
-                .filter(|item| child.segments().contains(&item.segment))
-            {
-                total += item.count();
-                items.next();
-            }
+            let total = self.totals.get(at).copied().unwrap_or(0);
             child.fresh = false;
             child.logged_round = child.round;
             let descent = Descent {
@@ -213,10 +213,14 @@ impl<K: Knobs> Root<K> {
         if let EntryBody::Trim { upto } = view.body {
             self.trims_logged.push_back((view.header.entry, upto));
         }
+        if let EntryBody::Cut(cut) = view.body {
+            self.counters.cut_bytes += encoded.len() as u64;
+            self.counters.cut_segments += cut.growths().changed() as u64;
+        }
         self.state
             .apply(&view)
             .expect("the root appends what follows from its own state");
-        self.log.push(encoded, self.state.end_gsn);
+        self.log.push(encoded, &self.state);
         true
     }
 
@@ -366,12 +370,8 @@ impl<K: Knobs> Root<K> {
                     domain,
                     ..
                 } => {
-                    let len = self
-                        .state
-                        .shards
-                        .get(&segment.shard)
-                        .and_then(|shard| shard.segments.get(segment.slot.index()))
-                        .map_or(Lsn::ZERO, |state| state.len);
+                    let shard = self.state.shard(segment.shard);
+                    let len = shard.map_or(Lsn::ZERO, |shard| shard.len_of(segment.slot));
                     write_change(
                         &mut writer,
                         &Change::Close {
@@ -388,15 +388,14 @@ impl<K: Knobs> Root<K> {
                     shard, lost_from, ..
                 } => {
                     let mut lens = [0u8; SEGMENTS_PER_SHARD_MAX * 8];
-                    let segments = self
-                        .state
-                        .shards
-                        .get(&shard)
-                        .map_or(&[][..], |shard| &shard.segments);
-                    for (bytes, segment) in lens.chunks_exact_mut(8).zip(segments) {
-                        bytes.copy_from_slice(&segment.len.get().to_le_bytes());
+                    let mut count = 0;
+                    let state = self.state.shard(shard);
+                    let now = state.iter().flat_map(|state| state.lens());
+                    for (bytes, len) in lens.chunks_exact_mut(8).zip(now) {
+                        bytes.copy_from_slice(&len.get().to_le_bytes());
+                        count += 1;
                     }
-                    let lens = &lens[..segments.len() * 8];
+                    let lens = &lens[..count * 8];
                     write_change(
                         &mut writer,
                         &Change::Finalize {

@@ -66,7 +66,7 @@ impl<K: Knobs> Root<K> {
     fn needed_by_nobody(&self) -> EntryNo {
         let keeps = self.children.iter().flat_map(super::child::Child::keeps);
         // What shards that have ended may miss is kept by each member of the group itself.
-        let open = |shard| self.state.shards.get(&shard).is_some_and(|it| it.open);
+        let open = |shard| self.state.shard(shard).is_some_and(|it| it.is_open());
         let after = keeps
             .map(|keep| keep.after)
             .chain(self.kept.first_after(open));
@@ -89,17 +89,17 @@ impl<K: Knobs> Root<K> {
         let end = self.log.end_gsn(upto);
         let gone = end.is_some_and(|end| end <= self.committed_trim);
         let needless = self.granted.is_none() && upto <= self.following.drop;
+        let mut base = self.base.clone();
         let kept = if gone {
             Kept::default()
         } else {
             // A snapshot has room for so much. What is too much stays in the log.
             let bytes_max = self.store.config().checkpoint_bytes_max / 2;
-            let Some(kept) = self.kept_beyond(upto, needless, bytes_max) else {
+            let Some(kept) = self.kept_beyond(upto, needless, bytes_max, &mut base) else {
                 return false;
             };
             kept
         };
-        let mut base = self.base.clone();
         advance(&mut base, &self.log, upto);
         let mut bytes = core::mem::take(&mut self.scratch);
         let mut size = 64 * 1024;
@@ -130,19 +130,27 @@ impl<K: Knobs> Root<K> {
     ///
     /// Nobody says of a shard that has ended how far its members are. The entries that were not dropped before it ended, the
     /// one that ended it among them, stay until they are trimmed.
-    fn kept_beyond(&self, upto: EntryNo, needless: bool, bytes_max: u64) -> Option<Kept> {
+    ///
+    /// `base` is the state before the first entry; it goes along as far as entries are looked at.
+    fn kept_beyond(
+        &self,
+        upto: EntryNo,
+        needless: bool,
+        bytes_max: u64,
+        base: &mut LogState,
+    ) -> Option<Kept> {
         let mut wanted: BTreeMap<ShardId, EntryNo> = BTreeMap::new();
-        for (&shard, state) in &self.state.shards {
-            let dropped = self.base.shards.get(&shard).map(|it| it.last);
-            let trimmed = self.log.end_gsn(state.last);
+        for state in self.state.shards().filter(|state| !state.is_open()) {
+            let dropped = self.base.shard(state.shard()).map(|it| it.last());
+            let trimmed = self.log.end_gsn(state.last());
             let trimmed = trimmed.is_some_and(|end| end <= self.committed_trim);
             let forgotten = K::mutant(Mutant::EndedShardForgotten);
-            if !state.open && dropped < Some(state.last) && !trimmed && !forgotten {
-                wanted.insert(shard, EntryNo::ZERO);
+            if dropped < Some(state.last()) && !trimmed && !forgotten {
+                wanted.insert(state.shard(), EntryNo::ZERO);
             }
         }
         for shard in self.kept.shards() {
-            let open = self.state.shards.get(&shard).is_some_and(|it| it.open);
+            let open = self.state.shard(shard).is_some_and(|it| it.is_open());
             if open && needless {
                 continue;
             }
@@ -164,7 +172,7 @@ impl<K: Knobs> Root<K> {
             wanted.insert(keep.shard, keep.after);
         }
         self.kept
-            .advanced(&wanted, &self.base, &self.log, upto, bytes_max)
+            .advanced(&wanted, base, &self.log, upto, bytes_max)
     }
 }
 

@@ -151,7 +151,7 @@ impl<K: Knobs> Root<K> {
                 known.join(Promise::read(&mut reader).unwrap_or_default());
             }
         }
-        self.log = EntryLog::new(self.base.entry, self.config.cut_log_chunk_entries);
+        self.log = EntryLog::new(&self.base, self.config.cut_log_chunk_entries);
         let mut last = self.store.journal_last();
         if K::mutant(Mutant::ForgetLastEntry) {
             last = last.saturating_sub(1);
@@ -180,7 +180,7 @@ impl<K: Knobs> Root<K> {
             if self.state.apply(&view).is_err() {
                 break;
             }
-            self.log.push(bytes, self.state.end_gsn);
+            self.log.push(bytes, &self.state);
             self.map.push(entry, number);
         }
         self.promised = known.epoch.max(self.state.epoch);

@@ -285,7 +285,7 @@ impl<K: Knobs> Root<K> {
                 .apply(view)
                 .expect("an entry that was checked applies"),
         }
-        self.log.push(view.encoded(), self.state.end_gsn);
+        self.log.push(view.encoded(), &self.state);
         if let EntryBody::Trim { upto } = view.body {
             self.trims_logged.push_back((view.header.entry, upto));
         }

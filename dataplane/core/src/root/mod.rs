@@ -111,6 +111,10 @@ pub struct RootCounters {
     pub cuts: u64,
     /// Records ordered.
     pub ordered: u64,
+    /// Bytes of the entries of cuts that this life appended, and the segments that grew in them.
+    pub cut_bytes: u64,
+    /// See `cut_bytes`.
+    pub cut_segments: u64,
     /// Views committed.
     pub views: u64,
     /// Rounds accepted.
@@ -269,7 +273,9 @@ pub struct Root<K: Knobs = Shipped> {
     close: Vec<ConnId>,
     buffer: Box<[u8]>,
     scratch: Vec<u8>,
-    items: Vec<ionian_wire::entry::CutItem>,
+    /// The lengths of a cut that is being made, by the numbers of the segments; and the records of each child.
+    grown: Vec<u64>,
+    totals: Vec<u64>,
     counters: RootCounters,
     knobs: PhantomData<K>,
 }
@@ -291,7 +297,7 @@ impl<K: Knobs> Root<K> {
             begun: EntryNo::ZERO,
             state: LogState::default(),
             base: LogState::default(),
-            log: EntryLog::new(EntryNo::ZERO, config.cut_log_chunk_entries),
+            log: EntryLog::new(&LogState::default(), config.cut_log_chunk_entries),
             kept: Kept::default(),
             keep_again_at: now,
             committed: EntryNo::ZERO,
@@ -314,7 +320,8 @@ impl<K: Knobs> Root<K> {
             close: Vec::new(),
             buffer: vec![0; ENTRY_BYTES_MAX].into_boxed_slice(),
             scratch: Vec::with_capacity(300 * 1024),
-            items: Vec::with_capacity(1024),
+            grown: Vec::with_capacity(1024),
+            totals: Vec::with_capacity(16),
             counters: RootCounters::default(),
             knobs: PhantomData,
         };
@@ -576,12 +583,7 @@ impl<K: Knobs> Root<K> {
             tail: self.committed_end,
             head: self.committed_trim,
             ceiling: self.state.ceiling,
-            shards: self
-                .state
-                .shards
-                .values()
-                .filter(|shard| shard.open)
-                .count(),
+            shards: self.state.shards().filter(|it| it.is_open()).count(),
             edges: self
                 .children
                 .iter()

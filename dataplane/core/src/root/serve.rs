@@ -3,18 +3,22 @@
 use alloc::vec::Vec;
 
 use ionian_types::{ConnId, EntryNo, Gsn, Knobs, Lsn, Mutant, SegmentId, ShardId, Slot, ViewId};
-use ionian_wire::entry::{EntryBody, EntryView, EntryWriter};
+use ionian_wire::Writer;
+use ionian_wire::entry::{EntryBody, EntryView, EntryWriter, Row};
 use ionian_wire::frame::{
     Backfill, Entries, Locate, LocateAnswer, LocateStatus, ShardSnapshot, Tail, TailAnswer,
     TrimAnswer, TrimRequest, TrimStatus,
 };
+use ionian_wire::growth::GrowthSink;
 
 use super::Root;
+use crate::cutlog::{ShardReader, Told};
 use crate::outbox::Outbox;
 
-/// Entries looked at for one backfill, at most.
+/// Entries looked at for one backfill, at most; and their bytes, but for the last of them: whoever serves also orders.
 const BACKFILL_ENTRIES_MAX: u64 = 8192;
-/// Bytes of entries in one answer, at most.
+const BACKFILL_SCAN_MAX: u64 = 1 << 20;
+/// Bytes of rows and entries in one answer, at most.
 const BACKFILL_BYTES_MAX: usize = 256 * 1024;
 /// Trims that wait for a commit, at most: what is more is refused, and asked again.
 pub(super) const TRIMS_MAX: usize = 1024;
@@ -50,14 +54,52 @@ struct Filling {
 impl Filling {
     /// Whether the entry fits. The first one always does.
     fn push(&mut self, encoded: &[u8]) -> bool {
-        if self.count > 0 && self.tail.len() + encoded.len() + 4 > BACKFILL_BYTES_MAX {
+        if self.count > 0 && self.tail.len() + encoded.len() > BACKFILL_BYTES_MAX {
             return false;
         }
-        self.tail
-            .extend_from_slice(&(encoded.len() as u32).to_le_bytes());
         self.tail.extend_from_slice(encoded);
         self.count += 1;
         true
+    }
+
+    /// Whether what an entry says fits.
+    fn push_told<K: Knobs>(&mut self, told: &Told<'_>, start: Option<Gsn>) -> bool {
+        match told {
+            Told::Nothing => true,
+            Told::Entry(view) => self.push(view.encoded()),
+            Told::Cut(row) => {
+                let mut bytes = [0; Row::BYTES_MAX];
+                let mut writer = Writer::new(&mut bytes);
+                let row = match start.filter(|_| K::mutant(Mutant::CountOwnShardOnly)) {
+                    Some(start) => row.based_at(start),
+                    None => *row,
+                };
+                row.write(&mut writer).is_ok() && self.push(writer.written())
+            }
+        }
+    }
+}
+
+/// Looks for the segment that holds a position of a cut.
+struct Holding {
+    /// Positions from the first of the next segment to the one wanted.
+    left: u64,
+    /// The first position of the next segment, then of the one found.
+    from: u64,
+    /// Its number and growth.
+    found: Option<(usize, u64)>,
+}
+
+impl GrowthSink for Holding {
+    #[inline]
+    fn one(&mut self, index: usize, growth: u64) {
+        if self.found.is_some() {
+            return;
+        }
+        match self.left.checked_sub(growth) {
+            Some(left) => (self.left, self.from) = (left, self.from + growth),
+            None => self.found = Some((index, growth)),
+        }
     }
 }
 
@@ -93,13 +135,12 @@ impl<K: Knobs> Root<K> {
                 after = EntryNo::new(first.get() - 1);
             } else if let Some(state) = self
                 .base
-                .shards
-                .get(&body.shard)
-                .filter(|state| state.last > after)
+                .shard(body.shard)
+                .filter(|state| state.last() > after)
             {
                 // The entry that ended a shard goes only with a trim of all that the shard held, however far the order is.
                 let kept = self.kept.shards().any(|shard| shard == body.shard);
-                let end_gsn = if state.open || kept {
+                let end_gsn = if state.is_open() || kept {
                     self.base.end_gsn
                 } else {
                     self.base.end_gsn.min(self.committed_trim)
@@ -125,19 +166,23 @@ impl<K: Knobs> Root<K> {
         } else {
             self.committed
         };
-        while goes_on && through < end && through.get() - after.get() < BACKFILL_ENTRIES_MAX {
-            let Some(next) = through.next() else { break };
-            let Some(view) = self
-                .log
-                .get(next)
-                .and_then(|bytes| EntryView::new_checked(bytes).ok())
-            else {
-                break;
-            };
-            if view.touches(body.shard) && !answer.push(view.encoded()) {
-                break;
+        let reads = goes_on && through < end;
+        let reader =
+            reads.then(|| ShardReader::new(&self.log, &self.base, &self.state, body.shard, after));
+        if let Some(Some(mut reader)) = reader {
+            while through < end
+                && through.get() - after.get() < BACKFILL_ENTRIES_MAX
+                && reader.scanned() < BACKFILL_SCAN_MAX
+            {
+                let (Some(next), Some(told)) = (through.next(), reader.read()) else {
+                    break;
+                };
+                let start = self.log.end_gsn(through);
+                if !answer.push_told::<K>(&told, start) {
+                    break;
+                }
+                through = next;
             }
-            through = next;
         }
         let end_gsn = match kept.filter(|_| through == after) {
             // Nothing of the log itself.
@@ -320,37 +365,44 @@ impl<K: Knobs> Root<K> {
         let EntryBody::Cut(cut) = view.body else {
             return;
         };
-        let mut from = cut.start_gsn.get();
-        for item in cut.items() {
-            let to = from + item.count();
-            if (from..to).contains(&gsn.get()) {
-                let kept = self
-                    .state
-                    .shards
-                    .get(&item.segment.shard)
-                    .is_some_and(|shard| {
-                        shard
-                            .segments
-                            .get(item.segment.slot.index())
-                            .is_some_and(|segment| {
-                                segment.generation == item.generation
-                                    || segment.closed_span(item.generation).is_some()
-                            })
-                    });
-                answer.status = if kept {
-                    LocateStatus::Found
-                } else {
-                    LocateStatus::Lost
-                };
-                (answer.from, answer.to) = (Gsn::new(from), Gsn::new(to));
-                answer.segment = item.segment;
-                answer.generation = item.generation;
-                answer.position = item.prev_len;
-                answer.entry = entry;
-                return;
-            }
-            from = to;
-        }
+        let Some(left) = gsn.checked_since(cut.start_gsn) else {
+            return;
+        };
+        let mut part = Holding {
+            left,
+            from: cut.start_gsn.get(),
+            found: None,
+        };
+        cut.growths().walk(&mut part);
+        let found = part.found.and_then(|(index, growth)| {
+            let layout = self.log.layout_at(entry)?;
+            Some((*layout.segments().get(index)?, growth))
+        });
+        let Some((segment, growth)) = found else {
+            return;
+        };
+        // Its row names the generation and the position.
+        let before = EntryNo::new(entry.get() - 1);
+        let reader = ShardReader::new(&self.log, &self.base, &self.state, segment.shard, before);
+        let Some(Told::Cut(row)) = reader.and_then(|mut reader| reader.read()) else {
+            return;
+        };
+        let mut items = row.items().iter();
+        let Some(item) = items.find(|item| item.slot == segment.slot) else {
+            return;
+        };
+        let shard = self.state.shard(segment.shard);
+        let known = shard.is_some_and(|shard| shard.knows(segment.slot, item.generation));
+        answer.status = if known {
+            LocateStatus::Found
+        } else {
+            LocateStatus::Lost
+        };
+        (answer.from, answer.to) = (Gsn::new(part.from), Gsn::new(part.from + growth));
+        answer.segment = segment;
+        answer.generation = item.generation;
+        answer.position = item.prev_len;
+        answer.entry = entry;
     }
 
     /// ORDERING.md: trim is an entry of the cut log, monotone, never beyond the committed tail.

@@ -73,7 +73,7 @@ impl<K: Knobs> Root<K> {
             self.state.entry = entry;
             self.state.view = grant.view;
             self.base = self.state.clone();
-            self.log = EntryLog::new(entry, self.config.cut_log_chunk_entries);
+            self.log = EntryLog::new(&self.base, self.config.cut_log_chunk_entries);
         }
         // The epoch's entry is the promise: nothing is said in this epoch before it holds.
         self.granted = Some(grant.epoch);

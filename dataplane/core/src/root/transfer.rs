@@ -324,7 +324,7 @@ impl<K: Knobs> Root<K> {
         if keeps_suffix {
             self.log.drop_exactly(entry);
         } else {
-            self.log = EntryLog::new(entry, self.config.cut_log_chunk_entries);
+            self.log = EntryLog::new(&state, self.config.cut_log_chunk_entries);
             self.map.clear();
             self.trims_logged.clear();
             self.state = state.clone();

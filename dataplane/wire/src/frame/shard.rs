@@ -103,8 +103,9 @@ body! {
 }
 
 body! {
-    /// The cut log to a replica: every entry that touches its shard in (`after`, `through`], and no other. Tail: entries,
-    /// each preceded by its length as `u32`. An empty tail says that none touched the shard.
+    /// The cut log to a replica: what every entry in (`after`, `through`] says that touches its shard, and nothing else. Tail:
+    /// of each cut a [`Row`](crate::entry::Row), of anything else the entry ([`ShardEntry`](crate::entry::ShardEntry)). An
+    /// empty tail says that none touched the shard.
     Entries = 39 {
         /// The log.
         log: LogId,
@@ -114,7 +115,7 @@ body! {
         after: EntryNo,
         /// The last entry considered.
         through: EntryNo,
-        /// The number of entries in the tail.
+        /// The number of rows and entries in the tail.
         count: u32,
         /// The position after the last one ordered by `through`.
         end_gsn: Gsn,

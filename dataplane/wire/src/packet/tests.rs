@@ -34,10 +34,10 @@ fn data(seq: u64, sack: Option<Sack>) -> PacketHeader {
 fn golden_bytes_do_not_change_without_a_version() {
     let bytes = emit(&data(3, Some(Sack([6, 7, 8, 9]))), b"ionian");
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let golden = "0807060504030201 0900000000000000 a8a7a6a5a4a3a2a1 01 01 0300 06000000
+    let golden = "0807060504030201 0900000000000000 a8a7a6a5a4a3a2a1 02 01 0300 06000000
                   0300000000000000 0400000000000000 0500000000000000
                   0600000000000000 0700000000000000 0800000000000000 0900000000000000
-                  696f6e69616e 6ea07446";
+                  696f6e69616e e024da55";
     let golden: String = golden.split_whitespace().collect();
     assert_eq!(
         hex, golden,

@@ -34,7 +34,7 @@ fn encode(header: &RecordHeader, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn golden_bytes_do_not_change_without_a_version() {
     let bytes = encode(&header(b"ionian"), b"ionian");
-    let golden = "496f6e52010000000300000007000000010000000200000009000000000000000000000000010000050000000000000000ffee\
+    let golden = "496f6e52020000000300000007000000010000000200000009000000000000000000000000010000050000000000000000ffee\
                   ddccbbaa99887766554433221104000000060000004d00000000000000";
     let hex: String = bytes[..80].iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(hex, golden.replace(' ', ""));

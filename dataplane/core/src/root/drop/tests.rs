@@ -10,7 +10,7 @@ use ionian_types::{
     RoundNo, SegmentId, ShardId, Slot, Time, ViewId,
 };
 use ionian_wire::Writer;
-use ionian_wire::entry::{Change, EntryView, encode_members, write_change};
+use ionian_wire::entry::{Change, ShardEntry, encode_members, write_change};
 use ionian_wire::frame::{
     Applied, Backfill, Intent, Member, Message, RootGrant, TrimRequest, Up, UpItem, UpKeep,
 };
@@ -251,11 +251,8 @@ impl Desk {
         let answer = match Message::new_checked(self.out.head(envelope)).unwrap().0 {
             Message::Entries(body, tail) => {
                 let mut reader = ionian_wire::Reader::new(tail);
-                let entries = (0..body.count).map(|_| {
-                    let len = reader.field::<u32>().unwrap() as usize;
-                    let view = EntryView::new_checked(reader.bytes(len).unwrap()).unwrap();
-                    view.header.entry.get()
-                });
+                let entries =
+                    (0..body.count).map(|_| ShardEntry::read(&mut reader).unwrap().entry().get());
                 Answer::Entries(entries.collect(), body.through, body.end_gsn)
             }
             Message::ShardSnapshot(body, _) => Answer::Snapshot(body.end_gsn),
@@ -268,6 +265,7 @@ impl Desk {
     fn trim(&mut self, upto: Gsn) {
         let (log, request) = (LOG, 1);
         let trim = TrimRequest { log, request, upto };
+        self.out.set_room(REPLICA, 4 << 20);
         self.root.on_trim(REPLICA, &trim, &mut self.out);
         self.settle();
     }
@@ -384,6 +382,7 @@ fn what_is_trimmed_goes_when_there_is_too_much_to_keep() {
     let first = desk.root.status().cut_log_first;
     assert!(first > EntryNo::new(4), "as many as there is room for");
     assert!(first < EntryNo::new(15), "and the others stay");
+    desk.now = desk.now.after(KEEP_AGAIN);
     desk.trim(Gsn::new(14));
     assert_eq!(desk.root.status().cut_log_first, EntryNo::new(18));
     assert_eq!(desk.root.kept, Kept::default());
@@ -515,6 +514,36 @@ fn a_full_cut_log_is_told_that_it_may_drop() {
         "the round that waited: {status:?}"
     );
     assert!(status.cut_log_bytes < 1024);
+}
+
+/// Snapshots and trims take the place of entries for ever: memory and device hold no more at the end of a long run than they
+/// did early in it.
+#[test]
+fn a_long_run_keeps_the_cut_log_bounded() {
+    for trims in [false, true] {
+        let mut desk = Desk::new();
+        let mut peaks = [(0, 0); 2];
+        for cut in 0..4000u64 {
+            let commit = desk.root.status().commit.get();
+            let applied = if trims { 0 } else { commit - 2 };
+            desk.cut([AWAY, BUSY][cut as usize % 2], applied, &[]);
+            if trims && cut % 50 == 49 {
+                desk.trim(desk.root.status().tail);
+            }
+            let peak = &mut peaks[cut as usize / 2000];
+            let files = desk.device.0.values().map(Vec::len).sum::<usize>();
+            peak.0 = peak.0.max(desk.root.status().cut_log_bytes);
+            peak.1 = peak.1.max(files);
+        }
+        let status = desk.root.status();
+        assert!(status.commit > EntryNo::new(4000) && status.counters.held_back == 0);
+        let [early, late] = peaks;
+        assert!(
+            late.0 <= early.0 && late.0 < 16 * 1024,
+            "memory {peaks:?}, trims: {trims}"
+        );
+        assert!(late.1 <= early.1, "device {peaks:?}, trims: {trims}");
+    }
 }
 
 /// What was said on an edge that has ended is not believed on the next one: a member may have come back with less.
