@@ -45,7 +45,7 @@ impl<K: Knobs> Directory<K> {
                 let state = &self.state;
                 state.replica_key(hello.log, hello.shard, hello.slot, hello.node)
             }
-            Role::Client | Role::Controller => return,
+            Role::Client | Role::Controller | Role::Aggregator => return,
         };
         // A process that has no incarnation yet says hello before it registers.
         if hello.inc.get() == 0 {

@@ -19,6 +19,7 @@ use ionian_types::{
 };
 use ionian_wire::codec::Field;
 use ionian_wire::entry::{Change, encode_members, write_change};
+use ionian_wire::tree::{TreeVertex, encode_vertices};
 use ionian_wire::{Writer, frame};
 
 use crate::INTENT_BYTES_MAX;
@@ -186,15 +187,13 @@ pub(crate) fn next_view<K: Knobs>(
     }
     let leaf = (log.leaf.node, log.leaf.inc);
     if log.tree != Some(leaf) {
-        let mut child = [0; TREE_BYTES];
-        leaf.0.put(&mut child[..4]);
-        leaf.1.put(&mut child[4..12]);
+        let vertex = TreeVertex::first_leaf(leaf.0, leaf.1);
+        let mut bytes = [0; TreeVertex::LEN];
+        let vertices = encode_vertices(&mut bytes, [vertex].into_iter());
+        let vertices = vertices.expect("one leaf is a tree");
         // A tree without shards is of no use: it waits for the first shard.
         if !writer.is_empty() || log.shards.values().any(|shard| shard.opened) {
-            let change = Change::Tree {
-                children: &child[..12],
-            };
-            write_change(&mut writer, &change).expect("room was checked");
+            write_change(&mut writer, &Change::Tree { vertices }).expect("room was checked");
             decisions.push((
                 What::Tree {
                     log: id,
@@ -215,7 +214,7 @@ pub(crate) fn next_view<K: Knobs>(
     })
 }
 
-const TREE_BYTES: usize = 16;
+const TREE_BYTES: usize = 3 + TreeVertex::LEN;
 
 /// Whether the member's life is on its device, where it has one. Before, an older image of the device could follow it unseen,
 /// and what the life had taken would be missed by nobody.

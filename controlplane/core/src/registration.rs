@@ -207,7 +207,7 @@ fn place_of(state: &State, request: &Register) -> Option<PlaceKey> {
         Role::Root => Some(PlaceKey::Root(log, slot)),
         Role::Leaf => Some(PlaceKey::Leaf(log)),
         Role::Replica => Some(state.replica_key(log, shard, slot, node)),
-        Role::Client | Role::Controller => None,
+        Role::Client | Role::Controller | Role::Aggregator => None,
     }
 }
 

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use ionian_types::{
     ClusterId, Durability, Gsn, Inc, LogId, NodeId, OrderingMode, ShardId, Slot, ViewId,
 };
-use ionian_wire::Reader;
 use ionian_wire::entry::{Change, Changes};
 
 use crate::decision::What;
@@ -489,12 +488,9 @@ impl Log {
     }
 
     fn apply(&mut self, change: &Change<'_>, view: ViewId) {
-        if let Change::Tree { children } = change {
-            let mut reader = Reader::new(children);
-            self.tree = match (reader.field(), reader.field()) {
-                (Ok(node), Ok(inc)) => Some((node, inc)),
-                _ => None,
-            };
+        if let Change::Tree { vertices } = change {
+            let leaf = vertices.iter().next();
+            self.tree = leaf.map(|leaf| (leaf.node, leaf.inc));
             return;
         }
         let Some(shard) = change.shard().and_then(|id| self.shards.get_mut(&id)) else {

@@ -32,6 +32,8 @@ pub enum Target {
     Controller,
     /// The root leader of its log.
     Root,
+    /// The vertex above it in the tree: the root leader of its log, or an aggregator.
+    Parent,
     /// The leaf above its shard.
     Leaf,
     /// Another replica of its shard.
@@ -41,17 +43,17 @@ pub enum Target {
 /// The connections that a process opens; all others are opened towards it. Between two replicas there is one connection,
 /// opened by the one in the higher slot: two would tear the order of what each says to the other.
 pub fn dials(role: Role, slot: Slot) -> impl Iterator<Item = Target> {
-    let (root, leaf) = match role {
-        Role::Replica => (true, true),
-        Role::Leaf => (true, false),
-        Role::Root | Role::Client | Role::Controller => (false, false),
+    let (parent, leaf) = match role {
+        Role::Replica => (Some(Target::Root), true),
+        Role::Leaf | Role::Aggregator => (Some(Target::Parent), false),
+        Role::Root | Role::Client | Role::Controller => (None, false),
     };
     let controller = role != Role::Controller;
     let peers = if role == Role::Replica { slot.get() } else { 0 };
     controller
         .then_some(Target::Controller)
         .into_iter()
-        .chain(root.then_some(Target::Root))
+        .chain(parent)
         .chain(leaf.then_some(Target::Leaf))
         .chain((0..peers).map(|peer| Target::Peer(Slot::new(peer))))
 }

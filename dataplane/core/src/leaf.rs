@@ -3,7 +3,6 @@
 
 mod applied;
 mod ended;
-mod rounds;
 mod shard;
 
 use alloc::collections::BTreeMap;
@@ -11,17 +10,20 @@ use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use ionian_types::{
-    ClientId, ClusterId, ConnId, EdgeEpoch, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, Mutant, Nanos,
-    NodeId, SegmentId, SessionNo, ShardId, Shipped, Slot, Time, ViewId,
+    ClientId, ClusterId, ConnId, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, Mutant, Nanos, NodeId,
+    SessionNo, ShardId, Shipped, Slot, Time, ViewId,
 };
+use ionian_wire::codec::Field;
 use ionian_wire::frame::{
-    Down, DownShard, EdgeStart, Hello, Message, NeedEdge, Report, Role, ShardStart, Sync,
-    SyncShard, Up, UpItem, UpKeep,
+    Down, DownShard, Hello, Message, Report, Role, ShardStart, SyncShard, Up, UpKeep,
 };
+use ionian_wire::growth::GrowthWriter;
 use ionian_wire::{Reader, WIRE_VERSION};
 
 use crate::outbox::Outbox;
-use rounds::Rounds;
+use crate::tree::marks::Marks;
+use crate::tree::rounds::{Chosen, Rounds};
+use crate::tree::uplink::{Fit, Uplink};
 use shard::Shard;
 
 /// What a leaf is.
@@ -110,7 +112,8 @@ pub struct ShardStatusRow {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Unknown,
-    Root,
+    /// The root leader, or an aggregator.
+    Parent,
     Controller,
     Replica {
         shard: ShardId,
@@ -123,33 +126,31 @@ enum Kind {
 #[derive(Debug)]
 pub struct Leaf<K: Knobs = Shipped> {
     config: LeafConfig,
-    root: Option<ConnId>,
+    uplink: Uplink,
     controller: Option<ConnId>,
-    edge: Option<EdgeEpoch>,
     shards: Vec<Shard<K>>,
     by_id: BTreeMap<ShardId, usize>,
     /// Replicas by place, whether or not their shard is known yet.
     replicas: BTreeMap<(ShardId, Slot), ConnId>,
     /// Shards that the last edge ended with, and this one does not have: until their replicas were told.
     ended: Vec<(ShardId, ViewId)>,
-    rounds: Rounds,
+    /// Lengths per segment below, in order: of the edge's start, and of the last round; what the round that is being made adds.
+    start: Vec<Lsn>,
+    lens: Vec<Lsn>,
+    total: u64,
+    growth: Vec<u64>,
+    grown: Marks,
+    rounds: Rounds<Lsn>,
     dirty: Vec<usize>,
-    full_due: bool,
-    down_entry: EntryNo,
-    complete: EntryNo,
-    end_gsn: Gsn,
-    trim: Gsn,
-    edge_wanted_at: Option<Time>,
     sync_at: Time,
     flushed_at: Time,
     started_at: Time,
     conns: Vec<Kind>,
     close: Vec<ConnId>,
-    items: Vec<UpItem>,
     keeps: Vec<UpKeep>,
-    /// What the root was told last on this edge of what members have applied.
+    /// What the parent was told last on this edge of what members have applied.
     told: Option<(EntryNo, Vec<UpKeep>)>,
-    touched: Vec<(usize, u64)>,
+    touched: Vec<Chosen<Lsn>>,
     counters: LeafCounters,
     knobs: PhantomData<K>,
 }
@@ -160,27 +161,24 @@ impl<K: Knobs> Leaf<K> {
     pub fn new(config: LeafConfig, now: Time) -> Self {
         Self {
             config,
-            root: None,
+            uplink: Uplink::new(config.log, config.inc),
             controller: None,
-            edge: None,
             shards: Vec::new(),
             by_id: BTreeMap::new(),
             replicas: BTreeMap::new(),
             ended: Vec::new(),
+            start: Vec::new(),
+            lens: Vec::new(),
+            total: 0,
+            growth: Vec::new(),
+            grown: Marks::default(),
             rounds: Rounds::default(),
             dirty: Vec::with_capacity(1024),
-            full_due: false,
-            down_entry: EntryNo::ZERO,
-            complete: EntryNo::ZERO,
-            end_gsn: Gsn::ZERO,
-            trim: Gsn::ZERO,
-            edge_wanted_at: None,
             sync_at: now,
             flushed_at: now,
             started_at: now,
             conns: Vec::with_capacity(1024),
             close: Vec::new(),
-            items: Vec::with_capacity(1024),
             keeps: Vec::with_capacity(64),
             told: None,
             touched: Vec::with_capacity(1024),
@@ -202,7 +200,7 @@ impl<K: Knobs> Leaf<K> {
             shard: ShardId::ZERO,
             slot: Slot::ZERO,
             epoch: ViewId::ZERO,
-            last: self.down_entry,
+            last: self.uplink.down_entry,
             client: ClientId::default(),
             session: SessionNo::ZERO,
         };
@@ -213,7 +211,7 @@ impl<K: Knobs> Leaf<K> {
     /// A connection is gone.
     pub fn closed(&mut self, conn: ConnId) {
         match self.kind(conn) {
-            Kind::Root if self.root == Some(conn) => self.root = None,
+            Kind::Parent => self.uplink.disconnected(conn),
             Kind::Controller if self.controller == Some(conn) => self.controller = None,
             Kind::Replica { shard, slot, .. }
                 if self.replicas.get(&(shard, slot)) == Some(&conn) =>
@@ -239,11 +237,24 @@ impl<K: Knobs> Leaf<K> {
             (Message::Report(report, tail), Kind::Replica { shard, slot, inc }) => {
                 self.on_report(now, shard, slot, inc, report, tail);
             }
-            (Message::Down(down, _), Kind::Root) => self.on_down(now, down),
-            (Message::Sync(sync, _), Kind::Root) => self.on_sync(now, sync),
-            (Message::EdgeStart(start, tail), Kind::Root) => self.on_edge_start(now, start, tail),
-            (Message::NeedFull(need, _), Kind::Root) => {
-                self.full_due |= Some(need.edge) == self.edge
+            (Message::Down(down, _), Kind::Parent) => self.on_down(now, conn, down),
+            (Message::Sync(sync, _), Kind::Parent) => {
+                if self.uplink.on_sync::<K>(now, sync, self.rounds.chosen()) {
+                    self.sync_at = now;
+                }
+            }
+            (Message::EdgeStart(head, tail), Kind::Parent) => {
+                let taken = self.uplink.begin(conn, head, tail);
+                self.counters.unexpected += u64::from(taken.is_err());
+                self.begin_edge(now);
+            }
+            (Message::EdgeShards(body, tail), Kind::Parent) => {
+                let taken = self.uplink.extend(now, conn, body, tail);
+                self.counters.unexpected += u64::from(taken.is_err());
+                self.begin_edge(now);
+            }
+            (Message::NeedFull(need, _), Kind::Parent) => {
+                self.uplink.full_due |= Some(need.edge) == self.uplink.edge()
             }
             (Message::Hello(hello, _), Kind::Unknown) => self.on_hello(now, conn, hello),
             _ => self.counters.unexpected += 1,
@@ -255,10 +266,10 @@ impl<K: Knobs> Leaf<K> {
             && hello.wire_version == WIRE_VERSION
             && hello.log == self.config.log;
         match hello.role {
-            Role::Root if mine => {
+            Role::Root | Role::Aggregator if mine => {
                 // Whoever believes in a connection that another replaced must know: here as below.
-                self.close.extend(self.root.replace(conn));
-                self.set_kind(conn, Kind::Root);
+                self.close.extend(self.uplink.parent.replace(conn));
+                self.set_kind(conn, Kind::Parent);
             }
             Role::Controller if hello.cluster == self.config.cluster => {
                 self.close.extend(self.controller.replace(conn));
@@ -340,25 +351,21 @@ impl<K: Knobs> Leaf<K> {
     }
 
     /// ORDERING.md, LEAF: on EdgeStart the given lengths are round 0.
-    fn on_edge_start(&mut self, now: Time, start: &EdgeStart, tail: &[u8]) {
-        if start.log != self.config.log || self.edge.is_some_and(|edge| start.edge <= edge) {
+    fn begin_edge(&mut self, now: Time) {
+        let Some(start) = self.uplink.started() else {
             return;
-        }
-        let mut reader = Reader::new(tail);
+        };
+        let mut reader = Reader::new(start.shards());
         let mut shards = Vec::new();
-        let mut segments = Vec::new();
-        for _ in 0..start.shards {
-            let Ok(given) = ShardStart::read(&mut reader) else {
-                self.counters.unexpected += 1;
-                return;
-            };
+        self.start.clear();
+        while let Ok(given) = ShardStart::read(&mut reader) {
             let kept = self.by_id.get(&given.shard).map(|at| &self.shards[*at]);
-            let mut shard = Shard::new(&given, segments.len(), kept);
+            let mut shard = Shard::new(&given, self.start.len(), kept);
             for slot in 0..given.members().len() {
                 let slot = Slot::new(slot as u8);
                 shard.set_conn(slot, self.replicas.get(&(given.shard, slot)).copied());
             }
-            segments.extend(given.segments().map(|(_, len)| {
+            self.start.extend(given.segments().map(|(_, len)| {
                 if K::mutant(Mutant::RootOnlyClamp) {
                     NONE
                 } else {
@@ -374,14 +381,13 @@ impl<K: Knobs> Leaf<K> {
             .collect();
         let before = core::mem::replace(&mut self.shards, shards);
         self.note_ended(&before);
-        self.rounds.start(&segments);
-        self.edge = Some(start.edge);
-        self.down_entry = start.entry;
-        self.complete = start.entry;
-        self.end_gsn = start.end_gsn;
-        self.trim = start.trim;
-        self.edge_wanted_at = None;
-        self.full_due = false;
+        self.lens.clone_from(&self.start);
+        let records = self.start.iter().map(|len| len.get());
+        self.total = records.fold(0, u64::wrapping_add);
+        self.growth.clear();
+        self.growth.resize(self.start.len(), 0);
+        self.grown.reset(self.start.len());
+        self.rounds.start(self.start.iter().copied());
         self.told = None;
         // Reports that came before count for the shards whose epoch did not change.
         self.dirty.clear();
@@ -394,33 +400,22 @@ impl<K: Knobs> Leaf<K> {
     }
 
     /// ORDERING.md, AGGREGATOR, Down, as far as it concerns a leaf.
-    fn on_down(&mut self, now: Time, down: &Down) {
-        let mine = down.log == self.config.log
-            && Some(down.edge) == self.edge
-            && down.inc == self.config.inc;
-        if !mine {
-            return;
-        }
-        if down.entry <= self.down_entry {
+    fn on_down(&mut self, now: Time, conn: ConnId, down: &Down) {
+        let fit = self.uplink.fit::<K>(conn, down);
+        if fit == Fit::No {
             return;
         }
         self.touched.clear();
-        let follows = down.prev_entry == self.down_entry || K::mutant(Mutant::IgnorePreviousRound);
-        let fits = follows
-            && self
-                .rounds
-                .choose::<K>(down.prev_round, down.round, down.total, &mut self.touched);
+        let (prev, round) = (down.prev_round, down.round);
+        let fits = fit == Fit::Follows
+            && (self.rounds).choose::<K>(prev, round, down.total, &mut self.touched);
         if !fits {
             self.counters.dropped_downs += 1;
-            // Nothing is derived from a round that is not known here: start again.
-            self.edge = None;
-            self.edge_wanted_at = Some(now);
+            self.uplink.lose(now);
             return;
         }
         self.counters.downs += 1;
-        self.down_entry = down.entry;
-        self.complete = down.entry;
-        self.end_gsn = down.end_gsn;
+        self.uplink.applied(down);
         self.split(down);
     }
 
@@ -429,17 +424,17 @@ impl<K: Knobs> Leaf<K> {
         let mut base = down.base.get();
         let mut at = 0;
         while at < self.touched.len() {
-            let shard = self.shard_of(self.touched[at].0);
+            let shard = self.shard_of(self.touched[at].part);
             let shard_base = if K::mutant(Mutant::SplitWithoutSums) {
                 down.base.get()
             } else {
                 base
             };
-            while at < self.touched.len() && self.shards[shard].holds(self.touched[at].0) {
-                base += self.touched[at].1;
+            while at < self.touched.len() && self.shards[shard].holds(self.touched[at].part) {
+                base += self.touched[at].growth;
                 at += 1;
             }
-            let lens = self.rounds.chosen_lens();
+            let lens = self.rounds.chosen_parts();
             self.shards[shard].cut(down.entry, Gsn::new(shard_base), down.end_gsn, lens);
         }
     }
@@ -450,28 +445,7 @@ impl<K: Knobs> Leaf<K> {
             .saturating_sub(1)
     }
 
-    fn on_sync(&mut self, now: Time, sync: &Sync) {
-        if sync.log != self.config.log || Some(sync.edge) != self.edge {
-            return;
-        }
-        if sync.chosen != self.rounds.chosen() {
-            // A Down was lost: its split can only come from the cut log.
-            let missed = sync.chosen > self.rounds.chosen();
-            if missed && !K::mutant(Mutant::IgnorePreviousRound) {
-                self.edge = None;
-                self.edge_wanted_at = Some(now);
-            }
-            return;
-        }
-        if sync.complete > self.complete || sync.trim > self.trim {
-            self.complete = self.complete.max(sync.complete);
-            self.end_gsn = self.end_gsn.max(sync.end_gsn);
-            self.trim = self.trim.max(sync.trim);
-            self.sync_at = now;
-        }
-    }
-
-    /// Sends cuts to replicas, rounds to the root, and what time demands.
+    /// Sends cuts to replicas, rounds to the parent, and what time demands.
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
         self.flushed_at = now;
         self.flush_cuts(out);
@@ -479,23 +453,13 @@ impl<K: Knobs> Leaf<K> {
         if now >= self.sync_at {
             self.flush_sync(now, out);
         }
-        if let Some(at) = self.edge_wanted_at.filter(|at| now >= *at)
-            && let Some(root) = self.root.filter(|root| out.room(*root) > 0)
-        {
-            let need = NeedEdge {
-                log: self.config.log,
-                edge: EdgeEpoch::default(),
-            };
-            if out.send(root, &need, &[]).is_ok() {
-                self.edge_wanted_at = Some(at.max(now).after(self.config.retry));
-            }
-        }
+        self.uplink.flush(now, self.config.retry, out);
     }
 
     /// When [`Self::flush`] must run even if nothing happens.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        let deadline = self.sync_at.min(self.edge_wanted_at.unwrap_or(Time::FAR));
+        let deadline = self.sync_at.min(self.uplink.deadline());
         // What was due at the last flush waits for more than time.
         if deadline <= self.flushed_at {
             return self.flushed_at.after(self.config.retry);
@@ -530,89 +494,90 @@ impl<K: Knobs> Leaf<K> {
     }
 
     fn flush_round(&mut self, now: Time, out: &mut Outbox) {
-        let (Some(root), Some(edge)) = (self.root, self.edge) else {
+        let Some((parent, edge)) = self.uplink.running() else {
             return;
         };
-        if (self.dirty.is_empty() && !self.full_due)
+        if (self.dirty.is_empty() && !self.uplink.full_due)
             || self.rounds.outstanding() >= self.config.rounds_max
         {
             return;
         }
-        if out.room(root) < 64 + (self.rounds.segments() + self.shards.len()) * 16 {
+        // The list at its longest, and what members have not applied.
+        if out.room(parent) < 128 + self.lens.len() * 11 + self.shards.len() * UpKeep::LEN {
             return;
         }
-        self.items.clear();
         for at in self.dirty.drain(..) {
             let shard = &mut self.shards[at];
             shard.dirty = false;
             for slot in 0..shard.members.len() {
                 let index = shard.first_segment + slot;
-                let len = shard.length(slot, self.rounds.sent_len(index));
-                if len > self.rounds.sent_len(index) {
-                    let segment = SegmentId {
-                        shard: shard.shard,
-                        slot: Slot::new(slot as u8),
-                    };
-                    self.items.push(UpItem { segment, len });
+                let before = self.lens[index];
+                let len = shard.length(slot, before);
+                if len > before {
+                    self.growth[index] = len.get() - before.get();
+                    self.grown.set(index);
+                    self.total = self.total.wrapping_add(self.growth[index]);
+                    self.lens[index] = len;
                     self.rounds.change(index, len);
                 }
             }
         }
-        if self.items.is_empty() && !self.full_due {
+        if self.grown.is_empty() && !self.uplink.full_due {
             return;
         }
         let round = self.rounds.close_round();
-        if self.full_due {
-            self.items.clear();
-            for shard in &self.shards {
-                for slot in 0..shard.members.len() {
-                    let segment = SegmentId {
-                        shard: shard.shard,
-                        slot: Slot::new(slot as u8),
-                    };
-                    self.items.push(UpItem {
-                        segment,
-                        len: self.rounds.sent_len(shard.first_segment + slot),
-                    });
-                }
-            }
-        }
+        let full = self.uplink.full_due || K::mutant(Mutant::RootOnlyClamp);
         let applied = self.note_applied(now);
         let up = Up {
             log: self.config.log,
             edge,
             inc: self.config.inc,
             round,
-            total: self.rounds.total(),
+            total: self.total,
             applied,
-            full: self.full_due,
-            items: self.items.len() as u32,
+            full,
             keeps: self.keeps.len() as u32,
         };
-        let (items, keeps) = (&self.items, &self.keeps);
-        let sent = out.send_with(root, &up, |writer| {
-            items.iter().try_for_each(|item| writer.field(*item))?;
-            keeps.iter().try_for_each(|keep| writer.field(*keep))
+        let (growth, keeps) = (&self.growth, &self.keeps);
+        let (lens, start) = (&self.lens, &self.start);
+        let range = if full {
+            0..lens.len()
+        } else {
+            self.grown.span()
+        };
+        let sent = out.send_with(parent, &up, |writer| {
+            keeps.iter().try_for_each(|keep| writer.field(*keep))?;
+            GrowthWriter::write(writer, range, |at| {
+                if full {
+                    lens[at].get() - start[at].get()
+                } else {
+                    growth[at]
+                }
+            })
         });
+        for at in self.grown.iter() {
+            self.growth[at] = 0;
+        }
+        self.grown.clear();
         if sent.is_ok() {
             self.applied_told(applied);
         }
         // A round that did not leave is a gap; the next one must be full.
-        self.full_due = sent.is_err();
+        self.uplink.full_due = sent.is_err();
         self.counters.rounds += 1;
     }
 
     fn flush_sync(&mut self, now: Time, out: &mut Outbox) {
-        if self.edge.is_some() && !K::mutant(Mutant::NoSync) {
+        if self.uplink.edge().is_some() && !K::mutant(Mutant::NoSync) {
             for shard in &self.shards {
                 let sync = SyncShard {
                     log: self.config.log,
                     shard: shard.shard,
                     epoch: shard.epoch,
                     last: shard.last,
-                    complete: self.complete,
-                    end_gsn: self.end_gsn,
-                    trim: self.trim,
+                    complete: self.uplink.complete,
+                    end_gsn: self.uplink.end_gsn,
+                    trim: self.uplink.trim,
                 };
                 for conn in shard.members.iter().filter_map(|member| member.conn) {
                     if out.room(conn) > 512 {
@@ -631,7 +596,7 @@ impl<K: Knobs> Leaf<K> {
     fn flush_status(&mut self, now: Time, out: &mut Outbox) {
         let Some(conn) = self.controller else { return };
         for shard in &mut self.shards {
-            shard.note_ready(|segment| self.rounds.sent_len(segment));
+            shard.note_ready(|segment| self.lens[segment]);
             if out.room(conn) < 512 || !shard.status_due(now, self.config.status) {
                 continue;
             }

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod aggregator;
 pub mod client;
 pub mod cutlog;
 pub mod dedup;
@@ -19,5 +20,6 @@ pub mod outbox;
 pub mod replica;
 pub mod root;
 pub mod session;
+pub mod tree;
 
 pub use outbox::{Full, Outbox, OutboxLimits};

@@ -139,7 +139,7 @@ pub(crate) const fn place_of(connect: &Connect) -> Option<Place> {
         Role::Root => Some(Place::Root(connect.log, connect.slot)),
         Role::Leaf => Some(Place::Leaf(connect.log)),
         Role::Replica => Some(Place::Replica(connect.log, connect.shard, connect.slot)),
-        Role::Client => None,
+        Role::Aggregator | Role::Client => None,
     }
 }
 

@@ -234,12 +234,13 @@ impl<K: Knobs> World<K> {
                 Machine::Root(Box::new(Root::new(config, store, now)))
             }
             (Place::Replica(..), Some(store)) => {
-                let config = ReplicaConfig {
+                let mut config = ReplicaConfig {
                     run_bytes_max: 16 << 10,
                     cuts_ready: 1,
                     checkpoint_every: self.plan.checkpoint_every,
                     ..ReplicaConfig::new(CLUSTER, node, inc, LOG, shard, slot, self.plan.replicas)
                 };
+                config.timing.quiet = self.plan.quiet;
                 Machine::Replica(Box::new(Replica::new(config, store, now)))
             }
             _ => Machine::Leaf(Box::new(Leaf::new(
@@ -660,7 +661,7 @@ impl<K: Knobs> World<K> {
         let root = |peer: &Peer| {
             matches!(
                 peer,
-                Peer::Node(Target::Root) | Peer::Client(PeerKind::Root)
+                Peer::Node(Target::Root | Target::Parent) | Peer::Client(PeerKind::Root)
             )
         };
         let dialled = self.procs[proc].dials.iter();

@@ -178,6 +178,7 @@ impl<R: FnMut(&Plan) -> Attempt, G: FnMut() -> bool> Search<R, G> {
         self.keeps(best, |plan| plan.checkpoint_every = calm.checkpoint_every)?;
         self.keeps(best, |plan| plan.append_timeout = calm.append_timeout)?;
         self.keeps(best, |plan| plan.gone = calm.gone)?;
+        self.keeps(best, |plan| plan.quiet = calm.quiet)?;
         self.keeps(best, |plan| {
             plan.cut_log_chunk_entries = calm.cut_log_chunk_entries;
         })?;

@@ -22,7 +22,7 @@ usage: ionian-sim gate [--json]
 /// What is asked for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    One(One),
+    One(Box<One>),
     Many(Many),
 }
 
@@ -132,14 +132,14 @@ impl Words {
             (Some(seed), false) => {
                 let mut plan = families::plan(self.mutant, seed);
                 plan.apply(&self.plan.unwrap_or_default())?;
-                Ok(Command::One(One {
+                Ok(Command::One(Box::new(One {
                     seed,
                     plan,
                     mutant: self.mutant,
                     trace: self.trace,
                     history: self.history,
                     minimise: self.minimise,
-                }))
+                })))
             }
             (None, true) => {
                 let threads = self.threads.and_then(|threads| threads.try_into().ok());

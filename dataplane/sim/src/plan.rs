@@ -1,6 +1,7 @@
 //! What one run does: its network, its load and which kinds of faults happen. Drawn from the seed (swarm testing: each
 //! seed first draws which faults exist, then how often), or made by hand in a test.
 
+use ionian_core::replica::ReplicaTiming;
 use ionian_types::{Durability, Nanos};
 
 use crate::rng::Rng;
@@ -366,6 +367,8 @@ pub struct Plan {
     pub checkpoint_every: u64,
     /// How long a silent member keeps entries of the cut log from being dropped.
     pub gone: Nanos,
+    /// For how long a replica hears nothing of its leaf before it asks the cut log by itself.
+    pub quiet: Nanos,
     /// Entries that the root drops at a time.
     pub cut_log_chunk_entries: usize,
     /// Bytes of entries with which the cut log is full: nothing is ordered until some are dropped.
@@ -420,6 +423,7 @@ impl Plan {
             trims: false,
             checkpoint_every: 1 << 17,
             gone: Nanos::from_ms(30_000),
+            quiet: ReplicaTiming::default().quiet,
             cut_log_chunk_entries: 4096,
             cut_log_bytes_max: 1 << 30,
             cut_interval_us: 0,

@@ -212,7 +212,9 @@ impl<K: Knobs> Process<K> {
 pub fn place_of(from: Place, peer: Peer, leader: u8) -> Place {
     match peer {
         Peer::Node(Target::Controller) | Peer::ClientToController => Place::Controller,
-        Peer::Node(Target::Root) | Peer::Client(PeerKind::Root) => Place::Root(leader),
+        Peer::Node(Target::Root | Target::Parent) | Peer::Client(PeerKind::Root) => {
+            Place::Root(leader)
+        }
         Peer::Member(slot) => Place::Root(slot),
         Peer::Node(Target::Leaf) => Place::Leaf,
         Peer::Node(Target::Peer(slot)) => match from {

@@ -26,6 +26,7 @@ use ionian_wire::frame::{
     Report, Role, RootGrant,
 };
 use ionian_wire::record::{emit_unplaced, encoded_bytes};
+use ionian_wire::tree::{TreeVertex, encode_vertices};
 
 const CASES: u64 = 10_000;
 const CLIENT: ClientId = ClientId::new(77);
@@ -173,10 +174,18 @@ impl Desk {
                 };
                 write_change(writer, &change).unwrap();
             }
-            let mut child = [0; 12];
-            NodeId::new(3).put(&mut child[..4]);
-            Inc::new(2).put(&mut child[4..]);
-            write_change(writer, &Change::Tree { children: &child }).unwrap();
+            let mut vertices = [0; TreeVertex::LEN];
+            let vertices = encode_vertices(
+                &mut vertices,
+                [TreeVertex::first_leaf(NodeId::new(3), Inc::new(2))].into_iter(),
+            );
+            write_change(
+                writer,
+                &Change::Tree {
+                    vertices: vertices.unwrap(),
+                },
+            )
+            .unwrap();
         });
         self.settle(0);
     }

@@ -39,8 +39,8 @@ pub use shard::{
     ShardSnapshot, StateData, StateRequest,
 };
 pub use tree::{
-    Applied, Down, DownShard, EdgeStart, Member, NeedEdge, NeedFull, ShardStart, ShardStartHead,
-    ShardStatus, Sync, SyncShard, Up, UpItem, UpKeep,
+    Applied, Down, DownShard, EdgeShards, EdgeStart, EdgeVertex, Member, NeedEdge, NeedFull,
+    ShardStart, ShardStartHead, ShardStatus, Sync, SyncShard, Up, UpKeep,
 };
 
 use crate::codec::{Reader, WireError, Writer};
@@ -120,7 +120,7 @@ macros::messages! {
     Append, AppendAck, AppendRefused, CloseSession, SessionClosed, Fate, FateAnswer,
     Replicate, Have, CopyRequest, CopyData, CopyAck, Report, Backfill, Entries, ShardSnapshot,
     StateRequest, StateData, Grant,
-    Up, NeedFull, EdgeStart, NeedEdge, Sync, SyncShard, ShardStatus, Down, DownShard, Applied,
+    Up, NeedFull, EdgeStart, EdgeShards, NeedEdge, Sync, SyncShard, ShardStatus, Down, DownShard, Applied,
     Tail, TailAnswer, Locate, LocateAnswer, Read, ReadAnswer, Subscribe, Unsubscribe, SubCredit, Deliver, DeliverGap, DeliverEnd,
     TrimRequest, TrimAnswer,
     Seal, SealAck, RootLed, RootAlone, RootWrite, RootWritten, RootState,

@@ -16,6 +16,7 @@ pub mod grant;
 pub mod growth;
 pub mod packet;
 pub mod record;
+pub mod tree;
 
 pub use codec::{Reader, WireError, Writer};
 

@@ -565,11 +565,10 @@ impl CutLog {
                 shard.open = false;
                 shard.epoch = view;
             }
-            Change::Tree { children } => {
-                let mut reader = ionian_wire::Reader::new(children);
-                let child: NodeId = reader.field().unwrap();
-                assert_eq!(child, node(LEAF));
-                self.leaf = reader.field().unwrap();
+            Change::Tree { vertices } => {
+                let leaf = vertices.iter().next().unwrap();
+                assert_eq!((vertices.len(), leaf.node), (1, node(LEAF)));
+                self.leaf = leaf.inc;
             }
         }
     }

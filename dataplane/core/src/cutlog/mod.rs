@@ -1,5 +1,5 @@
 //! The cut log: what it says at an entry ([`LogState`]), its entries in memory ([`EntryLog`]), what they say of one shard
-//! ([`ShardReader`]), and what stays of those that are dropped ([`Kept`]).
+//! ([`ShardReader`]), and what stays of those that are dropped ([`Kept`]); the shape of the tree that orders ([`Tree`]).
 
 mod kept;
 mod layout;
@@ -9,6 +9,7 @@ mod segment;
 mod shard;
 mod shard_ref;
 mod state;
+mod tree;
 
 pub use kept::Kept;
 pub use layout::Layout;
@@ -18,6 +19,8 @@ pub use segment::{GenSpan, SegmentState};
 pub use shard::ShardState;
 pub use shard_ref::ShardRef;
 pub use state::{ApplyError, LogState};
+pub(crate) use tree::siblings;
+pub use tree::{Tree, Vertex};
 
 #[cfg(test)]
 mod tests;

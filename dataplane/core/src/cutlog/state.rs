@@ -6,15 +6,18 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
-use ionian_types::{EntryNo, Gsn, Inc, Lsn, NodeId, RootEpoch, SegmentId, ShardId, Slot, ViewId};
+use ionian_types::{EntryNo, Gsn, Inc, Lsn, RootEpoch, SegmentId, ShardId, Slot, ViewId};
 use ionian_wire::entry::{Change, CutItem, CutView, EntryBody, EntryView, LossView};
 use ionian_wire::growth::GrowthSink;
+use ionian_wire::tree::OrderKey;
 use ionian_wire::{Reader, WireError, Writer};
 
 use super::layout::Layout;
 use super::shard::ShardState;
 use super::shard_ref::ShardRef;
+use super::tree::{Tree, first_begins};
 
 /// Why an entry does not follow from the state. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -76,6 +79,12 @@ pub enum ApplyError {
         /// The view found.
         found: ViewId,
     },
+    /// A tree in which one process is two vertices.
+    #[error("the tree of view {view} names a process twice")]
+    Tree {
+        /// The view.
+        view: ViewId,
+    },
     /// The order would pass its ceiling or the range of gsn.
     #[error("gsn {gsn} lies beyond the ceiling {ceiling}")]
     Ceiling {
@@ -106,8 +115,8 @@ pub struct LogState {
     pub ceiling: Gsn,
     /// Positions below are trimmed.
     pub trim: Gsn,
-    /// The root's children: node and incarnation.
-    pub children: Vec<(NodeId, Inc)>,
+    /// The tree below the root.
+    pub tree: Tree,
     /// Positions declared lost that are not trimmed yet.
     pub losses: Vec<LossView>,
     /// The shards: of open ones, lengths and last entries as of the last view.
@@ -132,7 +141,7 @@ impl PartialEq for LogState {
         let shards = |it: &Self| -> Vec<ShardState> { it.shards().map(|it| it.state()).collect() };
         head(self) == head(other)
             && ends(self) == ends(other)
-            && (&self.children, &self.losses) == (&other.children, &other.losses)
+            && (&self.tree, &self.losses) == (&other.tree, &other.losses)
             && shards(self) == shards(other)
     }
 }
@@ -149,7 +158,7 @@ impl Default for LogState {
             end_gsn: Gsn::ZERO,
             ceiling: Gsn::ZERO,
             trim: Gsn::ZERO,
-            children: Vec::new(),
+            tree: Tree::default(),
             losses: Vec::new(),
             shards: BTreeMap::new(),
             order: Vec::new(),
@@ -285,6 +294,21 @@ impl LogState {
         })
     }
 
+    /// The shards below some vertices of the tree, in its order; those that are not open among them.
+    #[must_use]
+    pub fn below(&self, vertices: &Range<usize>) -> &[ShardId] {
+        let all = self.tree.vertices();
+        let Some(begins) = first_begins(all, vertices.start) else {
+            return &[];
+        };
+        let at = |key: OrderKey| {
+            let before = |shard: &ShardId| (self.shards[shard].rank, *shard) < key;
+            self.order.partition_point(before)
+        };
+        let end = first_begins(all, vertices.end).map_or(self.order.len(), at);
+        &self.order[at(begins)..end]
+    }
+
     /// Whether an entry follows from the state. For anything but a view, [`Self::apply`] then succeeds.
     ///
     /// # Errors
@@ -398,38 +422,33 @@ impl LogState {
         view: ViewId,
         entry: EntryNo,
     ) -> Result<(), ApplyError> {
-        if let Change::Tree { children } = change {
-            self.children.clear();
-            let mut reader = Reader::new(children);
-            while let (Ok(node), Ok(inc)) = (reader.field(), reader.field()) {
-                self.children.push((node, inc));
-            }
-            return Ok(());
+        if let Change::Tree { vertices } = change {
+            let taken = self.tree.replace(vertices, view);
+            return taken.then_some(()).ok_or(ApplyError::Tree { view });
         }
         let Some(shard) = change.shard() else {
             return Ok(());
         };
-        match self.shards.get_mut(&shard) {
-            Some(state) => {
-                if matches!(change, Change::Open { .. }) {
-                    self.reopened.push(state.clone());
-                }
-                state.apply_change(change, view, entry)
+        if let Some(state) = self.shards.get_mut(&shard) {
+            if matches!(change, Change::Open { .. }) {
+                self.reopened.push(state.clone());
             }
-            None => match ShardState::opened(change, view, entry) {
-                Some(state) => {
-                    self.shards.insert(shard, state);
-                    Ok(())
-                }
-                None => Err(ApplyError::Segment {
-                    segment: SegmentId {
-                        shard,
-                        slot: Slot::ZERO,
-                    },
-                    generation: view,
-                }),
-            },
+            self.tree.touch((state.rank, shard), view);
+            state.apply_change(change, view, entry)?;
+        } else if let Some(state) = ShardState::opened(change, view, entry) {
+            self.shards.insert(shard, state);
+        } else {
+            let slot = Slot::ZERO;
+            return Err(ApplyError::Segment {
+                segment: SegmentId { shard, slot },
+                generation: view,
+            });
         }
+        // A shard that was opened anew may have another rank.
+        if let Some(state) = self.shards.get(&shard) {
+            self.tree.touch((state.rank, shard), view);
+        }
+        Ok(())
     }
 
     /// The shards take over what the cuts since the last view changed.
@@ -481,11 +500,7 @@ impl LogState {
         writer.field(self.end_gsn)?;
         writer.field(self.ceiling)?;
         writer.field(self.trim)?;
-        writer.field(self.children.len() as u32)?;
-        for (node, inc) in &self.children {
-            writer.field(*node)?;
-            writer.field(*inc)?;
-        }
+        self.tree.write(writer)?;
         writer.field(self.shards.len() as u32)?;
         for shard in self.shards() {
             shard.write(writer)?;
@@ -515,9 +530,7 @@ impl LogState {
             trim: reader.field()?,
             ..Self::default()
         };
-        for _ in 0..reader.field::<u32>()? {
-            state.children.push((reader.field()?, reader.field()?));
-        }
+        state.tree = Tree::read(reader)?;
         for _ in 0..reader.field::<u32>()? {
             let shard = ShardState::read(reader)?;
             // A record that is counted has a position: so that lengths have no end of their own to watch.

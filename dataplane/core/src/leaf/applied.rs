@@ -16,7 +16,7 @@ impl<K: Knobs> Leaf<K> {
         };
         self.shards
             .iter()
-            .map(|shard| shard.applied_by_live(self.complete, silent))
+            .map(|shard| shard.applied_by_live(self.uplink.complete, silent))
             .min()
             .unwrap_or(EntryNo::ZERO)
     }
@@ -38,23 +38,23 @@ impl<K: Knobs> Leaf<K> {
         applied
     }
 
-    /// The root was told what was noted last.
+    /// The parent was told what was noted last.
     pub(super) fn applied_told(&mut self, applied: EntryNo) {
         let told = self.told.get_or_insert_with(Default::default);
         told.0 = applied;
         told.1.clone_from(&self.keeps);
     }
 
-    /// Tells the root what was applied since the last round. While its cut log is full it cuts nothing, so that no round
+    /// Tells the parent what was applied since the last round. While its cut log is full it cuts nothing, so that no round
     /// grows, and without this it would never hear that there is something to drop.
     pub(super) fn flush_applied(&mut self, now: Time, out: &mut Outbox) {
-        let (Some(root), Some(edge)) = (self.root, self.edge) else {
+        let Some((parent, edge)) = self.uplink.running() else {
             return;
         };
         let applied = self.note_applied(now);
         let told = self.told.as_ref();
         let same = told.is_some_and(|told| told.0 == applied && told.1 == self.keeps);
-        if same || out.room(root) < 64 + self.keeps.len() * UpKeep::LEN {
+        if same || out.room(parent) < 64 + self.keeps.len() * UpKeep::LEN {
             return;
         }
         let body = Applied {
@@ -65,7 +65,7 @@ impl<K: Knobs> Leaf<K> {
             keeps: self.keeps.len() as u32,
         };
         let keeps = &self.keeps;
-        let sent = out.send_with(root, &body, |writer| {
+        let sent = out.send_with(parent, &body, |writer| {
             keeps.iter().try_for_each(|keep| writer.field(*keep))
         });
         if sent.is_ok() {
@@ -154,6 +154,8 @@ mod tests {
                 entry: EntryNo::new(9),
                 end_gsn: Gsn::ZERO,
                 trim: Gsn::ZERO,
+                resume: false,
+                vertices: 0,
                 shards: 1,
             };
             let message = Message::EdgeStart(body, &tail[..len]);

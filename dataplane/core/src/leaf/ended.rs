@@ -25,10 +25,10 @@ impl<K: Knobs> Leaf<K> {
                 log: self.config.log,
                 shard,
                 epoch,
-                last: self.down_entry,
-                complete: self.down_entry,
-                end_gsn: self.end_gsn,
-                trim: self.trim,
+                last: self.uplink.down_entry,
+                complete: self.uplink.down_entry,
+                end_gsn: self.uplink.end_gsn,
+                trim: self.uplink.trim,
             };
             let of_shard = (shard, Slot::ZERO)..=(shard, Slot::new(u8::MAX));
             for conn in self.replicas.range(of_shard).map(|(_, conn)| conn) {

@@ -422,7 +422,7 @@ impl<K: Knobs> Replica<K> {
                 self.catchup.entries_soon();
                 self.set_kind(conn, Kind::Root);
             }
-            Role::Controller => self.close.push(conn),
+            Role::Controller | Role::Aggregator => self.close.push(conn),
         }
     }
 

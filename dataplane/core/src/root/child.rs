@@ -1,445 +1,202 @@
-//! The root's children: one edge each, its rounds accepted in sequence.
+//! The root's children: which vertices of the tree they are, when their edges start, what of a view ends them.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use ionian_types::{
-    ConnId, EdgeEpoch, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, Mutant, NodeId, RoundNo, SegmentId,
-    ShardId, Slot, Time,
+    ConnId, EdgeEpoch, EntryNo, Inc, Knobs, Mutant, NodeId, RoundNo, ShardId, Time,
 };
-use ionian_wire::Reader;
 use ionian_wire::frame::{
-    Applied, Down, EdgeStart, NeedFull, ShardStart, ShardStartHead, Sync, Up, UpItem, UpKeep,
+    Applied, EdgeStart, EdgeVertex, NeedEdge, ShardStart, ShardStartHead, Sync, Up,
 };
 
 use super::Root;
-use crate::cutlog::LogState;
+use crate::cutlog::ShardRef;
 use crate::outbox::Outbox;
+use crate::tree::link::{Link, Taken, shard_start_bytes};
 
-/// One child and its edge.
+/// One child.
 #[derive(Debug)]
 pub(super) struct Child {
-    node: NodeId,
-    inc: Inc,
-    conn: Option<ConnId>,
-    /// The running edge; `None` until it is started (again).
-    pub(super) edge: Option<EdgeEpoch>,
-    starts: u64,
-    /// The shards below, in order, and their segments.
-    shards: Vec<ShardId>,
-    segments: Vec<SegmentId>,
-    by_segment: BTreeMap<SegmentId, usize>,
-    /// The newest round accepted.
-    pub(super) lens: Vec<Lsn>,
-    pub(super) round: u64,
-    total: u64,
-    /// Whether that round says more than the log's end.
-    pub(super) fresh: bool,
-    need_full: bool,
-    /// What every live member below has applied, and what of it too few members have.
-    pub(super) applied: EntryNo,
-    keeps: Vec<UpKeep>,
-    /// The last round that an entry in the log chose, and the last Down sent.
-    pub(super) logged_round: u64,
-    down_entry: EntryNo,
-    down_round: u64,
+    pub(super) link: Link,
+    /// Entries that concern it may be under way up to this one: its edge starts after it.
+    wait: Option<EntryNo>,
 }
 
 impl Child {
-    pub(super) fn new(node: NodeId, inc: Inc) -> Self {
+    fn new(node: NodeId, inc: Inc) -> Self {
         Self {
-            node,
-            inc,
-            conn: None,
-            edge: None,
-            starts: 0,
-            shards: Vec::new(),
-            segments: Vec::new(),
-            by_segment: BTreeMap::new(),
-            lens: Vec::new(),
-            round: 0,
-            total: 0,
-            fresh: false,
-            need_full: false,
-            applied: EntryNo::ZERO,
-            keeps: Vec::new(),
-            logged_round: 0,
-            down_entry: EntryNo::ZERO,
-            down_round: 0,
+            link: Link::new(node, inc),
+            wait: None,
         }
     }
-
-    pub(super) fn is(&self, node: NodeId, inc: Inc) -> bool {
-        self.node == node && self.inc == inc
-    }
-
-    pub(super) const fn inc(&self) -> Inc {
-        self.inc
-    }
-
-    pub(super) const fn is_running(&self) -> bool {
-        self.edge.is_some() && self.conn.is_some()
-    }
-
-    /// Takes a connection.
-    pub(super) fn connect<K: Knobs>(&mut self, conn: ConnId) {
-        if !keeps_edges::<K>() {
-            self.stop();
-        }
-        self.conn = Some(conn);
-    }
-
-    pub(super) fn disconnect<K: Knobs>(&mut self, conn: ConnId) {
-        if self.conn == Some(conn) {
-            self.conn = None;
-            if !keeps_edges::<K>() {
-                self.stop();
-            }
-        }
-    }
-
-    /// The edge ends; it starts again once every entry before is committed.
-    pub(super) fn stop(&mut self) {
-        self.edge = None;
-        self.fresh = false;
-    }
-
-    pub(super) fn keeps(&self) -> &[UpKeep] {
-        &self.keeps
-    }
-
-    pub(super) fn has(&self, shard: ShardId) -> bool {
-        let slot = Slot::ZERO;
-        self.by_segment.contains_key(&SegmentId { shard, slot })
-    }
-
-    pub(super) fn segments(&self) -> &[SegmentId] {
-        &self.segments
-    }
-
-    /// Takes over the part of the tree below: the given shards with the log's lengths, as round 0.
-    fn start(&mut self, edge: EdgeEpoch, shards: &[ShardId], state: &LogState) {
-        self.shards.clear();
-        self.segments.clear();
-        self.by_segment.clear();
-        self.lens.clear();
-        for shard in shards {
-            let Some(shard) = state.shard(*shard).filter(|shard| shard.is_open()) else {
-                continue;
-            };
-            self.shards.push(shard.shard());
-            for (slot, len) in shard.lens().enumerate() {
-                let id = SegmentId {
-                    shard: shard.shard(),
-                    slot: Slot::new(slot as u8),
-                };
-                self.by_segment.insert(id, self.segments.len());
-                self.segments.push(id);
-                self.lens.push(len);
-            }
-        }
-        self.total = self
-            .lens
-            .iter()
-            .map(|len| len.get())
-            .fold(0, u64::wrapping_add);
-        self.round = 0;
-        self.logged_round = 0;
-        self.down_round = 0;
-        self.down_entry = state.entry;
-        self.edge = Some(edge);
-        self.fresh = false;
-        self.need_full = false;
-        // Said on an edge that has ended: members may have come back with less since.
-        self.applied = EntryNo::ZERO;
-        self.keeps.clear();
-    }
-
-    /// Whether what is to be kept is of the shards below. Each of them once, at most: what is kept is looked for by shard.
-    fn may_keep(&self, mut keeps: Reader<'_>, count: u32) -> bool {
-        let ours = |keep: UpKeep| self.has(keep.shard);
-        count as usize <= self.shards.len() && (0..count).all(|_| keeps.field().is_ok_and(ours))
-    }
-
-    /// Takes over what members below have applied; the newest word counts: one may have come back with less than it had.
-    fn take_applied(&mut self, applied: EntryNo, mut keeps: Reader<'_>, count: u32) {
-        self.applied = applied;
-        self.keeps.clear();
-        for _ in 0..count {
-            self.keeps.extend(keeps.field::<UpKeep>());
-        }
-    }
-
-    /// Accepts a round that follows the last one, or any newer full one. `false` asks for a full one.
-    fn accept<K: Knobs>(&mut self, up: &Up, items: &[u8]) -> bool {
-        let round = up.round.get();
-        let trusting = K::mutant(Mutant::TakeLaterRounds) || K::mutant(Mutant::RoundWithoutEdge);
-        let follows = up.full || trusting || (round == self.round + 1 && !self.need_full);
-        if round <= self.round || !follows {
-            return round <= self.round;
-        }
-        let mut reader = Reader::new(items);
-        let mut total = self.total;
-        for _ in 0..up.items {
-            let Ok(item) = reader.field::<UpItem>() else {
-                return false;
-            };
-            let Some(index) = self.by_segment.get(&item.segment).copied() else {
-                return false;
-            };
-            // Lengths never fall within an edge; the children clamp, once.
-            let len = clamped::<K>(item.len, self.lens[index]);
-            let Some(growth) = len.checked_since(self.lens[index]) else {
-                return false;
-            };
-            total = total.wrapping_add(growth);
-        }
-        if total != up.total && !trusting && !K::mutant(Mutant::RootOnlyClamp) {
-            return false;
-        }
-        if !self.may_keep(reader, up.keeps) {
-            return false;
-        }
-        let mut reader = Reader::new(items);
-        for _ in 0..up.items {
-            if let Ok(item) = reader.field::<UpItem>()
-                && let Some(index) = self.by_segment.get(&item.segment).copied()
-            {
-                self.lens[index] = clamped::<K>(item.len, self.lens[index]);
-            }
-        }
-        self.total = total;
-        self.round = round;
-        self.take_applied(up.applied, reader, up.keeps);
-        self.fresh = true;
-        self.need_full = false;
-        true
-    }
-
-    /// Sends the base of a committed entry that chose a round of this child; whether it left.
-    pub(super) fn send_down(&mut self, log: LogId, down: &Descent, out: &mut Outbox) -> bool {
-        let (Some(conn), Some(edge)) = (self.conn, self.edge) else {
-            return false;
-        };
-        if edge != down.edge {
-            return true;
-        }
-        let body = Down {
-            log,
-            entry: down.entry,
-            prev_entry: self.down_entry,
-            edge,
-            inc: self.inc,
-            round: RoundNo::new(down.round),
-            prev_round: RoundNo::new(self.down_round),
-            base: down.base,
-            total: down.total,
-            end_gsn: down.end_gsn,
-        };
-        if out.room(conn) < 256 || out.send(conn, &body, &[]).is_err() {
-            return false;
-        }
-        self.down_entry = down.entry;
-        self.down_round = down.round;
-        true
-    }
-}
-
-/// A reported length, which never falls.
-#[inline]
-fn clamped<K: Knobs>(reported: Lsn, known: Lsn) -> Lsn {
-    if K::mutant(Mutant::RootOnlyClamp) {
-        reported.max(known)
-    } else {
-        reported
-    }
-}
-
-/// Whether an edge outlives its connection.
-pub(super) fn keeps_edges<K: Knobs>() -> bool {
-    K::mutant(Mutant::IgnorePreviousRound) || K::mutant(Mutant::TakeLaterRounds)
-}
-
-/// What a committed cut means for one child.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Descent {
-    pub(super) entry: EntryNo,
-    pub(super) edge: EdgeEpoch,
-    pub(super) round: u64,
-    pub(super) base: Gsn,
-    pub(super) total: u64,
-    pub(super) end_gsn: Gsn,
 }
 
 impl<K: Knobs> Root<K> {
-    pub(super) fn on_up(
-        &mut self,
-        conn: ConnId,
-        node: NodeId,
-        inc: Inc,
-        up: &Up,
-        items: &[u8],
-        out: &mut Outbox,
-    ) {
+    fn child(&mut self, node: NodeId, inc: Inc) -> Option<&mut Child> {
+        let mut children = self.children.iter_mut();
+        children.find(|child| {
+            let same_node = child.link.node == node && K::mutant(Mutant::RoundWithoutEdge);
+            child.link.is(node, inc) || same_node
+        })
+    }
+
+    pub(super) fn on_up(&mut self, node: NodeId, inc: Inc, up: &Up, tail: &[u8], out: &mut Outbox) {
         let log = self.config.log;
-        let Some(child) = self.children.iter_mut().find(|child| {
-            child.is(node, inc) || child.node == node && K::mutant(Mutant::RoundWithoutEdge)
-        }) else {
+        let Some(child) = self.child(node, inc) else {
             return;
         };
-        let of_edge = child.edge == Some(up.edge) && up.inc == inc
-            || child.edge.is_some() && K::mutant(Mutant::RoundWithoutEdge);
-        if up.log != log || !of_edge {
-            self.counters.refused_rounds += 1;
-            return;
+        let taken = if up.log == log {
+            child.link.take_up::<K>(up, tail)
+        } else {
+            Taken::Stranger
+        };
+        if taken == Taken::NeedsFull {
+            child.link.ask_full(log, out);
         }
-        if child.accept::<K>(up, items) {
+        if taken == Taken::Yes {
             self.counters.rounds += 1;
-            return;
-        }
-        self.counters.refused_rounds += 1;
-        if !child.need_full {
-            child.need_full = true;
-            let _ = out.send(conn, &NeedFull { log, edge: up.edge }, &[]);
+        } else {
+            self.counters.refused_rounds += 1;
         }
     }
 
     /// What members below have applied, when no round says so.
     pub(super) fn on_applied(&mut self, node: NodeId, inc: Inc, body: &Applied, keeps: &[u8]) {
-        let of_edge = |child: &&mut Child| {
-            child.is(node, inc) && child.edge == Some(body.edge) && body.inc == inc
-        };
-        let keeps = Reader::new(keeps);
-        if body.log == self.config.log
-            && let Some(child) = self.children.iter_mut().find(of_edge)
-            && child.may_keep(keeps, body.keeps)
-        {
-            child.take_applied(body.applied, keeps, body.keeps);
+        let mine = body.log == self.config.log;
+        let mut children = self.children.iter_mut();
+        if let Some(child) = children.find(|child| mine && child.link.is(node, inc)) {
+            child.link.take_applied_alone(body, keeps);
         }
     }
 
-    pub(super) fn restart_edge(&mut self, node: NodeId, inc: Inc) {
-        for child in self.children.iter_mut().filter(|child| child.is(node, inc)) {
-            child.stop();
+    pub(super) fn restart_edge(&mut self, node: NodeId, inc: Inc, need: &NeedEdge) {
+        let mut children = self.children.iter_mut();
+        if let Some(child) = children.find(|child| child.link.is(node, inc)) {
+            child.link.restart(need.lost);
         }
     }
 
-    /// Adopts the children that the log's state names; those that stay keep their edge.
+    /// Adopts the children that the log's state names. An edge ends where the last view has changed anything below.
     pub(super) fn adopt_children(&mut self) {
-        let same = self.children.len() == self.state.children.len()
-            && self
-                .children
-                .iter()
-                .zip(&self.state.children)
-                .all(|(child, (node, inc))| child.is(*node, *inc));
-        if same {
-            return;
-        }
-        let conns: Vec<(NodeId, Inc, ConnId)> = self
-            .conns
-            .iter()
-            .enumerate()
-            .filter_map(|(conn, kind)| match kind {
-                super::Kind::Leaf(node, inc) => Some((*node, *inc, ConnId::new(conn as u32))),
-                _ => None,
-            })
-            .collect();
-        self.children = self
-            .state
-            .children
-            .iter()
-            .map(|(node, inc)| {
-                let mut child = Child::new(*node, *inc);
-                if let Some((_, _, conn)) = conns
-                    .iter()
-                    .find(|(other, life, _)| other == node && life == inc)
-                {
-                    child.connect::<K>(*conn);
+        let mut before: Vec<Option<Child>> = self.children.drain(..).map(Some).collect();
+        let vertices = self.state.tree.vertices();
+        for top in self.state.tree.top() {
+            let vertex = &vertices[top.start];
+            let (node, inc) = (vertex.is.node, vertex.is.inc);
+            let known = before
+                .iter_mut()
+                .find_map(|it| it.take_if(|child| child.link.is(node, inc)));
+            let child = match known {
+                Some(mut child) => {
+                    let same = child.link.changed == vertex.changed;
+                    if !same && !K::mutant(Mutant::KeepEdgeOverView) {
+                        child.link.close();
+                    }
+                    child
                 }
-                child
-            })
-            .collect();
+                None => {
+                    let mut child = Child::new(node, inc);
+                    let kind = super::Kind::Child(node, inc);
+                    if let Some(at) = self.conns.iter().position(|other| *other == kind) {
+                        child.link.connect::<K>(ConnId::new(at as u32));
+                    }
+                    child
+                }
+            };
+            self.children.push(child);
+        }
     }
 
-    /// Starts the edges that wait for it, once everything logged is committed: what an edge starts from is final.
+    /// Starts the edges that wait for it, each once everything logged that concerns it is committed: what an edge starts from is
+    /// final.
     pub(super) fn flush_edges(&mut self, out: &mut Outbox) {
         let Some(epoch) = self.granted else { return };
-        let unsettled = !self.pending.is_empty() && !K::mutant(Mutant::EdgeStartUncommitted);
-        if unsettled
-            || self
-                .children
-                .iter()
-                .all(|child| child.edge.is_some() || child.conn.is_none())
-        {
-            return;
-        }
-        let count = self.children.len();
-        for at in 0..count {
-            let child = &mut self.children[at];
-            let Some(conn) = child.conn.filter(|_| child.edge.is_none()) else {
-                continue;
-            };
-            if out.room(conn) == 0 || out.arena_room() < 512 * 1024 {
-                continue;
+        let settled = self.view_committed();
+        let hasty = K::mutant(Mutant::EdgeStartUncommitted);
+        let tops: Vec<_> = self.state.tree.top().collect();
+        for (child, top) in self.children.iter_mut().zip(tops) {
+            let (state, vertices) = (&self.state, self.state.tree.vertices());
+            let open = |shard: &ShardId| state.shard(*shard).filter(ShardRef::is_open);
+            if child.link.awaits_start() {
+                let wait = *child.wait.get_or_insert(self.state.entry);
+                if (!settled || self.committed < wait) && !hasty {
+                    continue;
+                }
+                child.wait = None;
+                self.starts += 1;
+                let edge = EdgeEpoch {
+                    root: epoch,
+                    view: vertices[top.start].changed,
+                    start: self.starts,
+                };
+                let shards = state.below(&top).iter().filter_map(open);
+                let shards = shards.map(|shard| (shard.shard(), shard.lens()));
+                let entry = if hasty { state.entry } else { self.committed };
+                child.link.begin(edge, entry, shards);
+                self.counters.edge_starts += 1;
+            } else {
+                child.wait = None;
             }
-            let order = self.state.order();
-            let below = &order[at * order.len() / count..(at + 1) * order.len() / count];
-            child.starts += 1;
-            let edge = EdgeEpoch {
-                root: epoch,
-                view: self.state.view,
-                start: child.starts,
+            let Some(edge) = child.link.starting() else {
+                continue;
             };
-            child.start(edge, below, &self.state);
-            let state = &self.state;
-            let body = EdgeStart {
+            let shards: Vec<_> = state.below(&top).iter().filter_map(open).collect();
+            let inner = top.start + 1..top.end;
+            let head = EdgeStart {
                 log: self.config.log,
                 edge,
-                entry: state.entry,
-                end_gsn: state.end_gsn,
-                trim: state.trim,
-                shards: child.shards.len() as u32,
+                resume: child.link.resumes(),
+                entry: child.link.start_entry(),
+                end_gsn: if hasty {
+                    state.end_gsn
+                } else {
+                    self.committed_end
+                },
+                trim: self.committed_trim,
+                vertices: inner.len() as u16,
+                shards: shards.len() as u32,
             };
-            let sent = out.send_with(conn, &body, |writer| {
-                child
-                    .shards
-                    .iter()
-                    .filter_map(|shard| state.shard(*shard))
-                    .try_for_each(|shard| {
-                        let head = ShardStartHead {
-                            shard: shard.shard(),
-                            epoch: shard.epoch(),
-                            last: shard.last(),
-                            class: shard.class(),
-                            quorum: shard.quorum(),
-                        };
-                        let segments = shard.generations().zip(shard.lens());
-                        ShardStart::write(writer, &head, shard.members(), segments, shard.joint())
-                    })
+            let inner = inner.map(|at| EdgeVertex {
+                vertex: vertices[at].is,
+                changed: vertices[at].changed,
+                shards: match vertices[at].is.children {
+                    0 => state.below(&(at..at + 1)).iter().filter_map(open).count() as u32,
+                    _ => 0,
+                },
             });
-            if sent.is_err() {
-                child.stop();
-            }
-            self.counters.edge_starts += 1;
+            let most = shards.iter().map(|shard| shard.members().len()).max();
+            child.link.send_start(
+                &head,
+                inner,
+                shard_start_bytes(most.unwrap_or(1)),
+                |at, writer| {
+                    let shard = shards[at];
+                    let head = ShardStartHead {
+                        shard: shard.shard(),
+                        epoch: shard.epoch(),
+                        last: shard.last(),
+                        class: shard.class(),
+                        quorum: shard.quorum(),
+                    };
+                    let segments = shard.generations().zip(shard.lens());
+                    ShardStart::write(writer, &head, shard.members(), segments, shard.joint())
+                },
+                out,
+            );
         }
     }
 
     pub(super) fn flush_sync(&mut self, now: Time, out: &mut Outbox) {
+        let sync = Sync {
+            log: self.config.log,
+            edge: EdgeEpoch::default(),
+            complete: self.committed,
+            end_gsn: self.committed_end,
+            trim: self.committed_trim,
+            chosen: RoundNo::ZERO,
+        };
         for child in &self.children {
-            let (Some(conn), Some(edge)) = (child.conn, child.edge) else {
-                continue;
-            };
-            let sync = Sync {
-                log: self.config.log,
-                edge,
-                complete: self.committed,
-                end_gsn: self.committed_end,
-                trim: self.committed_trim,
-                chosen: RoundNo::new(child.down_round),
-            };
-            if out.room(conn) > 256 {
-                let _ = out.send(conn, &sync, &[]);
-            }
+            child.link.send_sync(sync, out);
         }
         self.sync_at = now.after(self.config.sync);
     }

@@ -10,8 +10,8 @@ use ionian_wire::entry::{
 use ionian_wire::frame::{Intent, IntentDone};
 
 use super::Root;
-use super::child::Descent;
 use crate::outbox::Outbox;
+use crate::tree::link::{Descent, Link, keeps_edges};
 use ionian_types::ConnId;
 
 /// An entry that is in the log and not yet committed.
@@ -35,7 +35,6 @@ impl Pending {
 enum What {
     /// A cut of one child's round, as far as one child goes: trees with several children pend one per child.
     Cut {
-        child: usize,
         descent: Descent,
         last: bool,
     },
@@ -51,7 +50,7 @@ impl<K: Knobs> Root<K> {
             && self
                 .children
                 .iter()
-                .any(|child| child.fresh && child.edge.is_some())
+                .any(|child| child.link.fresh && child.link.edge().is_some())
     }
 
     /// ORDERING.md, ROOT LEADER, tick: one round per child becomes an entry. No empty cuts.
@@ -74,7 +73,7 @@ impl<K: Knobs> Root<K> {
         };
         if total == 0 {
             for child in &mut self.children {
-                child.fresh = false;
+                child.link.fresh = false;
             }
             return;
         }
@@ -89,34 +88,37 @@ impl<K: Knobs> Root<K> {
         self.cut_at = now.after(self.config.cut_interval);
     }
 
-    /// Brings the lengths of the log's end up to the newest rounds, as far as somebody writes the segments: the next cut. How
-    /// many records that are, also by child; `None` if it cannot be.
+    /// What the newest rounds add to the lengths of the log's end: the next cut. How many records that are, also by child; `None`
+    /// if it cannot be.
     fn grow(&mut self) -> Option<u64> {
-        self.grown.clear();
-        self.grown.extend_from_slice(self.state.lens());
+        let segments = self.state.written().len();
+        if self.growth.len() != segments {
+            self.growth.clear();
+            self.growth.resize(segments, 0);
+            self.grown.reset(segments);
+        }
+        self.forget_growth();
+        let (layout, written) = (self.state.layout(), self.state.written());
         self.totals.clear();
-        let (lens, written) = (self.state.lens(), self.state.written());
-        let layout = self.state.layout();
         let mut all = Some(0u64);
-        for child in &self.children {
+        for link in self.children.iter_mut().map(|child| &mut child.link) {
             let mut total = Some(0u64);
-            let mut grow = |index: usize, new_len: Lsn| {
-                // Lengths are what a leaf says: nonsense stops the order, not the process.
-                let grown = new_len.get().saturating_sub(lens[index]);
-                if grown > 0 && written[index] {
-                    self.grown[index] = new_len.get();
-                    total = total.and_then(|total| total.checked_add(grown));
-                }
-            };
-            if child.fresh && child.edge.is_some() {
-                let news = child.segments().iter().zip(&child.lens);
-                match layout.run(child.segments()) {
-                    Some(run) => run
-                        .zip(news)
-                        .for_each(|(index, (_, len))| grow(index, *len)),
-                    None => news
-                        .filter_map(|(segment, len)| Some((layout.index(*segment)?, len)))
-                        .for_each(|(index, len)| grow(index, *len)),
+            let first = link.first_segment().and_then(|it| layout.index(it));
+            if let Some(first) = first.filter(|_| link.fresh && link.edge().is_some()) {
+                let sound = link.grown().all(|(at, before, now)| {
+                    let growth = now.get() - before.get();
+                    let written = written.get(first + at).copied().unwrap_or(false);
+                    if written {
+                        self.growth[first + at] = growth;
+                        self.grown.set(first + at);
+                        total = total.and_then(|total| total.checked_add(growth));
+                    }
+                    written
+                });
+                if !sound {
+                    // Lengths are what a child says: nonsense stops its part of the order, not the process.
+                    link.stop();
+                    total = None;
                 }
             }
             all = all.and_then(|all| all.checked_add(total?));
@@ -125,20 +127,26 @@ impl<K: Knobs> Root<K> {
         all
     }
 
+    fn forget_growth(&mut self) {
+        for at in self.grown.iter() {
+            self.growth[at] = 0;
+        }
+        self.grown.clear();
+    }
+
     fn encode_cut(&mut self, start_gsn: Gsn, end_gsn: Gsn) -> Option<usize> {
         let start = self.entry_start();
-        let (lens, grown) = (self.state.lens(), &self.grown[..]);
-        let growth = |at: usize| grown[at] - lens[at];
-        let all = 0..lens.len().min(grown.len());
+        let (span, growth) = (self.grown.span(), |at: usize| self.growth[at]);
         let mut writer =
-            EntryWriter::cut(&mut self.buffer, &start, start_gsn, end_gsn, all, growth).ok()?;
+            EntryWriter::cut(&mut self.buffer, &start, start_gsn, end_gsn, span, growth).ok()?;
         for (at, child) in self.children.iter().enumerate() {
-            if let Some(edge) = child.edge.filter(|_| child.fresh) {
+            let link = &child.link;
+            if let Some(edge) = link.edge().filter(|_| link.fresh) {
                 let round = CutRound {
                     child: at as u32,
                     edge,
-                    inc: child.inc(),
-                    round: RoundNo::new(child.round),
+                    inc: link.inc,
+                    round: RoundNo::new(link.newest().round),
                 };
                 writer.round(&round).ok()?;
             }
@@ -151,26 +159,25 @@ impl<K: Knobs> Root<K> {
         let entry = self.state.entry;
         let mut base = start_gsn.get();
         let first_new = self.pending.len();
-        for (at, child) in self.children.iter_mut().enumerate() {
-            let Some(edge) = child.edge.filter(|_| child.fresh) else {
+        let links = self.children.iter_mut().map(|child| &mut child.link);
+        for (at, link) in links.enumerate() {
+            let Some(edge) = link.edge().filter(|_| link.fresh) else {
                 continue;
             };
-            let total = self.totals.get(at).copied().unwrap_or(0);
-            child.fresh = false;
-            child.logged_round = child.round;
+            let growth = self.totals.get(at).copied().unwrap_or(0);
+            link.pass();
             let descent = Descent {
                 entry,
                 edge,
-                round: child.round,
+                chosen: link.newest(),
                 base: Gsn::new(base + u64::from(K::mutant(Mutant::BaseOffByOne))),
-                total,
+                growth,
                 end_gsn,
             };
-            base += total;
+            base = base.wrapping_add(growth);
             self.pending.push_back(Pending {
                 entry,
                 what: What::Cut {
-                    child: at,
                     descent,
                     last: false,
                 },
@@ -250,24 +257,23 @@ impl<K: Knobs> Root<K> {
         {
             self.pending.pop_front();
             match pending.what {
-                What::Cut {
-                    child,
-                    descent,
-                    last,
-                } => {
+                What::Cut { descent, last } => {
                     self.committed = pending.entry;
                     self.committed_end = descent.end_gsn;
                     if last {
                         self.counters.cuts += 1;
                         self.last_cut_at = Some(now);
                     }
-                    self.counters.ordered += descent.total;
-                    if let Some(child) = self.children.get_mut(child)
-                        && !child.send_down(self.config.log, &descent, out)
-                        && !super::child::keeps_edges::<K>()
+                    self.counters.ordered += descent.growth;
+                    let log = self.config.log;
+                    let of_edge = |link: &&mut Link| link.edge_of_downs() == Some(descent.edge);
+                    let mut links = self.children.iter_mut().map(|child| &mut child.link);
+                    if let Some(link) = links.find(of_edge)
+                        && !link.send_down(log, &descent, out)
+                        && !keeps_edges::<K>()
                     {
                         // The child cannot be told: its replicas learn from the cut log, its edge starts again.
-                        child.stop();
+                        link.stop();
                     }
                 }
                 What::View => {
@@ -350,9 +356,6 @@ impl<K: Knobs> Root<K> {
             what: What::View,
         });
         // From here on no cut uses the old edges of what the view touched.
-        if !K::mutant(Mutant::KeepEdgeOverView) {
-            self.children.iter_mut().for_each(super::child::Child::stop);
-        }
         self.adopt_children();
         true
     }

@@ -64,7 +64,7 @@ impl<K: Knobs> Root<K> {
 
     /// The last entry that neither a live member of a shard nor one that is away will ask for.
     fn needed_by_nobody(&self) -> EntryNo {
-        let keeps = self.children.iter().flat_map(super::child::Child::keeps);
+        let keeps = self.children.iter().flat_map(|child| child.link.keeps());
         // What shards that have ended may miss is kept by each member of the group itself.
         let open = |shard| self.state.shard(shard).is_some_and(|it| it.is_open());
         let after = keeps
@@ -76,7 +76,7 @@ impl<K: Knobs> Root<K> {
     }
 
     fn applied_everywhere(&self) -> EntryNo {
-        let applied = self.children.iter().map(|child| child.applied);
+        let applied = self.children.iter().map(|child| child.link.applied);
         applied.min().unwrap_or_default()
     }
 
@@ -154,10 +154,10 @@ impl<K: Knobs> Root<K> {
             if open && needless {
                 continue;
             }
-            let child = self.children.iter().find(|child| child.has(shard));
+            let child = self.children.iter().find(|child| child.link.has(shard));
             match child {
                 Some(child) if open => {
-                    wanted.insert(shard, child.applied);
+                    wanted.insert(shard, child.link.applied);
                 }
                 // Nobody says what was applied: of a shard that is not open nobody will, and a trim ends it.
                 _ => {
@@ -168,7 +168,7 @@ impl<K: Knobs> Root<K> {
                 }
             }
         }
-        for keep in self.children.iter().flat_map(super::child::Child::keeps) {
+        for keep in self.children.iter().flat_map(|child| child.link.keeps()) {
             wanted.insert(keep.shard, keep.after);
         }
         self.kept

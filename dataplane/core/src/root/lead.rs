@@ -275,7 +275,7 @@ impl<K: Knobs> Root<K> {
         self.stop_leading();
         // Leaves and clients look for the leader again.
         for (at, kind) in self.conns.iter_mut().enumerate() {
-            if matches!(kind, Kind::Leaf(..) | Kind::Client) {
+            if matches!(kind, Kind::Child(..) | Kind::Client) {
                 *kind = Kind::Unknown;
                 self.close.push(ConnId::new(at as u32));
             }

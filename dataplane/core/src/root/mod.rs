@@ -9,7 +9,7 @@
 //! member --RootGrant--> leader, its epoch's entry under way --committed--> leader that answers
 //!    ^------------------- a later epoch was promised ---------------------------------|
 //! ```
-//! Files: `child` (edges and rounds), `cut` (appending and committing entries), `drop` (when entries go), `journal` (what a
+//! Files: `child` (the vertices right below and their edges), `cut` (appending and committing entries), `drop` (when entries go), `journal` (what a
 //! restart finds), `lead` (the other members), `member` (following a leader), `serve` (entries, tail, locate, trim), `start`
 //! (grants), `transfer` (the state in the place of entries).
 
@@ -44,6 +44,8 @@ use ionian_wire::frame::{CeilingRequest, Hello, Message, Role};
 
 use crate::cutlog::{CHUNK_ENTRIES, EntryLog, Kept, LogState};
 use crate::outbox::Outbox;
+use crate::tree::link::keeps_edges;
+use crate::tree::marks::Marks;
 use child::Child;
 use cut::Pending;
 use journal::JournalMap;
@@ -220,7 +222,8 @@ enum Kind {
     Unknown,
     Client,
     Replica,
-    Leaf(NodeId, Inc),
+    /// A leaf or an aggregator right below, or one that may come to be.
+    Child(NodeId, Inc),
     Root(NodeId, Inc),
     Controller,
 }
@@ -256,6 +259,8 @@ pub struct Root<K: Knobs = Shipped> {
     trims_logged: VecDeque<(EntryNo, Gsn)>,
     pending: VecDeque<Pending>,
     children: Vec<Child>,
+    /// Edges begun in this life.
+    starts: u64,
     cut_at: Time,
     flushed_at: Time,
     last_cut_at: Option<Time>,
@@ -273,8 +278,9 @@ pub struct Root<K: Knobs = Shipped> {
     close: Vec<ConnId>,
     buffer: Box<[u8]>,
     scratch: Vec<u8>,
-    /// The lengths of a cut that is being made, by the numbers of the segments; and the records of each child.
-    grown: Vec<u64>,
+    /// What a cut that is being made adds, by the numbers of the segments, which of them grow, and the records of each child.
+    growth: Vec<u64>,
+    grown: Marks,
     totals: Vec<u64>,
     counters: RootCounters,
     knobs: PhantomData<K>,
@@ -306,6 +312,7 @@ impl<K: Knobs> Root<K> {
             trims_logged: VecDeque::with_capacity(64),
             pending: VecDeque::with_capacity(config.inflight_max + 8),
             children: Vec::new(),
+            starts: 0,
             cut_at: now,
             flushed_at: now,
             last_cut_at: None,
@@ -320,7 +327,8 @@ impl<K: Knobs> Root<K> {
             close: Vec::new(),
             buffer: vec![0; ENTRY_BYTES_MAX].into_boxed_slice(),
             scratch: Vec::with_capacity(300 * 1024),
-            grown: Vec::with_capacity(1024),
+            growth: Vec::new(),
+            grown: Marks::default(),
             totals: Vec::with_capacity(16),
             counters: RootCounters::default(),
             knobs: PhantomData,
@@ -370,7 +378,7 @@ impl<K: Knobs> Root<K> {
     /// A connection is gone.
     pub fn closed(&mut self, conn: ConnId) {
         for child in &mut self.children {
-            child.disconnect::<K>(conn);
+            child.link.disconnect::<K>(conn);
         }
         if self.controller == Some(conn) {
             self.controller = None;
@@ -392,13 +400,13 @@ impl<K: Knobs> Root<K> {
     /// Handles one message. The edge has made sure that `conn` has room for the largest answer.
     pub fn handle(&mut self, now: Time, conn: ConnId, message: &Message<'_>, out: &mut Outbox) {
         match (message, self.kind(conn)) {
-            (Message::Up(up, items), Kind::Leaf(node, inc)) => {
-                self.on_up(conn, node, inc, up, items, out)
-            }
-            (Message::Applied(body, keeps), Kind::Leaf(node, inc)) => {
+            (Message::Up(up, tail), Kind::Child(node, inc)) => self.on_up(node, inc, up, tail, out),
+            (Message::Applied(body, keeps), Kind::Child(node, inc)) => {
                 self.on_applied(node, inc, body, keeps)
             }
-            (Message::NeedEdge(_, _), Kind::Leaf(node, inc)) => self.restart_edge(node, inc),
+            (Message::NeedEdge(need, _), Kind::Child(node, inc)) => {
+                self.restart_edge(node, inc, need)
+            }
             (Message::Backfill(body, _), Kind::Replica) => self.on_backfill(conn, body, out),
             (Message::Tail(body, _), Kind::Client) => self.on_tail(conn, body, out),
             (Message::Locate(body, _), Kind::Client) => self.on_locate(conn, body, out),
@@ -428,15 +436,13 @@ impl<K: Knobs> Root<K> {
         let kind = match hello.role {
             Role::Client if mine && about => Kind::Client,
             Role::Replica if mine && about => Kind::Replica,
-            Role::Leaf if mine && about => {
-                for child in self
-                    .children
-                    .iter_mut()
-                    .filter(|child| child.is(hello.node, hello.inc))
-                {
-                    child.connect::<K>(conn);
+            Role::Leaf | Role::Aggregator if mine && about => {
+                let (node, inc) = (hello.node, hello.inc);
+                let mut children = self.children.iter_mut();
+                if let Some(child) = children.find(|child| child.link.is(node, inc)) {
+                    child.link.connect::<K>(conn);
                 }
-                let kind = Kind::Leaf(hello.node, hello.inc);
+                let kind = Kind::Child(node, inc);
                 self.replace(kind, conn);
                 self.sync_at = now;
                 kind
@@ -459,7 +465,7 @@ impl<K: Knobs> Root<K> {
         self.set_kind(conn, kind);
     }
 
-    /// Closes the connection of a leaf that `conn` replaces: whoever believes in it must know. No view need name this life
+    /// Closes the connection of a child that `conn` replaces: whoever believes in it must know. No view need name this life
     /// yet; when one does, its edge starts on the connection that is left.
     fn replace(&mut self, kind: Kind, conn: ConnId) {
         if K::mutant(Mutant::RoundWithoutEdge) {
@@ -472,7 +478,7 @@ impl<K: Knobs> Root<K> {
             }
             self.close.push(at);
             // What still comes by it is of an edge that has ended.
-            if !child::keeps_edges::<K>() {
+            if !keeps_edges::<K>() {
                 *other = Kind::Unknown;
             }
         }
@@ -587,7 +593,7 @@ impl<K: Knobs> Root<K> {
             edges: self
                 .children
                 .iter()
-                .filter(|child| child.is_running())
+                .filter(|child| child.link.is_running())
                 .count(),
             cut_log_bytes: self.cut_log_bytes(),
             cut_log_first: self.log.first(),

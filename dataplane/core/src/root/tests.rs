@@ -9,9 +9,11 @@ use ionian_types::{
     SessionNo, ShardId, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
+use ionian_wire::codec::Field as _;
 use ionian_wire::frame::{
     Hello, Message, Role, RootGrant, TrimAnswer, TrimRequest, TrimStatus, encode,
 };
+use ionian_wire::tree::{TreeVertex, encode_vertices};
 
 use super::serve::TRIMS_MAX;
 use super::{Kind, Root, RootConfig};
@@ -202,7 +204,13 @@ fn an_edge_begins_on_the_last_connection_of_a_leaf() {
     assert_eq!(desk.root.take_close(), None);
     desk.out.clear();
     // A view names it.
-    desk.root.state.children = vec![(node, inc)];
+    let mut vertices = [0; TreeVertex::LEN];
+    let vertices = encode_vertices(
+        &mut vertices,
+        [TreeVertex::first_leaf(node, inc)].into_iter(),
+    );
+    let view = ViewId::new(1);
+    assert!(desk.root.state.tree.replace(&vertices.unwrap(), view));
     desk.root.adopt_children();
     desk.root.flush(NOW, &mut desk.out);
     let starts: Vec<ConnId> = desk

@@ -1,8 +1,8 @@
 //! Which worlds a mutant is hunted in: those of the common swarm that can show it, or a family of plans of its own.
 //!
 //! A family is the swarm's plan with fewer kinds of faults and more of each, for bugs that need several things to fall together.
-//! Every plan of a family is one that the swarm may draw, but for the damage of [`Plan::damage_both`]; the machines as they
-//! ship hold in each.
+//! Every plan of a family is one that the swarm may draw, but for the damage of [`Plan::damage_both`] and the patience of
+//! [`Plan::quiet`]; the machines as they ship hold in each.
 
 use ionian_types::{Durability, Mutant, Nanos};
 
@@ -67,6 +67,8 @@ pub fn plan(mutant: Option<Mutant>, seed: u64) -> Plan {
             plan.cut_log_chunk_entries = 8;
             plan.gone = Nanos::from_ms(30);
         }
+        // What nobody makes explicit is found out otherwise, though late.
+        Some(Mutant::NoSync) => plan.quiet = Nanos::from_ms(3_600_000),
         Some(Mutant::TimeoutMeansNoEffect) => plan.append_timeout = Nanos::from_ms(20),
         _ => {}
     }
@@ -84,6 +86,7 @@ pub const fn family(mutant: Mutant) -> Option<(Durability, &'static [(Fault, u64
             (D0, &[(Fault::Reset, 60)])
         }
         Mutant::NoTombstone => (D0, &[(Fault::Late, 60)]),
+        Mutant::NoSync => (D0, &[(Fault::CrashReplica, 10), (Fault::CrashLeaf, 10)]),
         Mutant::AppendWithoutGeneration => (D0, &[(Fault::CrashReplica, 15), (Fault::Late, 30)]),
         Mutant::NeverFromLaggingCopy => (
             D0,

@@ -1,6 +1,7 @@
 //! Tests of entries: what was written comes back, what was damaged does not.
 
 use super::*;
+use crate::tree::{TreeVertex, encode_vertices};
 use ionian_types::{Durability, LogId, SegmentId, Slot};
 use proptest::prelude::*;
 
@@ -203,6 +204,9 @@ fn views_come_back() {
     ];
     let list = encode_members(&mut member_bytes, &members).unwrap();
     let lens = [1u64.to_le_bytes(), 2u64.to_le_bytes()].concat();
+    let mut vertex_bytes = [0; TreeVertex::LEN];
+    let leaf = TreeVertex::first_leaf(NodeId::new(3), Inc::new(13));
+    let vertices = encode_vertices(&mut vertex_bytes, [leaf].into_iter()).unwrap();
     let changes = [
         Change::Open {
             shard: ShardId::new(4),
@@ -235,7 +239,7 @@ fn views_come_back() {
             lens: &lens,
             lost_from: Some(Gsn::new(8)),
         },
-        Change::Tree { children: &[0; 24] },
+        Change::Tree { vertices },
     ];
     let mut encoded = [0; 512];
     let mut writer = Writer::new(&mut encoded);

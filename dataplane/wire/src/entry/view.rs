@@ -9,6 +9,7 @@ use ionian_types::{
 
 use crate::codec::{Field, Reader, WireError, Writer};
 use crate::frame::Member;
+use crate::tree::VertexList;
 
 const TAG_OPEN: u8 = 1;
 const TAG_CLOSE: u8 = 2;
@@ -102,10 +103,10 @@ pub enum Change<'a> {
         /// Whether its records are lost with it; `lost_from..` tells from where on.
         lost_from: Option<Gsn>,
     },
-    /// The root's children from now on.
+    /// The tree below the root from now on.
     Tree {
-        /// (node, incarnation) of each child in order, as encoded.
-        children: &'a [u8],
+        /// Its vertices.
+        vertices: VertexList<'a>,
     },
 }
 
@@ -185,10 +186,10 @@ pub fn write_change(writer: &mut Writer<'_>, change: &Change<'_>) -> Result<(), 
             writer.field((lens.len() / 8) as u8)?;
             writer.bytes(lens)
         }
-        Change::Tree { children } => {
+        Change::Tree { vertices } => {
             writer.field(TAG_TREE)?;
-            writer.field((children.len() / 12) as u16)?;
-            writer.bytes(children)
+            writer.field(vertices.len() as u16)?;
+            writer.bytes(vertices.encoded())
         }
     }
 }
@@ -316,9 +317,8 @@ fn read_change<'a>(reader: &mut Reader<'a>) -> Result<Change<'a>, WireError> {
         }
         TAG_TREE => {
             let count: u16 = reader.field()?;
-            Ok(Change::Tree {
-                children: reader.bytes(usize::from(count) * 12)?,
-            })
+            let vertices = VertexList::read(reader, usize::from(count))?;
+            Ok(Change::Tree { vertices })
         }
         tag => Err(WireError::Range {
             field: "change tag",

@@ -20,6 +20,8 @@ code_enum! {
         Root = 4,
         /// The controller.
         Controller = 5,
+        /// An inner vertex of the ordering tree.
+        Aggregator = 6,
     }
 }
 

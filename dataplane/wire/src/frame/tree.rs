@@ -1,17 +1,18 @@
 //! Messages of the ordering tree: rounds go up, bases come down.
 
 use ionian_types::{
-    Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RoundNo, SegmentId, ShardId,
-    ViewId,
+    Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RoundNo, ShardId, ViewId,
 };
 
 use super::macros::body;
 use crate::codec::Field;
 use crate::codec::{Reader, WireError, Writer};
+use crate::tree::TreeVertex;
 
 body! {
-    /// Child to parent: a round. Consecutive within (`edge`, `inc`). Tail: [`UpItem`]s, the changed segments, or all of them
-    /// when `full`; then [`UpKeep`]s.
+    /// Child to parent: a round. Consecutive within (`edge`, `inc`). Tail: [`UpKeep`]s; then a growth list
+    /// ([`Growths`](crate::growth::Growths)) over the segments below, in the order of the tree: by how much they have grown since
+    /// the round before, or, when `full`, since the edge's start.
     Up = 48 {
         /// The log.
         log: LogId,
@@ -21,40 +22,14 @@ body! {
         inc: Inc,
         /// The round's number.
         round: RoundNo,
-        /// The sum of all lengths of the subtree in this round.
+        /// The sum of all lengths of the subtree in this round, modulo 2^64.
         total: u64,
         /// Every live member of every shard below has applied, at the log's class, all that touches it up to this entry.
         applied: EntryNo,
-        /// Whether the tail holds every segment of the subtree.
+        /// Whether the growths are those since the edge's start.
         full: bool,
-        /// The number of items.
-        items: u32,
         /// The number of shards of which fewer members than an ack takes have applied all that `applied` says.
         keeps: u32,
-    }
-}
-
-/// One segment's length in an [`Up`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UpItem {
-    /// The segment.
-    pub segment: SegmentId,
-    /// Its length: the k-th largest of its replicas'.
-    pub len: Lsn,
-}
-
-impl Field for UpItem {
-    const LEN: usize = SegmentId::LEN + Lsn::LEN;
-    fn take(bytes: &[u8]) -> Result<Self, WireError> {
-        let mut reader = Reader::new(bytes);
-        Ok(Self {
-            segment: reader.field()?,
-            len: reader.field()?,
-        })
-    }
-    fn put(self, bytes: &mut [u8]) {
-        self.segment.put(&mut bytes[..5]);
-        self.len.put(&mut bytes[5..13]);
     }
 }
 
@@ -111,20 +86,68 @@ body! {
 }
 
 body! {
-    /// Parent to child: the edge (re)starts; these lengths are round 0. Tail: one [`ShardStart`] per shard below.
+    /// Parent to child: the edge (re)starts; these lengths are round 0. Tail: the vertices below the child, one [`EdgeVertex`]
+    /// each, in depth-first order; then [`ShardStart`]s, as many as there is room for. The others follow in [`EdgeShards`].
     EdgeStart = 50 {
         /// The log.
         log: LogId,
         /// The new edge epoch.
         edge: EdgeEpoch,
+        /// Whether every Down of the edge before has been sent on this session: edges further below that no view has changed go
+        /// on. Otherwise they restart, too.
+        resume: bool,
         /// The last committed entry.
         entry: EntryNo,
         /// The position after the last one ordered.
         end_gsn: Gsn,
         /// Positions below are trimmed.
         trim: Gsn,
-        /// The number of shards.
+        /// The number of vertices below the child.
+        vertices: u16,
+        /// The number of shards below the child.
         shards: u32,
+    }
+}
+
+body! {
+    /// Parent to child: the next shards of an edge that has begun to start. Tail: [`ShardStart`]s.
+    EdgeShards = 58 {
+        /// The log.
+        log: LogId,
+        /// The edge epoch.
+        edge: EdgeEpoch,
+        /// How many shards were sent before these.
+        first: u32,
+    }
+}
+
+/// A vertex below a child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EdgeVertex {
+    /// The vertex.
+    pub vertex: TreeVertex,
+    /// The last view that changed who is above it or anything below it.
+    pub changed: ViewId,
+    /// Of a leaf: how many of the shards are below it. Of an aggregator: 0.
+    pub shards: u32,
+}
+
+impl Field for EdgeVertex {
+    const LEN: usize = TreeVertex::LEN + ViewId::LEN + 4;
+    fn take(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        Ok(Self {
+            vertex: reader.field()?,
+            changed: reader.field()?,
+            shards: reader.field()?,
+        })
+    }
+    fn put(self, bytes: &mut [u8]) {
+        let (vertex, rest) = bytes.split_at_mut(TreeVertex::LEN);
+        let (changed, shards) = rest.split_at_mut(ViewId::LEN);
+        self.vertex.put(vertex);
+        self.changed.put(changed);
+        Field::put(self.shards, &mut shards[..4]);
     }
 }
 
@@ -283,7 +306,7 @@ impl<'a> ShardStart<'a> {
     }
 
     /// The current generation and the committed length of each segment, in slot order.
-    pub fn segments(&self) -> impl ExactSizeIterator<Item = (ViewId, Lsn)> + 'a {
+    pub fn segments(&self) -> impl ExactSizeIterator<Item = (ViewId, Lsn)> + use<'a> {
         self.segments.chunks_exact(16).map(|bytes| {
             let mut reader = Reader::new(bytes);
             let generation = reader.field().expect("the length was checked");
@@ -300,6 +323,9 @@ body! {
         log: LogId,
         /// The edge epoch known, zero when none.
         edge: EdgeEpoch,
+        /// Whether a Down was lost, or did not fit: everything below restarts. Otherwise an edge further below needs to know where
+        /// its shards stand.
+        lost: bool,
     }
 }
 

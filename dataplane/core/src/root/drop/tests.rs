@@ -6,14 +6,17 @@ use alloc::vec::Vec;
 
 use ionian_store::{BlockOpKind, FileNo, Store, StoreConfig, StoreState};
 use ionian_types::{
-    ClusterId, ConnId, Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, NodeId, RootEpoch,
-    RoundNo, SegmentId, ShardId, Slot, Time, ViewId,
+    ClusterId, ConnId, Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, NodeId, RootEpoch, RoundNo,
+    ShardId, Time, ViewId,
 };
 use ionian_wire::Writer;
+use ionian_wire::codec::Field as _;
 use ionian_wire::entry::{Change, ShardEntry, encode_members, write_change};
 use ionian_wire::frame::{
-    Applied, Backfill, Intent, Member, Message, RootGrant, TrimRequest, Up, UpItem, UpKeep,
+    Applied, Backfill, Intent, Member, Message, NeedEdge, RootGrant, TrimRequest, Up, UpKeep,
 };
+use ionian_wire::growth::GrowthWriter;
+use ionian_wire::tree::{TreeVertex, encode_vertices};
 
 use super::KEEP_AGAIN;
 use crate::cutlog::Kept;
@@ -111,13 +114,13 @@ impl Desk {
         desk.work();
         assert_eq!(desk.root.store.state(), StoreState::Ready);
         desk.grant(1);
-        desk.root.set_kind(LEAF, Kind::Leaf(LEAF_NODE, LEAF_INC));
+        desk.root.set_kind(LEAF, Kind::Child(LEAF_NODE, LEAF_INC));
         desk.root.set_kind(REPLICA, Kind::Replica);
         desk.open();
         desk.settle();
         assert_eq!(desk.root.status().commit, EntryNo::new(3));
         assert_eq!(desk.root.status().edges, 1);
-        desk.edge = desk.root.children[0].edge.unwrap();
+        desk.edge = desk.root.children[0].link.edge().unwrap();
         desk
     }
 
@@ -142,11 +145,18 @@ impl Desk {
             };
             write_change(&mut writer, &change).unwrap();
         }
-        let mut child = [0u8; 12];
-        let mut encoded = Writer::new(&mut child);
-        encoded.field(LEAF_NODE).unwrap();
-        encoded.field(LEAF_INC).unwrap();
-        write_change(&mut writer, &Change::Tree { children: &child }).unwrap();
+        let mut vertices = [0; TreeVertex::LEN];
+        let vertices = encode_vertices(
+            &mut vertices,
+            [TreeVertex::first_leaf(LEAF_NODE, LEAF_INC)].into_iter(),
+        );
+        write_change(
+            &mut writer,
+            &Change::Tree {
+                vertices: vertices.unwrap(),
+            },
+        )
+        .unwrap();
         let len = writer.len();
         let (log, view) = (LOG, ViewId::new(1));
         let intent = Intent { log, view };
@@ -213,11 +223,6 @@ impl Desk {
         let len = &mut self.lens[shard.get() as usize];
         *len += 1;
         self.round += 1;
-        let slot = Slot::ZERO;
-        let item = UpItem {
-            segment: SegmentId { shard, slot },
-            len: Lsn::new(*len),
-        };
         let up = Up {
             log: LOG,
             edge: self.edge,
@@ -226,19 +231,25 @@ impl Desk {
             total: self.lens.iter().sum(),
             applied: EntryNo::new(applied),
             full: false,
-            items: 1,
             keeps: keeps.len() as u32,
         };
         let mut tail = vec![0; 256];
         let mut writer = Writer::new(&mut tail);
-        writer.field(item).unwrap();
         for (shard, after) in keeps {
             let (shard, after) = (*shard, EntryNo::new(*after));
             writer.field(UpKeep { shard, after }).unwrap();
         }
+        // Shards have two segments each; those that have ended are not below.
+        let state = &self.root.state;
+        let mut open = state
+            .order()
+            .iter()
+            .filter(|it| state.shard(**it).unwrap().is_open());
+        let segment = 2 * open.position(|it| *it == shard).unwrap();
+        GrowthWriter::write(&mut writer, segment..segment + 1, |_| 1).unwrap();
         let len = writer.len();
         let (root, out) = (&mut self.root, &mut self.out);
-        root.on_up(LEAF, LEAF_NODE, LEAF_INC, &up, &tail[..len], out);
+        root.on_up(LEAF_NODE, LEAF_INC, &up, &tail[..len], out);
         self.settle();
     }
 
@@ -324,7 +335,7 @@ fn what_ends_a_shard_is_kept_until_it_is_trimmed() {
     root.on_intent(REPLICA, &intent, &changes[..len], &mut desk.out);
     desk.settle();
     assert_eq!(desk.root.status().commit, EntryNo::new(5));
-    desk.edge = desk.root.children[0].edge.unwrap();
+    desk.edge = desk.root.children[0].link.edge().unwrap();
     (desk.round, desk.lens[0]) = (0, 0);
     for entry in 6..=12 {
         desk.cut(BUSY, entry - 1, &[]);
@@ -416,12 +427,11 @@ fn a_round_that_is_cut_off_changes_nothing() {
         total: desk.lens.iter().sum(),
         applied: EntryNo::new(12),
         full: false,
-        items: 0,
         keeps: u32::MAX,
     };
     let before = desk.root.kept.clone();
     let (root, out) = (&mut desk.root, &mut desk.out);
-    root.on_up(LEAF, LEAF_NODE, LEAF_INC, &up, &[], out);
+    root.on_up(LEAF_NODE, LEAF_INC, &up, &[], out);
     desk.settle();
     assert_eq!(desk.root.kept, before);
     assert_eq!(desk.root.status().cut_log_first, EntryNo::new(11));
@@ -550,13 +560,18 @@ fn a_long_run_keeps_the_cut_log_bounded() {
 #[test]
 fn an_edge_begins_without_what_members_had_applied() {
     let mut desk = Desk::with_a_member_away();
-    assert!(desk.root.children[0].applied > EntryNo::ZERO);
-    assert!(!desk.root.children[0].keeps().is_empty());
-    desk.root.restart_edge(LEAF_NODE, LEAF_INC);
+    assert!(desk.root.children[0].link.applied > EntryNo::ZERO);
+    assert!(!desk.root.children[0].link.keeps().is_empty());
+    let need = NeedEdge {
+        log: LOG,
+        edge: desk.edge,
+        lost: true,
+    };
+    desk.root.restart_edge(LEAF_NODE, LEAF_INC, &need);
     desk.settle();
     assert_eq!(desk.root.status().edges, 1);
-    assert_eq!(desk.root.children[0].applied, EntryNo::ZERO);
-    assert!(desk.root.children[0].keeps().is_empty());
+    assert_eq!(desk.root.children[0].link.applied, EntryNo::ZERO);
+    assert!(desk.root.children[0].link.keeps().is_empty());
 }
 
 /// The configuration that lists this node alone.

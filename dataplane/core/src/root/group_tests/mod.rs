@@ -13,14 +13,17 @@ use alloc::vec::Vec;
 
 use ionian_store::{BlockOp, Store, StoreConfig, StoreState};
 use ionian_types::{
-    ClientId, ClusterId, ConnId, Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Lsn, Nanos,
-    NodeId, RoundNo, SegmentId, SessionNo, ShardId, Slot, Time, ViewId,
+    ClientId, ClusterId, ConnId, Durability, EdgeEpoch, EntryNo, Gsn, Inc, LogId, Nanos, NodeId,
+    RoundNo, SessionNo, ShardId, Slot, Time, ViewId,
 };
+use ionian_wire::codec::Field as _;
 use ionian_wire::entry::{Change, encode_members, write_change};
 use ionian_wire::frame::{
     self, Body, Hello, Intent, LocateAnswer, Member, Message, Role, ShardStart, Tail, TrimRequest,
-    TrimStatus, Up, UpItem, WriteOutcome,
+    TrimStatus, Up, WriteOutcome,
 };
+use ionian_wire::growth::GrowthWriter;
+use ionian_wire::tree::{TreeVertex, encode_vertices};
 use ionian_wire::{Reader, WIRE_VERSION, Writer};
 
 use super::{Root, RootConfig};
@@ -472,15 +475,9 @@ impl World {
         };
         let below = &mut self.below;
         below.len += by;
+        let by = below.len - below.lens[&below.round];
         below.round += 1;
         below.lens.insert(below.round, below.len);
-        let item = UpItem {
-            segment: SegmentId {
-                shard: SHARD,
-                slot: Slot::ZERO,
-            },
-            len: Lsn::new(below.len),
-        };
         let up = Up {
             log: LOG,
             edge,
@@ -490,12 +487,11 @@ impl World {
             // Every replica has applied what was announced.
             applied: self.root(slot).committed,
             full: false,
-            items: 1,
             keeps: 0,
         };
         let mut tail = [0; 64];
         let mut writer = Writer::new(&mut tail);
-        writer.field(item).unwrap();
+        GrowthWriter::write(&mut writer, 0..1, |_| by).unwrap();
         let len = writer.len();
         self.tell(slot, BELOW, &encoded(&up, &tail[..len]));
     }
@@ -519,11 +515,18 @@ impl World {
             members: encode_members(&mut members, &[member]).unwrap(),
         };
         write_change(&mut writer, &open).unwrap();
-        let mut child = [0u8; 12];
-        let mut encoded_child = Writer::new(&mut child);
-        encoded_child.field(LEAF.0).unwrap();
-        encoded_child.field(LEAF.1).unwrap();
-        write_change(&mut writer, &Change::Tree { children: &child }).unwrap();
+        let mut vertices = [0; TreeVertex::LEN];
+        let vertices = encode_vertices(
+            &mut vertices,
+            [TreeVertex::first_leaf(LEAF.0, LEAF.1)].into_iter(),
+        );
+        write_change(
+            &mut writer,
+            &Change::Tree {
+                vertices: vertices.unwrap(),
+            },
+        )
+        .unwrap();
         let len = writer.len();
         let intent = Intent {
             log: LOG,

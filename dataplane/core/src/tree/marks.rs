@@ -1,0 +1,88 @@
+//! A set of small numbers that is filled in any order and read in ascending order.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// The set. Numbers are below the length that it was made with.
+#[derive(Default, Debug)]
+pub(crate) struct Marks {
+    words: Vec<u64>,
+    any: bool,
+}
+
+impl Marks {
+    /// Empties the set, for numbers below `len`.
+    pub(crate) fn reset(&mut self, len: usize) {
+        self.words.clear();
+        self.words.resize(len.div_ceil(64), 0);
+        self.any = false;
+    }
+
+    /// Adds a number; whether it is new.
+    #[inline]
+    pub(crate) fn set(&mut self, at: usize) -> bool {
+        let (word, bit) = (&mut self.words[at / 64], 1 << (at % 64));
+        let new = *word & bit == 0;
+        *word |= bit;
+        self.any = true;
+        new
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        !self.any
+    }
+
+    /// The numbers, ascending.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.words.iter().enumerate().flat_map(|(at, word)| {
+            let mut rest = *word;
+            core::iter::from_fn(move || {
+                let bit = rest.trailing_zeros();
+                rest &= rest.wrapping_sub(1);
+                (bit < 64).then_some(at * 64 + bit as usize)
+            })
+        })
+    }
+
+    /// From the smallest number to the one after the largest.
+    pub(crate) fn span(&self) -> Range<usize> {
+        let first = self.words.iter().position(|word| *word != 0);
+        let last = self.words.iter().rposition(|word| *word != 0);
+        match (first, last) {
+            (Some(first), Some(last)) => {
+                let from = first * 64 + self.words[first].trailing_zeros() as usize;
+                from..last * 64 + 64 - self.words[last].leading_zeros() as usize
+            }
+            _ => 0..0,
+        }
+    }
+
+    /// Removes all of them.
+    pub(crate) fn clear(&mut self) {
+        if self.any {
+            self.words.fill(0);
+            self.any = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_in_order_once() {
+        let mut marks = Marks::default();
+        marks.reset(130);
+        assert!(marks.is_empty());
+        let new: Vec<bool> = [129, 0, 64, 63, 0].map(|at| marks.set(at)).to_vec();
+        assert_eq!(new, [true, true, true, true, false]);
+        assert_eq!(marks.iter().collect::<Vec<_>>(), [0, 63, 64, 129]);
+        assert_eq!(marks.span(), 0..130);
+        marks.clear();
+        assert!(marks.is_empty() && marks.iter().next().is_none());
+        assert_eq!(marks.span(), 0..0);
+        marks.set(70);
+        assert_eq!(marks.span(), 70..71);
+    }
+}
