@@ -113,8 +113,7 @@ impl<K: Knobs> Root<K> {
         let Some(epoch) = self.granted else { return };
         let settled = self.view_committed();
         let hasty = K::mutant(Mutant::EdgeStartUncommitted);
-        let tops: Vec<_> = self.state.tree.top().collect();
-        for (child, top) in self.children.iter_mut().zip(tops) {
+        for (child, top) in self.children.iter_mut().zip(self.state.tree.top()) {
             let (state, vertices) = (&self.state, self.state.tree.vertices());
             let open = |shard: &ShardId| state.shard(*shard).filter(ShardRef::is_open);
             if child.link.awaits_start() {
