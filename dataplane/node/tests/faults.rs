@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Bed, LOG, PATIENCE, deliveries, follow, log_spec, numbered, until};
-use ionian_client::{ClientConfig, Gsn, Log};
+use ionian_client::{ClientConfig, Gsn, Link, Log};
 use ionian_node::client::UdpLink;
 use ionian_node::config::{NetworkConfig, client_options};
 use ionian_node::{FaultSpec, Server, TraceOptions};
@@ -136,7 +136,7 @@ fn one_session_too_many_is_refused_and_counted_and_there_is_room_again() {
     until(
         "the second client is told",
         || {
-            ionian_client::Link::poll(&mut second, |_| ());
+            Link::poll(&mut second, |_| ());
             second.refused() > 0
         },
         String::new,
@@ -153,9 +153,42 @@ fn one_session_too_many_is_refused_and_counted_and_there_is_room_again() {
     until(
         "the second client is let in",
         || {
-            ionian_client::Link::poll(&mut second, |_| ());
+            Link::poll(&mut second, |_| ());
             !second.map().logs.is_empty()
         },
         || bed.explain(),
     );
+}
+
+/// Clients once learned what had become of a dead server only when the session by which they ask for the map was taken for
+/// dead as well, seconds later.
+#[test]
+fn who_is_silent_when_asked_for_the_map_is_not_waited_for() {
+    let mut beds = [Durability::D0; 2].map(Bed::two_by_two);
+    for bed in &mut beds {
+        bed.start_all();
+        bed.settle();
+    }
+    let [first, second] = beds.each_ref().map(|bed| bed.addresses[&bed.controller]);
+    let network = NetworkConfig::default();
+    let mut options = client_options(first, beds[0].secret.clone(), LOG, &network);
+    options.others = vec![second];
+    // Nothing that this test sees comes from the end of a session.
+    options.dead_after_ms = 10 * PATIENCE.as_millis() as u64;
+    let mut link = UdpLink::open(options).expect("a socket");
+    let seen_from = |link: &mut UdpLink, root: std::net::SocketAddr| {
+        until(
+            "the map comes",
+            || {
+                Link::poll(link, |_| ());
+                let mut logs = link.map().logs.iter();
+                logs.any(|log| log.root().address == root.to_string())
+            },
+            String::new,
+        );
+    };
+    seen_from(&mut link, first);
+    beds[0].kill(1);
+    Link::refresh_map(&mut link);
+    seen_from(&mut link, second);
 }

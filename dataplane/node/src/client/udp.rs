@@ -23,8 +23,11 @@ use crate::role::Place;
 use crate::udp::{PortError, PortOptions, UdpPort};
 use ionian_core::guard::{ANY_NODE, KeyChange, Keyring};
 
-/// After this long without the map somebody else is asked for it.
+/// After this long without the map somebody else is asked for it, when a session had to be opened first.
 const SILENT: Nanos = Nanos::from_ms(500);
+/// The same on a session that is open. Whoever held it may have died with what the newer map is wanted for, and the session
+/// itself would be taken for dead much later.
+const SILENT_OPEN: Nanos = Nanos::from_ms(50);
 /// A newer map is wanted this often before somebody else is asked for it.
 const REFRESHES: u32 = 8;
 /// The pause before a peer is dialled again.
@@ -85,8 +88,8 @@ pub struct UdpLink {
     directory_retry_at: Time,
     /// Which of those that may be asked is asked.
     directory_at: usize,
-    /// Since when an answer of that one is waited for; none once it has answered.
-    directory_silent: Option<Time>,
+    /// Until when an answer of that one is waited for; none once it has answered.
+    answer_by: Option<Time>,
     ask: bool,
     /// How often a newer map was wanted.
     refreshes: u32,
@@ -136,7 +139,7 @@ impl UdpLink {
             directory: None,
             directory_retry_at: Time::ZERO,
             directory_at: 0,
-            directory_silent: None,
+            answer_by: None,
             ask: true,
             refreshes: 0,
             map: ClusterMap::default(),
@@ -233,7 +236,7 @@ impl UdpLink {
 
     /// The next one is asked for the map, where there is another one.
     fn ask_another(&mut self, now: Time) {
-        self.directory_silent = None;
+        self.answer_by = None;
         if self.options.others.is_empty() {
             return;
         }
@@ -256,10 +259,11 @@ impl UdpLink {
             let node = self.options.nodes.get(&address);
             let node = node.copied().unwrap_or(ANY_NODE);
             self.directory = self.open_session(now, Place::Directory, node, address);
-            self.directory_silent = Some(now);
+            self.answer_by = Some(now.after(SILENT));
             self.ask = true;
         }
         if let Some(session) = self.directory.filter(|_| self.ask) {
+            self.answer_by.get_or_insert(now.after(SILENT_OPEN));
             let mut message = [0u8; 64];
             if let Ok(len) = encode(
                 &mut message,
@@ -298,8 +302,7 @@ impl UdpLink {
 
     /// Until when an answer to the question for the map is waited for, where somebody else can be asked.
     fn silent_until(&self) -> Option<Time> {
-        let since = self.directory_silent?;
-        (!self.options.others.is_empty()).then(|| since.after(SILENT))
+        self.answer_by.filter(|_| !self.options.others.is_empty())
     }
 
     /// When a connection is to be opened again.
@@ -372,7 +375,7 @@ impl UdpLink {
                 if let Message::DirectoryAnswer(_, map) = message
                     && let Ok(map) = ClusterMap::read(map)
                 {
-                    self.directory_silent = None;
+                    self.answer_by = None;
                     // Of several processes one may know less than another; a single one knows best.
                     let newer = newest.as_ref().unwrap_or(&self.map).version;
                     if self.options.others.is_empty() || map.version >= newer {
@@ -491,7 +494,7 @@ impl Link for UdpLink {
         self.ask = true;
         // Whoever was asked may be cut off from the controllers, and know no more than before.
         self.refreshes = self.refreshes.wrapping_add(1);
-        if self.refreshes.is_multiple_of(REFRESHES) && self.directory_silent.is_none() {
+        if self.refreshes.is_multiple_of(REFRESHES) && self.answer_by.is_none() {
             let now = self.clock.now();
             self.ask_another(now);
         }
