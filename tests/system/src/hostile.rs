@@ -5,8 +5,8 @@
 //! there; afterwards the node must be as before: no session, no message, no record, no line in its log, no growth, and every
 //! datagram that its socket took must be counted as a stranger's, or as a packet of a session that is over. *Cost and goodput*:
 //! an honest client appends at a rate, in windows of equal length with and without strangers beside it, in turn; what a dropped
-//! datagram costs (`cost`) is measured without it. The first part decides; the figures of the second are medians, printed with their goals. The third is half-open floods (`half_open`),
-//! and decides as well.
+//! datagram costs (`cost`) is measured without it. The first part decides; the figures of the second are medians, printed with
+//! their goals. The third is half-open floods (`half_open`), and decides as well.
 
 mod cost;
 mod half_open;
@@ -80,6 +80,8 @@ pub struct Outcome {
     pub half_open: HalfOpen,
     /// Processor time of one dropped datagram, kernel included, in nanoseconds: least, median and most of the rounds.
     pub drop_ns: [f64; 3],
+    /// The same for one that the UDP driver alone receives.
+    pub driver_ns: [f64; 3],
     /// Datagrams dropped while that was measured.
     pub dropped: u64,
     /// Appends a second acknowledged without and with strangers: medians.
@@ -119,6 +121,7 @@ impl Outcome {
         text += &format!(
             "{} of them taken by the node's socket; it grew by {} KiB\n\
              a dropped datagram takes {:.0} ns of processor time, the kernel's part included ({:.0} to {:.0} in {ROUNDS} rounds, {} dropped); goal {DROP_NS_GOAL} ns: {}\n\
+             receiving alone, kernel and driver, takes {:.0} ns of these ({:.0} to {:.0}); driver / node {:.2}\n\
              goodput of {HONEST_PER_S} appends/s: {:.0}/s alone, {:.0}/s beside {:.0} strange datagrams/s, ratio {:.3} ({:.3} to {:.3}); goal {GOODPUT_GOAL}: {}\n",
             self.taken,
             self.growth_kib,
@@ -127,6 +130,10 @@ impl Outcome {
             self.drop_ns[2],
             self.dropped,
             met(self.drop_ns[1] <= DROP_NS_GOAL),
+            self.driver_ns[1],
+            self.driver_ns[0],
+            self.driver_ns[2],
+            self.driver_ns[1] / self.drop_ns[1],
             self.goodput_per_s[0],
             self.goodput_per_s[1],
             self.beside_per_s,
@@ -150,7 +157,7 @@ impl Outcome {
             "passed": self.passed(), "problems": self.problems,
             "sent": sent.map(|(name, count)| json!({"kind": name, "datagrams": count})).collect::<Vec<_>>(),
             "taken": self.taken, "growth_kib": self.growth_kib, "half_open": self.half_open.json(),
-            "drop_ns": self.drop_ns, "dropped": self.dropped,
+            "drop_ns": self.drop_ns, "driver_ns": self.driver_ns, "dropped": self.dropped,
             "goodput_alone_per_s": self.goodput_per_s[0], "goodput_beside_per_s": self.goodput_per_s[1],
             "beside_per_s": self.beside_per_s, "goodput_ratio": self.goodput_ratio,
             "goals": [
@@ -171,8 +178,10 @@ pub fn run(binary: &Binary, dir: &Path, plan: &Plan) -> Result<Outcome> {
     let mut bench = Bench::new(binary, cluster, plan.seed)?;
     let mut outcome = Outcome::default();
     bench.tries(plan, &mut outcome)?;
-    let (costs, dropped) = bench.cost()?;
-    (outcome.drop_ns, outcome.dropped) = (spread(costs), dropped);
+    let costs = bench.cost()?;
+    outcome.drop_ns = spread(costs.dropped);
+    outcome.driver_ns = spread(costs.driver);
+    outcome.dropped = costs.count;
     bench.beside_honest(plan, &mut outcome)?;
     let (found, problems) = (&mut outcome.half_open, &mut outcome.problems);
     half_open::sessions(&mut bench, plan.half_open, found, problems)?;

@@ -4,11 +4,15 @@
 //! the datagrams come while the node is stopped (SIGSTOP), as many as its socket holds, and it takes them in one go when it
 //! goes on, as it would if there were more than it can take. What stopping and going on costs without datagrams is taken off.
 //! Not in it is what the network's interrupt costs: on loopback the sender does that.
+//!
+//! Its limit is what the UDP driver alone takes to receive such a datagram and to give its buffer back, measured in turn with it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use ionian_driver_api::{BufPool, PacketBatch, PacketDevice, PoolLayout, PoolOptions};
+use ionian_udp::{UdpDevice, UdpOptions};
 
 use super::tries::Try;
 use super::{BURST, Bench, ROUNDS, TARGET};
@@ -19,12 +23,24 @@ const BURSTS: u64 = 100;
 /// How long a node may take to empty its socket.
 const EMPTY_LIMIT: Duration = Duration::from_secs(30);
 
+/// What was measured, by round, in nanoseconds.
+#[derive(Debug, Default)]
+pub(super) struct Costs {
+    /// A datagram that the node drops.
+    pub(super) dropped: Vec<f64>,
+    /// One that the driver alone receives.
+    pub(super) driver: Vec<f64>,
+    /// How many the node dropped, in all rounds.
+    pub(super) count: u64,
+}
+
 impl Bench<'_> {
-    /// The cost of one, in nanoseconds, per round; and how many were dropped.
-    pub(super) fn cost(&mut self) -> Result<(Vec<f64>, u64)> {
-        let mut costs = Vec::new();
-        let mut all = 0;
+    /// Measures both, by turns.
+    pub(super) fn cost(&mut self) -> Result<Costs> {
+        let mut costs = Costs::default();
+        let mut driver = Driver::open()?;
         for _ in 0..ROUNDS {
+            costs.driver.push(self.driver_alone(&mut driver)?);
             let before = self.counted()?.dropped;
             let with = self.bursts(BURST)?;
             let dropped = self.counted()?.dropped.saturating_sub(before);
@@ -35,10 +51,31 @@ impl Bench<'_> {
                     BURSTS * BURST
                 );
             }
-            all += dropped;
-            costs.push(with.saturating_sub(without) as f64 / dropped as f64);
+            costs.count += dropped;
+            let taken = with.saturating_sub(without);
+            costs.dropped.push(taken as f64 / dropped as f64);
         }
-        Ok((costs, all))
+        Ok(costs)
+    }
+
+    /// What the driver takes for one of such bursts, divided by its datagrams: the median of a round's.
+    fn driver_alone(&mut self, driver: &mut Driver) -> Result<f64> {
+        let kinds = Try::CHEAP;
+        let mut spans = Vec::new();
+        for _ in 0..BURSTS {
+            for at in 0..BURST {
+                let kind = kinds[(at % kinds.len() as u64) as usize];
+                let datagram = self.stranger.make(kind, &[]);
+                self.socket.send_to(datagram, driver.device.local_addr())?;
+            }
+            let (span, count) = driver.empty();
+            if count < BURST / 2 {
+                bail!("of {BURST} datagrams the driver received only {count}");
+            }
+            spans.push(span.as_nanos() as f64 / count as f64);
+        }
+        spans.sort_unstable_by(f64::total_cmp);
+        Ok(spans[spans.len() / 2])
     }
 
     /// The node's processor time over bursts of so many datagrams, in nanoseconds.
@@ -71,6 +108,40 @@ impl Bench<'_> {
     fn busy_ns(&self) -> Result<u64> {
         let node = self.cluster.node(TARGET).context("the node has ended")?;
         node.processor_ns()
+    }
+}
+
+/// The driver, and nothing of a node above it.
+struct Driver {
+    device: UdpDevice,
+    pool: BufPool,
+    packets: PacketBatch,
+}
+
+impl Driver {
+    fn open() -> Result<Self> {
+        let options = UdpOptions::default();
+        Ok(Self {
+            device: UdpDevice::open(&options)?,
+            pool: BufPool::new(PoolOptions {
+                slots: BURST as u32,
+                slot_bytes: options.mtu_bytes,
+                layout: PoolLayout::Coloured,
+            })?,
+            packets: PacketBatch::with_capacity(options.batch),
+        })
+    }
+
+    /// Receives what waits; how long that took, and how many they were.
+    fn empty(&mut self) -> (Duration, u64) {
+        let (start, mut count) = (Instant::now(), 0);
+        while self.device.rx_burst(&mut self.pool, &mut self.packets) > 0 {
+            while let Some(packet) = self.packets.pop() {
+                self.pool.free(packet.buf);
+                count += 1;
+            }
+        }
+        (start.elapsed(), count)
     }
 }
 

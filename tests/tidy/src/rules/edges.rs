@@ -139,6 +139,9 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-wire",
             "ionian-client",
             "ionian-histcheck",
+            // What a dropped datagram costs is compared with receiving alone.
+            "ionian-driver-api",
+            "ionian-udp",
         ],
     ),
     ("ionian-tidy", &[]),
