@@ -15,10 +15,12 @@ use crate::options::UdpStats;
 use crate::socket::Socket;
 
 /// Receives of one call when packets come joined: each may carry 64 packets.
-const JOINED_BATCH: usize = 8;
+const JOINED_BATCH: usize = 32;
 /// Largest joined receive in bytes, by the IP length field.
 const JOINED_BYTES_MAX: usize = 1 << 16;
-/// Slots offered to a call that finds nothing are taken and given back in vain, so few are offered at first.
+/// From one joined receive to the next in memory: an odd number of cache lines, so that small ones do not share the cache's sets.
+const JOINED_STRIDE: usize = JOINED_BYTES_MAX + 64;
+/// What is offered to a call that finds nothing is prepared, and slots are taken and given back, in vain: so few at first.
 const OFFER_MIN: usize = 4;
 /// Errors of the socket that one call skips over before it gives up.
 const ERRORS_MAX: usize = 8;
@@ -94,7 +96,7 @@ impl Receiver {
             offer: OFFER_MIN.min(batch),
             payload_bytes_max,
             joined: gro.then(|| JoinedMemory {
-                memory: RawBytes::new(batch * JOINED_BYTES_MAX),
+                memory: RawBytes::new(batch * JOINED_STRIDE),
                 messages: 0,
                 next: Joined {
                     index: 0,
@@ -152,11 +154,7 @@ impl Receiver {
             return;
         }
         let received = self.receive(socket, offered, stats);
-        self.offer = if received == offered {
-            (self.offer * 2).min(self.headers.len())
-        } else {
-            OFFER_MIN.max(received)
-        };
+        self.adapt_offer(offered, received);
         for (index, mut buf) in self.offered.drain(..).enumerate() {
             if index >= received {
                 pool.free(buf);
@@ -182,18 +180,29 @@ impl Receiver {
         stats.rx_receives += received as u64;
     }
 
+    /// A call that used all that it was offered is followed by one of twice as much.
+    fn adapt_offer(&mut self, offered: usize, used: usize) {
+        self.offer = if used == offered {
+            (self.offer * 2).min(self.headers.len())
+        } else {
+            OFFER_MIN.max(used).min(self.headers.len())
+        };
+    }
+
     fn receive_joined(&mut self, socket: &Socket, stats: &mut UdpStats) {
         let Some(joined) = self.joined.as_mut() else {
             return;
         };
-        for (index, vector) in self.vectors.iter_mut().enumerate() {
-            let at = joined.memory.at(index * JOINED_BYTES_MAX);
+        let offered = self.offer;
+        for (index, vector) in self.vectors[..offered].iter_mut().enumerate() {
+            let at = joined.memory.at(index * JOINED_STRIDE);
             *vector = libc::iovec {
                 iov_base: at.cast(),
                 iov_len: JOINED_BYTES_MAX,
             };
         }
-        let messages = self.receive(socket, self.headers.len(), stats);
+        let messages = self.receive(socket, offered, stats);
+        self.adapt_offer(offered, messages);
         if let Some(joined) = self.joined.as_mut() {
             joined.messages = messages;
             joined.next = Joined {
@@ -223,7 +232,7 @@ impl Receiver {
                     let bytes = unsafe {
                         joined
                             .memory
-                            .slice(index * JOINED_BYTES_MAX + offset, end - offset)
+                            .slice(index * JOINED_STRIDE + offset, end - offset)
                     };
                     let Some(buf) = pool.alloc_from(bytes) else {
                         break;
