@@ -25,7 +25,7 @@ use processes::Processes;
 
 pub use ionian_control_core::ADMIN;
 
-/// Requests of operators that wait for a change to become durable, at most; more are refused.
+/// Requests of operators that wait for an answer, at most; more are refused.
 const REPLIES_MAX: usize = 1024;
 /// Between two looks at the age of keys at most, while nothing else happens.
 const KEY_CHECK_NS: u64 = 10_000_000_000;
@@ -121,6 +121,7 @@ impl MakeBrain<ClusterState> for Founding {
             processes: Processes::default(),
             next: 0,
             replies: VecDeque::new(),
+            early: VecDeque::new(),
             out: VecDeque::new(),
             key_check_ns: 0,
             key_check_every_ns: KEY_CHECK_NS.min(config.key_life_us.saturating_mul(1000)),
@@ -146,6 +147,8 @@ struct Leader {
     next: u32,
     /// Answers to operators, each with the version that it waits for.
     replies: VecDeque<(u64, CallId, Vec<u8>)>,
+    /// Requests that wait until it is known who is there.
+    early: VecDeque<(CallId, Identity, Vec<u8>)>,
     out: VecDeque<Output>,
     /// When it is looked next whether the keys of grants have served their time.
     key_check_ns: u64,
@@ -206,12 +209,17 @@ impl Leader {
     }
 
     fn asked(&mut self, now: Time, call: CallId, caller: &Identity, request: &[u8]) {
-        if self.replies.len() >= REPLIES_MAX {
-            let reason = "too many requests wait to become durable; ask again later";
+        if self.replies.len() + self.early.len() >= REPLIES_MAX {
+            let reason = "too many requests wait for an answer; ask again later";
             self.out.push_back(Output::Reply {
                 call,
                 answer: Err(reason.to_owned()),
             });
+            return;
+        }
+        if self.directory.is_asked_early(request) {
+            self.early
+                .push_back((call, caller.clone(), request.to_vec()));
             return;
         }
         let who = match &caller.role {
@@ -229,6 +237,13 @@ impl Leader {
         let asker = Asker { who, random };
         let (version, answer) = self.directory.operate(now, &asker, request);
         self.replies.push_back((version, call, answer));
+    }
+
+    /// Asks what came early once more.
+    fn ask_early(&mut self, now: Time) {
+        for (call, caller, request) in std::mem::take(&mut self.early) {
+            self.asked(now, call, &caller, &request);
+        }
     }
 }
 
@@ -251,6 +266,7 @@ impl Brain for Leader {
             }
             Input::Deadline => self.directory.on_deadline(now),
         }
+        self.ask_early(now);
         // Without random bytes there is no epoch yet, or the present one goes on.
         if self.directory.wants_key()
             && let Some(key) = random()

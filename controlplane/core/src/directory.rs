@@ -152,6 +152,8 @@ pub struct Directory<K: Knobs = Shipped> {
     pub(crate) bindings: BTreeMap<PlaceKey, Binding>,
     /// Places shown as up without a connection, and when they are to be shown as down.
     pub(crate) absent: BTreeMap<PlaceKey, Time>,
+    /// When those are that were up when this controller began to lead, and were not heard of since.
+    first_down_at: Time,
     pub(crate) answers: VecDeque<Answer>,
     /// The last time each log's pending intent was sent.
     pub(crate) sent: BTreeMap<LogId, Sent>,
@@ -220,6 +222,7 @@ impl<K: Knobs> Directory<K> {
         let up = state.places().filter(|(_, place)| place.up);
         Self {
             absent: up.map(|(key, _)| (key, down_at)).collect(),
+            first_down_at: down_at,
             state,
             config,
             persisted,
@@ -242,6 +245,12 @@ impl<K: Knobs> Directory<K> {
             counters: Counters::default(),
             knobs: PhantomData,
         }
+    }
+
+    /// Whether processes that were up when this controller began to lead have neither come back nor been given up yet: what
+    /// is not connected may be there. It ends with what [`Self::on_deadline`] does, if not before.
+    pub(crate) fn awaits_processes(&self) -> bool {
+        self.absent.values().any(|at| *at == self.first_down_at)
     }
 
     /// Takes over what the configuration says now: new nodes and logs, changed addresses and domains. Nodes and logs that it

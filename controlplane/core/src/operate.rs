@@ -34,6 +34,20 @@ impl<K: Knobs> Directory<K> {
         (self.state.version, answer.encode())
     }
 
+    /// Whether this request would be refused because somebody is not connected who may only not have come yet, as nobody has
+    /// when a controller begins to lead. It is to be asked again after what happens next; that comes to an end.
+    #[must_use]
+    pub fn is_asked_early(&self, request: &[u8]) -> bool {
+        if !self.awaits_processes() {
+            return false;
+        }
+        let request = Operate::decode(request).ok();
+        let tasks = request.and_then(|request| self.state.tasks(&request.operation).ok());
+        tasks.is_some_and(|tasks| {
+            self.group_is_there(&tasks).is_err() || self.sources_are_there(&tasks).is_err()
+        })
+    }
+
     /// The transactions that run, and the last of those that do not, by rising number.
     pub fn transactions(&self) -> impl ExactSizeIterator<Item = &Transaction> {
         self.state.transactions.iter()

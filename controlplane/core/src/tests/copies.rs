@@ -2,7 +2,7 @@
 
 use super::operations::{World, whole};
 use super::*;
-use crate::operation::Operated;
+use crate::operation::{Operate, Operated};
 use crate::state::PlaceKey;
 use crate::{Operation, Progress};
 
@@ -165,6 +165,45 @@ fn what_could_not_be_copied_is_refused_with_the_reason() {
         node: NodeId::new(7),
     };
     says(&mut world, drain, why);
+}
+
+/// A controller that has just begun to lead knows of nobody's connection: what it would refuse for that waits until processes have
+/// come, or have had the time to.
+#[test]
+fn what_a_new_leader_cannot_know_is_not_refused() {
+    let request = |operation| {
+        Operate {
+            plan: false,
+            operation,
+        }
+        .encode()
+    };
+    let drain = |node| Operation::DrainNode {
+        node: NodeId::new(node),
+    };
+    let mut world = ended();
+    assert!(
+        !world.directory.is_asked_early(&request(drain(5))),
+        "all are there"
+    );
+    world.lead_anew(usize::MAX);
+    assert!(world.directory.is_asked_early(&request(drain(5))));
+    assert!(!world.directory.is_asked_early(&request(Operation::List)));
+    world.crash(usize::MAX);
+    assert!(!world.directory.is_asked_early(&request(drain(5))));
+    copying(&mut world, drain(5));
+    world.heal();
+    world.check();
+    // Those that do not come are waited for as long as any that went.
+    world.lead_anew(usize::MAX);
+    world.processes.clear();
+    assert!(world.directory.is_asked_early(&request(drain(4))));
+    let patience = world.directory.next_deadline();
+    for _ in 0..100 {
+        world.wait();
+    }
+    assert!(world.now > patience && !world.directory.is_asked_early(&request(drain(4))));
+    assert!(world.operate(false, drain(4)).refused);
 }
 
 /// Its only replica goes nowhere before another one has everything.

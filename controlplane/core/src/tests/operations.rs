@@ -332,14 +332,19 @@ impl World {
 
     /// The controller stops after the group has agreed on some of its commands.
     pub(super) fn crash(&mut self, agreed: usize) {
+        self.lead_anew(agreed);
+        for key in self.processes.keys().copied().collect::<Vec<_>>() {
+            self.connect(key);
+        }
+    }
+
+    /// The same, and nobody has come back yet.
+    pub(super) fn lead_anew(&mut self, agreed: usize) {
         for command in self.directory.take_commands().into_iter().take(agreed) {
             self.agreed.apply_bytes(&command.bytes);
         }
         self.directory = Directory::lead(self.agreed.clone(), self.config, self.now);
         self.inbox.clear();
-        for key in self.processes.keys().copied().collect::<Vec<_>>() {
-            self.connect(key);
-        }
     }
 
     pub(super) fn wait(&mut self) {
