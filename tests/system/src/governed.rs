@@ -20,6 +20,8 @@ use crate::process::{Process, wait_until};
 pub const CONTROLLERS: usize = 3;
 /// Where every node of a network listens, and every controller.
 const PORT: u16 = 7400;
+/// `copies_planned` as shipped, of 1 GiB of memory and 16 GiB of disk.
+const SHIPPED_COPIES: u64 = 16;
 /// One command of an operator that only asks.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// One command of an operator that changes something.
@@ -64,6 +66,8 @@ pub struct Layout<'a> {
     pub dead_after_ms: u64,
     /// Entries after which a controller makes a snapshot; as shipped unless said otherwise.
     pub snapshot_entries: Option<u64>,
+    /// How many copies a node has room for, those of shards that have ended included; as shipped unless said otherwise.
+    pub copies_planned: Option<u64>,
     /// Processes whose data lie elsewhere.
     pub data: Vec<(Who, PathBuf)>,
 }
@@ -617,6 +621,15 @@ fn configuration(layout: &Layout<'_>, net: Option<&Net>) -> Result<String> {
             .map(|at| format!("\"{}\"", Who::Node(*at).name()));
         format!("[{}]", names.collect::<Vec<_>>().join(", "))
     };
+    if let Some(copies) = layout.copies_planned {
+        // As much for each as with the copies of a configuration that says nothing.
+        let memory = copies.div_ceil(SHIPPED_COPIES);
+        let disk = 16 * memory;
+        write!(
+            text,
+            "\n[limits]\nmemory_bytes_max = \"{memory}GiB\"\ndisk_bytes_max = \"{disk}GiB\"\ncopies_planned = {copies}\n"
+        )?;
+    }
     let placement: Vec<String> = layout.shards.iter().map(|nodes| names(nodes)).collect();
     let roots: Vec<usize> = (0..layout.roots).collect();
     write!(
@@ -699,6 +712,7 @@ mod tests {
             shards: &[&[3, 4]],
             dead_after_ms: 700,
             snapshot_entries: None,
+            copies_planned: None,
             data: vec![(Who::Controller(2), PathBuf::from("/elsewhere"))],
         };
         let text = configuration(&layout, None).unwrap();

@@ -32,6 +32,7 @@ fn a_finalized_shard_is_read_after_every_node_that_had_it_is_gone() {
         shards: &[&[1, 2], &[3, 4]],
         dead_after_ms: 2_000,
         snapshot_entries: None,
+        copies_planned: None,
         data: Vec::new(),
     };
     let mut cluster = Governed::found(&binary, dir.path(), &layout, None).expect("it comes up");

@@ -23,6 +23,8 @@ use crate::process::wait_until;
 use record::Record;
 
 const LOG: &str = "default";
+/// Each second change of a run leaves a copy of a shard on two nodes.
+const COPIES: u64 = 128;
 /// Entries after which a controller makes a snapshot: some changes.
 const SNAPSHOT_ENTRIES: u64 = 40;
 /// The controller whose disk can be full, and how large it is: what an empty one takes, and some changes.
@@ -189,6 +191,7 @@ pub fn run(
         shards: &[&[3, 4]],
         dead_after_ms: 1_000,
         snapshot_entries: Some(SNAPSHOT_ENTRIES),
+        copies_planned: Some(COPIES),
         data: Vec::new(),
     };
     let mut skipped = Vec::new();

@@ -165,6 +165,7 @@ pub fn run(
         shards: &[&[3, 4], &[5, 6]],
         dead_after_ms: 1_000,
         snapshot_entries: None,
+        copies_planned: None,
         data: Vec::new(),
     };
     let cluster = Governed::found(binary, dir, &layout, None)?;

@@ -167,6 +167,7 @@ pub(super) fn connections(
         shards: &[&[1]],
         dead_after_ms: 3_000,
         snapshot_entries: None,
+        copies_planned: None,
         data: Vec::new(),
     };
     let cluster = Governed::found(binary, dir, &layout, None)?;
