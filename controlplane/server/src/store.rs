@@ -7,7 +7,7 @@
 //! lock              held by the process that uses the folder
 //! identity          cluster and number; a folder with it and without a log has lost its log
 //! raft.redb         vote, log, position of the commit, marks: every change is one flushed transaction
-//! snapshot-T-L-I    the state after entry I (term T, leader L); the newest two are kept
+//! snapshot-T-L-I    the state after entry I (term T, leader L); the newest two that are sound are kept
 //! ```
 //!
 //! # Fault model

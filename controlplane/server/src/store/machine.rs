@@ -324,7 +324,8 @@ impl<S: StateMachine> StateStore<S> {
             return Err(self.failed(&kept.meta, ErrorVerb::Write, &reason));
         }
         let (folder, writing) = (self.folder.clone(), kept.clone());
-        blocking(move || snapshot::write(&folder, &writing.meta, &writing.data))
+        let max = self.bytes_max;
+        blocking(move || snapshot::write(&folder, &writing.meta, &writing.data, max))
             .await
             .map_err(|e| self.failed(&kept.meta, ErrorVerb::Write, &e.to_string()))?;
         let index = kept.meta.last_log_id.map(|id| id.index);

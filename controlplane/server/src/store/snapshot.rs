@@ -1,4 +1,5 @@
-//! Snapshots as files: written beside, flushed, renamed; two are kept, so that a damaged one has a predecessor.
+//! Snapshots as files: written beside, flushed, renamed; two sound ones are kept, so that one that is damaged later has a
+//! predecessor.
 //!
 //! ```text
 //! magic "IONSNAP1" | head length u32 | data length u64 | CRC-32C of head and data u32 | head | data
@@ -20,7 +21,7 @@ use super::{convert, crc32c, sync_folder};
 const MAGIC: &[u8; 8] = b"IONSNAP1";
 const PREFIX_BYTES: usize = 24;
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How many are kept.
+/// How many sound ones are kept.
 const KEPT: usize = 2;
 
 /// What Raft knows of a snapshot.
@@ -61,8 +62,9 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<Named>> {
     Ok(found)
 }
 
-/// Writes a snapshot, flushed in its folder under its name, and deletes all but the newest two.
-pub(super) fn write(folder: &Path, meta: &Meta, data: &[u8]) -> io::Result<()> {
+/// Writes a snapshot, flushed in its folder under its name, and deletes what is older than the newest two that are sound. What is
+/// damaged stays so long: it counts for nothing, and an operator may want to see it.
+pub(super) fn write(folder: &Path, meta: &Meta, data: &[u8], bytes_max: u64) -> io::Result<()> {
     let head = convert::snapshot_meta(meta).encode_to_vec();
     let id = meta.last_log_id.unwrap_or_default();
     let name = format!(
@@ -82,8 +84,13 @@ pub(super) fn write(folder: &Path, meta: &Meta, data: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&unfinished, folder.join(name))?;
     sync_folder(folder)?;
-    for old in list(folder)?.into_iter().skip(KEPT) {
-        fs::remove_file(old.path)?;
+    let mut sound = 0;
+    for named in list(folder)? {
+        if sound == KEPT {
+            fs::remove_file(named.path)?;
+        } else if read(&named, bytes_max).is_ok() {
+            sound += 1;
+        }
     }
     Ok(())
 }

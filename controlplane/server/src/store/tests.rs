@@ -207,6 +207,17 @@ fn a_damaged_newest_snapshot_gives_way_to_the_one_before() {
             assert_eq!(lock(&store.replicated).version, 4);
             drop(store);
 
+            // The damaged one does not count as one of the two.
+            let mut store = open(&config, Sum::default()).unwrap();
+            store.machine.apply(vec![lead(6), lead(7)]).await.unwrap();
+            store.machine.build_snapshot().await.unwrap();
+            drop(store);
+            let list = snapshot::list(&config.folder).unwrap();
+            let indexes: Vec<u64> = list.iter().map(|n| n.index).collect();
+            assert_eq!(indexes, [9, 7, 5]);
+            fs::remove_file(&list[1].path).unwrap();
+            let list = [list[0].clone(), list[2].clone()];
+
             // Without the other one, the log does not reach back far enough.
             damage(&list[1].path, cut);
             let said = refused(&config);
