@@ -635,6 +635,12 @@ impl UdpPort {
         sent
     }
 
+    /// Whether an answer of a session's other end is overdue: it may be gone, long before that is found for sure.
+    pub(crate) fn is_overdue(&self, index: u32) -> bool {
+        self.peer(index)
+            .is_some_and(|peer| peer.session.is_overdue())
+    }
+
     fn peer(&self, index: u32) -> Option<&Peer> {
         self.peers.get(index as usize).and_then(Option::as_ref)
     }

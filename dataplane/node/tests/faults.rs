@@ -4,11 +4,13 @@
 mod common;
 
 use common::{Bed, LOG, PATIENCE, deliveries, follow, log_spec, numbered, until};
-use ionian_client::{ClientConfig, Gsn, Link, Log};
+use ionian_client::{ClientConfig, Gsn, Link, LinkEvent, Log};
+use ionian_core::client::PeerKind;
 use ionian_node::client::UdpLink;
 use ionian_node::config::{NetworkConfig, client_options};
 use ionian_node::{FaultSpec, Server, TraceOptions};
-use ionian_types::{ClientId, Durability, Nanos};
+use ionian_types::{ClientId, Durability, Nanos, ShardId, Slot};
+use ionian_wire::frame::{DirectoryRequest, encode};
 
 fn faults(text: &str, seed: u64) -> FaultSpec {
     let spec: FaultSpec = text.parse().expect("faults");
@@ -164,6 +166,45 @@ fn one_session_too_many_is_refused_and_counted_and_there_is_room_again() {
 /// dead as well, seconds later.
 #[test]
 fn who_is_silent_when_asked_for_the_map_is_not_waited_for() {
+    let (mut beds, mut link) = two_directories();
+    beds[0].kill(1);
+    Link::refresh_map(&mut link);
+    map_comes_from(&mut link, &beds[1]);
+}
+
+/// Whoever pushes the map may die together with a server: then nothing is said, and nobody asks.
+#[test]
+fn the_map_is_asked_for_while_a_server_does_not_answer() {
+    let (mut beds, mut link) = two_directories();
+    let (shard, slot) = (ShardId::ZERO, Slot::ZERO);
+    Link::want(&mut link, &[PeerKind::Replica { shard, slot }]);
+    let mut conn = None;
+    until(
+        "the session with the replica opens",
+        || {
+            Link::poll(&mut link, |event| {
+                if let LinkEvent::Connected { conn: opened, .. } = event {
+                    conn = Some(opened);
+                }
+            });
+            conn.is_some()
+        },
+        String::new,
+    );
+    beds[0].kill(1);
+    beds[0].kill(2);
+    let mut message = [0; 64];
+    let request = DirectoryRequest {
+        request: 1,
+        known: 0,
+    };
+    let len = encode(&mut message, &request, &[]).expect("room");
+    Link::send(&mut link, conn.expect("it opened"), &message[..len]);
+    map_comes_from(&mut link, &beds[1]);
+}
+
+/// Two clusters that answer for the same one, and a client's link that has its map from the first.
+fn two_directories() -> ([Bed; 2], UdpLink) {
     let mut beds = [Durability::D0; 2].map(Bed::two_by_two);
     for bed in &mut beds {
         bed.start_all();
@@ -173,22 +214,22 @@ fn who_is_silent_when_asked_for_the_map_is_not_waited_for() {
     let network = NetworkConfig::default();
     let mut options = client_options(first, beds[0].secret.clone(), LOG, &network);
     options.others = vec![second];
-    // Nothing that this test sees comes from the end of a session.
+    // Nothing that these tests see comes from the end of a session.
     options.dead_after_ms = 10 * PATIENCE.as_millis() as u64;
     let mut link = UdpLink::open(options).expect("a socket");
-    let seen_from = |link: &mut UdpLink, root: std::net::SocketAddr| {
-        until(
-            "the map comes",
-            || {
-                Link::poll(link, |_| ());
-                let mut logs = link.map().logs.iter();
-                logs.any(|log| log.root().address == root.to_string())
-            },
-            String::new,
-        );
-    };
-    seen_from(&mut link, first);
-    beds[0].kill(1);
-    Link::refresh_map(&mut link);
-    seen_from(&mut link, second);
+    map_comes_from(&mut link, &beds[0]);
+    (beds, link)
+}
+
+fn map_comes_from(link: &mut UdpLink, bed: &Bed) {
+    let root = bed.addresses[&bed.controller].to_string();
+    until(
+        "the map comes",
+        || {
+            Link::poll(link, |_| ());
+            let mut logs = link.map().logs.iter();
+            logs.any(|log| log.root().address == root)
+        },
+        String::new,
+    );
 }

@@ -28,6 +28,8 @@ const SILENT: Nanos = Nanos::from_ms(500);
 /// The same on a session that is open. Whoever held it may have died with what the newer map is wanted for, and the session
 /// itself would be taken for dead much later.
 const SILENT_OPEN: Nanos = Nanos::from_ms(50);
+/// While a server's answer is overdue the map is asked for this often: news of its death is pushed, but not by one that died with it.
+const OVERDUE_ASKS: Nanos = Nanos::from_ms(50);
 /// A newer map is wanted this often before somebody else is asked for it.
 const REFRESHES: u32 = 8;
 /// The pause before a peer is dialled again.
@@ -91,6 +93,8 @@ pub struct UdpLink {
     /// Until when an answer of that one is waited for; none once it has answered.
     answer_by: Option<Time>,
     ask: bool,
+    /// When the map is asked for next because a server's answer is overdue.
+    overdue_at: Time,
     /// How often a newer map was wanted.
     refreshes: u32,
     map: ClusterMap,
@@ -141,6 +145,7 @@ impl UdpLink {
             directory_at: 0,
             answer_by: None,
             ask: true,
+            overdue_at: Time::ZERO,
             refreshes: 0,
             map: ClusterMap::default(),
             empty: 0,
@@ -246,8 +251,25 @@ impl UdpLink {
         self.directory_at = (self.directory_at + 1) % (1 + self.options.others.len());
     }
 
+    /// Asks for the map while a server does not answer, where there is somebody else to ask if the one who is asked does not
+    /// either.
+    fn look_for_silence(&mut self, now: Time) {
+        if now < self.overdue_at || self.options.others.is_empty() {
+            return;
+        }
+        let sessions = self.peers.iter().filter_map(|peer| peer.session);
+        if sessions
+            .into_iter()
+            .any(|session| self.port.is_overdue(session))
+        {
+            self.overdue_at = now.after(OVERDUE_ASKS);
+            self.ask = true;
+        }
+    }
+
     /// Opens what is wanted and not open.
     fn dial(&mut self, now: Time) {
+        self.look_for_silence(now);
         if self.silent_until().is_some_and(|until| until <= now) {
             self.ask_another(now);
         }
