@@ -4,7 +4,7 @@ use std::fmt;
 
 use ionian_types::SEGMENTS_PER_SHARD_MAX;
 
-use crate::{Isa, SHARDS_MAX, SLOTS_MAX};
+use crate::{CELLS_MAX, DEPTH_MAX, Isa, SHARDS_MAX, SLOTS_MAX};
 
 /// Why a table was not made or a slot not written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +31,13 @@ pub enum SlotsError {
     Slots {
         /// What was asked for.
         given: usize,
+    },
+    /// More rings or frames than there may be.
+    Rings {
+        /// Servers that were asked for.
+        servers: usize,
+        /// Frames per server that were asked for.
+        depth: usize,
     },
     /// An instruction set that this CPU does not have.
     Isa {
@@ -64,6 +71,10 @@ impl fmt::Display for SlotsError {
             Self::Slots { given } => write!(
                 f,
                 "a table of {given} slots: ask for at most {SLOTS_MAX}, or give the leaf fewer"
+            ),
+            Self::Rings { servers, depth } => write!(
+                f,
+                "rings of {depth} frames for {servers} servers: ask for 1 to {DEPTH_MAX} frames and at most {CELLS_MAX} in all"
             ),
             Self::Isa { given } => write!(
                 f,

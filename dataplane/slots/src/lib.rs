@@ -1,7 +1,8 @@
 //! The tables of a leaf (ORDERING.md, LEAF): slots that replicas' reports are written to, and the kernels that turn lengths
 //! per replica into lengths per segment, for thousands of shards at once.
 //!
-//! [`SlotTable`] is shared: one slot per server, one writer per slot, and a leaf that scans for what is new. [`Table`] is the
+//! [`SlotTable`] is shared: one slot per server, one writer per slot, and a leaf that scans for what is new; [`DownRings`] are the way
+//! back, a ring of frames per server. [`Table`] is the
 //! leaf's own: columns of lengths, from which [`Table::merge`] takes the k-th largest per segment with the widest
 //! instructions that the CPU has ([`Isa`]). Every instruction set gives the same result, bit for bit.
 //!
@@ -37,6 +38,7 @@ mod columns;
 mod error;
 mod kernel;
 mod limit;
+mod rings;
 mod select;
 mod seqlock;
 mod shared;
@@ -46,6 +48,7 @@ mod table;
 pub use error::SlotsError;
 pub use kernel::Isa;
 pub use limit::Limit;
+pub use rings::{CELLS_MAX, DEPTH_MAX, DownReader, DownRings, DownWriter, Received};
 pub use seqlock::SeqLock;
 pub use shared::{Collected, SLOTS_MAX, SlotReader, SlotReport, SlotTable, SlotWriter};
 pub use table::{Advance, Merged, SHARDS_MAX, Table};

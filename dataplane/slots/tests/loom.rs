@@ -3,7 +3,7 @@
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p ionian-slots --test loom --release`.
 #![cfg(loom)]
 
-use ionian_slots::{SeqLock, SlotReport, SlotTable};
+use ionian_slots::{DownRings, SeqLock, SlotReport, SlotTable};
 use ionian_types::{EntryNo, Inc, ViewId};
 use loom::model::Builder;
 use loom::sync::Arc;
@@ -57,6 +57,38 @@ fn a_scan_beside_a_writer_hands_out_each_report_at_most_once() {
         handle.join().unwrap();
         assert_eq!(scan(), 0, "nobody writes any more");
         assert_eq!((last, read + overwritten), (2, 2));
+    });
+}
+
+/// What comes out of a ring was put into it, whole and in order, and what does not come is counted as missed.
+#[test]
+fn a_ring_that_is_written_over_hands_out_whole_frames_and_counts_the_others() {
+    // Two switches of threads: a cell has twice as many places for one as a slot.
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        let rings = DownRings::new(1, 1, 1).unwrap();
+        let mut writer = rings.writer().unwrap();
+        let mut reader = rings.reader(0).unwrap();
+        let handle = thread::spawn(move || {
+            for number in 1..=2u8 {
+                assert!(writer.put(0, &[number; 9]));
+            }
+        });
+        let (mut handed, mut lost, mut last) = (0, 0, 0);
+        let mut receive = || {
+            let received = reader.receive(|frame| {
+                assert_eq!(frame, [frame[0]; 9]);
+                assert!(frame[0] > last, "not in order");
+                last = frame[0];
+            });
+            handed += received.frames;
+            lost += received.lost;
+        };
+        receive();
+        handle.join().unwrap();
+        receive();
+        assert_eq!((last, handed + lost), (2, 2));
     });
 }
 

@@ -1,0 +1,222 @@
+//! What a leaf tells the servers whose slots it scans: a ring of frames per server, in which the oldest gives way to the newest.
+//!
+//! The leaf never waits for a server, and a server that is slow, paused or gone costs the others nothing: it sees that it missed
+//! frames, and asks the cut log for what they said (ORDERING.md, backfill). A frame is copied once, into cache lines that no
+//! other server reads.
+//!
+//! Fault model: readers may stop at any instruction. What is in a ring is the leaf's word, whole or not at all.
+
+use crate::SlotsError;
+use crate::seqlock::SeqLock;
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+/// The largest number of frames in a ring.
+pub const DEPTH_MAX: usize = 1 << 10;
+/// The largest number of cells of all rings together; 128 or 192 MiB.
+pub const CELLS_MAX: usize = 1 << 20;
+
+/// Bytes of the largest frame to servers of shards with up to three replicas, and with up to seven: one cell of two or three cache
+/// lines, less the version and the length.
+const SHORT_BYTES: usize = 8 * (SHORT - 1);
+const LONG_BYTES: usize = 8 * (LONG - 1);
+const SHORT: usize = 15;
+const LONG: usize = 23;
+
+/// Rings of frames, one per server. Clones share them.
+#[derive(Clone, Debug)]
+pub struct DownRings {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    servers: usize,
+    depth: usize,
+    cells: Cells,
+    taken: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Cells {
+    Short(Box<[SeqLock<SHORT>]>),
+    Long(Box<[SeqLock<LONG>]>),
+}
+
+/// What a server found in its ring.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Received {
+    /// Frames handed over.
+    pub frames: u64,
+    /// Frames that others took the place of before.
+    pub lost: u64,
+}
+
+impl DownRings {
+    /// Empty rings of `depth` frames for so many servers. A frame has 112 bytes at most, or 176 where a shard has more than three
+    /// replicas.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotsError::Rings`] when they are more than [`CELLS_MAX`] cells, or `depth` is not 1 to [`DEPTH_MAX`].
+    pub fn new(servers: usize, replicas: usize, depth: usize) -> Result<Self, SlotsError> {
+        let cells = servers.checked_mul(depth);
+        let cells = cells.filter(|cells| *cells <= CELLS_MAX && (1..=DEPTH_MAX).contains(&depth));
+        let Some(cells) = cells else {
+            return Err(SlotsError::Rings { servers, depth });
+        };
+        let cells = if replicas <= 3 {
+            Cells::Short((0..cells).map(|_| SeqLock::default()).collect())
+        } else {
+            Cells::Long((0..cells).map(|_| SeqLock::default()).collect())
+        };
+        let taken = AtomicBool::new(false);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                servers,
+                depth,
+                cells,
+                taken,
+            }),
+        })
+    }
+
+    /// The one who writes to all of them; `None` when somebody has been given it. There is never another one: its place in each
+    /// ring is its own knowledge.
+    #[must_use]
+    pub fn writer(&self) -> Option<DownWriter> {
+        if self.shared.taken.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        Some(DownWriter {
+            next: vec![0; self.shared.servers].into_boxed_slice(),
+            shared: self.shared.clone(),
+        })
+    }
+
+    /// A reader of one server's ring, from its beginning on; `None` when there is no such server.
+    #[must_use]
+    pub fn reader(&self, server: usize) -> Option<DownReader> {
+        (server < self.shared.servers).then(|| DownReader {
+            shared: self.shared.clone(),
+            server,
+            next: 0,
+        })
+    }
+}
+
+impl Shared {
+    /// The cell of a server's frame of this number, and its version before that frame was written.
+    #[inline]
+    fn cell(&self, server: usize, number: u64) -> (usize, u64) {
+        let depth = self.depth as u64;
+        let at = server * self.depth + (number % depth) as usize;
+        (at, 2 * (number / depth))
+    }
+}
+
+/// The leaf's end of all rings.
+#[derive(Debug)]
+pub struct DownWriter {
+    shared: Arc<Shared>,
+    next: Box<[u64]>,
+}
+
+impl DownWriter {
+    /// Writes a frame to a server's ring, in the place of the oldest. Never waits. `false`, and nothing is written, when there is no
+    /// such server or the frame is too long.
+    #[inline]
+    pub fn put(&mut self, server: usize, frame: &[u8]) -> bool {
+        let Some(next) = self.next.get_mut(server) else {
+            return false;
+        };
+        let (at, version) = self.shared.cell(server, *next);
+        match &self.shared.cells {
+            Cells::Short(cells) if frame.len() <= SHORT_BYTES => {
+                cells[at].write(version, &words(frame));
+            }
+            Cells::Long(cells) if frame.len() <= LONG_BYTES => {
+                cells[at].write(version, &words(frame));
+            }
+            _ => return false,
+        }
+        *next += 1;
+        true
+    }
+}
+
+/// A server's end of its ring.
+#[derive(Debug)]
+pub struct DownReader {
+    shared: Arc<Shared>,
+    server: usize,
+    next: u64,
+}
+
+impl DownReader {
+    /// Hands over every frame that has come, in order, and says how many were missed. Never waits.
+    #[inline]
+    pub fn receive(&mut self, each: impl FnMut(&[u8])) -> Received {
+        match &self.shared.cells {
+            Cells::Short(cells) => receive(&self.shared, cells, self.server, &mut self.next, each),
+            Cells::Long(cells) => receive(&self.shared, cells, self.server, &mut self.next, each),
+        }
+    }
+}
+
+#[inline]
+fn receive<const WORDS: usize>(
+    shared: &Shared,
+    cells: &[SeqLock<WORDS>],
+    server: usize,
+    next: &mut u64,
+    mut each: impl FnMut(&[u8]),
+) -> Received {
+    let mut received = Received::default();
+    let depth = shared.depth as u64;
+    // A ring holds no more at once, and one turn finds out what is missing; what comes meanwhile is for the next call.
+    for _ in 0..=depth {
+        let (at, before) = shared.cell(server, *next);
+        let cell = &cells[at];
+        if cell.version() <= before + 1 {
+            break;
+        }
+        let Some((version, words)) = cell.read() else {
+            // It is being written over: what it held is found to be missing once that is done.
+            break;
+        };
+        let turns = (version - before) / 2 - 1;
+        if turns > 0 {
+            // The cell has a later frame, and the one after the frame before that is the oldest there is.
+            let missing = turns * depth - (depth - 1);
+            received.lost += missing;
+            *next += missing;
+            continue;
+        }
+        *next += 1;
+        received.frames += 1;
+        let mut bytes = [0; LONG_BYTES];
+        let (len, rest) = words.split_first().expect("a cell has words");
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip(rest) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        each(&bytes[..(*len as usize).min(LONG_BYTES)]);
+    }
+    received
+}
+
+/// A frame as words: its length in bytes, then the bytes.
+#[inline]
+fn words<const WORDS: usize>(frame: &[u8]) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    words[0] = frame.len() as u64;
+    let (whole, last) = frame.as_chunks::<8>();
+    for (word, bytes) in words[1..].iter_mut().zip(whole) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    if !last.is_empty() {
+        let mut bytes = [0; 8];
+        bytes[..last.len()].copy_from_slice(last);
+        words[1 + whole.len()] = u64::from_le_bytes(bytes);
+    }
+    words
+}
