@@ -209,7 +209,7 @@ impl<K: Knobs> Aggregator<K> {
             }
             (Message::NeedEdge(need, _), Kind::Vertex(node, inc)) => {
                 if let Some(link) = self.link(node, inc) {
-                    link.restart(need.lost);
+                    link.restart(need);
                 }
             }
             (Message::Down(down, _), Kind::Vertex(..)) => self.on_down(now, conn, down),

@@ -3,19 +3,21 @@
 
 mod applied;
 mod ended;
+mod seats;
 mod shard;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
+use ionian_slots::{DownWriter, Table};
 use ionian_types::{
     ClientId, ClusterId, ConnId, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, Mutant, Nanos, NodeId,
     SessionNo, ShardId, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::codec::Field;
 use ionian_wire::frame::{
-    Down, DownShard, Hello, Message, Report, Role, ShardStart, SyncShard, Up, UpKeep,
+    Down, DownShard, Hello, Message, Report, Role, ShardStart, SyncShard, Up, UpKeep, encode,
 };
 use ionian_wire::growth::GrowthWriter;
 use ionian_wire::{Reader, WIRE_VERSION};
@@ -24,7 +26,8 @@ use crate::outbox::Outbox;
 use crate::tree::marks::Marks;
 use crate::tree::rounds::{Chosen, Rounds};
 use crate::tree::uplink::{Fit, Uplink};
-use shard::Shard;
+use seats::Seat;
+use shard::{MemberSlot, Shard};
 
 /// What a leaf is.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +46,8 @@ pub struct LeafConfig {
     pub sync: Nanos,
     /// How often the controller is told of a shard at which nothing changed.
     pub status: Nanos,
+    /// How often it is found out, while there are rounds, what members have applied.
+    pub applied: Nanos,
     /// How often an unanswered request to the parent is repeated.
     pub retry: Nanos,
     /// Of the entries that a member has not applied that is silent for longer, the cut log keeps only those that touch its
@@ -62,6 +67,7 @@ impl LeafConfig {
             rounds_max: 64,
             sync: Nanos::from_ms(50),
             status: Nanos::from_ms(1000),
+            applied: Nanos::from_ms(5),
             retry: Nanos::from_ms(20),
             gone: Nanos::from_ms(30_000),
         }
@@ -141,13 +147,23 @@ pub struct Leaf<K: Knobs = Shipped> {
     growth: Vec<u64>,
     grown: Marks,
     rounds: Rounds<Lsn>,
+    /// What members report of the shards whose lengths are plainly the k-th largest, and the others of which one has reported.
+    table: Option<Table>,
     dirty: Vec<usize>,
+    /// Shards with cuts to be sent.
+    with_cuts: Vec<usize>,
+    /// By slot of the table that servers write to, whose it is; and whether slots that were read are to be read again.
+    seats: Vec<Option<Seat>>,
+    rescan: bool,
     sync_at: Time,
     flushed_at: Time,
     started_at: Time,
     conns: Vec<Kind>,
     close: Vec<ConnId>,
+    /// What members have applied, as found out last; when it is to be found out again.
+    applied: EntryNo,
     keeps: Vec<UpKeep>,
+    applied_due: Time,
     /// What the parent was told last on this edge of what members have applied.
     told: Option<(EntryNo, Vec<UpKeep>)>,
     touched: Vec<Chosen<Lsn>>,
@@ -173,13 +189,19 @@ impl<K: Knobs> Leaf<K> {
             growth: Vec::new(),
             grown: Marks::default(),
             rounds: Rounds::default(),
+            table: None,
             dirty: Vec::with_capacity(1024),
+            with_cuts: Vec::with_capacity(1024),
+            seats: Vec::new(),
+            rescan: false,
             sync_at: now,
             flushed_at: now,
             started_at: now,
             conns: Vec::with_capacity(1024),
             close: Vec::new(),
+            applied: EntryNo::ZERO,
             keeps: Vec::with_capacity(64),
+            applied_due: now,
             told: None,
             touched: Vec::with_capacity(1024),
             counters: LeafCounters::default(),
@@ -339,14 +361,33 @@ impl<K: Knobs> Leaf<K> {
         match self.shards[at].report(now, slot, report, tail) {
             shard::Taken::Changed => {
                 self.counters.reports += 1;
-                if !self.shards[at].dirty {
-                    self.shards[at].dirty = true;
-                    self.dirty.push(at);
-                }
+                self.note_lens(at, slot);
             }
             shard::Taken::Same => self.counters.reports += 1,
             shard::Taken::Stale => self.counters.stale_reports += 1,
-            shard::Taken::Regressed => self.counters.regressed += 1,
+            shard::Taken::Regressed => {
+                self.counters.regressed += 1;
+                self.note_lens(at, slot);
+                // What stands in its slot counts no more either.
+                self.settle_seats();
+                self.prepare_seats();
+            }
+        }
+    }
+
+    /// A member holds more than before, or counts no more.
+    fn note_lens(&mut self, at: usize, slot: Slot) {
+        let shard = &mut self.shards[at];
+        if let Some(table) = self.table.as_mut().filter(|_| shard.in_table) {
+            match shard.counted(slot) {
+                Some(lens) => {
+                    table.set(at, slot.index(), &lens[..shard.members.len()]);
+                }
+                None => table.clear(at, slot.index()),
+            }
+        } else if !shard.dirty {
+            shard.dirty = true;
+            self.dirty.push(at);
         }
     }
 
@@ -355,6 +396,8 @@ impl<K: Knobs> Leaf<K> {
         let Some(start) = self.uplink.started() else {
             return;
         };
+        // What was read of members goes with them.
+        self.settle_seats();
         let mut reader = Reader::new(start.shards());
         let mut shards = Vec::new();
         self.start.clear();
@@ -391,12 +434,43 @@ impl<K: Knobs> Leaf<K> {
         self.told = None;
         // Reports that came before count for the shards whose epoch did not change.
         self.dirty.clear();
-        for (at, shard) in self.shards.iter_mut().enumerate() {
-            shard.dirty = true;
-            self.dirty.push(at);
-        }
+        self.with_cuts.clear();
+        self.tabulate();
+        self.prepare_seats();
+        self.applied_due = now;
         self.sync_at = now;
         self.counters.edge_starts += 1;
+    }
+
+    /// Makes the table anew, of those shards that have the first one's rule, with what is known.
+    fn tabulate(&mut self) {
+        let rule = self.shards.iter().find_map(Shard::rule);
+        self.table =
+            rule.and_then(|(members, quorum)| Table::new(self.shards.len(), members, quorum).ok());
+        for (at, shard) in self.shards.iter_mut().enumerate() {
+            shard.in_table = self.table.is_some() && shard.rule() == rule;
+            let Some(table) = self.table.as_mut() else {
+                shard.dirty = true;
+                self.dirty.push(at);
+                continue;
+            };
+            if !shard.in_table {
+                table.exclude(at);
+                shard.dirty = true;
+                self.dirty.push(at);
+                continue;
+            }
+            for slot in 0..shard.members.len() {
+                let floor = self.lens[shard.first_segment + slot];
+                table.raise_floor(at, slot, floor.get());
+                if let Some(lens) = shard.counted(Slot::new(slot as u8)) {
+                    table.set(at, slot, &lens[..shard.members.len()]);
+                }
+            }
+        }
+        if let Some(table) = &mut self.table {
+            table.mark_all();
+        }
     }
 
     /// ORDERING.md, AGGREGATOR, Down, as far as it concerns a leaf.
@@ -435,6 +509,9 @@ impl<K: Knobs> Leaf<K> {
                 at += 1;
             }
             let lens = self.rounds.chosen_parts();
+            if !self.shards[shard].has_cuts() {
+                self.with_cuts.push(shard);
+            }
             self.shards[shard].cut(down.entry, Gsn::new(shard_base), down.end_gsn, lens);
         }
     }
@@ -447,11 +524,16 @@ impl<K: Knobs> Leaf<K> {
 
     /// Sends cuts to replicas, rounds to the parent, and what time demands.
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
+        self.flush_with(now, out, &mut ());
+    }
+
+    /// The same; what is for servers that have a seat and no connection goes to `sink`.
+    pub fn flush_with(&mut self, now: Time, out: &mut Outbox, sink: &mut impl DownSink) {
         self.flushed_at = now;
-        self.flush_cuts(out);
+        self.flush_cuts(out, sink);
         self.flush_round(now, out);
         if now >= self.sync_at {
-            self.flush_sync(now, out);
+            self.flush_sync(now, out, sink);
         }
         self.uplink.flush(now, self.config.retry, out);
     }
@@ -467,8 +549,9 @@ impl<K: Knobs> Leaf<K> {
         deadline
     }
 
-    fn flush_cuts(&mut self, out: &mut Outbox) {
-        for shard in &mut self.shards {
+    fn flush_cuts(&mut self, out: &mut Outbox, sink: &mut impl DownSink) {
+        for at in self.with_cuts.drain(..) {
+            let shard = &mut self.shards[at];
             while let Some(cut) = shard.next_cut() {
                 let body = DownShard {
                     log: self.config.log,
@@ -482,12 +565,23 @@ impl<K: Knobs> Leaf<K> {
                 };
                 let mut tail = [0u8; 16 * ionian_types::SEGMENTS_PER_SHARD_MAX];
                 let used = shard.encode_cut(&cut, &mut tail);
+                let tail = &tail[..used];
+                let mut frame = [0u8; DOWN_BYTES_MAX];
+                let mut len = 0;
+                if shard.members.iter().any(MemberSlot::is_seated) {
+                    // There is room for the largest shard.
+                    len = encode(&mut frame, &body, &[tail]).unwrap_or(0);
+                }
                 for member in &shard.members {
-                    let Some(conn) = member.conn else { continue };
                     // A replica without room misses this one and asks the cut log: nobody waits for it.
-                    if out.room(conn) < 512 || out.send(conn, &body, &tail[..used]).is_err() {
-                        self.counters.skipped += 1;
-                    }
+                    let left = match (member.conn, member.seat) {
+                        (Some(conn), _) => {
+                            out.room(conn) >= 512 && out.send(conn, &body, tail).is_ok()
+                        }
+                        (None, Some(seat)) => sink.put(seat as usize, &frame[..len]),
+                        (None, None) => continue,
+                    };
+                    self.counters.skipped += u64::from(!left);
                 }
             }
         }
@@ -497,7 +591,8 @@ impl<K: Knobs> Leaf<K> {
         let Some((parent, edge)) = self.uplink.running() else {
             return;
         };
-        if (self.dirty.is_empty() && !self.uplink.full_due)
+        let idle = self.table.as_ref().is_none_or(Table::is_idle);
+        if (idle && self.dirty.is_empty() && !self.uplink.full_due)
             || self.rounds.outstanding() >= self.config.rounds_max
         {
             return;
@@ -506,28 +601,17 @@ impl<K: Knobs> Leaf<K> {
         if out.room(parent) < 128 + self.lens.len() * 11 + self.shards.len() * UpKeep::LEN {
             return;
         }
-        for at in self.dirty.drain(..) {
-            let shard = &mut self.shards[at];
-            shard.dirty = false;
-            for slot in 0..shard.members.len() {
-                let index = shard.first_segment + slot;
-                let before = self.lens[index];
-                let len = shard.length(slot, before);
-                if len > before {
-                    self.growth[index] = len.get() - before.get();
-                    self.grown.set(index);
-                    self.total = self.total.wrapping_add(self.growth[index]);
-                    self.lens[index] = len;
-                    self.rounds.change(index, len);
-                }
-            }
-        }
+        self.grow();
         if self.grown.is_empty() && !self.uplink.full_due {
             return;
         }
         let round = self.rounds.close_round();
         let full = self.uplink.full_due || K::mutant(Mutant::RootOnlyClamp);
-        let applied = self.note_applied(now);
+        // With thousands of shards that takes longer than a round.
+        if now >= self.applied_due {
+            self.note_applied(now);
+        }
+        let applied = self.applied;
         let up = Up {
             log: self.config.log,
             edge,
@@ -560,14 +644,44 @@ impl<K: Knobs> Leaf<K> {
         }
         self.grown.clear();
         if sent.is_ok() {
-            self.applied_told(applied);
+            self.applied_told();
         }
         // A round that did not leave is a gap; the next one must be full.
         self.uplink.full_due = sent.is_err();
         self.counters.rounds += 1;
     }
 
-    fn flush_sync(&mut self, now: Time, out: &mut Outbox) {
+    /// Brings the lengths up to what enough members hold, for the round that is being made.
+    fn grow(&mut self) {
+        let mut news = News {
+            lens: &mut self.lens,
+            total: &mut self.total,
+            growth: &mut self.growth,
+            grown: &mut self.grown,
+            rounds: &mut self.rounds,
+        };
+        if let Some(table) = self.table.as_mut().filter(|table| !table.is_idle()) {
+            table.merge();
+            let shards = &self.shards;
+            table.for_each_changed(|at, segment, _, len| {
+                news.raise(shards[at].first_segment + segment, Lsn::new(len));
+            });
+        }
+        for at in self.dirty.drain(..) {
+            let shard = &mut self.shards[at];
+            shard.dirty = false;
+            for slot in 0..shard.members.len() {
+                let index = shard.first_segment + slot;
+                let before = news.lens[index];
+                let len = shard.length(slot, before);
+                if len > before {
+                    news.raise(index, len);
+                }
+            }
+        }
+    }
+
+    fn flush_sync(&mut self, now: Time, out: &mut Outbox, sink: &mut impl DownSink) {
         if self.uplink.edge().is_some() && !K::mutant(Mutant::NoSync) {
             for shard in &self.shards {
                 let sync = SyncShard {
@@ -579,9 +693,17 @@ impl<K: Knobs> Leaf<K> {
                     end_gsn: self.uplink.end_gsn,
                     trim: self.uplink.trim,
                 };
-                for conn in shard.members.iter().filter_map(|member| member.conn) {
-                    if out.room(conn) > 512 {
-                        let _ = out.send(conn, &sync, &[]);
+                for member in &shard.members {
+                    match (member.conn, member.seat) {
+                        (Some(conn), _) if out.room(conn) > 512 => {
+                            let _ = out.send(conn, &sync, &[]);
+                        }
+                        (None, Some(seat)) => {
+                            let mut frame = [0u8; DOWN_BYTES_MAX];
+                            let len = encode(&mut frame, &sync, &[]).unwrap_or(0);
+                            let _ = sink.put(seat as usize, &frame[..len]);
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -595,6 +717,7 @@ impl<K: Knobs> Leaf<K> {
     /// Tells the controller what holds each shard back.
     fn flush_status(&mut self, now: Time, out: &mut Outbox) {
         let Some(conn) = self.controller else { return };
+        self.settle_seats();
         for shard in &mut self.shards {
             shard.note_ready(|segment| self.lens[segment]);
             if out.room(conn) < 512 || !shard.status_due(now, self.config.status) {
@@ -611,7 +734,7 @@ impl<K: Knobs> Leaf<K> {
         &self.counters
     }
 
-    /// Every shard at a glance.
+    /// Every shard at a glance. What servers write to slots shows as of the last sync.
     #[must_use]
     pub fn status(&self, now: Time) -> Vec<ShardStatusRow> {
         self.shards.iter().map(|shard| shard.status(now)).collect()
@@ -632,5 +755,49 @@ impl<K: Knobs> Leaf<K> {
     }
 }
 
+/// Where a leaf writes what is for servers that have a seat ([`Leaf::seat`]) and no connection.
+pub trait DownSink {
+    /// Puts a frame where the server of this slot finds it; `false` if it is lost to it. Never waits: a server asks for what it
+    /// missed.
+    fn put(&mut self, slot: usize, frame: &[u8]) -> bool;
+}
+
+/// Where nobody has a seat.
+impl DownSink for () {
+    fn put(&mut self, _: usize, _: &[u8]) -> bool {
+        false
+    }
+}
+
+impl DownSink for DownWriter {
+    #[inline]
+    fn put(&mut self, slot: usize, frame: &[u8]) -> bool {
+        Self::put(self, slot, frame)
+    }
+}
+
+/// What a round that is being made adds.
+struct News<'a> {
+    lens: &'a mut [Lsn],
+    total: &'a mut u64,
+    growth: &'a mut [u64],
+    grown: &'a mut Marks,
+    rounds: &'a mut Rounds<Lsn>,
+}
+
+impl News<'_> {
+    #[inline]
+    fn raise(&mut self, index: usize, len: Lsn) {
+        let before = core::mem::replace(&mut self.lens[index], len);
+        let growth = len.get() - before.get();
+        *self.total = self.total.wrapping_add(growth);
+        self.growth[index] = growth;
+        self.grown.set(index);
+        self.rounds.change(index, len);
+    }
+}
+
+/// Bytes of the largest frame about one shard: a cut of it, with a generation and a length of every segment.
+const DOWN_BYTES_MAX: usize = 64 + 16 * ionian_types::SEGMENTS_PER_SHARD_MAX;
 /// A length of zero: what a member that has not reported counts as.
 const NONE: Lsn = Lsn::ZERO;

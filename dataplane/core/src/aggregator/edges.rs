@@ -72,10 +72,14 @@ impl<K: Knobs> Aggregator<K> {
             let goes_on = head.resume && link.changed == child.changed && link.is_running();
             if goes_on && link.resume(self.starts_of(&shards)) {
                 self.counters.resumed += 1;
-            } else if head.resume {
-                link.close();
             } else {
-                link.stop();
+                if head.resume {
+                    link.close();
+                } else {
+                    link.stop();
+                }
+                // One that stays away holds up nobody else: what is passed on of it is where it stands now.
+                link.prepare(self.starts_of(&shards));
             }
             let segments: usize = self.starts_of(&shards).map(|(_, lens)| lens.count()).sum();
             self.below.push(Below {

@@ -18,16 +18,20 @@ impl<K: Knobs> Leaf<K> {
             .iter()
             .map(|shard| shard.applied_by_live(self.uplink.complete, silent))
             .min()
-            .unwrap_or(EntryNo::ZERO)
+            // Without shards nothing is needed.
+            .unwrap_or(self.uplink.complete)
     }
 
     /// Finds out what every live member has applied, and notes the shards of which too few members have applied all of that:
     /// those with members away.
-    pub(super) fn note_applied(&mut self, now: Time) -> EntryNo {
+    pub(super) fn note_applied(&mut self, now: Time) {
+        self.settle_seats();
         let applied = self.applied_by_all(now);
+        self.applied = applied;
+        self.applied_due = now.after(self.config.applied);
         self.keeps.clear();
         if K::mutant(Mutant::DropAtFastest) {
-            return applied;
+            return;
         }
         for shard in &self.shards {
             if let Some(after) = shard.applied_by_quorum().filter(|after| *after < applied) {
@@ -35,13 +39,12 @@ impl<K: Knobs> Leaf<K> {
                 self.keeps.push(UpKeep { shard, after });
             }
         }
-        applied
     }
 
     /// The parent was told what was noted last.
-    pub(super) fn applied_told(&mut self, applied: EntryNo) {
+    pub(super) fn applied_told(&mut self) {
         let told = self.told.get_or_insert_with(Default::default);
-        told.0 = applied;
+        told.0 = self.applied;
         told.1.clone_from(&self.keeps);
     }
 
@@ -51,7 +54,8 @@ impl<K: Knobs> Leaf<K> {
         let Some((parent, edge)) = self.uplink.running() else {
             return;
         };
-        let applied = self.note_applied(now);
+        self.note_applied(now);
+        let applied = self.applied;
         let told = self.told.as_ref();
         let same = told.is_some_and(|told| told.0 == applied && told.1 == self.keeps);
         if same || out.room(parent) < 64 + self.keeps.len() * UpKeep::LEN {
@@ -69,7 +73,7 @@ impl<K: Knobs> Leaf<K> {
             keeps.iter().try_for_each(|keep| writer.field(*keep))
         });
         if sent.is_ok() {
-            self.applied_told(applied);
+            self.applied_told();
         }
     }
 }

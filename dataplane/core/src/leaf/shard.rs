@@ -29,13 +29,15 @@ pub(super) enum Taken {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MemberSlot {
     pub(super) conn: Option<ConnId>,
+    /// The slot that it writes its reports to.
+    pub(super) seat: Option<u32>,
     node: NodeId,
-    inc: Inc,
+    pub(super) inc: Inc,
     domain: u32,
-    seq: u64,
+    pub(super) seq: u64,
     lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
-    regressed: bool,
-    applied: EntryNo,
+    pub(super) regressed: bool,
+    pub(super) applied: EntryNo,
     reported_at: Option<Time>,
     /// When its report last said that it had applied more than before, or all there is.
     progress_at: Option<Time>,
@@ -46,6 +48,29 @@ impl MemberSlot {
     fn age(&self, now: Time) -> Nanos {
         self.reported_at.map_or(Nanos(u64::MAX), |at| now.since(at))
     }
+
+    /// Whether what is for it goes to the slots of those that have a seat.
+    pub(super) fn is_seated(&self) -> bool {
+        self.conn.is_none() && self.seat.is_some()
+    }
+
+    /// Takes over a report that counts; `last` is the last entry that touches the shard.
+    fn take(&mut self, read: &Read, lens: [Lsn; SEGMENTS_PER_SHARD_MAX], last: EntryNo) {
+        self.seq = read.seq;
+        if read.applied > self.applied || read.applied >= last {
+            self.progress_at = Some(read.at);
+        }
+        self.applied = self.applied.max(read.applied);
+        self.lens = lens;
+        self.reported_at = Some(read.at);
+    }
+}
+
+/// What was read of a member, its lengths aside.
+pub(super) struct Read {
+    pub(super) seq: u64,
+    pub(super) applied: EntryNo,
+    pub(super) at: Time,
 }
 
 /// A cut of this shard that waits to be sent.
@@ -70,6 +95,8 @@ pub(super) struct Shard<K: Knobs = Shipped> {
     /// Joint epochs: the new set has held everything that was ever counted. It stays true within the epoch.
     ready: bool,
     pub(super) dirty: bool,
+    /// Its lengths come from the leaf's table.
+    pub(super) in_table: bool,
     class: Durability,
     quorum: usize,
     generations: [ViewId; SEGMENTS_PER_SHARD_MAX],
@@ -95,6 +122,7 @@ impl<K: Knobs> Shard<K> {
             });
             kept.copied().unwrap_or(MemberSlot {
                 conn: None,
+                seat: None,
                 node: member.node,
                 inc: member.inc,
                 domain: member.domain,
@@ -131,6 +159,7 @@ impl<K: Knobs> Shard<K> {
             incoming,
             ready: kept.is_some_and(|before| before.ready),
             dirty: false,
+            in_table: false,
             class: start.class,
             quorum: usize::from(start.quorum),
             generations,
@@ -196,14 +225,71 @@ impl<K: Knobs> Shard<K> {
             changed |= reported > *len;
             *len = reported;
         }
-        member.seq = report.seq;
-        if report.applied > member.applied || report.applied >= self.last {
-            member.progress_at = Some(now);
-        }
-        member.applied = member.applied.max(report.applied);
-        member.lens = lens;
-        member.reported_at = Some(now);
+        let read = Read {
+            seq: report.seq,
+            applied: report.applied,
+            at: now,
+        };
+        member.take(&read, lens, self.last);
         if changed { Taken::Changed } else { Taken::Same }
+    }
+
+    /// Takes over what the leaf's table knows of a member.
+    pub(super) fn settle(
+        &mut self,
+        member: usize,
+        read: &Read,
+        lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
+    ) {
+        let last = self.last;
+        if let Some(member) = self.members.get_mut(member).filter(|it| !it.regressed) {
+            member.take(read, lens, last);
+        }
+    }
+
+    /// Says to which slot a member writes.
+    pub(super) fn set_seat(&mut self, slot: usize, seat: u32) {
+        let new = self.incoming.iter_mut().filter(|(of, _)| *of == slot);
+        let members = self.members.get_mut(slot).into_iter();
+        for member in members.chain(new.map(|(_, member)| member)) {
+            member.seat = Some(seat);
+        }
+    }
+
+    /// A member, the new one of a joint epoch as soon as there is one.
+    pub(super) fn known(&self, slot: usize) -> Option<&MemberSlot> {
+        self.incoming(slot).or_else(|| self.members.get(slot))
+    }
+
+    /// Whether a cut waits to be sent.
+    pub(super) fn has_cuts(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
+    /// How many members there are and of how many lengths the least counts, if the lengths of all segments are plainly that: no
+    /// epoch of two sets, no failure domains, and no segment that nobody writes.
+    pub(super) fn rule(&self) -> Option<(usize, usize)> {
+        let count = self.members.len();
+        let written = self.generations[..count]
+            .iter()
+            .all(|it| *it != ViewId::ZERO);
+        let plain = self.class != Durability::D2 || K::mutant(Mutant::DomainsByPlainQuorum);
+        (self.incoming.is_empty() && written && plain).then_some((count, self.needed()))
+    }
+
+    /// What a member has reported, if it counts.
+    pub(super) fn counted(&self, slot: Slot) -> Option<[u64; SEGMENTS_PER_SHARD_MAX]> {
+        let member = self.members.get(slot.index())?;
+        (!member.regressed).then(|| member.lens.map(Lsn::get))
+    }
+
+    /// How many members must hold a record.
+    fn needed(&self) -> usize {
+        if K::mutant(Mutant::ConfirmBeforeQuorum) {
+            1
+        } else {
+            self.quorum
+        }
     }
 
     /// The length of a segment: what enough members hold, in a joint epoch enough of both sets, never below `floor`. A
@@ -269,12 +355,7 @@ impl<K: Knobs> Shard<K> {
         }
         let count = self.members.len();
         lens[..count].sort_unstable_by(|a, b| b.cmp(a));
-        let needed = if K::mutant(Mutant::ConfirmBeforeQuorum) {
-            1
-        } else {
-            self.quorum
-        };
-        let mut held = lens[needed - 1];
+        let mut held = lens[self.needed() - 1];
         if self.class == Durability::D2 && !K::mutant(Mutant::DomainsByPlainQuorum) {
             // In two domains: no further than the second largest of the domains' maxima.
             domains[..domain_count].sort_unstable_by_key(|(_, len)| core::cmp::Reverse(*len));
@@ -481,6 +562,7 @@ mod tests {
     fn member(applied: u64, conn: Option<u32>, reported_at: Option<Time>) -> MemberSlot {
         MemberSlot {
             conn: conn.map(ConnId::new),
+            seat: None,
             node: NodeId::new(1),
             inc: Inc::new(1),
             domain: 0,
@@ -503,6 +585,7 @@ mod tests {
             incoming: Vec::new(),
             ready: false,
             dirty: false,
+            in_table: false,
             class: Durability::D1,
             quorum: 2,
             generations: [ViewId::new(1); SEGMENTS_PER_SHARD_MAX],

@@ -72,7 +72,7 @@ impl<K: Knobs> Root<K> {
     pub(super) fn restart_edge(&mut self, node: NodeId, inc: Inc, need: &NeedEdge) {
         let mut children = self.children.iter_mut();
         if let Some(child) = children.find(|child| child.link.is(node, inc)) {
-            child.link.restart(need.lost);
+            child.link.restart(need);
         }
     }
 

@@ -15,7 +15,7 @@ use ionian_types::{
 };
 use ionian_wire::codec::Field;
 use ionian_wire::frame::{
-    Applied, Down, EdgeShards, EdgeStart, EdgeVertex, Member, NeedFull, Sync, Up, UpKeep,
+    Applied, Down, EdgeShards, EdgeStart, EdgeVertex, Member, NeedEdge, NeedFull, Sync, Up, UpKeep,
 };
 use ionian_wire::growth::Growths;
 use ionian_wire::{Reader, WireError, Writer};
@@ -90,10 +90,12 @@ pub(crate) struct Link {
     firsts: Vec<u32>,
     /// The same shards by number.
     ids: Vec<ShardId>,
-    /// Lengths: of the edge's start, of the newest round accepted, and as they were passed on.
+    /// Lengths: of the edge's start, of the newest round accepted, as they were passed on, and as they were when the edge began on
+    /// which they are passed on.
     start: Vec<Lsn>,
     lens: Vec<Lsn>,
     passed: Vec<Lsn>,
+    base: Vec<Lsn>,
     /// Segments of which more was accepted than passed on.
     grown: Marks,
     newest: ChildRound,
@@ -126,6 +128,7 @@ impl Link {
             start: Vec::new(),
             lens: Vec::new(),
             passed: Vec::new(),
+            base: Vec::new(),
             grown: Marks::default(),
             newest: ChildRound::default(),
             start_total: 0,
@@ -219,9 +222,17 @@ impl Link {
         self.fresh = false;
     }
 
-    /// The child asks for another start. Unless something is lost to it, it is sent what was logged before.
-    pub(crate) fn restart(&mut self, lost: bool) {
-        if lost {
+    /// The child asks for another start. Unless something is lost to it, it is sent what was logged before. What it asks on an
+    /// earlier edge than this one is answered by this one.
+    pub(crate) fn restart(&mut self, need: &NeedEdge) {
+        let known = match self.stage {
+            Stage::Starting(edge, _) | Stage::Running(edge) | Stage::Closing(edge) => edge,
+            Stage::Stopped => return,
+        };
+        if need.edge != known {
+            return;
+        }
+        if need.lost {
             self.stop();
         } else {
             self.close();
@@ -262,11 +273,9 @@ impl Link {
         }
     }
 
-    /// The edge is about to start: the shards below with their segments' lengths are round 0.
-    pub(crate) fn begin<L: Iterator<Item = Lsn>>(
+    /// What is below, and where it stands before its edge has started: as the edge on which it is passed on says.
+    pub(crate) fn prepare<L: Iterator<Item = Lsn>>(
         &mut self,
-        edge: EdgeEpoch,
-        entry: EntryNo,
         shards: impl Iterator<Item = (ShardId, L)>,
     ) {
         self.shards.clear();
@@ -282,6 +291,7 @@ impl Link {
         self.ids.sort_unstable();
         self.lens.clone_from(&self.start);
         self.passed.clone_from(&self.start);
+        self.base.clone_from(&self.start);
         self.grown.reset(self.start.len());
         let records = self.start.iter().map(|len| len.get());
         self.start_total = records.fold(0, u64::wrapping_add);
@@ -290,12 +300,22 @@ impl Link {
             round: 0,
             total: self.start_total,
         };
+        self.fresh = false;
+    }
+
+    /// The edge is about to start: the shards below with their segments' lengths are round 0.
+    pub(crate) fn begin<L: Iterator<Item = Lsn>>(
+        &mut self,
+        edge: EdgeEpoch,
+        entry: EntryNo,
+        shards: impl Iterator<Item = (ShardId, L)>,
+    ) {
+        self.prepare(shards);
         self.down = self.newest;
         self.down_entry = entry;
         self.resumes = matches!(self.stage, Stage::Closing(_));
         self.stage = Stage::Starting(edge, 0);
         self.changed = edge.view;
-        self.fresh = false;
         self.need_full = false;
         // Said on an edge that has ended: members may have come back with less since.
         self.applied = EntryNo::ZERO;
@@ -454,9 +474,9 @@ impl Link {
         self.passed_total
     }
 
-    /// What of the lengths passed on has grown since the edge's start: (segment, growth), in order.
+    /// What of the lengths passed on has grown since the edge began on which they are passed on: (segment, growth), in order.
     pub(crate) fn passed_since_start(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        let lens = self.passed.iter().zip(&self.start).enumerate();
+        let lens = self.passed.iter().zip(&self.base).enumerate();
         lens.map(|(at, (now, start))| (at, now.get() - start.get()))
     }
 
@@ -565,6 +585,7 @@ impl Link {
                     same &= self.lens.get(at).is_some_and(|newest| len <= *newest);
                     if same {
                         self.passed[at] = len;
+                        self.base[at] = len;
                         if len < self.lens[at] {
                             self.grown.set(at);
                         }

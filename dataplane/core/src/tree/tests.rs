@@ -60,3 +60,29 @@ fn a_view_touches_one_path() {
     let began = before.iter().zip(&after).filter(|(a, b)| a != b).count();
     assert_eq!((before.len(), began), (6, 2), "{before:?} {after:?}");
 }
+
+/// The start of an edge with many shards below comes in several messages, at the root and at an aggregator.
+#[test]
+fn an_edge_with_many_shards_starts_in_parts() {
+    let mut world = World::shaped(3, &[1, 2], 1200);
+    world.heal();
+    assert_eq!(world.edge_starts(), [1, 1, 1]);
+    assert!(world.parts > 4, "{} further parts", world.parts);
+}
+
+/// A leaf that nobody can reach holds up none of its siblings, though the edge above them begins anew while it is away.
+#[test]
+fn a_leaf_that_stays_away_holds_up_nobody() {
+    for seed in 1..=10 {
+        let mut world = World::shaped(seed, &[1, 3], 12);
+        for _ in 0..2000 {
+            world.step(true);
+        }
+        world.lose_last_leaf();
+        for _ in 0..2000 {
+            world.step(true);
+        }
+        world.heal();
+        assert!(world.leaves() == 3 && world.downs > 100, "{}", world.downs);
+    }
+}

@@ -1,9 +1,14 @@
 //! The machines, the connections between them, and what is expected of them.
 
-use alloc::collections::{BTreeMap, VecDeque};
+mod shape;
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::collections::btree_map::{BTreeMap, Entry};
 use alloc::vec;
 use alloc::vec::Vec;
 
+use ionian_slots::{SlotReader, SlotReport, SlotTable, SlotWriter};
 use ionian_store::{Store, StoreConfig};
 use ionian_types::{
     ClientId, ClusterId, ConnId, Durability, EntryNo, Gsn, Inc, LogId, Lsn, Nanos, NodeId,
@@ -22,6 +27,7 @@ use crate::cutlog::LogState;
 use crate::leaf::{Leaf, LeafConfig};
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::root::{Root, RootConfig};
+use shape::rename;
 
 const CLUSTER: ClusterId = ClusterId::new(7);
 const LOG: LogId = LogId::new(1);
@@ -29,6 +35,8 @@ const ROOT_INC: Inc = Inc::new(1);
 const CONTROLLER: ConnId = ConnId::new(0);
 /// Replicas of a shard, all of which must hold a record.
 const COPIES: u8 = 2;
+/// Slots of the table that a leaf's replicas write to: more than there ever are.
+const SLOTS: usize = 128;
 
 /// Who is at one end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -40,14 +48,33 @@ enum Who {
 }
 
 enum Machine {
-    Leaf(Leaf),
-    Aggregator(Aggregator),
+    Leaf(Box<Leaf>),
+    Aggregator(Box<Aggregator>),
 }
 
 struct Process {
     inc: Inc,
     machine: Machine,
     out: Outbox,
+    slots: Slots,
+}
+
+/// The table that replicas write their reports to, and who has which slot.
+struct Slots {
+    table: SlotTable,
+    reader: SlotReader,
+    writers: BTreeMap<(ShardId, Slot), SlotWriter>,
+}
+
+impl Slots {
+    fn new() -> Self {
+        let table = SlotTable::new(SLOTS, usize::from(COPIES)).unwrap();
+        Self {
+            reader: table.reader(),
+            table,
+            writers: BTreeMap::new(),
+        }
+    }
 }
 
 /// A vertex of the shape: a process and what is below it.
@@ -89,6 +116,8 @@ pub(super) struct World {
     tree: Vec<Node>,
     /// The leaves of the last tree that was logged, and where each begins.
     begins: Vec<(usize, u32)>,
+    /// A process that nobody can reach.
+    away: Option<usize>,
     shards: BTreeMap<ShardId, u32>,
     replicas: BTreeMap<(ShardId, Slot), Replica>,
     wires: Vec<Wire>,
@@ -99,6 +128,8 @@ pub(super) struct World {
     seen: LogState,
     expected: BTreeMap<(ShardId, EntryNo), Expected>,
     pub(super) downs: u64,
+    /// Messages with more of an edge's start.
+    pub(super) parts: u64,
     pub(super) views: u64,
 }
 
@@ -168,6 +199,7 @@ impl World {
             processes: Vec::new(),
             tree: Vec::new(),
             begins: Vec::new(),
+            away: None,
             shards: BTreeMap::new(),
             replicas: BTreeMap::new(),
             wires: Vec::new(),
@@ -177,6 +209,7 @@ impl World {
             seen: LogState::default(),
             expected: BTreeMap::new(),
             downs: 0,
+            parts: 0,
             views: 0,
         };
         world.root_out.set_room(CONTROLLER, 4 << 20);
@@ -216,84 +249,6 @@ impl World {
         self.rng ^= self.rng >> 7;
         self.rng ^= self.rng << 17;
         (self.rng >> 11) as usize % end.max(1)
-    }
-
-    fn process(&mut self, leaf: bool) -> usize {
-        let at = self.processes.len();
-        self.next_inc += 1;
-        let inc = Inc::new(self.next_inc);
-        let node = NodeId::new(10 + at as u32);
-        let machine = if leaf {
-            let config = LeafConfig::new(CLUSTER, node, inc, LOG);
-            Machine::Leaf(Leaf::new(config, self.now))
-        } else {
-            let config = AggregatorConfig::new(CLUSTER, node, inc, LOG, Slot::ZERO);
-            Machine::Aggregator(Aggregator::new(config, self.now))
-        };
-        let out = outbox();
-        self.processes.push(Process { inc, machine, out });
-        at
-    }
-
-    fn full(&mut self, fan: &[usize]) -> Vec<Node> {
-        let Some((width, rest)) = fan.split_first() else {
-            return Vec::new();
-        };
-        (0..*width)
-            .map(|_| Node {
-                process: self.process(rest.is_empty()),
-                below: self.full(rest),
-            })
-            .collect()
-    }
-
-    fn draw_tree(&mut self, levels: usize) -> Vec<Node> {
-        let width = 1 + self.draw(3);
-        (0..width)
-            .map(|_| {
-                let leaf = levels == 0 || self.draw(3) == 0;
-                Node {
-                    process: self.process(leaf),
-                    below: if leaf {
-                        Vec::new()
-                    } else {
-                        self.draw_tree(levels - 1)
-                    },
-                }
-            })
-            .collect()
-    }
-
-    pub(super) fn depth(&self) -> usize {
-        fn depth(nodes: &[Node]) -> usize {
-            nodes
-                .iter()
-                .map(|node| 1 + depth(&node.below))
-                .max()
-                .unwrap_or(0)
-        }
-        depth(&self.tree)
-    }
-
-    fn flat(&self) -> Vec<(usize, usize)> {
-        fn walk(nodes: &[Node], found: &mut Vec<(usize, usize)>) {
-            for node in nodes {
-                found.push((node.process, node.below.len()));
-                walk(&node.below, found);
-            }
-        }
-        let mut found = Vec::new();
-        walk(&self.tree, &mut found);
-        found
-    }
-
-    fn leaf_processes(&self) -> Vec<usize> {
-        let flat = self.flat().into_iter().filter(|(_, below)| *below == 0);
-        flat.map(|(process, _)| process).collect()
-    }
-
-    pub(super) fn leaves(&self) -> usize {
-        self.leaf_processes().len()
     }
 
     /// Edges to aggregators and leaves that went on over a start of the one above.
@@ -341,7 +296,7 @@ impl World {
 
     /// A view: these shards open, the tree is as it is now, this shard's first segment goes to another life or the shard ends.
     fn propose(&mut self, open: &[ShardId], tree: bool, close: Option<(ShardId, bool)>) {
-        let mut changes = vec![0; 64 * 1024];
+        let mut changes = vec![0; 256 * 1024];
         let mut writer = Writer::new(&mut changes);
         for shard in open {
             let members: Vec<Member> = (0..COPIES).map(|slot| self.member(*shard, slot)).collect();
@@ -442,7 +397,25 @@ impl World {
             let leaf = Who::Vertex(leaf.expect("the first leaf begins at 0").0);
             found.push((Who::Replica(*shard, *slot), leaf));
         }
+        if let Some(away) = self.away.map(Who::Vertex) {
+            found.retain(|(from, to)| *from != away && *to != away);
+        }
         found
+    }
+
+    /// The last leaf cannot be reached any more, and the edge of its parent begins anew, of which something is lost.
+    pub(super) fn lose_last_leaf(&mut self) {
+        self.away = self.leaf_processes().last().copied();
+        self.connect_all();
+        let top = self.wires.iter().position(|it| it.ends[1].0 == Who::Root);
+        self.disconnect(top.expect("the root has a child"));
+        self.connect_all();
+    }
+
+    /// Whether somebody hears a replica.
+    fn is_heard(&self, shard: ShardId, slot: Slot) -> bool {
+        let who = Who::Replica(shard, slot);
+        self.wires.iter().any(|wire| wire.ends[0].0 == who)
     }
 
     /// Breaks connections that are not wanted any more, and makes those that are missing.
@@ -489,10 +462,33 @@ impl World {
                     let member = self.member(shard, slot.get());
                     let hello = hello(Role::Replica, member.node.get(), member.inc, shard, slot);
                     self.send((who, conn), encoded(&hello, &[]));
+                    if self.writes_slots(shard) {
+                        self.seat(to, shard, slot);
+                    }
                     self.report(shard, slot);
                 }
             }
             self.carry(who);
+        }
+    }
+
+    /// Whether replicas of a shard write to a slot, instead of sending: in one world none, in others all or some.
+    fn writes_slots(&self, shard: ShardId) -> bool {
+        match self.seed % 3 {
+            0 => false,
+            1 => true,
+            _ => shard.get().is_multiple_of(2),
+        }
+    }
+
+    fn seat(&mut self, leaf: Who, shard: ShardId, slot: Slot) {
+        let Who::Vertex(at) = leaf else { return };
+        let Process { machine, slots, .. } = &mut self.processes[at];
+        let Machine::Leaf(leaf) = machine else { return };
+        let next = slots.writers.len();
+        if let Entry::Vacant(vacant) = slots.writers.entry((shard, slot)) {
+            vacant.insert(slots.table.writer(next).expect("a free slot"));
+            leaf.seat(next, shard, slot);
         }
     }
 
@@ -577,6 +573,7 @@ impl World {
             Who::Root => self.tell_root(conn, &bytes),
             Who::Vertex(at) => {
                 let (message, _) = Message::new_checked(&bytes).unwrap();
+                self.parts += u64::from(matches!(message, Message::EdgeShards(..)));
                 let Process { machine, out, .. } = &mut self.processes[at];
                 out.set_room(conn, 4 << 20);
                 match machine {
@@ -636,12 +633,20 @@ impl World {
             .flat_map(|wire| wire.ends)
             .filter_map(|(who, conn)| (who == Who::Vertex(at)).then_some(conn))
             .collect();
-        let Process { machine, out, .. } = &mut self.processes[at];
+        let Process {
+            machine,
+            out,
+            slots,
+            ..
+        } = &mut self.processes[at];
         for conn in mine {
             out.set_room(conn, 4 << 20);
         }
         match machine {
-            Machine::Leaf(leaf) => leaf.flush(self.now, out),
+            Machine::Leaf(leaf) => {
+                leaf.scan(self.now, &mut slots.reader);
+                leaf.flush(self.now, out);
+            }
             Machine::Aggregator(aggregator) => aggregator.flush(self.now, out),
         }
         self.carry(Who::Vertex(at));
@@ -722,16 +727,28 @@ impl World {
             applied,
             segments: COPIES,
         };
-        let tail: Vec<u8> = lens.iter().flat_map(|len| len.to_le_bytes()).collect();
         let who = Who::Replica(shard, slot);
-        let end = self
-            .wires
-            .iter()
-            .map(|wire| wire.ends[0])
-            .find(|end| end.0 == who);
-        if let Some(end) = end {
-            self.send(end, encoded(&report, &tail));
+        let ends = self.wires.iter().map(|wire| wire.ends);
+        let Some([own, leaf]) = ends.into_iter().find(|ends| ends[0].0 == who) else {
+            return;
+        };
+        if let Who::Vertex(at) = leaf.0
+            && let Some(writer) = self.processes[at].slots.writers.get_mut(&(shard, slot))
+        {
+            let (epoch, inc) = (report.epoch, report.inc);
+            let lens = &lens;
+            let written = writer.write(&SlotReport {
+                epoch,
+                inc,
+                seq,
+                applied,
+                lens,
+            });
+            written.expect("as many lengths as segments");
+            return;
         }
+        let tail: Vec<u8> = lens.iter().flat_map(|len| len.to_le_bytes()).collect();
+        self.send(own, encoded(&report, &tail));
     }
 
     /// A record is written somewhere, and after a while held by the other replica.
@@ -836,35 +853,6 @@ impl World {
         }
     }
 
-    /// A level more or less somewhere, or a leaf more.
-    fn reshape(&mut self) {
-        let mut lists = 1 + self.flat().iter().filter(|(_, below)| *below > 0).count();
-        lists = self.draw(lists);
-        let (kind, deep) = (self.draw(3), self.depth() >= 6);
-        let aggregator = self.process(false);
-        let leaf = self.process(true);
-        let list = nth_list(&mut self.tree, &mut lists).expect("there are so many");
-        match kind {
-            0 if !deep => {
-                let below = core::mem::take(list);
-                list.push(Node {
-                    process: aggregator,
-                    below,
-                });
-            }
-            1 => {
-                if let Some(at) = list.iter().position(|node| !node.below.is_empty()) {
-                    let below = core::mem::take(&mut list[at].below);
-                    list.splice(at..=at, below);
-                }
-            }
-            _ => list.push(Node {
-                process: leaf,
-                below: Vec::new(),
-            }),
-        }
-    }
-
     /// Nothing breaks any more: what enough replicas hold is ordered, and all of them hear of it.
     pub(super) fn heal(&mut self) {
         self.connect_all();
@@ -921,7 +909,10 @@ impl World {
     }
 
     fn is_done(&self) -> bool {
-        self.replicas.iter().all(|((shard, _), replica)| {
+        self.replicas.iter().all(|((shard, slot), replica)| {
+            if !self.is_heard(*shard, *slot) {
+                return true;
+            }
             let state = self.seen.shard(*shard).unwrap();
             let ordered = state
                 .lens()
@@ -930,32 +921,6 @@ impl World {
             ordered && replica.told == state.last()
         })
     }
-}
-
-fn rename(nodes: &mut [Node], from: usize, to: usize) {
-    for node in nodes {
-        if node.process == from {
-            node.process = to;
-        }
-        rename(&mut node.below, from, to);
-    }
-}
-
-fn nth_list<'a>(list: &'a mut Vec<Node>, at: &mut usize) -> Option<&'a mut Vec<Node>> {
-    if *at == 0 {
-        return Some(list);
-    }
-    *at -= 1;
-    let inner = list.iter_mut().filter(|node| !node.below.is_empty());
-    for node in inner {
-        // The borrow ends with the walk: it is walked again when it is found.
-        let before = *at;
-        if nth_list(&mut node.below, at).is_some() {
-            *at = before;
-            return nth_list(&mut node.below, at);
-        }
-    }
-    None
 }
 
 fn said(down: &DownShard, tail: &[u8]) -> Expected {
