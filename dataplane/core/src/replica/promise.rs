@@ -443,6 +443,27 @@ mod tests {
         assert_eq!(domains(&mut replica, Durability::D2, [0, 1, 2]), 300);
     }
 
+    /// What a peer said long ago to hold came late, and what follows that is trimmed by now: it has more since, or steps over it.
+    #[test]
+    fn a_stream_begins_where_records_are_left() {
+        let mut replica = of_three(2);
+        for slot in [0, 1] {
+            // Records of before, as a restart finds them.
+            replica.store.trim(Slot::new(slot), Lsn::new(10));
+        }
+        let have = ionian_wire::frame::Have {
+            segment: replica.own_segment(),
+            generation: ViewId::new(1),
+            len: Lsn::new(4),
+        };
+        replica.peers[1].conn = Some(ConnId::new(1));
+        replica.on_have(Slot::new(1), &have);
+        let mut out = Outbox::new(crate::outbox::OutboxLimits::default());
+        out.set_room(ConnId::new(1), 1 << 20);
+        replica.flush_replication(&mut out);
+        assert_eq!(replica.peers[1].sent, Lsn::new(10));
+    }
+
     /// Where all must hold a record, what is missing was lost and is copied. Where two of three are enough, others are ahead at
     /// any time; what the writer is sending need not be copied, unless it does not come.
     #[test]

@@ -75,7 +75,8 @@ impl<K: Knobs> Replica<K> {
                 continue;
             }
             let end = self.store.len(own);
-            let mut sent = self.peers[slot].sent;
+            // What a peer asked for may have come late, and be trimmed by now: it steps over that as well, or has more since.
+            let mut sent = self.peers[slot].sent.max(self.store.first(own));
             while sent < end {
                 let room = out.room(conn);
                 if room < SEND_ROOM_MIN {
