@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ionian_node::config::{ClusterConfig, format_size};
 use ionian_node::{Place, ReactorUse, Server};
 use ionian_runtime::{PriorityOutcome, ReactorStart};
-use ionian_types::{Durability, LogId, Slot};
+use ionian_types::{Durability, LogId, Slot, VertexId};
 
 use crate::table::Table;
 
@@ -95,7 +95,9 @@ fn place_name(logs: &BTreeMap<LogId, String>, place: Place) -> String {
         Place::Directory => String::from("controller"),
         Place::Root(id, Slot::ZERO) => format!("root of {}", log(id)),
         Place::Root(id, slot) => format!("root {slot} of {}", log(id)),
-        Place::Leaf(id) => format!("leaf of {}", log(id)),
+        Place::Leaf(id, VertexId::ZERO) => format!("leaf of {}", log(id)),
+        Place::Leaf(id, vertex) => format!("leaf {vertex} of {}", log(id)),
+        Place::Aggregator(id, vertex) => format!("aggregator {vertex} of {}", log(id)),
         Place::Replica(id, shard, slot) => format!("replica {shard}.{slot} of {}", log(id)),
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod shard;
 pub(crate) mod status;
 pub(crate) mod tail;
 pub(crate) mod transaction;
+pub(crate) mod tree;
 pub(crate) mod trim;
 pub(crate) mod user;
 pub(crate) mod view;

@@ -16,6 +16,7 @@ mod output;
 mod progress;
 mod signals;
 mod table;
+mod tree;
 mod version;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -47,6 +48,7 @@ enum Command {
     Shard(commands::shard::Args),
     #[command(alias = "change")]
     Transaction(commands::transaction::Args),
+    Tree(commands::tree::Args),
     View(commands::view::Args),
     User(commands::user::Args),
     Cluster(commands::cluster::Args),
@@ -73,6 +75,7 @@ fn main() -> std::process::ExitCode {
         Command::Log(args) => commands::log::run(args),
         Command::Shard(args) => commands::shard::run(args),
         Command::Transaction(args) => commands::transaction::run(args),
+        Command::Tree(args) => commands::tree::run(args),
         Command::View(args) => commands::view::run(args),
         Command::User(args) => commands::user::run(args),
         Command::Cluster(args) => commands::cluster::run(args),

@@ -15,6 +15,7 @@ use crate::output::OutArgs;
 
 pub(crate) mod names;
 pub(crate) mod show;
+pub(crate) mod tree;
 
 use names::Names;
 
@@ -90,12 +91,21 @@ impl Controllers {
 
     /// The log of this name.
     pub(crate) fn log(&self, name: &str) -> anyhow::Result<LogPicture> {
+        self.log_in_cluster(name).map(|(_, log)| log)
+    }
+
+    /// The log of this name, and the cluster with no other.
+    pub(crate) fn log_in_cluster(
+        &self,
+        name: &str,
+    ) -> anyhow::Result<(ClusterPicture, LogPicture)> {
         if name.is_empty() {
             return Err(UsageError(String::from("give the name of a log")).into());
         }
-        let logs = self.describe(name)?.logs;
-        let found = logs.into_iter().next();
-        found.with_context(|| format!("the cluster has no log {name:?}"))
+        let cluster = self.describe(name)?;
+        let found = cluster.logs.first().cloned();
+        let found = found.with_context(|| format!("the cluster has no log {name:?}"))?;
+        Ok((cluster, found))
     }
 
     /// The transactions that are known.
@@ -108,13 +118,27 @@ impl Controllers {
 
     /// Does what an operator asks for, and says what came of it.
     pub(crate) fn change(&self, args: &ChangeArgs, operation: Operation) -> anyhow::Result<Exit> {
+        self.change_with(args, operation, |_| None)
+    }
+
+    /// As [`Self::change`]; of what a plan would lead to, `more` is said after it, to people and to programs as `differs`.
+    pub(crate) fn change_with(
+        &self,
+        args: &ChangeArgs,
+        operation: Operation,
+        more: impl FnOnce(&ClusterPicture) -> Option<(String, Value)>,
+    ) -> anyhow::Result<Exit> {
         let answer = self.ask(args.plan, operation)?;
         let steps: Vec<String> = answer.text.lines().map(str::to_owned).collect();
         if let Details::Cluster(then) = &answer.details {
-            let text = show::plan(&steps, then, &self.names);
-            let json = json!({
+            let mut text = show::plan(&steps, then, &self.names);
+            let mut json = json!({
                 "plan": true, "steps": steps, "then": show::cluster_json(then, &self.names),
             });
+            if let Some((said, differs)) = more(then) {
+                text += &said;
+                json["differs"] = differs;
+            }
             args.look.out.emit(&text, &json)?;
             return Ok(Exit::Done);
         }

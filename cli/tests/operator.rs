@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ionian_control_client::identity::Role;
 use ionian_control_cluster::{ClusterState, Founding};
-use ionian_control_core::{ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, RootQuorum};
+use ionian_control_core::{ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, RootQuorum, TreeSpec};
 use ionian_control_server::ca::Ca;
 use ionian_control_server::{Controller, ControllerConfig, GroupTiming, Limits, Start};
 use ionian_types::{ClusterId, Durability, NodeId, OrderingMode};
@@ -46,7 +46,7 @@ fn start() -> Cluster {
                 quorum: None,
                 root: [1, 2, 3].map(NodeId::new).to_vec(),
                 root_quorum: RootQuorum::Majority,
-                leaf: NodeId::new(1),
+                tree: TreeSpec::leaf(NodeId::new(1)),
                 shards: vec![[1, 2].map(NodeId::new).to_vec()],
             }],
         },
@@ -258,11 +258,7 @@ fn what_cannot_be_done_is_refused_with_the_reason_and_what_to_do() {
         "node 5 is no member of the root group; those are 1, 2, 3",
     );
     refused(&["log", "root-members", "default", "4"], 1, "refused: ");
-    refused(
-        &["log", "move-leaf", "default", "n4"],
-        2,
-        "no number of a node",
-    );
+    refused(&["tree", "move", "default", "n4"], 2, "no number of a node");
     refused(
         &["log", "create", "Orders"],
         1,
@@ -289,7 +285,7 @@ fn what_cannot_be_done_is_refused_with_the_reason_and_what_to_do() {
         2,
         "ionian ca issue user:olaf",
     );
-    let done = cluster.json(&["log", "move-leaf", "default", "1"]);
+    let done = cluster.json(&["tree", "move", "default", "1"]);
     assert_eq!(
         (&done["transaction"], &done["state"]),
         (&0.into(), &"done".into())
@@ -299,6 +295,113 @@ fn what_cannot_be_done_is_refused_with_the_reason_and_what_to_do() {
     assert_eq!(history["events"][0]["why"], "the operator asked for it");
     let text = cluster.done(&["view", "history", "default"]);
     assert!(text.contains("create log 1 (default)"), "{text}");
+}
+
+#[test]
+fn an_ordering_tree_is_shown_planned_set_moved_and_given_up() {
+    let cluster = start();
+    let show = cluster.done(&["tree", "show", "default"]);
+    assert!(show.starts_with("log default: 1 leaf\n"), "{show}");
+    assert!(show.contains("\n  leaf 0"), "{show}");
+    // Its first leaf stays; others and the vertex above all are new. Nothing has changed.
+    let set = |fan_in, depth| {
+        [
+            "tree", "set", "default", "--fan-in", fan_in, "--depth", depth,
+        ]
+    };
+    let plan = cluster.done(&[&set("2", "2")[..], &["--plan"]].concat());
+    let says = [
+        "log 1: the tree has a fan-in of 2 and 2 levels",
+        "ordering tree: 2 levels, 1 aggregator, 1 leaf on nodes 1, ",
+        "1 of 1 vertex would stay:",
+    ];
+    for part in says {
+        assert!(plan.contains(part), "{part}: {plan}");
+    }
+    let plan = cluster.json(&[&set("2", "2")[..], &["--plan"]].concat());
+    let differs = &plan["differs"];
+    assert_eq!(
+        (&differs["stay"], &differs["come"], &differs["go"]),
+        (&[0].into(), &[1].into(), &Value::Array(Vec::new()))
+    );
+    let now = cluster.json(&["tree", "show", "default"]);
+    assert_eq!(now["tree_next"].as_array().map(Vec::len), Some(0));
+
+    // Nobody registers here for what is to come, so the present tree stays, and the change can be given up.
+    let line = [&set("2", "2")[..], &["--no-wait"]].concat();
+    assert_eq!(cluster.json(&line)["state"], "running");
+    let line = [&set("2", "3")[..], &["--timeout", "0"]].concat();
+    cluster.refused(&line, 1, "has not ended within 0 s and goes on");
+    let now = cluster.json(&["tree", "show", "default"]);
+    let next = now["tree_next"].as_array().expect("a list");
+    let levels: Vec<u64> = next.iter().filter_map(|it| it["level"].as_u64()).collect();
+    assert_eq!(levels, [1, 2, 3]);
+    assert_eq!(
+        (&next[2]["vertex"], &next[2]["kind"]),
+        (&0.into(), &"leaf".into())
+    );
+    assert_eq!(next[2]["parent"], next[1]["vertex"]);
+    let text = cluster.done(&["tree", "show", "default"]);
+    assert!(text.contains("to be in its place: 3 levels"), "{text}");
+    assert!(text.contains("stays"), "{text}");
+    let text = cluster.done(&["log", "describe", "default"]);
+    assert!(text.contains("another ordering tree is to come"), "{text}");
+    // Which vertex, of several?
+    cluster.refused(
+        &["tree", "move", "default", "4"],
+        2,
+        "has several vertices: name one with --vertex; they are leaf 0, aggregator 2, aggregator 3",
+    );
+    let list = cluster.json(&["transaction", "list"]);
+    let running = list["transactions"].as_array().expect("a list").iter();
+    let running = running.filter(|one| one["state"] == "running");
+    for one in running {
+        let id = one["transaction"].to_string();
+        assert_eq!(
+            cluster.json(&["transaction", "cancel", &id])["state"],
+            "cancelled"
+        );
+    }
+    let now = cluster.json(&["tree", "show", "default"]);
+    assert_eq!(now["tree_next"].as_array().map(Vec::len), Some(0));
+
+    // A vertex that nobody has filled yet is moved at once.
+    let plan = cluster.done(&["tree", "move", "default", "4", "--plan"]);
+    assert!(plan.contains("vertex 0 of the tree is on node 4"), "{plan}");
+    let plan = cluster.json(&["tree", "move", "default", "4", "--vertex", "0", "--plan"]);
+    assert_eq!(plan["then"]["logs"][0]["tree"][0]["node"], 4);
+    assert_eq!(
+        cluster.json(&["tree", "show", "default"])["tree"][0]["node"],
+        1
+    );
+
+    // What cannot be is refused with the reason.
+    let refused = |line: &[&str], code, why| cluster.refused(line, code, why);
+    let vertex = ["tree", "move", "default", "4", "--vertex", "7"];
+    refused(&vertex, 2, "has no vertex 7; it has leaf 0");
+    refused(&["tree", "move", "default", "9"], 1, "refused: ");
+    refused(&["tree", "show", "nothing"], 1, "it has default");
+    refused(&["tree", "set", "default"], 2, "--fan-in <N>");
+    refused(&set("1", "2"), 2, "1 is not in 2..=1024");
+    refused(&set("2", "9"), 2, "9 is not in 1..=8");
+    let create = ["log", "create", "wide", "--leaf", "1,2"];
+    refused(&create, 2, "one leaf has one node, not 2");
+    let create = ["log", "create", "wide", "--depth", "2"];
+    refused(&create, 2, "--fan-in <N>");
+    let flat = ["--shards", "5", "--fan-in", "2", "--depth", "1"];
+    let create = [&["log", "create", "wide"][..], &flat].concat();
+    refused(
+        &create,
+        2,
+        "5 shards with a fan-in of 2 need 2 levels, not 1",
+    );
+    let create = [
+        "log", "create", "wide", "--shards", "4", "--fan-in", "2", "--leaf", "1,2,3", "--plan",
+    ];
+    let plan = cluster.json(&create);
+    let tree = plan["then"]["logs"][0]["tree"].as_array().expect("a tree");
+    let nodes: Vec<u64> = tree.iter().filter_map(|it| it["node"].as_u64()).collect();
+    assert_eq!(nodes, [1, 2]);
 }
 
 #[test]

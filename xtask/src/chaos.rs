@@ -25,7 +25,8 @@ const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 )]
 pub(crate) struct Options {
     /// Which faults: kill9, pause, partition, loss, disk-full, bit-flip, restart, or all of them; or, with three controllers,
-    /// reconfigure: every change of a cluster, with deaths in between; controllers: what can become of these
+    /// reconfigure: every change of a cluster, with deaths in between; controllers: what can become of these; tree: changes of
+    /// the ordering tree, and what can become of its processes
     #[arg(long, value_name = "NAME", default_value = "all", value_parser = Which::named)]
     scenario: Which,
     /// For how long there are faults; `reconfigure` has its own steps
@@ -52,7 +53,7 @@ pub(crate) struct Options {
     /// For how long `reconfigure` has full load, during which nobody dies
     #[arg(long, value_name = "M", default_value_t = 10)]
     load_minutes: u64,
-    /// What `reconfigure` or `controllers` found, as one JSON document on standard output
+    /// What `reconfigure`, `controllers` or `tree` found, as one JSON document on standard output
     #[arg(long)]
     json: bool,
 }
@@ -73,6 +74,8 @@ enum Which {
     Reconfigure,
     /// Faults of these.
     Controllers,
+    /// Changes and faults of the ordering tree.
+    Tree,
 }
 
 impl Which {
@@ -80,12 +83,10 @@ impl Which {
         match name {
             governed::RECONFIGURE => Ok(Self::Reconfigure),
             governed::CONTROLLERS => Ok(Self::Controllers),
+            governed::TREE => Ok(Self::Tree),
             name => Scenario::named(name).map(Self::Faults).with_context(|| {
-                format!(
-                    "neither {} nor {}",
-                    governed::RECONFIGURE,
-                    governed::CONTROLLERS
-                )
+                let others = [governed::RECONFIGURE, governed::CONTROLLERS, governed::TREE];
+                format!("none of {} either", others.join(", "))
             }),
         }
     }
@@ -132,6 +133,9 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         }
         Which::Controllers => {
             return governed::controllers(options, seed, &binary, &mut scratch, asked_to_end);
+        }
+        Which::Tree => {
+            return governed::tree(options, seed, &binary, &mut scratch, asked_to_end);
         }
     };
     let seconds = options.duration().as_secs();

@@ -1,5 +1,6 @@
 //! `ionian config check`: everything that is wrong with a configuration file, or what it says.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use ionian_control_core::RootQuorum;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use crate::exit::Exit;
 use crate::output::OutArgs;
 use crate::table::Table;
+use crate::tree;
 
 /// Work with configuration files
 #[derive(Debug, clap::Args)]
@@ -59,7 +61,7 @@ fn text(config: &ClusterConfig) -> String {
         "shard",
         "replicas on",
         "root",
-        "leaf",
+        "tree",
     ]);
     for log in &config.logs {
         for (shard, members) in log.shards.iter().enumerate() {
@@ -70,7 +72,7 @@ fn text(config: &ClusterConfig) -> String {
                 shard.to_string(),
                 names(config, members).join(" "),
                 names(config, &log.roots).join(" "),
-                name(config, log.leaf).to_owned(),
+                tree_text(config, log),
             ]);
         }
     }
@@ -97,7 +99,7 @@ fn json(config: &ClusterConfig) -> Value {
         let members = |shard: &Vec<NodeId>| names(config, shard);
         json!({
             "name": log.name, "mode": log.mode.to_string(), "durability": log.class.to_string(),
-            "root": names(config, &log.roots), "root_quorum": quorum(log), "leaf": name(config, log.leaf),
+            "root": names(config, &log.roots), "root_quorum": quorum(log), "tree": tree_json(config, log),
             "shards": log.shards.iter().map(members).collect::<Vec<_>>(),
             "retention_bytes_max": log.retention_bytes_max,
         })
@@ -112,6 +114,25 @@ fn json(config: &ClusterConfig) -> Value {
             "cut_log_bytes_max": config.limits.cut_log_bytes_max,
         },
     })
+}
+
+/// The ordering tree of a log: its form, and the nodes that have its vertices.
+fn tree_text(config: &ClusterConfig, log: &LogConfig) -> String {
+    let nodes: BTreeSet<&str> = names(config, &log.tree.nodes).into_iter().collect();
+    let nodes: Vec<&str> = nodes.into_iter().collect();
+    let children = log.tree.shape.iter().map(|vertex| vertex.children);
+    format!("{} on {}", tree::in_words(children), nodes.join(" "))
+}
+
+fn tree_json(config: &ClusterConfig, log: &LogConfig) -> Value {
+    let vertices = log.tree.shape.iter().zip(&log.tree.nodes);
+    let vertices = vertices.map(|(shape, node)| {
+        json!({
+            "children": shape.children, "rank": shape.begins.0, "shard": shape.begins.1.get(),
+            "node": name(config, *node),
+        })
+    });
+    vertices.collect()
 }
 
 fn roles(node: &NodeConfig) -> Vec<&'static str> {

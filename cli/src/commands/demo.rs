@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ionian_client::history::Phase as Mark;
+use ionian_control_core::TreeSpec;
 use ionian_node::status::PlaceState;
-use ionian_types::Durability;
+use ionian_types::{Durability, NodeId};
 use serde_json::{Value, json};
 
 use self::clients::{Live, Phase, WINDOW, Written, follow, write};
@@ -27,6 +28,7 @@ use crate::history::{History, HistoryArgs, Subject};
 use crate::output::OutArgs;
 use crate::progress::Progress;
 use crate::table::{Table, duration, number, per_second};
+use crate::tree::{TreeArgs, in_words};
 
 const SHARDS: usize = 2;
 const REPLICAS: usize = 2;
@@ -60,6 +62,8 @@ pub(crate) struct Args {
     /// Damage what the second client received before it is checked: the check must fail
     #[arg(long = "break", value_name = "HOW", hide = true, value_enum)]
     damage: Option<Damage>,
+    #[command(flatten)]
+    tree: TreeArgs,
     #[command(flatten)]
     plan: PlanArgs,
     /// Show no progress
@@ -97,8 +101,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         cores: None,
         fifo: false,
         plan: args.plan,
+        tree: args.tree,
+        root_members: 1,
     })?;
-    eprint!("{}", banner(&cluster, &corpus));
+    let tree = args.tree.spec(SHARDS, &[NodeId::ZERO])?;
+    eprint!("{}", banner(&cluster, &corpus, &tree));
     let mut progress = Progress::begin(args.quiet);
     let outcome = run_clients(args, &cluster, &corpus, input_hash, &history, &mut progress);
     progress.end(String::new);
@@ -239,13 +246,14 @@ fn megabytes(bytes: u64) -> String {
 }
 
 /// What runs here, and what its answers mean.
-fn banner(cluster: &Embedded, corpus: &Corpus) -> String {
+fn banner(cluster: &Embedded, corpus: &Corpus, tree: &TreeSpec) -> String {
     let mut table = Table::new();
     let mut row = |what: &str, value: String| table.row(&[what, &value]);
     row(
         "cluster",
         format!(
-            "{SHARDS} shards with {REPLICAS} replicas each, a leaf, a root and a controller, all in this process"
+            "{SHARDS} shards with {REPLICAS} replicas each, {}, a root and a controller, all in this process",
+            in_words(tree.shape.iter().map(|vertex| vertex.children))
         ),
     );
     row("machine", processor());

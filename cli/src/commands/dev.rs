@@ -19,6 +19,7 @@ use crate::banner::{banner, lines_to_paste};
 use crate::connect::{DEFAULT_ADDRESS, dev_secret_file};
 use crate::exit::{Exit, UsageError};
 use crate::signals::Signalled;
+use crate::tree::TreeArgs;
 
 /// Run a whole cluster in one process, or with --processes in several
 #[derive(Clone, Debug, clap::Args)]
@@ -44,6 +45,8 @@ pub(crate) struct Args {
     /// Members of the root group of each log, which decides the order
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
     root_members: u8,
+    #[command(flatten)]
+    tree: TreeArgs,
     /// What an acknowledgement means: D0 memory, D1 flushed to the device
     #[arg(long, value_name = "CLASS", default_value = "D1", value_parser = ["D0", "D1"])]
     durability: String,
@@ -84,6 +87,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         );
     }
     let signalled = Signalled::listen()?;
+    args.tree.spec(args.shards as usize, &[NodeId::ZERO])?;
     let data_dir = match &args.data_dir {
         Some(dir) => dir.clone(),
         None => new_folder()?,
@@ -91,7 +95,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.processes {
         return processes::run(args, &data_dir, &signalled);
     }
-    let config = config(args, &data_dir);
+    let config = config(args, &data_dir)?;
     let made = Made::note(&data_dir, args.data_dir.is_none());
     let started = start(args, &config);
     if started.is_err() {
@@ -213,6 +217,7 @@ fn again(args: &Args, data_dir: &Path) -> String {
     );
     option("disk-bytes-max", format_size(args.disk_bytes_max), "16GiB");
     option("core-plan", args.core_plan.clone(), "cooperative");
+    line += &args.tree.line();
     if args.insecure_no_auth {
         line += " --insecure-no-auth";
     }
@@ -220,24 +225,25 @@ fn again(args: &Args, data_dir: &Path) -> String {
 }
 
 /// The configuration of a cluster in one process.
-pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
+fn config(args: &Args, data_dir: &Path) -> Result<ClusterConfig, UsageError> {
     let node = NodeId::new(1);
     let class = if args.durability == "D0" {
         Durability::D0
     } else {
         Durability::D1
     };
+    let tree = args.tree.spec(args.shards as usize, &[node])?;
     let log = |name: &String| LogConfig {
         name: name.clone(),
         mode: OrderingMode::Scalog,
         class,
         roots: vec![node; usize::from(args.root_members)],
         root_quorum: RootQuorum::Majority,
-        leaf: node,
+        tree: tree.clone(),
         shards: vec![vec![node; usize::from(args.replicas)]; args.shards as usize],
         retention_bytes_max: None,
     };
-    ClusterConfig {
+    Ok(ClusterConfig {
         file: PathBuf::new(),
         checksum: 0,
         name: String::from("dev"),
@@ -279,7 +285,7 @@ pub(crate) fn config(args: &Args, data_dir: &Path) -> ClusterConfig {
         },
         network: NetworkConfig::default(),
         timing: Timing::default(),
-    }
+    })
 }
 
 /// A new folder with a name that was free.
@@ -296,4 +302,34 @@ fn new_folder() -> anyhow::Result<PathBuf> {
         }
     }
     bail!("no free name for a folder in {}", base.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_same_cluster_again_has_the_same_tree() {
+        let line = ["dev", "--shards", "4", "--fan-in", "2", "--depth", "3"];
+        let line = Line::parse_from(line);
+        let folder = Path::new("data");
+        let said = again(&line.args, folder);
+        assert_eq!(
+            said,
+            "ionian dev --data-dir data --shards 4 --fan-in 2 --depth 3"
+        );
+        let made = config(&line.args, folder).unwrap();
+        assert_eq!(made.logs[0].tree.shape.len(), 4);
+        let flat = Line::parse_from(["dev", "--shards", "9", "--fan-in", "2", "--depth", "1"]);
+        let refused = config(&flat.args, folder).unwrap_err();
+        assert!(refused.0.contains("need 3 levels"), "{}", refused.0);
+    }
 }

@@ -1,6 +1,6 @@
 //! `ionian log`: logs come, go, and are looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Subcommand;
 use ionian_control_core::{
@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::commands::user;
 use crate::exit::{Exit, UsageError};
 use crate::operator::{ChangeArgs, Controllers, LookArgs, show};
+use crate::tree::TreeArgs;
 
 /// Create, delete, list and describe logs, say who orders them and who may use them
 #[derive(Debug, clap::Args)]
@@ -56,15 +57,6 @@ enum Command {
         /// The name of the log
         log: String,
         /// The node of the member
-        node: String,
-        #[command(flatten)]
-        change: ChangeArgs,
-    },
-    /// Let the leaf run on another node
-    MoveLeaf {
-        /// The name of the log
-        log: String,
-        /// The node
         node: String,
         #[command(flatten)]
         change: ChangeArgs,
@@ -115,9 +107,12 @@ struct CreateArgs {
     /// How many of the root group hold an entry before it is committed: majority or all
     #[arg(long, value_name = "WHO", default_value = "majority", value_parser = root_quorum)]
     root_quorum: RootQuorum,
-    /// The node of the leaf; that of the first root member unless said otherwise
-    #[arg(long, value_name = "NODE")]
-    leaf: Option<String>,
+    /// The node of the leaf, or the nodes of the ordering tree's vertices, by turns; that of the first root member unless
+    /// said otherwise, and with --fan-in those of the root group and the shards
+    #[arg(long, value_name = "NODE,..", value_delimiter = ',')]
+    leaf: Vec<String>,
+    #[command(flatten)]
+    tree: TreeArgs,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -211,10 +206,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             let operation = Operation::GrantLog { log, user, rights };
             user::change(&controllers, look, *plan, operation)
         }
-        Command::MoveLeaf { log, node, change } => with_log(log, change, |controllers, log, _| {
-            let node = controllers.names.find(node)?;
-            Ok(Operation::MoveLeaf { log, node })
-        }),
     }
 }
 
@@ -273,17 +264,27 @@ impl CreateArgs {
             let mut chosen = placed(&cluster, 1, members, 1, "the root group")?;
             root = chosen.pop().unwrap_or_default();
         }
-        let leaf = match &self.leaf {
-            Some(node) => names.find(node)?,
-            None => root.first().copied().unwrap_or(NodeId::ZERO),
-        };
+        let mut vertices = names.find_all(&self.leaf)?;
+        if self.tree.fan_in.is_none() && vertices.len() > 1 {
+            return Err(UsageError(format!(
+                "one leaf has one node, not {}: say with --fan-in how many shards a leaf has",
+                vertices.len()
+            ))
+            .into());
+        }
+        if vertices.is_empty() {
+            let all = root.iter().chain(shards.iter().flatten()).copied();
+            let mut seen = BTreeSet::new();
+            vertices.extend(all.filter(|node| seen.insert(*node)));
+        }
+        let tree = self.tree.spec(shards.len(), &vertices)?;
         Ok(LogSpec {
             name: self.log.clone(),
             mode: OrderingMode::Scalog,
             class: self.durability,
             root,
             root_quorum: self.root_quorum,
-            leaf,
+            tree,
             quorum: self.quorum,
             shards,
         })

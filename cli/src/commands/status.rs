@@ -3,6 +3,7 @@
 mod judge;
 mod picture;
 mod roots;
+mod tree;
 mod view;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! What operators see of a cluster: tables for people, JSON for programs. Numbers of nodes stay numbers in JSON.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use ionian_control_core::{
@@ -10,7 +11,7 @@ use ionian_types::{Durability, Inc, NodeId, ViewId};
 use serde_json::{Value, json};
 
 use super::names::Names;
-use super::or_null;
+use super::{or_null, tree};
 use crate::table::{Table, count};
 
 /// A transaction that goes on, in one line.
@@ -109,7 +110,7 @@ pub(crate) fn plan(steps: &[String], then: &ClusterPicture, names: &Names) -> St
         );
         out += &replicas(log, then, names);
         let _ = writeln!(out, "root group: {}", members(log, names));
-        let _ = writeln!(out, "leaf: node {}", names.show(log.leaf.node));
+        let _ = writeln!(out, "{}", ordering(log, names));
     }
     let drained: Vec<String> = then
         .nodes
@@ -137,6 +138,20 @@ fn members(log: &LogPicture, names: &Names) -> String {
     members.join(", ")
 }
 
+/// The ordering tree in a line.
+fn ordering(log: &LogPicture, names: &Names) -> String {
+    let nodes: BTreeSet<NodeId> = log.tree.iter().map(|vertex| vertex.place.node).collect();
+    let nodes: Vec<String> = nodes.into_iter().map(|node| names.show(node)).collect();
+    match &log.tree[..] {
+        [leaf] => format!("leaf: node {}", names.show(leaf.place.node)),
+        tree => format!(
+            "ordering tree: {} on nodes {}",
+            tree::form(tree),
+            nodes.join(", ")
+        ),
+    }
+}
+
 /// What an ack of the log means.
 fn promise(log: &LogPicture) -> String {
     let replicas = match log.quorum {
@@ -156,7 +171,7 @@ fn domain(cluster: &ClusterPicture, node: NodeId) -> Option<u32> {
     known.map(|known| known.domain)
 }
 
-fn inc(inc: Inc) -> String {
+pub(super) fn inc(inc: Inc) -> String {
     if inc == Inc::ZERO {
         String::from("-")
     } else {
@@ -164,7 +179,7 @@ fn inc(inc: Inc) -> String {
     }
 }
 
-const fn presence(place: &PlacePicture) -> &'static str {
+pub(super) const fn presence(place: &PlacePicture) -> &'static str {
     if place.up { "there" } else { "missing" }
 }
 
@@ -237,8 +252,7 @@ pub(crate) fn log(log: &LogPicture, cluster: &ClusterPicture, names: &Names) -> 
         .filter(|shard| shard.stage != ShardStage::Finalized);
     let domains = domains.map(|shard| {
         let nodes = shard.replicas.iter().map(|replica| replica.place.node);
-        let found: std::collections::BTreeSet<Option<u32>> =
-            nodes.map(|node| domain(cluster, node)).collect();
+        let found: BTreeSet<Option<u32>> = nodes.map(|node| domain(cluster, node)).collect();
         found.len()
     });
     if let Some(least) = domains.min() {
@@ -280,11 +294,22 @@ pub(crate) fn log(log: &LogPicture, cluster: &ClusterPicture, names: &Names) -> 
         };
         row(format!("root {slot}{leads}"), place);
     }
-    let goes = log
-        .next_leaf
-        .map(|node| format!(", goes to node {}", names.show(node)));
-    row(format!("leaf{}", goes.unwrap_or_default()), &log.leaf);
+    for vertex in &log.tree {
+        let goes = vertex
+            .next
+            .map(|node| format!(", goes to node {}", names.show(node)));
+        let name = tree::vertex_name(vertex);
+        row(name + &goes.unwrap_or_default(), &vertex.place);
+    }
     out += &table.render();
+    if !log.tree_next.is_empty() {
+        let form = tree::form(&log.tree_next);
+        let _ = writeln!(
+            out,
+            "another ordering tree is to come, {form}: `ionian tree show {}`",
+            log.name
+        );
+    }
     let mine = format!("log {}:", log.log);
     let touches = |one: &&TransactionPicture| one.steps.iter().any(|step| step.starts_with(&mine));
     for transaction in cluster.under_way.iter().filter(touches) {
@@ -361,7 +386,7 @@ fn node_json(node: &NodePicture, names: &Names) -> Value {
     })
 }
 
-fn place_json(place: &PlacePicture, cluster: &ClusterPicture, names: &Names) -> Value {
+pub(super) fn place_json(place: &PlacePicture, cluster: &ClusterPicture, names: &Names) -> Value {
     json!({
         "node": place.node.get(),
         "name": names.name(place.node),
@@ -415,8 +440,8 @@ pub(crate) fn log_json(log: &LogPicture, cluster: &ClusterPicture, names: &Names
             "preferred": or_null(log.root.preferred.map(ionian_types::Slot::get)),
             "members": members.collect::<Vec<_>>(),
         },
-        "leaf": place_json(&log.leaf, cluster, names),
-        "next_leaf": or_null(log.next_leaf.map(NodeId::get)),
+        "tree": tree::json(&log.tree, cluster, names),
+        "tree_next": tree::json(&log.tree_next, cluster, names),
         "shards": shards.collect::<Vec<_>>(),
     })
 }
@@ -472,4 +497,4 @@ pub(crate) fn utc(at_us: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

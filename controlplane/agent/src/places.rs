@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use ionian_node::tree::{above, leaf_of, vertex_place};
 use ionian_node::{Place, PlaceSpec};
 use ionian_types::{NodeId, Slot};
-use ionian_wire::directory::{ClusterMap, LogInfo};
+use ionian_wire::directory::{ClusterMap, ComingPlace, LogInfo};
 
 /// The places that the map gives a node: those that it fills, and those that it is to take from another one. `retention` says,
 /// by the name of a log, beyond how many bytes a replica trims the oldest records.
@@ -18,7 +19,7 @@ pub fn places_of(
     let places = logs.flat_map(|log| of_log(log, node).into_iter().map(move |place| (log, place)));
     let spec = |(log, place): (&LogInfo, Place)| PlaceSpec {
         roots: log.roots.iter().map(|root| root.node).collect(),
-        leaf: log.leaf.node,
+        above: over(log, place),
         retention_bytes_max: retention.get(&log.name).copied(),
         replicas: members(log, place, node).len() as u8,
         members: members(log, place, node),
@@ -32,17 +33,25 @@ fn of_log(log: &LogInfo, node: NodeId) -> Vec<Place> {
     let roots = log.roots.iter().enumerate();
     let roots = roots.filter(|(_, root)| root.node == node);
     places.extend(roots.map(|(slot, _)| Place::Root(log.log, Slot::new(slot as u8))));
-    let comes = |replica| {
+    let comes = |place| {
         let mut coming = log.coming.iter().filter(|coming| coming.node == node);
-        coming.any(|coming| coming.replica == replica)
+        coming.any(|coming| coming.place == place)
     };
-    if log.leaf.node == node || comes(None) {
-        places.push(Place::Leaf(log.log));
+    for vertex in log.tree.iter().chain(&log.tree_next) {
+        let place = vertex_place(log.log, vertex);
+        let coming = match place {
+            Place::Aggregator(_, vertex) => ComingPlace::Aggregator(vertex),
+            _ => ComingPlace::Leaf(vertex.vertex),
+        };
+        let here = vertex.endpoint.node == node || comes(coming);
+        if here && !places.contains(&place) {
+            places.push(place);
+        }
     }
     for shard in &log.shards {
         for (slot, replica) in shard.replicas.iter().enumerate() {
             let slot = Slot::new(slot as u8);
-            if replica.endpoint.node == node || comes(Some((shard.shard, slot))) {
+            if replica.endpoint.node == node || comes(ComingPlace::Replica(shard.shard, slot)) {
                 places.push(Place::Replica(log.log, shard.shard, slot));
             }
         }
@@ -50,7 +59,22 @@ fn of_log(log: &LogInfo, node: NodeId) -> Vec<Place> {
     places
 }
 
-/// The nodes of a shard in slot order, as they will be once `node` has its place; none for a root or leaf.
+/// What is above a replica or a vertex, as [`PlaceSpec::above`].
+fn over(log: &LogInfo, place: Place) -> Option<(Place, NodeId)> {
+    match place {
+        Place::Replica(_, shard, _) => {
+            let shard = log.shards.iter().find(|known| known.shard == shard);
+            leaf_of(log, shard?)
+        }
+        Place::Leaf(_, vertex) | Place::Aggregator(_, vertex) => {
+            let mut vertices = log.tree.iter().chain(&log.tree_next);
+            above(log, vertices.find(|known| known.vertex == vertex)?)
+        }
+        Place::Directory | Place::Root(..) => None,
+    }
+}
+
+/// The nodes of a shard in slot order, as they will be once `node` has its place; none for any other place.
 fn members(log: &LogInfo, place: Place, node: NodeId) -> Vec<NodeId> {
     let Place::Replica(_, shard, slot) = place else {
         return Vec::new();
@@ -66,8 +90,8 @@ fn members(log: &LogInfo, place: Place, node: NodeId) -> Vec<NodeId> {
 
 #[cfg(test)]
 mod tests {
-    use ionian_types::{Durability, LogId, OrderingMode, ShardId, ViewId};
-    use ionian_wire::directory::{Coming, Endpoint, ReplicaInfo, ShardInfo};
+    use ionian_types::{Durability, LogId, OrderingMode, ShardId, VertexId, ViewId};
+    use ionian_wire::directory::{Coming, Endpoint, ReplicaInfo, ShardInfo, VertexInfo};
 
     use super::*;
 
@@ -83,6 +107,7 @@ mod tests {
     fn map() -> ClusterMap {
         let shard = |shard, nodes: [u32; 2]| ShardInfo {
             shard: ShardId::new(shard),
+            rank: shard,
             epoch: ViewId::ZERO,
             open: true,
             finalized: false,
@@ -92,10 +117,17 @@ mod tests {
                 generation: ViewId::ZERO,
             })),
         };
-        let coming = |node, replica| Coming {
+        let coming = |node, place| Coming {
             node: NodeId::new(node),
-            replica,
+            place,
         };
+        let vertex = |vertex, children, begins, node| VertexInfo {
+            vertex: VertexId::new(vertex),
+            children,
+            begins: (begins, ShardId::new(begins)),
+            endpoint: end(node),
+        };
+        let replica = |shard, slot| ComingPlace::Replica(ShardId::new(shard), Slot::new(slot));
         ClusterMap {
             version: 3,
             logs: vec![LogInfo {
@@ -105,12 +137,13 @@ mod tests {
                 class: Durability::D1,
                 roots: vec![end(1), end(3)],
                 leader: None,
-                leaf: end(2),
+                tree: vec![vertex(0, 0, 0, 2)],
+                tree_next: vec![vertex(1, 2, 0, 1), vertex(0, 0, 0, 2), vertex(2, 0, 7, 5)],
                 shards: vec![shard(0, [1, 2]), shard(7, [2, 3])],
                 coming: vec![
-                    coming(4, Some((ShardId::new(0), Slot::new(1)))),
-                    coming(4, Some((ShardId::new(7), Slot::ZERO))),
-                    coming(3, None),
+                    coming(4, replica(0, 1)),
+                    coming(4, replica(7, 0)),
+                    coming(3, ComingPlace::Leaf(VertexId::ZERO)),
                 ],
             }],
         }
@@ -125,14 +158,20 @@ mod tests {
         };
         let replica = |shard, slot| Place::Replica(LOG, ShardId::new(shard), Slot::new(slot));
         let root = |slot| Place::Root(LOG, Slot::new(slot));
-        assert_eq!(places(1), [root(0), replica(0, 0)]);
-        assert_eq!(places(2), [Place::Leaf(LOG), replica(0, 1), replica(7, 0)]);
-        assert_eq!(places(3), [root(1), Place::Leaf(LOG), replica(7, 1)]);
+        let leaf = |vertex| Place::Leaf(LOG, VertexId::new(vertex));
+        let aggregator = Place::Aggregator(LOG, VertexId::new(1));
+        assert_eq!(places(1), [root(0), aggregator, replica(0, 0)]);
+        assert_eq!(places(2), [leaf(0), replica(0, 1), replica(7, 0)]);
+        assert_eq!(places(3), [root(1), leaf(0), replica(7, 1)]);
         assert_eq!(places(4), [replica(0, 1), replica(7, 0)]);
-        assert_eq!(places(5), []);
+        assert_eq!(places(5), [leaf(2)]);
+        assert_eq!(places(6), []);
+        let fifth = places_of(&map(), NodeId::new(5), &keep);
+        assert_eq!(fifth[0].above, Some((aggregator, NodeId::new(1))));
         let specs = places_of(&map(), NodeId::new(4), &keep);
         assert_eq!(specs[0].members, [1, 4].map(NodeId::new));
-        assert_eq!((specs[0].replicas, specs[0].leaf), (2, NodeId::new(2)));
+        assert_eq!(specs[0].replicas, 2);
+        assert_eq!(specs[0].above, Some((leaf(0), NodeId::new(2))));
         assert_eq!(specs[0].retention_bytes_max, Some(9));
     }
 }

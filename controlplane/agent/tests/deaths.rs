@@ -15,13 +15,13 @@ use ionian_control_client::{Client, ClientConfig};
 use ionian_control_cluster::{ADMIN, Founding};
 use ionian_control_core::{
     ClusterSpec, Details, DetectionConfig, DirectoryConfig, Event, LogSpec, NodeSpec, Operate,
-    Operated, Operation, RootQuorum, What,
+    Operated, Operation, RootQuorum, TreeSpec, What,
 };
 use ionian_control_server::ca::Ca;
 use ionian_control_server::{Controller, Start};
 use ionian_node::client::LocalLink;
 use ionian_node::{Place, Server};
-use ionian_types::{ClientId, Durability, Nanos, NodeId, OrderingMode, ShardId, Slot};
+use ionian_types::{ClientId, Durability, Nanos, NodeId, OrderingMode, ShardId, Slot, VertexId};
 
 /// The nodes of the shards. The root and the leaf are on the first, too.
 const SHARDS: [[u32; 2]; 2] = [[1, 2], [2, 3]];
@@ -40,7 +40,7 @@ fn founding(suspect_after: Nanos) -> Founding {
                 quorum: None,
                 root: vec![nodes[0]],
                 root_quorum: RootQuorum::Majority,
-                leaf: nodes[0],
+                tree: TreeSpec::leaf(nodes[0]),
                 shards: shards.to_vec(),
             }],
         },
@@ -67,7 +67,10 @@ impl Bed<'_> {
     fn process(&self, id: u32) -> (Agent, Server) {
         let server = observer(id, &self.addresses, self.dir, self.suspect_after_ms);
         if id == 1 {
-            for place in [Place::Root(LOG, Slot::ZERO), Place::Leaf(LOG)] {
+            for place in [
+                Place::Root(LOG, Slot::ZERO),
+                Place::Leaf(LOG, VertexId::ZERO),
+            ] {
                 add_of(&server, place, &[]);
             }
         }

@@ -6,11 +6,12 @@ use ionian_control_client::identity::{Identity, Role};
 use ionian_control_cluster::{ClusterState, Founding};
 use ionian_control_core::{
     ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, Operate, Operated, Operation, RootQuorum,
+    TreeSpec,
 };
 use ionian_control_server::machine::{
     Brain, CallId, ConnId, Input, MakeBrain, Output, Room, StateMachine,
 };
-use ionian_types::{ClusterId, Durability, Inc, NodeId, OrderingMode, ShardId, Slot};
+use ionian_types::{ClusterId, Durability, Inc, NodeId, OrderingMode, ShardId, Slot, VertexId};
 use ionian_wire::frame::{Register, Role as WireRole};
 
 mod common;
@@ -33,7 +34,7 @@ fn founding() -> Founding {
                 quorum: None,
                 root: [1, 2, 3].map(NodeId::new).to_vec(),
                 root_quorum: RootQuorum::default(),
-                leaf: NodeId::new(5),
+                tree: TreeSpec::leaf(NodeId::new(5)),
                 shards: vec![vec![NodeId::new(6)]],
             }],
         },
@@ -115,6 +116,7 @@ impl Lead {
             log: LOG,
             shard: ShardId::ZERO,
             slot: Slot::new(slot),
+            vertex: VertexId::ZERO,
             last_inc: Inc::ZERO,
             has_data: false,
             request: conn.0,

@@ -12,7 +12,7 @@ use ionian_control_cluster::ADMIN;
 use ionian_control_core::{Operate, Operated, Operation};
 use ionian_control_server::ca::Ca;
 use ionian_control_server::{Controller, Start};
-use ionian_types::{ClusterId, Inc, NodeId, ShardId, Slot};
+use ionian_types::{ClusterId, Inc, NodeId, ShardId, Slot, VertexId};
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::{DirectoryRequest, Message, Register, Registered, Role as WireRole};
 
@@ -27,6 +27,7 @@ fn start(ca: &Ca, id: u64, folder: &Path, listen: Option<SocketAddr>, start: Sta
 
 fn register(node: u32, request: u64, last_inc: Inc) -> Vec<u8> {
     let register = Register {
+        vertex: VertexId::ZERO,
         cluster: if last_inc == Inc::ZERO {
             ClusterId::default()
         } else {

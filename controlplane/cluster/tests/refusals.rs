@@ -9,7 +9,7 @@ use ionian_control_client::{Attachment, Client, Incoming, Wake};
 use ionian_control_server::ca::Ca;
 use ionian_control_server::{Controller, Start};
 use ionian_types::{
-    ClientId, ClusterId, EntryNo, Inc, LogId, NodeId, SessionNo, ShardId, Slot, ViewId,
+    ClientId, ClusterId, EntryNo, Inc, LogId, NodeId, SessionNo, ShardId, Slot, VertexId, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{DirectoryRequest, Hello, Message, Register, Role as WireRole};
@@ -170,6 +170,7 @@ fn register(request: u64, cluster: ClusterId, last_inc: Inc) -> Vec<u8> {
         log: LOG,
         shard: ShardId::ZERO,
         slot: Slot::ZERO,
+        vertex: VertexId::ZERO,
         last_inc,
         has_data,
         request,

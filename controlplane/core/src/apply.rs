@@ -297,11 +297,14 @@ impl State {
         let flushed = log.class.is_flushed();
         match key {
             PlaceKey::Root(_, slot) => log.admit_root(slot, inc, has_data, since)?,
-            PlaceKey::Leaf(_) if log.leaf.node != node => {
-                log.leaf = Place::new(node);
-                log.next_leaf = None;
+            PlaceKey::Vertex(_, vertex) => {
+                let vertex = log.tree.vertex_mut(vertex);
+                if let Some(vertex) = vertex.filter(|vertex| vertex.place.node != node) {
+                    vertex.place = Place::new(node);
+                    vertex.next = None;
+                }
             }
-            PlaceKey::Leaf(_) | PlaceKey::Copy(..) => {}
+            PlaceKey::Copy(..) => {}
             PlaceKey::Replica(_, shard, slot) => {
                 let shard = log.shards.get_mut(&shard).ok_or(unfit("no such shard"))?;
                 let other_node = |member: &Member| member.place.node != node;
@@ -372,6 +375,9 @@ impl State {
                 let members = shard.members.iter_mut();
                 members.for_each(|member| member.holds = true);
             }
+            if let Change::Tree { vertices } = change {
+                log.tree.propose(&vertices);
+            }
         }
         log.pending = Some(Pending {
             view,
@@ -412,16 +418,16 @@ impl State {
 }
 
 impl State {
-    /// Whether the leaf, or a replica, is on its way to this node.
+    /// Whether a vertex of the tree, or a replica, is on its way to this node.
     pub(crate) fn moves_to(&self, key: PlaceKey, node: NodeId) -> bool {
         self.next_node(key) == Some(node)
     }
 
-    /// Where the leaf, or a replica, is on its way to.
+    /// Where a vertex of the tree, or a replica, is on its way to.
     pub(crate) fn next_node(&self, key: PlaceKey) -> Option<NodeId> {
         let log = self.logs.get(&key.log());
         match key {
-            PlaceKey::Leaf(_) => log.and_then(|log| log.next_leaf),
+            PlaceKey::Vertex(_, vertex) => log.and_then(|log| log.tree.vertex(vertex)?.next),
             PlaceKey::Replica(_, shard, slot) => log
                 .and_then(|log| log.shards.get(&shard)?.members.get(slot.index()))
                 .and_then(|member| member.next),

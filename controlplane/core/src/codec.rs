@@ -1,7 +1,7 @@
 //! Writing and reading what the state machine keeps and replicates: fields as on the wire, lists with a `u32` count in
 //! front, in a buffer that grows. Nothing that is read is trusted.
 
-use ionian_types::{LogId, NodeId, ShardId, Slot};
+use ionian_types::{LogId, NodeId, ShardId, Slot, VertexId};
 use ionian_wire::codec::Field;
 use ionian_wire::{Reader, WireError};
 
@@ -30,7 +30,8 @@ impl Encoder {
     pub(crate) fn key(&mut self, key: PlaceKey) {
         let (tag, shard, slot) = match key {
             PlaceKey::Root(_, slot) => (1u8, ShardId::ZERO, slot),
-            PlaceKey::Leaf(_) => (2, ShardId::ZERO, Slot::ZERO),
+            // Where a replica has its shard.
+            PlaceKey::Vertex(_, vertex) => (2, ShardId::new(vertex.get()), Slot::ZERO),
             PlaceKey::Replica(_, shard, slot) => (3, shard, slot),
             PlaceKey::Copy(_, shard, slot) => (4, shard, slot),
         };
@@ -44,10 +45,10 @@ impl Encoder {
 pub(crate) fn key(reader: &mut Reader<'_>) -> Result<PlaceKey, WireError> {
     let tag: u8 = reader.field()?;
     let log: LogId = reader.field()?;
-    let (shard, slot) = (reader.field()?, reader.field()?);
+    let (shard, slot): (ShardId, Slot) = (reader.field()?, reader.field()?);
     match tag {
         1 => Ok(PlaceKey::Root(log, slot)),
-        2 => Ok(PlaceKey::Leaf(log)),
+        2 => Ok(PlaceKey::Vertex(log, VertexId::new(shard.get()))),
         3 => Ok(PlaceKey::Replica(log, shard, slot)),
         4 => Ok(PlaceKey::Copy(log, shard, slot)),
         tag => Err(range("kind of place", u64::from(tag))),

@@ -14,6 +14,7 @@ use ionian_types::{
 use ionian_wire::directory::{ADDRESS_BYTES_MAX, LOG_NAME_BYTES_MAX, SHARDS_PER_LOG_MAX};
 use ionian_wire::entry::Changes;
 use ionian_wire::grant::Rights;
+use ionian_wire::tree::TREE_VERTICES_MAX;
 use ionian_wire::{Reader, WireError};
 
 use crate::codec::{Encoder, count, key, range, text};
@@ -23,9 +24,11 @@ use crate::group::RootQuorum;
 use crate::history;
 use crate::keys::{KeyBytes, key_bytes};
 use crate::operation::Operation;
+use crate::shape::TreeSpec;
 use crate::spec::LogSpec;
 use crate::state::PlaceKey;
 use crate::transaction::{Task, decode_tasks, encode_tasks};
+use crate::tree::{put_shape, take_shape};
 use crate::users::{rights, user_name};
 use crate::{COMMAND_BYTES_MAX, HISTORY_KEPT, INTENT_BYTES_MAX, ROOT_MEMBERS_MAX};
 
@@ -464,7 +467,7 @@ pub(crate) fn encode_spec(out: &mut Encoder, spec: &LogSpec) {
     out.put(spec.class);
     out.nodes(&spec.root);
     out.put(spec.root_quorum.code());
-    out.put(spec.leaf);
+    encode_tree(out, &spec.tree);
     out.put(spec.quorum.unwrap_or(0));
     out.put(spec.shards.len() as u32);
     spec.shards.iter().for_each(|members| out.nodes(members));
@@ -479,7 +482,7 @@ pub(crate) fn decode_spec(reader: &mut Reader<'_>) -> Result<LogSpec, WireError>
     let class = reader.field()?;
     let root = nodes(reader, ROOT_MEMBERS_MAX)?;
     let root_quorum = RootQuorum::decode(reader)?;
-    let leaf = reader.field()?;
+    let tree = decode_tree(reader)?;
     let quorum: u8 = reader.field()?;
     let mut shards = Vec::new();
     for _ in 0..count(reader, SHARDS_PER_LOG_MAX, "shards")? {
@@ -491,10 +494,37 @@ pub(crate) fn decode_spec(reader: &mut Reader<'_>) -> Result<LogSpec, WireError>
         class,
         root,
         root_quorum,
-        leaf,
+        tree,
         quorum: (quorum > 0).then_some(quorum),
         shards,
     })
+}
+
+/// One leaf is its node; any other tree follows after no node.
+fn encode_tree(out: &mut Encoder, tree: &TreeSpec) {
+    if let ([node], true) = (&tree.nodes[..], tree.shape.len() == 1) {
+        out.put(*node);
+        return;
+    }
+    out.put(NodeId::MAX);
+    out.put(tree.nodes.len().min(tree.shape.len()) as u32);
+    for (shape, node) in tree.shape.iter().zip(&tree.nodes) {
+        put_shape(out, shape);
+        out.put(*node);
+    }
+}
+
+fn decode_tree(reader: &mut Reader<'_>) -> Result<TreeSpec, WireError> {
+    let leaf: NodeId = reader.field()?;
+    if leaf != NodeId::MAX {
+        return Ok(TreeSpec::leaf(leaf));
+    }
+    let (mut shape, mut nodes) = (Vec::new(), Vec::new());
+    for _ in 0..count(reader, TREE_VERTICES_MAX, "tree vertices")? {
+        shape.push(take_shape(reader)?);
+        nodes.push(reader.field()?);
+    }
+    Ok(TreeSpec { shape, nodes })
 }
 
 pub(crate) fn nodes(reader: &mut Reader<'_>, max: usize) -> Result<Vec<NodeId>, WireError> {

@@ -138,6 +138,7 @@ impl State {
                 let shards = log.shards.values().filter(|shard| !shard.finalized);
                 shards.flat_map(|shard| shard.members.iter().map(|member| member.place.node))
             };
+            let node_of = |vertex| log.tree.vertex(vertex).map(|it| it.place.node);
             let own = |key: PlaceKey| key.log() == id;
             for key in self.keys_on(node).filter(|key| own(*key)) {
                 let leader = log.root.leader();
@@ -148,17 +149,24 @@ impl State {
                         let members = log.shards.get(&shard).into_iter();
                         let members = members.flat_map(|shard| &shard.members);
                         near.extend(members.map(|member| member.place.node));
-                        near.push(log.leaf.node);
+                        let rank = log.shards.get(&shard).map_or(0, |shard| shard.rank);
+                        near.extend(log.tree.leaf_of((rank, shard)).and_then(node_of));
                         near.extend(leads);
                     }
-                    PlaceKey::Leaf(_) => {
-                        near.extend(leads);
-                        far.extend(replicas());
+                    PlaceKey::Vertex(_, vertex) => {
+                        match log.tree.parent(vertex) {
+                            Some(parent) => near.extend(node_of(parent)),
+                            None => near.extend(leads),
+                        }
+                        near.extend(log.tree.children(Some(vertex)).filter_map(node_of));
+                        if log.tree.is_leaf(vertex) == Some(true) {
+                            far.extend(replicas());
+                        }
                     }
                     PlaceKey::Root(_, slot) => {
                         near.extend(log.root.places.iter().map(|place| place.node));
                         if leader == Some(slot) || log.root.is_single() {
-                            near.push(log.leaf.node);
+                            near.extend(log.tree.children(None).filter_map(node_of));
                             far.extend(replicas());
                         }
                     }

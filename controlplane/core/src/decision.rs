@@ -94,14 +94,14 @@ pub enum What {
         /// The next writer.
         inc: Inc,
     },
-    /// A view that names the leaf.
+    /// A view that has the ordering tree.
     Tree {
         /// The log.
         log: LogId,
         /// The view.
         view: ViewId,
-        /// The leaf's incarnation.
-        leaf: Inc,
+        /// How many vertices it has.
+        vertices: u32,
     },
     /// All positions up to the ceiling are given up with the cut log.
     ForgetCutLog {
@@ -366,9 +366,17 @@ impl fmt::Display for What {
                     "log {log}: segment {segment} goes to incarnation {inc} in view {view}"
                 )
             }
-            Self::Tree { log, view, leaf } => {
-                write!(f, "log {log}: leaf is incarnation {leaf} in view {view}")
-            }
+            Self::Tree {
+                log,
+                view,
+                vertices,
+            } => match vertices {
+                1 => write!(f, "log {log}: the tree is one leaf in view {view}"),
+                _ => write!(
+                    f,
+                    "log {log}: the tree has {vertices} vertices in view {view}"
+                ),
+            },
             Self::ForgetCutLog { log, floor } => {
                 write!(f, "log {log}: give up every position below {floor}")
             }

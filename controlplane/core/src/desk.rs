@@ -345,7 +345,8 @@ impl State {
             | Operation::FinalizeShard { log, .. }
             | Operation::SetRoot { log, .. }
             | Operation::MoveLeader { log, .. }
-            | Operation::MoveLeaf { log, .. }
+            | Operation::MoveVertex { log, .. }
+            | Operation::SetTree { log, .. }
             | Operation::ReplaceReplica { log, .. }
             | Operation::GrantLog { log, .. } => Some(*log),
             Operation::History { log } => Some(named(log)),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ionian_types::{
     ClusterId, ConnId, Durability, Gsn, Knobs, LogId, Nanos, NodeId, RootEpoch, ShardId, Shipped,
-    Slot, Time, ViewId,
+    Slot, Time, VertexId, ViewId,
 };
 use ionian_wire::directory::ClusterMap;
 use ionian_wire::frame::{Body, Message, ShardStatus};
@@ -128,9 +128,21 @@ pub struct LogStatus {
     pub ceiling: Gsn,
     /// Places whose process is not there, for people.
     pub missing: Vec<String>,
-    /// Where the leaf is, which the public map does not say: its node, and the address it registered (empty when that is the
-    /// node's own).
-    pub leaf: (NodeId, String),
+    /// Where the vertices of its tree are, in depth-first order.
+    pub tree: Vec<VertexStatus>,
+}
+
+/// Where a vertex of a tree is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VertexStatus {
+    /// Its number.
+    pub vertex: VertexId,
+    /// The number of vertices right below; 0 for a leaf.
+    pub children: u16,
+    /// Its node.
+    pub node: NodeId,
+    /// The address that it registered; empty when that is the node's own.
+    pub address: String,
 }
 
 /// The brain of the controller that leads, or of the single built-in one.
@@ -177,6 +189,21 @@ pub(crate) struct Binding {
     pub(crate) conn: ConnId,
     /// The request that it registered with, when it did so on this connection.
     pub(crate) request: Option<u64>,
+}
+
+impl Log {
+    fn tree_status(&self) -> Vec<VertexStatus> {
+        let vertices = self.tree.shape().iter().filter_map(|branch| {
+            let place = &self.tree.vertex(branch.vertex)?.place;
+            Some(VertexStatus {
+                vertex: branch.vertex,
+                children: branch.is.children,
+                node: place.node,
+                address: place.address.clone(),
+            })
+        });
+        vertices.collect()
+    }
 }
 
 impl<K: Knobs> Directory<K> {
@@ -561,7 +588,7 @@ impl<K: Knobs> Directory<K> {
                 floor: log.floor,
                 ceiling: log.ceiling,
                 missing: missing.collect(),
-                leaf: (log.leaf.node, log.leaf.address.clone()),
+                tree: log.tree_status(),
             }
         })
     }
@@ -669,6 +696,14 @@ impl<K: Knobs> Directory<K> {
             return None;
         }
         self.state.logs.get(&key.log())
+    }
+
+    /// The log of a shard whose leaf is behind `conn`, in the present tree.
+    pub(crate) fn bound_leaf(&self, conn: ConnId, log: LogId, shard: ShardId) -> Option<&Log> {
+        let found = self.state.logs.get(&log)?;
+        let rank = found.shards.get(&shard)?.rank;
+        let leaf = found.tree.leaf_of((rank, shard))?;
+        self.bound(conn, PlaceKey::Vertex(log, leaf))
     }
 
     fn places_of(&self, conn: ConnId) -> impl Iterator<Item = PlaceKey> {

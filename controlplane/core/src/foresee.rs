@@ -50,10 +50,13 @@ impl State {
                     config.leader = *slot;
                 }
             }
-            Task::MoveLeaf { log, node } => self.with_log(*log, |log| {
-                log.leaf = Place::new(*node);
-                log.next_leaf = None;
+            Task::MoveVertex { log, vertex, node } => self.with_log(*log, |log| {
+                if let Some(vertex) = log.tree.vertex_mut(*vertex) {
+                    vertex.place = Place::new(*node);
+                    vertex.next = None;
+                }
             }),
+            Task::SetTree { log, .. } => self.with_log(*log, |log| log.tree.pretend()),
             Task::Replace {
                 log,
                 shard,
@@ -93,7 +96,8 @@ impl Task {
             | Self::RemoveLog { log }
             | Self::SetRoot { log, .. }
             | Self::MoveLeader { log, .. }
-            | Self::MoveLeaf { log, .. }
+            | Self::MoveVertex { log, .. }
+            | Self::SetTree { log, .. }
             | Self::Replace { log, .. } => Some(*log),
             Self::Drain { .. } | Self::Undrain { .. } => None,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use ionian_types::SegmentId;
+use ionian_types::{Inc, SegmentId};
 use ionian_wire::{Reader, WireError};
 
 use crate::HISTORY_KEPT;
@@ -138,11 +138,15 @@ pub(crate) fn encode(out: &mut Encoder, what: &What, why: Why) {
             out.put(*view);
             out.put(*inc);
         }
-        What::Tree { log, view, leaf } => {
-            out.put(8u8);
+        What::Tree {
+            log,
+            view,
+            vertices,
+        } => {
+            out.put(45u8);
             out.put(*log);
             out.put(*view);
-            out.put(*leaf);
+            out.put(*vertices);
         }
         What::ForgetCutLog { log, floor } => {
             out.put(9u8);
@@ -282,10 +286,20 @@ pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<(What, Why), WireError> 
             view: reader.field()?,
             inc: reader.field()?,
         },
-        8 => What::Tree {
+        // Of before there were aggregators: it named its only leaf.
+        8 => {
+            let view = reader.field()?;
+            let _: Inc = reader.field()?;
+            What::Tree {
+                log,
+                view,
+                vertices: 1,
+            }
+        }
+        45 => What::Tree {
             log,
             view: reader.field()?,
-            leaf: reader.field()?,
+            vertices: reader.field()?,
         },
         9 => What::ForgetCutLog {
             log,

@@ -40,12 +40,26 @@ impl<K: Knobs> Directory<K> {
         }
         let key = match hello.role {
             Role::Root => PlaceKey::Root(hello.log, hello.slot),
-            Role::Leaf => PlaceKey::Leaf(hello.log),
+            Role::Leaf | Role::Aggregator => {
+                let log = self.state.logs.get(&hello.log);
+                match log.and_then(|log| log.tree.filled_by(hello.node, hello.inc)) {
+                    Some(vertex) => PlaceKey::Vertex(hello.log, vertex),
+                    None if hello.inc == Inc::ZERO => return,
+                    // Its place belongs to a later life, or is gone: it is told so, and stops.
+                    None => {
+                        self.counters.stale += 1;
+                        let refusal = Refusal::NoPlace { inc: hello.inc };
+                        self.refuse(conn, 0, &refusal);
+                        self.note_refused(conn, &refusal, false);
+                        return;
+                    }
+                }
+            }
             Role::Replica => {
                 let state = &self.state;
                 state.replica_key(hello.log, hello.shard, hello.slot, hello.node)
             }
-            Role::Client | Role::Controller | Role::Aggregator => return,
+            Role::Client | Role::Controller => return,
         };
         // A process that has no incarnation yet says hello before it registers.
         if hello.inc.get() == 0 {
@@ -105,7 +119,7 @@ impl<K: Knobs> Directory<K> {
             .logs
             .get(&key.log())
             .is_some_and(|log| log.class.is_flushed());
-        if news && has_device && !matches!(key, PlaceKey::Leaf(_)) {
+        if news && has_device && !matches!(key, PlaceKey::Vertex(..)) {
             self.commit(Action::Confirm { place: key, inc });
         }
     }
@@ -126,10 +140,16 @@ impl<K: Knobs> Directory<K> {
         };
         let pending = log.pending.as_ref().map(|pending| pending.view);
         if pending == Some(done.view) {
+            let left = log.tree.is_adopting();
             let (log, view) = (done.log, done.view);
             self.commit(Action::Logged { log, view });
             self.decide(now, What::Logged { log, view }, Why::RootReport);
-            self.plan(now, log);
+            if left {
+                // Vertices of the tree before have no place any more.
+                self.after_change(now);
+            } else {
+                self.plan(now, log);
+            }
             self.take_held(now);
         } else if done.view > pending.unwrap_or(log.view) {
             let (log, view) = (done.log, done.view);
@@ -161,7 +181,7 @@ impl<K: Knobs> Directory<K> {
     }
 
     pub(crate) fn shard_status(&mut self, now: Time, conn: ConnId, report: ShardStatus) {
-        let Some(log) = self.bound(conn, PlaceKey::Leaf(report.log)) else {
+        let Some(log) = self.bound_leaf(conn, report.log, report.shard) else {
             return self.copy_status(now, conn, report);
         };
         let shard = log.shards.get(&report.shard);

@@ -66,7 +66,8 @@
 //! | what happened | what the directory does |
 //! |---|---|
 //! | replica restarts, its data or a peer's is there | new incarnation; `Close` its generation, open the next for the new life |
-//! | leaf restarts | new incarnation; `Tree` with the new one |
+//! | aggregator or leaf restarts | new incarnation; `Tree` with the new one |
+//! | a tree of another form is asked for | the present one goes on until every process of the new one is there; then one `Tree` |
 //! | root restarts with its cut log | new incarnation, next root epoch, pending intent sent again |
 //! | a member of a root group dies, leader or not | the others go on, in a new epoch if it led (or if all have to write) |
 //! | a member of a root group restarts with its data | a new epoch lists its new life; until then its promises count for the life before |
@@ -111,6 +112,7 @@ mod placement;
 mod plan;
 mod registration;
 mod routes;
+mod shape;
 mod snapshot;
 mod spec;
 mod state;
@@ -118,6 +120,7 @@ mod suspicion;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod tree;
 mod users;
 
 pub use apply::{CommandError, Outcome};
@@ -127,6 +130,7 @@ pub use desk::{Asker, GRANTS_PER_ANSWER_MAX, UserGrants, Who};
 pub use detection::DetectionConfig;
 pub use directory::{
     Counters, Directory, DirectoryConfig, LogStatus, ShardHealth, Snapshot, TakenCommand,
+    VertexStatus,
 };
 pub use group::RootQuorum;
 pub use history::Event;
@@ -136,10 +140,11 @@ pub use observer::{Observer, Word};
 pub use operation::{Details, Operate, Operated, Operation};
 pub use picture::{
     ClusterPicture, LogPicture, NodePicture, PlacePicture, ReplicaPicture, RootPhase, RootPicture,
-    ShardPicture, ShardStage, TransactionPicture, UserPicture,
+    ShardPicture, ShardStage, TransactionPicture, UserPicture, VertexPicture,
 };
 pub use placement::{Candidate, PlacementError, place};
 pub use registration::{Refusal, Refused};
+pub use shape::{FAN_IN_MAX, ShapeError, TreeSpec, VertexShape, balanced};
 pub use snapshot::RestoreError;
 pub use spec::{ClusterSpec, LogSpec, NodeSpec, SpecError};
 pub use state::State;

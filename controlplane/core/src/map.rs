@@ -1,25 +1,29 @@
 //! The cluster map: the public part of the state; and what should run where.
 
-use ionian_types::{Inc, Knobs, LogId, NodeId, ShardId, Slot};
+use ionian_types::{Inc, Knobs, LogId, NodeId, ShardId, Slot, VertexId};
 use ionian_wire::directory::{
-    COMING_MAX, ClusterMap, Coming, Endpoint, LogInfo, ReplicaInfo, ShardInfo,
+    COMING_MAX, ClusterMap, Coming, ComingPlace, Endpoint, LogInfo, ReplicaInfo, ShardInfo,
+    VertexInfo,
 };
 use ionian_wire::frame::Role;
 
 use crate::directory::Directory;
 use crate::state::{Log, Place, PlaceKey, State};
+use crate::tree::{Branch, LogTree};
 
 /// What runs where, and where it is to run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Assignment {
     /// The log.
     pub log: LogId,
-    /// Root, leaf or replica.
+    /// Root, aggregator, leaf or replica.
     pub role: Role,
     /// The shard, of a replica.
     pub shard: ShardId,
     /// The slot, of a replica or a member of a root group.
     pub slot: Slot,
+    /// The vertex, of an aggregator or a leaf.
+    pub vertex: VertexId,
     /// The node that has the place.
     pub node: NodeId,
     /// The node that has it once a process there registers.
@@ -33,16 +37,28 @@ impl<K: Knobs> Directory<K> {
         state.places().filter_map(|(key, place)| {
             let (role, shard, slot) = match key {
                 PlaceKey::Root(_, slot) => (Role::Root, ShardId::ZERO, slot),
-                PlaceKey::Leaf(_) => (Role::Leaf, ShardId::ZERO, Slot::ZERO),
+                PlaceKey::Vertex(log, vertex) => {
+                    let tree = self.state.logs.get(&log).map(|log| &log.tree);
+                    let role = match tree.and_then(|tree| tree.is_leaf(vertex)) {
+                        Some(false) => Role::Aggregator,
+                        _ => Role::Leaf,
+                    };
+                    (role, ShardId::ZERO, Slot::ZERO)
+                }
                 PlaceKey::Replica(_, shard, slot) => (Role::Replica, shard, slot),
                 // It is where the replica goes next.
                 PlaceKey::Copy(..) => return None,
+            };
+            let vertex = match key {
+                PlaceKey::Vertex(_, vertex) => vertex,
+                _ => VertexId::ZERO,
             };
             Some(Assignment {
                 log: key.log(),
                 role,
                 shard,
                 slot,
+                vertex,
                 node: place.node,
                 next: state.next_node(key),
             })
@@ -59,7 +75,8 @@ impl State {
             mode: log.mode,
             class: log.class,
             leader: log.root.leader(),
-            leaf: self.endpoint(&log.leaf),
+            tree: self.tree_map(&log.tree, log.tree.shape()),
+            tree_next: self.tree_map(&log.tree, log.tree.coming().unwrap_or(&[])),
             coming: log.coming().take(COMING_MAX).collect(),
             roots: log
                 .root
@@ -72,6 +89,7 @@ impl State {
                 .iter()
                 .map(|(&shard, state)| ShardInfo {
                     shard,
+                    rank: state.rank,
                     epoch: state.epoch,
                     open: state.opened,
                     finalized: state.finalized,
@@ -106,8 +124,25 @@ impl State {
         let replicas = replicas.map(|member| endpoint(&member.place) + 8);
         let roots = log.root.places.iter().map(endpoint).sum::<usize>();
         let coming = 4 + 10 * log.coming().count();
-        let fixed = 4 + 1 + log.name.len() + 2 + 5 + roots + endpoint(&log.leaf) + 4 + coming;
-        fixed + 19 * log.shards.len() + replicas.sum::<usize>()
+        let tree = |shape: &[Branch]| -> usize {
+            let places = shape.iter().filter_map(|it| log.tree.vertex(it.vertex));
+            4 + places.map(|it| 14 + endpoint(&it.place)).sum::<usize>()
+        };
+        let trees = tree(log.tree.shape()) + tree(log.tree.coming().unwrap_or(&[]));
+        let fixed = 4 + 1 + log.name.len() + 2 + 5 + roots + trees + 4 + coming;
+        fixed + 23 * log.shards.len() + replicas.sum::<usize>()
+    }
+
+    fn tree_map(&self, tree: &LogTree, shape: &[Branch]) -> Vec<VertexInfo> {
+        let vertices = shape.iter().filter_map(|branch| {
+            Some(VertexInfo {
+                vertex: branch.vertex,
+                children: branch.is.children,
+                begins: branch.is.begins,
+                endpoint: self.endpoint(&tree.vertex(branch.vertex)?.place),
+            })
+        });
+        vertices.collect()
     }
 
     fn endpoint(&self, place: &Place) -> Endpoint {
@@ -133,19 +168,23 @@ impl State {
 impl Log {
     /// The places that other nodes are to take.
     fn coming(&self) -> impl Iterator<Item = Coming> {
-        let leaf = self.next_leaf.into_iter().map(|node| Coming {
-            node,
-            replica: None,
+        let tree = self.tree.vertices().filter_map(|(vertex, filled)| {
+            let place = match self.tree.is_leaf(vertex)? {
+                true => ComingPlace::Leaf(vertex),
+                false => ComingPlace::Aggregator(vertex),
+            };
+            let node = filled.next?;
+            Some(Coming { node, place })
         });
         let replicas = self.shards.iter().flat_map(|(&shard, state)| {
             let members = state.members.iter().enumerate();
             members.filter_map(move |(slot, member)| {
                 Some(Coming {
                     node: member.next?,
-                    replica: Some((shard, Slot::new(slot as u8))),
+                    place: ComingPlace::Replica(shard, Slot::new(slot as u8)),
                 })
             })
         });
-        leaf.chain(replicas)
+        tree.chain(replicas)
     }
 }

@@ -13,6 +13,7 @@ use crate::operation::{Details, Operate, Operated, Operation};
 use crate::picture::TransactionPicture;
 use crate::placement::{Candidate, place};
 use crate::registration::Refusal;
+use crate::shape::balanced;
 use crate::state::{Log, Member, PlaceKey, Shard, State};
 use crate::transaction::{Stand, TASKS_MAX, Task, Transaction};
 use crate::{COMMAND_BYTES_MAX, MAP_BYTES_MAX};
@@ -311,12 +312,30 @@ impl State {
                 let (log, slot) = (*log, *slot);
                 vec![Task::MoveLeader { log, slot }]
             }
-            Operation::MoveLeaf { log, node } => {
-                if self.log(*log)?.leaf.node == *node {
+            Operation::MoveVertex { log, vertex, node } => {
+                let found = self.log(*log)?;
+                let filled = found.tree.vertex(*vertex).ok_or_else(|| {
+                    format!("the tree of log {} has no vertex {vertex}", found.name)
+                })?;
+                if filled.place.node == *node && filled.next.is_none() {
                     return Ok(Vec::new());
                 }
-                let (log, node) = (*log, *node);
-                vec![Task::MoveLeaf { log, node }]
+                let (log, vertex, node) = (*log, *vertex, *node);
+                vec![Task::MoveVertex { log, vertex, node }]
+            }
+            Operation::SetTree { log, fan_in, depth } => {
+                let found = self.log(*log)?;
+                let shape = balanced(&found.order(), *fan_in, *depth);
+                let shape = shape.map_err(|error| format!("log {}: {error}", found.name))?;
+                if found.tree.stays(&shape) {
+                    return Ok(Vec::new());
+                }
+                vec![Task::SetTree {
+                    log: *log,
+                    fan_in: *fan_in,
+                    depth: *depth,
+                    vertices: Vec::new(),
+                }]
             }
             Operation::ReplaceReplica {
                 log,
@@ -494,9 +513,12 @@ impl State {
                 nodes[slot] = self.other_node(node, with, &used)?;
                 tasks.push(Task::SetRoot { log: id, nodes });
             }
-            if log.leaf.node == node {
-                let node = self.other_node(node, with, &[])?;
-                tasks.push(Task::MoveLeaf { log: id, node });
+            for (vertex, filled) in log.tree.vertices() {
+                if filled.place.node == node {
+                    let node = self.other_node(node, with, &[])?;
+                    let log = id;
+                    tasks.push(Task::MoveVertex { log, vertex, node });
+                }
             }
         }
         Ok(tasks)
@@ -517,7 +539,7 @@ impl State {
     }
 
     /// How many places each node that takes new ones has.
-    fn candidates(&self, without: Option<NodeId>) -> BTreeMap<NodeId, Candidate> {
+    pub(crate) fn candidates(&self, without: Option<NodeId>) -> BTreeMap<NodeId, Candidate> {
         let nodes = self.nodes.iter();
         let nodes = nodes.filter(|(id, node)| !node.drained && Some(**id) != without);
         let candidate = |node: &crate::state::Node| Candidate {
@@ -625,7 +647,8 @@ impl State {
             Task::AddShard { log, .. }
             | Task::Finalize { log, .. }
             | Task::Replace { log, .. }
-            | Task::MoveLeaf { log, .. } => match view(log) {
+            | Task::MoveVertex { log, .. }
+            | Task::SetTree { log, .. } => match view(log) {
                 Some(view) => format!("{task}, in view {view} or later"),
                 None => task.to_string(),
             },

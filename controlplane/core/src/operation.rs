@@ -5,7 +5,7 @@
 //! answer:  version u8 | refused bool | transaction u64 | text | details u8 | fields
 //! ```
 
-use ionian_types::{LogId, NodeId, ShardId, Slot};
+use ionian_types::{LogId, NodeId, ShardId, Slot, VertexId};
 use ionian_wire::directory::ROOT_MEMBERS_MAX;
 use ionian_wire::grant::Rights;
 use ionian_wire::{Reader, WireError};
@@ -19,8 +19,8 @@ use crate::picture::{ClusterPicture, TransactionPicture, UserPicture, codec};
 use crate::spec::LogSpec;
 use crate::users::{rights, user_name};
 
-/// Version 1 had no details, version 2 no reasons of transactions that failed.
-const VERSION: u8 = 3;
+/// Version 1 had no details, version 2 no reasons of transactions that failed, version 3 one leaf in place of a tree.
+const VERSION: u8 = 4;
 
 /// A change of the cluster, or a question about one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,12 +63,23 @@ pub enum Operation {
         /// The member.
         slot: Slot,
     },
-    /// Let the leaf run on another node.
-    MoveLeaf {
+    /// Let a vertex of the ordering tree run on another node.
+    MoveVertex {
         /// The log.
         log: LogId,
+        /// The vertex.
+        vertex: VertexId,
         /// The node.
         node: NodeId,
+    },
+    /// Give a log an ordering tree of another form: see [`balanced`](crate::balanced).
+    SetTree {
+        /// The log.
+        log: LogId,
+        /// The most vertices or shards right below one vertex, and below the root.
+        fan_in: u16,
+        /// The levels below the root; none for as few as it takes.
+        depth: Option<u8>,
     },
     /// Let another node take a replica's place: in a log of which a part of the replicas is enough, or of a shard that has
     /// ended. The new one has all records first.
@@ -343,10 +354,17 @@ impl Operation {
                 out.put(*log);
                 out.put(*slot);
             }
-            Self::MoveLeaf { log, node } => {
-                out.put(7u8);
+            Self::MoveVertex { log, vertex, node } => {
+                out.put(21u8);
                 out.put(*log);
+                out.put(*vertex);
                 out.put(*node);
+            }
+            Self::SetTree { log, fan_in, depth } => {
+                out.put(22u8);
+                out.put(*log);
+                out.put(*fan_in);
+                out.put(depth.unwrap_or(0));
             }
             Self::DrainNode { node } => {
                 out.put(8u8);
@@ -432,9 +450,21 @@ impl Operation {
                 log: reader.field()?,
                 slot: reader.field()?,
             },
-            7 => Self::MoveLeaf {
+            // Of before there were aggregators.
+            7 => Self::MoveVertex {
                 log: reader.field()?,
+                vertex: VertexId::ZERO,
                 node: reader.field()?,
+            },
+            21 => Self::MoveVertex {
+                log: reader.field()?,
+                vertex: reader.field()?,
+                node: reader.field()?,
+            },
+            22 => Self::SetTree {
+                log: reader.field()?,
+                fan_in: reader.field()?,
+                depth: Some(reader.field()?).filter(|depth| *depth > 0),
             },
             8 => Self::DrainNode {
                 node: reader.field()?,

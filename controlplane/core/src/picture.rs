@@ -2,13 +2,17 @@
 //! state, so that every controller shows the same; nothing in it is secret.
 
 use ionian_types::{
-    ClusterId, Durability, Gsn, Inc, LogId, NodeId, OrderingMode, RootEpoch, ShardId, Slot, ViewId,
+    ClusterId, Durability, Gsn, Inc, LogId, NodeId, OrderingMode, RootEpoch, ShardId, Slot,
+    VertexId, ViewId,
 };
 use ionian_wire::grant::Rights;
+use ionian_wire::tree::OrderKey;
 
 use crate::group::{Phase, RootQuorum};
+use crate::shape::VertexShape;
 use crate::state::{Log, Place, Shard, State};
 use crate::transaction::{Progress, Transaction};
+use crate::tree::Branch;
 
 pub(crate) mod codec;
 
@@ -67,10 +71,10 @@ pub struct LogPicture {
     pub ceiling: Gsn,
     /// The root group.
     pub root: RootPicture,
-    /// The leaf.
-    pub leaf: PlacePicture,
-    /// The node to which the leaf is on its way.
-    pub next_leaf: Option<NodeId>,
+    /// The ordering tree, depth-first, parents first.
+    pub tree: Vec<VertexPicture>,
+    /// The tree that is to be in its place; empty when it stays as it is.
+    pub tree_next: Vec<VertexPicture>,
     /// By rising id.
     pub shards: Vec<ShardPicture>,
 }
@@ -84,6 +88,21 @@ pub struct PlacePicture {
     pub inc: Inc,
     /// Whether its process is there.
     pub up: bool,
+}
+
+/// A vertex of an ordering tree.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VertexPicture {
+    /// Its number.
+    pub vertex: VertexId,
+    /// Its shape.
+    pub shape: VertexShape,
+    /// Who fills it.
+    pub place: PlacePicture,
+    /// The node to which it is on its way.
+    pub next: Option<NodeId>,
+    /// The shards below a leaf that are open, or are to be.
+    pub shards: u32,
 }
 
 /// A root group.
@@ -301,10 +320,35 @@ impl Log {
                 preferred: root.prefer,
                 members: root.places.iter().map(PlacePicture::from).collect(),
             },
-            leaf: (&self.leaf).into(),
-            next_leaf: self.next_leaf,
+            tree: self.tree_picture(self.tree.shape()),
+            tree_next: self.tree_picture(self.tree.coming().unwrap_or(&[])),
             shards: self.shards.iter().map(Shard::picture).collect(),
         }
+    }
+}
+
+impl Log {
+    fn tree_picture(&self, shape: &[Branch]) -> Vec<VertexPicture> {
+        let order = self.order();
+        let leaves = shape.iter().filter(|branch| branch.is_leaf());
+        let begins: Vec<OrderKey> = leaves.map(|leaf| leaf.is.begins).collect();
+        let below = |leaf: &Branch| {
+            let from = order.partition_point(|key| *key < leaf.is.begins);
+            let next = begins.get(begins.partition_point(|begins| *begins <= leaf.is.begins));
+            let to = next.map_or(order.len(), |next| order.partition_point(|key| key < next));
+            to.saturating_sub(from) as u32
+        };
+        let vertices = shape.iter().filter_map(|branch| {
+            let filled = self.tree.vertex(branch.vertex)?;
+            Some(VertexPicture {
+                vertex: branch.vertex,
+                shape: branch.is,
+                place: (&filled.place).into(),
+                next: filled.next,
+                shards: if branch.is_leaf() { below(branch) } else { 0 },
+            })
+        });
+        vertices.collect()
     }
 }
 

@@ -10,8 +10,8 @@
 //!    without its records, and the others are enough for the quorum, it joins first: see [`OldLives`].
 //! 4. Open, and a member's process was found dead: its segment is closed, or all of them: see [`Routes`].
 //!
-//! The leaf goes into the tree of the first view and of every view after it has registered again. No view is made before
-//! the leaf is there: without it nothing could be ordered.
+//! The tree goes into the first view, and into every view after a process of it has registered again, or every process of one
+//! that is to be in its place. No view is made before each of its processes has been there once: nothing could be ordered.
 
 use ionian_types::{
     Durability, Gsn, Inc, Knobs, LogId, Lsn, Mutant, NodeId, SEGMENTS_PER_SHARD_MAX, SegmentId,
@@ -51,20 +51,22 @@ pub(crate) fn next_view<K: Knobs>(
     dead: impl Fn(NodeId) -> bool,
     ready: impl Fn(ShardId) -> bool,
 ) -> Option<Plan> {
-    if log.pending.is_some() || log.leaf.inc == Inc::ZERO || !leads {
+    if log.pending.is_some() || !log.tree.has_begun() || !leads {
         return None;
     }
     let view = log.view.next()?;
+    let tree = (log.tree).next(|vertex| connected(PlaceKey::Vertex(id, vertex)));
+    let tree_bytes = 3 + tree.as_ref().map_or(0, Vec::len) * TreeVertex::LEN;
     let mut changes = vec![
         0;
         INTENT_BYTES_MAX
-            .min(TREE_BYTES + (log.shards.len() + 1) * SHARD_CHANGES_BYTES_MAX)
+            .min(tree_bytes + (log.shards.len() + 1) * SHARD_CHANGES_BYTES_MAX)
     ];
     let mut writer = Writer::new(&mut changes);
     let mut decisions = Vec::new();
     let (class, quorum) = (log.class, log.quorum);
     for (&shard, state) in &log.shards {
-        if writer.room() < SHARD_CHANGES_BYTES_MAX + TREE_BYTES {
+        if writer.room() < SHARD_CHANGES_BYTES_MAX + tree_bytes {
             break;
         }
         if state.finalized || state.finalizing && !state.opened {
@@ -185,24 +187,24 @@ pub(crate) fn next_view<K: Knobs>(
             old.close(&domain_of, &mut writer, &mut decisions);
         }
     }
-    let leaf = (log.leaf.node, log.leaf.inc);
-    if log.tree != Some(leaf) {
-        let vertex = TreeVertex::first_leaf(leaf.0, leaf.1);
-        let mut bytes = [0; TreeVertex::LEN];
-        let vertices = encode_vertices(&mut bytes, [vertex].into_iter());
-        let vertices = vertices.expect("one leaf is a tree");
-        // A tree without shards is of no use: it waits for the first shard.
-        if !writer.is_empty() || log.shards.values().any(|shard| shard.opened) {
-            write_change(&mut writer, &Change::Tree { vertices }).expect("room was checked");
-            decisions.push((
-                What::Tree {
-                    log: id,
-                    view,
-                    leaf: leaf.1,
-                },
-                Why::Registered,
-            ));
-        }
+    // A tree without shards is of no use: it waits for the first shard.
+    let orders = !writer.is_empty() || log.shards.values().any(|shard| shard.opened);
+    if let Some(tree) = tree.filter(|_| orders) {
+        let count = tree.len() as u32;
+        let mut bytes = vec![0; tree.len() * TreeVertex::LEN];
+        let vertices = encode_vertices(&mut bytes, tree.into_iter());
+        let vertices = vertices.expect("what was checked when it was asked for is a tree");
+        write_change(&mut writer, &Change::Tree { vertices }).expect("room was checked");
+        let why = match log.tree.coming() {
+            Some(_) => Why::Asked,
+            None => Why::Registered,
+        };
+        let what = What::Tree {
+            log: id,
+            view,
+            vertices: count,
+        };
+        decisions.push((what, why));
     }
     let len = writer.len();
     changes.truncate(len);
@@ -213,8 +215,6 @@ pub(crate) fn next_view<K: Knobs>(
         decisions,
     })
 }
-
-const TREE_BYTES: usize = 3 + TreeVertex::LEN;
 
 /// Whether the member's life is on its device, where it has one. Before, an older image of the device could follow it unseen,
 /// and what the life had taken would be missed by nobody.

@@ -1,6 +1,8 @@
 //! Registration: a process takes its place, and gets an incarnation or a sentence that says why not.
 
-use ionian_types::{ClusterId, ConnId, Inc, Knobs, LogId, Mutant, NodeId, ShardId, Slot, Time};
+use ionian_types::{
+    ClusterId, ConnId, Inc, Knobs, LogId, Mutant, NodeId, ShardId, Slot, Time, VertexId,
+};
 use ionian_wire::directory::ADDRESS_BYTES_MAX;
 use ionian_wire::frame::{Register, Registered, Role};
 
@@ -79,8 +81,18 @@ pub enum Refusal {
         /// The node of the place.
         expected: NodeId,
     },
-    /// Only replicas, leaves and roots register.
-    #[error("only replicas, leaves and roots register")]
+    /// The log's tree does not have the vertex, or has another kind of one.
+    #[error("the tree of log {log} has no {role} {vertex}")]
+    UnknownVertex {
+        /// The log's name.
+        log: String,
+        /// `leaf` or `aggregator`.
+        role: &'static str,
+        /// The vertex.
+        vertex: VertexId,
+    },
+    /// Only replicas, aggregators, leaves and roots register.
+    #[error("only replicas, aggregators, leaves and roots register")]
     Role,
     /// The address is too long or not text.
     #[error("the address of node {node} is not text of at most 255 bytes")]
@@ -205,9 +217,9 @@ fn place_of(state: &State, request: &Register) -> Option<PlaceKey> {
     } = *request;
     match request.role {
         Role::Root => Some(PlaceKey::Root(log, slot)),
-        Role::Leaf => Some(PlaceKey::Leaf(log)),
+        Role::Leaf | Role::Aggregator => Some(PlaceKey::Vertex(log, request.vertex)),
         Role::Replica => Some(state.replica_key(log, shard, slot, node)),
-        Role::Client | Role::Controller | Role::Aggregator => None,
+        Role::Client | Role::Controller => None,
     }
 }
 
@@ -434,6 +446,16 @@ impl<K: Knobs> Directory<K> {
             .logs
             .get(&request.log)
             .ok_or(Refusal::UnknownLog { log: request.log })?;
+        if let PlaceKey::Vertex(_, vertex) = key {
+            let leaf = request.role == Role::Leaf;
+            if log.tree.is_leaf(vertex) != Some(leaf) {
+                return Err(Refusal::UnknownVertex {
+                    log: log.name.clone(),
+                    role: if leaf { "leaf" } else { "aggregator" },
+                    vertex,
+                });
+            }
+        }
         let place = self.state.place(key).ok_or_else(|| Refusal::UnknownPlace {
             log: log.name.clone(),
             shard: request.shard,
@@ -477,7 +499,7 @@ impl<K: Knobs> Directory<K> {
         };
         match key {
             PlaceKey::Root(_, slot) => check_root(log, slot, node, has_data)?,
-            PlaceKey::Leaf(_) | PlaceKey::Copy(..) => {}
+            PlaceKey::Vertex(..) | PlaceKey::Copy(..) => {}
             PlaceKey::Replica(_, shard, slot) => check_replica(log, shard, slot, node, has_data)?,
         }
         Ok(last)

@@ -22,6 +22,7 @@ use crate::history::History;
 use crate::keys::Keys;
 use crate::state::{Away, Log, Member, Node, Pending, Place, Shard, State};
 use crate::transaction::Transaction;
+use crate::tree::LogTree;
 use crate::users::Users;
 use crate::{ROOT_CONFIGS_MAX, ROOT_MEMBERS_MAX, TRANSACTIONS_KEPT};
 
@@ -31,7 +32,7 @@ const MAGIC: &[u8; 8] = b"IONIDIR\n";
 /// version 4 there are no transactions, up to version 5 no replacements, up to version 7 no users, up to version 9 nobody is
 /// known to be away, up to version 10 transactions that failed have no reason, up to version 11 shards that have ended no copies under
 /// way.
-const VERSION: u16 = 12;
+const VERSION: u16 = 13;
 
 /// Why a snapshot cannot be used. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -190,15 +191,10 @@ fn encode_log(out: &mut Encoder, log: &Log) {
     out.put(log.class);
     out.put(log.quorum.unwrap_or(0));
     encode_group(out, &log.root);
-    encode_place(out, &log.leaf);
     out.put(log.floor);
     out.put(log.ceiling);
     out.put(log.base_view);
     out.put(log.view);
-    let (node, inc) = log.tree.unwrap_or_default();
-    out.put(log.tree.is_some());
-    out.put(node);
-    out.put(inc);
     out.put(log.pending.is_some());
     if let Some(pending) = &log.pending {
         out.put(pending.view);
@@ -230,10 +226,9 @@ fn encode_log(out: &mut Encoder, log: &Log) {
         }
     }
     log.history.encode(out);
-    out.put(log.next_leaf.is_some());
-    out.put(log.next_leaf.unwrap_or_default());
     out.put(log.operated);
     out.put(log.next_shard);
+    log.tree.encode(out, encode_place);
 }
 
 fn decode_log(reader: &mut Reader<'_>, written: u16) -> Result<Log, WireError> {
@@ -246,13 +241,19 @@ fn decode_log(reader: &mut Reader<'_>, written: u16) -> Result<Log, WireError> {
     } else {
         group_of_one(reader)?
     };
-    let leaf = place(reader, written)?;
+    let has_leaf = written < 13;
+    let leaf = has_leaf.then(|| place(reader, written)).transpose()?;
     let floor = reader.field()?;
     let ceiling = reader.field()?;
     let base_view = reader.field()?;
     let view: ViewId = reader.field()?;
-    let has_tree: bool = reader.field()?;
-    let tree = (reader.field()?, reader.field()?);
+    let logged: Option<(NodeId, Inc)> = if has_leaf {
+        let is: bool = reader.field()?;
+        let leaf = (reader.field()?, reader.field()?);
+        is.then_some(leaf)
+    } else {
+        None
+    };
     let pending = if reader.field()? {
         Some(pending(reader)?)
     } else {
@@ -309,19 +310,27 @@ fn decode_log(reader: &mut Reader<'_>, written: u16) -> Result<Log, WireError> {
             },
         );
     }
-    let tree = has_tree.then_some(tree);
     let last = shards.last_key_value().map_or(0, |(id, _)| id.get());
     let history = if written >= 3 {
         History::decode(reader)?
     } else {
         History::default()
     };
-    let (next_leaf, operated, next_shard) = if written >= 5 {
+    let next_leaf = if has_leaf && written >= 5 {
         let moves: bool = reader.field()?;
         let node = reader.field()?;
-        (moves.then_some(node), reader.field()?, reader.field()?)
+        moves.then_some(node)
     } else {
-        (None, false, last.saturating_add(1))
+        None
+    };
+    let (operated, next_shard) = if written >= 5 {
+        (reader.field()?, reader.field()?)
+    } else {
+        (false, last.saturating_add(1))
+    };
+    let tree = match leaf {
+        Some(leaf) => LogTree::of_leaf(leaf, next_leaf, logged),
+        None => LogTree::decode(reader, |reader| place(reader, written))?,
     };
     if last >= next_shard && !shards.is_empty() {
         return Err(range("shard id", u64::from(last)));
@@ -332,14 +341,12 @@ fn decode_log(reader: &mut Reader<'_>, written: u16) -> Result<Log, WireError> {
         class,
         quorum: (quorum > 0).then_some(quorum),
         root,
-        leaf,
         floor,
         ceiling,
         base_view,
         view,
         tree,
         pending,
-        next_leaf,
         operated,
         next_shard,
         shards,

@@ -6,6 +6,7 @@ use ionian_types::{Durability, NodeId, OrderingMode, SEGMENTS_PER_SHARD_MAX};
 use ionian_wire::directory::{ADDRESS_BYTES_MAX, LOG_NAME_BYTES_MAX, LOGS_MAX, SHARDS_PER_LOG_MAX};
 
 use crate::group::RootQuorum;
+use crate::shape::{ShapeError, TreeSpec};
 use crate::{NODES_MAX, ROOT_MEMBERS_MAX};
 
 /// A cluster as configured.
@@ -39,8 +40,8 @@ pub struct LogSpec {
     pub root: Vec<NodeId>,
     /// How many of them hold an entry before it is committed.
     pub root_quorum: RootQuorum,
-    /// The node of the leaf.
-    pub leaf: NodeId,
+    /// The ordering tree below the root.
+    pub tree: TreeSpec,
     /// How many replicas must hold a record (k): all of them (k = R, the default), or of R = 2k - 1 replicas k, so that
     /// appends go on while k - 1 of them are away.
     pub quorum: Option<u8>,
@@ -124,6 +125,14 @@ pub enum SpecError {
         /// The mode.
         mode: OrderingMode,
     },
+    /// No ordering tree.
+    #[error("log {name}: {error}")]
+    Tree {
+        /// The log's name.
+        name: String,
+        /// Why it is none.
+        error: ShapeError,
+    },
     /// An address that is too long.
     #[error("the address of node {node} has more than 255 bytes")]
     Address {
@@ -205,7 +214,14 @@ impl LogSpec {
         self.root
             .iter()
             .try_for_each(|&node| domain(node).map(|_| ()))?;
-        domain(self.leaf)?;
+        self.tree.check().map_err(|error| SpecError::Tree {
+            name: self.name.clone(),
+            error,
+        })?;
+        let nodes = self.tree.nodes.iter();
+        nodes
+            .copied()
+            .try_for_each(|node| domain(node).map(|_| ()))?;
         for (shard, members) in self.shards.iter().enumerate() {
             count(
                 "replicas of the shard",

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use ionian_types::{
-    ClusterId, Durability, Gsn, Inc, LogId, NodeId, OrderingMode, ShardId, Slot, ViewId,
+    ClusterId, Durability, Gsn, Inc, LogId, NodeId, OrderingMode, ShardId, Slot, VertexId, ViewId,
 };
 use ionian_wire::entry::{Change, Changes};
+use ionian_wire::tree::OrderKey;
 
 use crate::decision::What;
 use crate::group::Group;
@@ -14,6 +15,7 @@ use crate::history::History;
 use crate::keys::Keys;
 use crate::spec::LogSpec;
 use crate::transaction::Transaction;
+use crate::tree::LogTree;
 use crate::users::Users;
 
 /// Everything that is durable. Controllers that apply the same commands hold the same bytes.
@@ -81,7 +83,7 @@ impl Away {
     }
 }
 
-/// One log. `view`, `tree` and the `member`, `generation`, `epoch`, `opened` fields of its shards say what the cut log says;
+/// One log. `view` and the `member`, `generation`, `epoch`, `opened` fields of its shards say what the cut log says;
 /// the `role` fields say who has registered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Log {
@@ -91,9 +93,7 @@ pub(crate) struct Log {
     /// How many replicas must hold a record; all of a shard if none is said.
     pub(crate) quorum: Option<u8>,
     pub(crate) root: Group,
-    pub(crate) leaf: Place,
-    /// Where the leaf goes: the place is that node's from its registration on.
-    pub(crate) next_leaf: Option<NodeId>,
+    pub(crate) tree: LogTree,
     /// An operator has changed its places: a configuration no longer says where they are.
     pub(crate) operated: bool,
     /// The next shard to be added.
@@ -106,8 +106,6 @@ pub(crate) struct Log {
     pub(crate) base_view: ViewId,
     /// The last view that is logged, or void with a lost cut log.
     pub(crate) view: ViewId,
-    /// The root's child as logged.
-    pub(crate) tree: Option<(NodeId, Inc)>,
     pub(crate) pending: Option<Pending>,
     pub(crate) shards: BTreeMap<ShardId, Shard>,
     pub(crate) history: History,
@@ -187,7 +185,8 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum PlaceKey {
     Root(LogId, Slot),
-    Leaf(LogId),
+    /// An aggregator or a leaf.
+    Vertex(LogId, VertexId),
     Replica(LogId, ShardId, Slot),
     /// The one that is to have a replica's place of a shard that has ended, while it copies.
     Copy(LogId, ShardId, Slot),
@@ -196,9 +195,10 @@ pub(crate) enum PlaceKey {
 impl PlaceKey {
     pub(crate) const fn log(self) -> LogId {
         match self {
-            Self::Root(log, _) | Self::Leaf(log) | Self::Replica(log, ..) | Self::Copy(log, ..) => {
-                log
-            }
+            Self::Root(log, _)
+            | Self::Vertex(log, _)
+            | Self::Replica(log, ..)
+            | Self::Copy(log, ..) => log,
         }
     }
 }
@@ -323,7 +323,7 @@ impl State {
         let log = self.logs.get(&key.log())?;
         match key {
             PlaceKey::Root(_, slot) => log.root.places.get(slot.index()),
-            PlaceKey::Leaf(_) => Some(&log.leaf),
+            PlaceKey::Vertex(_, vertex) => log.tree.vertex(vertex).map(|vertex| &vertex.place),
             PlaceKey::Replica(_, shard, slot) => log
                 .shards
                 .get(&shard)?
@@ -344,7 +344,9 @@ impl State {
         let log = self.logs.get_mut(&key.log())?;
         match key {
             PlaceKey::Root(_, slot) => log.root.places.get_mut(slot.index()),
-            PlaceKey::Leaf(_) => Some(&mut log.leaf),
+            PlaceKey::Vertex(_, vertex) => {
+                log.tree.vertex_mut(vertex).map(|vertex| &mut vertex.place)
+            }
             PlaceKey::Replica(_, shard, slot) => log
                 .shards
                 .get_mut(&shard)?
@@ -368,7 +370,10 @@ impl State {
                 Some(log) if !log.root.is_single() => format!("root member {slot}"),
                 _ => String::from("the root"),
             },
-            PlaceKey::Leaf(_) => String::from("the leaf"),
+            PlaceKey::Vertex(log, vertex) => match self.logs.get(&log) {
+                Some(log) => log.tree.name(vertex),
+                None => format!("vertex {vertex}"),
+            },
             PlaceKey::Replica(_, shard, slot) => format!("replica {shard}.{slot}"),
             PlaceKey::Copy(_, shard, slot) => format!("the coming replica {shard}.{slot}"),
         }
@@ -394,8 +399,9 @@ impl State {
             let roots = log.root.places.iter().enumerate();
             let roots =
                 roots.map(move |(slot, place)| (PlaceKey::Root(id, Slot::new(slot as u8)), place));
-            let leaf = (PlaceKey::Leaf(id), &log.leaf);
-            roots.chain([leaf]).chain(replicas)
+            let tree = log.tree.vertices();
+            let tree = tree.map(move |(vertex, it)| (PlaceKey::Vertex(id, vertex), &it.place));
+            roots.chain(tree).chain(replicas)
         })
     }
 }
@@ -413,19 +419,31 @@ impl Log {
             class: spec.class,
             quorum: spec.quorum,
             root: Group::new(&spec.root, spec.root_quorum),
-            leaf: Place::new(spec.leaf),
-            next_leaf: None,
+            tree: LogTree::new(&spec.tree),
             operated: false,
             next_shard: spec.shards.len() as u32,
             floor: Gsn::ZERO,
             ceiling: Gsn::ZERO,
             base_view: ViewId::ZERO,
             view: ViewId::ZERO,
-            tree: None,
             pending: None,
             shards: spec.shards.iter().enumerate().map(shard).collect(),
             history: History::default(),
         }
+    }
+
+    /// The shards that have a place in the tree, in its order: those that are open, or are to be.
+    pub(crate) fn order(&self) -> Vec<OrderKey> {
+        let shards = self.shards.iter();
+        let lives = shards.filter(|(_, shard)| !shard.finalized && !shard.finalizing);
+        let mut order: Vec<OrderKey> = lives.map(|(&id, shard)| (shard.rank, id)).collect();
+        order.sort_unstable();
+        order
+    }
+
+    /// Whether no view is on its way and no shard is open: nothing needs a tree.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.is_none() && !self.shards.values().any(|shard| shard.opened)
     }
 
     /// Says what differs between this log and a spec of the same name.
@@ -451,9 +469,10 @@ impl Log {
             .iter()
             .map(|place| place.node)
             .eq(spec.root.iter().copied())
-            || self.leaf.node != spec.leaf
         {
-            Some("root or leaf")
+            Some("root")
+        } else if self.tree.differs_from(&spec.tree) {
+            Some("tree")
         } else if self.root.quorum != spec.root_quorum {
             Some("quorum of the root group")
         } else if self.shards.len() != spec.shards.len() {
@@ -489,8 +508,7 @@ impl Log {
 
     fn apply(&mut self, change: &Change<'_>, view: ViewId) {
         if let Change::Tree { vertices } = change {
-            let leaf = vertices.iter().next();
-            self.tree = leaf.map(|leaf| (leaf.node, leaf.inc));
+            self.tree.log(vertices);
             return;
         }
         let Some(shard) = change.shard().and_then(|id| self.shards.get_mut(&id)) else {
@@ -558,7 +576,7 @@ impl Log {
             self.view = pending.view;
         }
         self.base_view = self.view;
-        self.tree = None;
+        self.tree.forget();
         self.floor = self.ceiling;
         for shard in self.shards.values_mut() {
             shard.opened = false;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use ionian_types::{ConnId, Knobs, LogId, Nanos, NodeId, Slot, Time};
+use ionian_types::{ConnId, Knobs, LogId, Nanos, NodeId, Slot, Time, VertexId};
 use ionian_wire::frame::{Observe, Probe, ProbeAnswer, Suspect};
 
 use crate::command::Action;
@@ -27,7 +27,7 @@ impl<K: Knobs> Directory<K> {
         self.detection.observers.insert(observe.node, conn);
         self.detection.seen(observe.node);
         // It may be the one that a leaf waits for.
-        self.move_leaves(now);
+        self.move_vertices(now);
     }
 
     fn observer_of(&self, conn: ConnId) -> Option<NodeId> {
@@ -193,22 +193,21 @@ impl<K: Knobs> Directory<K> {
             self.look_after(now, log);
             self.plan(now, log);
         }
-        self.move_leaves(now);
+        self.move_vertices(now);
     }
 
-    /// Leaves whose process is away begin anew on others: they have nothing that others do not.
-    pub(crate) fn move_leaves(&mut self, now: Time) {
-        let away = |log: &&LogId| {
-            let log = &self.state.logs[*log];
-            self.is_away(log.leaf.node)
-        };
-        let logs: Vec<LogId> = self.state.logs.keys().filter(away).copied().collect();
-        for log in logs {
-            self.move_leaf_off(now, log);
+    /// Vertices of trees whose process is away begin anew on others: they have nothing that others do not.
+    pub(crate) fn move_vertices(&mut self, now: Time) {
+        let logs = self.state.logs.iter();
+        let vertices = logs.flat_map(|(&id, log)| log.tree.vertices().map(move |it| (id, it)));
+        let away = vertices.filter(|(_, (_, vertex))| self.is_away(vertex.place.node));
+        let away: Vec<_> = away.map(|(id, (vertex, _))| (id, vertex)).collect();
+        for (log, vertex) in away {
+            self.move_vertex_off(now, log, vertex);
         }
     }
 
-    fn move_leaf_off(&mut self, now: Time, id: LogId) {
+    fn move_vertex_off(&mut self, now: Time, id: LogId, vertex: VertexId) {
         let Some(log) = self.state.logs.get(&id) else {
             return;
         };
@@ -219,7 +218,8 @@ impl<K: Knobs> Directory<K> {
         };
         // One that is not there now may come, unless it is away, too.
         let on_its_way = |node| !self.is_away(node);
-        if log.next_leaf.is_some_and(on_its_way) {
+        let next = log.tree.vertex(vertex).and_then(|vertex| vertex.next);
+        if next.is_some_and(on_its_way) {
             return;
         }
         let leader = self.leader_of(id).unwrap_or(Slot::ZERO);
@@ -227,12 +227,26 @@ impl<K: Knobs> Directory<K> {
         let roots = leader.into_iter().chain(&log.root.places);
         let replicas = log.shards.values().flat_map(|shard| &shard.members);
         let nodes = roots.chain(replicas.map(|member| &member.place));
-        let mut nodes = nodes.map(|place| place.node);
-        let Some(node) = nodes.find(there) else {
+        let nodes = nodes.map(|place| place.node).filter(there);
+        // Of those with the fewest vertices the first: close to who orders.
+        let load = |node: &NodeId| {
+            let vertices = log.tree.vertices().map(|(_, it)| it);
+            let here = vertices.filter(|it| it.next.unwrap_or(it.place.node) == *node);
+            here.count()
+        };
+        let Some(node) = nodes.min_by_key(load) else {
             return;
         };
-        let operation = Operation::MoveLeaf { log: id, node };
-        let tasks = vec![Task::MoveLeaf { log: id, node }];
+        let operation = Operation::MoveVertex {
+            log: id,
+            vertex,
+            node,
+        };
+        let tasks = vec![Task::MoveVertex {
+            log: id,
+            vertex,
+            node,
+        }];
         let action = Action::Begin { operation, tasks };
         if self.fits(&action).is_ok() && self.commit(action) {
             self.after_change(now);

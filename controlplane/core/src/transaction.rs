@@ -6,15 +6,17 @@
 
 use std::collections::BTreeSet;
 
-use ionian_types::{Inc, LogId, NodeId, SEGMENTS_PER_SHARD_MAX, ShardId, Slot, ViewId};
+use ionian_types::{Inc, LogId, NodeId, SEGMENTS_PER_SHARD_MAX, ShardId, Slot, VertexId, ViewId};
 use ionian_wire::directory::{ROOT_MEMBERS_MAX, SHARDS_PER_LOG_MAX};
 use ionian_wire::entry::Changes;
+use ionian_wire::tree::TREE_VERTICES_MAX;
 use ionian_wire::{Reader, WireError};
 
 use crate::codec::{Encoder, count, range, text};
 use crate::command::{decode_spec, encode_spec, nodes};
 use crate::group::Phase;
 use crate::operation::Operation;
+use crate::shape::balanced;
 use crate::spec::LogSpec;
 use crate::state::{Log, Member, Place, Shard, State};
 
@@ -48,9 +50,17 @@ pub(crate) enum Task {
         log: LogId,
         slot: Slot,
     },
-    MoveLeaf {
+    MoveVertex {
         log: LogId,
+        vertex: VertexId,
         node: NodeId,
+    },
+    SetTree {
+        log: LogId,
+        fan_in: u16,
+        depth: Option<u8>,
+        /// Those of the new tree in its order, from when it begins.
+        vertices: Vec<VertexId>,
     },
     Replace {
         log: LogId,
@@ -193,7 +203,18 @@ impl core::fmt::Display for Task {
                 write!(f, "log {log}: the root group is nodes {}", list(nodes))
             }
             Self::MoveLeader { log, slot } => write!(f, "log {log}: root member {slot} leads"),
-            Self::MoveLeaf { log, node } => write!(f, "log {log}: the leaf is on node {node}"),
+            Self::MoveVertex { log, vertex, node } => {
+                write!(
+                    f,
+                    "log {log}: vertex {vertex} of the tree is on node {node}"
+                )
+            }
+            Self::SetTree {
+                log, fan_in, depth, ..
+            } => {
+                write!(f, "log {log}: the tree has a fan-in of {fan_in}")?;
+                depth.map_or(Ok(()), |depth| write!(f, " and {depth} levels"))
+            }
             Self::Replace {
                 log,
                 shard,
@@ -265,14 +286,24 @@ impl State {
                 root.prefer(Some(*slot));
                 Ok(())
             }
-            Task::MoveLeaf { log, node } => {
+            Task::MoveVertex { log, vertex, node } => {
                 let known = self.nodes.contains_key(node);
                 let log = self.logs.get_mut(log).ok_or("no such log")?;
                 if !known {
                     return Err("no such node");
                 }
-                log.next_leaf = (log.leaf.node != *node).then_some(*node);
+                let vertex = log.tree.vertex_mut(*vertex);
+                vertex.ok_or("the tree has no such vertex")?.go_to(*node);
                 log.operated = true;
+                Ok(())
+            }
+            Task::SetTree {
+                log,
+                fan_in,
+                depth,
+                vertices,
+            } => {
+                *vertices = self.begin_tree(*log, *fan_in, *depth)?;
                 Ok(())
             }
             Task::Replace {
@@ -341,6 +372,35 @@ impl State {
         log.operated = true;
         log.shards.insert(shard, Shard::new(rank, members));
         Ok(shard)
+    }
+
+    fn begin_tree(
+        &mut self,
+        id: LogId,
+        fan_in: u16,
+        depth: Option<u8>,
+    ) -> Result<Vec<VertexId>, Reason> {
+        let log = self.logs.get(&id).ok_or("no such log")?;
+        if log.tree.is_adopting() {
+            return Err("a view with another tree is on its way; ask again once it is logged");
+        }
+        let shape = balanced(&log.order(), fan_in, depth);
+        let shape = shape.map_err(|_| "the log's shards have no such tree")?;
+        let mut loads = self.candidates(None);
+        if loads.is_empty() {
+            return Err("no node takes new places");
+        }
+        let log = self.logs.get_mut(&id).ok_or("no such log")?;
+        let asked = log.tree.ask_for(&shape, || {
+            let least = loads.iter_mut().min_by_key(|(id, node)| (node.load, **id));
+            least.map_or(NodeId::ZERO, |(id, node)| {
+                node.load += 1;
+                *id
+            })
+        });
+        asked.ok_or("numbers of vertices are used up")?;
+        log.operated = true;
+        Ok(log.tree.wanted().collect())
     }
 
     fn begin_replacement(
@@ -496,13 +556,23 @@ impl State {
             Task::MoveLeader { log: id, slot } => log(id).is_none_or(|log| {
                 log.root.phase == Phase::Recorded && log.root.leader() == Some(*slot)
             }),
-            Task::MoveLeaf { log: id, node } => log(id).is_none_or(|log| {
-                let leaf = (log.leaf.node, log.leaf.inc);
-                // A log without shards has no tree.
-                let logged = log.tree == Some(leaf)
-                    || log.pending.is_none() && !log.shards.values().any(|shard| shard.opened);
-                let there = log.leaf.node == *node && log.leaf.inc != Inc::ZERO;
-                log.next_leaf.is_none() && there && logged
+            Task::MoveVertex {
+                log: id,
+                vertex,
+                node,
+            } => log(id).is_none_or(|log| {
+                let Some(filled) = log.tree.vertex(*vertex) else {
+                    return true;
+                };
+                let there = filled.place.node == *node && filled.place.inc != Inc::ZERO;
+                filled.next.is_none() && there && (log.tree.lists(*vertex) || log.is_idle())
+            }),
+            Task::SetTree {
+                log: id, vertices, ..
+            } => log(id).is_none_or(|log| {
+                let tree = &log.tree;
+                let there = tree.coming().is_none() && tree.wanted().eq(vertices.iter().copied());
+                there && (tree.is_logged() || log.is_idle())
             }),
             Task::Replace {
                 log: id,
@@ -562,10 +632,20 @@ impl State {
                     ),
                 }
             }
-            Task::MoveLeaf { log: id, node } => {
-                let log = log(id)?;
-                let other = log.leaf.node != *node && log.next_leaf != Some(*node);
-                other.then_some("another change has sent the leaf elsewhere since")
+            Task::MoveVertex {
+                log: id,
+                vertex,
+                node,
+            } => {
+                let vertex = log(id)?.tree.vertex(*vertex)?;
+                let other = vertex.place.node != *node && vertex.next != Some(*node);
+                other.then_some("another change has sent the vertex elsewhere since")
+            }
+            Task::SetTree {
+                log: id, vertices, ..
+            } => {
+                let other = !log(id)?.tree.wanted().eq(vertices.iter().copied());
+                other.then_some("another change has asked for another tree since")
             }
             Task::Replace {
                 log: id,
@@ -661,12 +741,21 @@ impl State {
                 log.root.prefer(None);
                 Ok(())
             }
-            Task::MoveLeaf { log, .. } => {
+            Task::MoveVertex { log, vertex, .. } => {
                 let log = self.logs.get_mut(log).ok_or("the log is gone")?;
-                if log.next_leaf.is_none() {
-                    return Err("the leaf has moved already; move it back instead");
+                let vertex = log.tree.vertex_mut(*vertex).ok_or("the vertex is gone")?;
+                let moves = vertex.next.take();
+                moves.ok_or("the vertex has moved already; move it back instead")?;
+                Ok(())
+            }
+            Task::SetTree { log, .. } => {
+                let tree = &mut self.logs.get_mut(log).ok_or("the log is gone")?.tree;
+                if tree.is_adopting() || tree.coming().is_none() {
+                    return Err(
+                        "the view with the tree is on its way, or logged; set it back instead",
+                    );
                 }
-                log.next_leaf = None;
+                tree.keep();
                 Ok(())
             }
             Task::Replace {
@@ -754,10 +843,24 @@ pub(crate) fn encode_tasks(out: &mut Encoder, tasks: &[Task]) {
                 out.put(*log);
                 out.put(*slot);
             }
-            Task::MoveLeaf { log, node } => {
-                out.put(7u8);
+            Task::MoveVertex { log, vertex, node } => {
+                out.put(11u8);
                 out.put(*log);
+                out.put(*vertex);
                 out.put(*node);
+            }
+            Task::SetTree {
+                log,
+                fan_in,
+                depth,
+                vertices,
+            } => {
+                out.put(12u8);
+                out.put(*log);
+                out.put(*fan_in);
+                out.put(depth.unwrap_or(0));
+                out.put(vertices.len() as u32);
+                vertices.iter().for_each(|vertex| out.put(*vertex));
             }
             Task::Replace {
                 log,
@@ -820,9 +923,27 @@ fn decode_task(reader: &mut Reader<'_>) -> Result<Task, WireError> {
             log: reader.field()?,
             slot: reader.field()?,
         },
-        7 => Task::MoveLeaf {
+        // Of before there were aggregators.
+        7 => Task::MoveVertex {
             log: reader.field()?,
+            vertex: VertexId::ZERO,
             node: reader.field()?,
+        },
+        11 => Task::MoveVertex {
+            log: reader.field()?,
+            vertex: reader.field()?,
+            node: reader.field()?,
+        },
+        12 => Task::SetTree {
+            log: reader.field()?,
+            fan_in: reader.field()?,
+            depth: Some(reader.field()?).filter(|depth| *depth > 0),
+            vertices: {
+                let count = count(reader, TREE_VERTICES_MAX, "tree vertices")?;
+                (0..count)
+                    .map(|_| reader.field())
+                    .collect::<Result<_, _>>()?
+            },
         },
         8 => Task::Drain {
             node: reader.field()?,

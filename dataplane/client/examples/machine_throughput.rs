@@ -38,6 +38,7 @@ fn map(log: LogId) -> ClusterMap {
     };
     let shard = ShardInfo {
         shard: ShardId::ZERO,
+        rank: 0,
         epoch: ViewId::new(1),
         open: true,
         finalized: false,
@@ -51,7 +52,8 @@ fn map(log: LogId) -> ClusterMap {
         class: Durability::D0,
         roots: vec![endpoint],
         leader: None,
-        leaf: Endpoint::default(),
+        tree: Vec::new(),
+        tree_next: Vec::new(),
         coming: Vec::new(),
         shards: vec![shard],
     };

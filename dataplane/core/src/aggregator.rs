@@ -93,6 +93,7 @@ pub struct AggregatorCounters {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Unknown,
+    Controller,
     /// A vertex of the tree or a root: which of them is above and which below, the edges say.
     Vertex(NodeId, Inc),
 }
@@ -124,6 +125,8 @@ pub struct Aggregator<K: Knobs = Shipped> {
     told: Option<(EntryNo, Vec<UpKeep>)>,
     sync_at: Time,
     flushed_at: Time,
+    /// When the last Down came.
+    down_at: Option<Time>,
     conns: Vec<Kind>,
     close: Vec<ConnId>,
     counters: AggregatorCounters,
@@ -153,6 +156,7 @@ impl<K: Knobs> Aggregator<K> {
             told: None,
             sync_at: now,
             flushed_at: now,
+            down_at: None,
             conns: Vec::with_capacity(1024),
             close: Vec::new(),
             counters: AggregatorCounters::default(),
@@ -235,6 +239,11 @@ impl<K: Knobs> Aggregator<K> {
         let mine = hello.cluster == self.config.cluster
             && hello.wire_version == WIRE_VERSION
             && hello.log == self.config.log;
+        if hello.role == Role::Controller && hello.cluster == self.config.cluster {
+            // What it has to say is for the edge.
+            self.set_kind(conn, Kind::Controller);
+            return;
+        }
         let of_tree = matches!(hello.role, Role::Root | Role::Aggregator | Role::Leaf);
         if !mine || !of_tree || hello.inc == self.config.inc {
             self.close.push(conn);
@@ -244,12 +253,15 @@ impl<K: Knobs> Aggregator<K> {
         // Whoever believes in a connection that another replaced must know.
         for (at, other) in self.conns.iter_mut().enumerate() {
             if *other == kind {
+                let replaced = ConnId::new(at as u32);
                 *other = Kind::Unknown;
-                self.close.push(ConnId::new(at as u32));
+                self.close.push(replaced);
+                self.uplink.disconnected(replaced);
             }
         }
         self.set_kind(conn, kind);
-        if hello.role != Role::Leaf && self.uplink.parent.is_none() {
+        let latest = self.uplink.parent.is_none() || K::mutant(Mutant::FollowLatestParent);
+        if hello.role != Role::Leaf && latest && self.link(hello.node, hello.inc).is_none() {
             self.uplink.parent = Some(conn);
         }
         if let Some(link) = self.link(hello.node, hello.inc) {
@@ -297,10 +309,13 @@ impl<K: Knobs> Aggregator<K> {
             && (self.rounds).choose::<K>(prev, round, down.total, &mut self.chosen);
         if !fits {
             self.counters.dropped_downs += 1;
-            self.lose(now);
+            if !K::mutant(Mutant::DropDownSilently) {
+                self.lose(now);
+            }
             return;
         }
         self.counters.downs += 1;
+        self.down_at = Some(now);
         self.uplink.applied(down);
         let mut base = down.base.get();
         for chosen in &self.chosen {
@@ -332,6 +347,9 @@ impl<K: Knobs> Aggregator<K> {
 
     fn on_sync(&mut self, now: Time, conn: ConnId, sync: &Sync) {
         if self.uplink.parent != Some(conn) {
+            return;
+        }
+        if K::mutant(Mutant::DropDownSilently) && sync.chosen > self.rounds.chosen() {
             return;
         }
         let had = self.uplink.edge();
@@ -446,7 +464,10 @@ impl<K: Knobs> Aggregator<K> {
     fn applied(&mut self) -> (EntryNo, Vec<UpKeep>) {
         let mut keeps = core::mem::take(&mut self.keeps);
         keeps.clear();
-        let applied = self.links.iter().map(|link| link.applied).min();
+        let mut applied = self.links.iter().map(|link| link.applied).min();
+        if K::mutant(Mutant::AppliedOfFastest) {
+            applied = self.links.iter().map(|link| link.applied).max();
+        }
         keeps.extend(self.links.iter().flat_map(Link::keeps));
         (applied.unwrap_or_default(), keeps)
     }
@@ -512,6 +533,18 @@ impl<K: Knobs> Aggregator<K> {
     #[must_use]
     pub const fn rounds_in_flight(&self) -> u64 {
         self.rounds.outstanding()
+    }
+
+    /// Whether the edge to the parent runs, as far as is known here.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.uplink.running().is_some()
+    }
+
+    /// When the last committed cut came that concerned what is below.
+    #[must_use]
+    pub const fn last_cut_at(&self) -> Option<Time> {
+        self.down_at
     }
 
     /// Every child at a glance.

@@ -1,6 +1,6 @@
 //! What every edge does in the same way: which connections a process opens, and how it takes its place.
 //!
-//! A root, leaf or replica first registers with the controller and is given its incarnation. Where its store is of a flushed
+//! A root, aggregator, leaf or replica first registers with the controller and is given its incarnation. Where its store is of a flushed
 //! class the incarnation goes into the superblock, and only when it is durable there this life begins: its machine is made,
 //! connects to the others, and says `Hello` to the controller, which counts the place from then on. So a directory that
 //! holds an incarnation older than one that said `Hello` is an old image. Over later connections to the controller it says
@@ -18,7 +18,8 @@
 use alloc::string::String;
 
 use ionian_types::{
-    ClientId, ClusterId, ConnId, EntryNo, Inc, LogId, NodeId, SessionNo, ShardId, Slot, ViewId,
+    ClientId, ClusterId, ConnId, EntryNo, Inc, LogId, NodeId, SessionNo, ShardId, Slot, VertexId,
+    ViewId,
 };
 use ionian_wire::WIRE_VERSION;
 use ionian_wire::frame::{Hello, Message, Register, Role};
@@ -32,9 +33,10 @@ pub enum Target {
     Controller,
     /// The root leader of its log.
     Root,
-    /// The vertex above it in the tree: the root leader of its log, or an aggregator.
+    /// The vertex above it in the tree: the root leader of its log, or an aggregator. While another tree is to be in its place,
+    /// the one above it there as well; its edge is with the one that starts it.
     Parent,
-    /// The leaf above its shard.
+    /// The leaf above its shard. While another tree is to be in its place, the one above it there as well.
     Leaf,
     /// Another replica of its shard.
     Peer(Slot),
@@ -65,14 +67,16 @@ pub struct Place {
     pub cluster: ClusterId,
     /// The node.
     pub node: NodeId,
-    /// Root, leaf or replica.
+    /// Root, aggregator, leaf or replica.
     pub role: Role,
     /// The log.
     pub log: LogId,
     /// The shard, for replicas.
     pub shard: ShardId,
-    /// The slot, for replicas.
+    /// The slot, for roots and replicas.
     pub slot: Slot,
+    /// The vertex of the tree, for aggregators and leaves.
+    pub vertex: VertexId,
 }
 
 /// What a message from the controller means for the edge.
@@ -181,6 +185,7 @@ impl Join {
                     log: self.place.log,
                     shard: self.place.shard,
                     slot: self.place.slot,
+                    vertex: self.place.vertex,
                     last_inc: self.last_inc,
                     has_data: self.has_data,
                     request: self.request,
@@ -270,6 +275,7 @@ mod tests {
             log: LogId::new(1),
             shard: ShardId::new(0),
             slot: Slot::new(1),
+            vertex: VertexId::ZERO,
         };
         Join::new(place, Inc::ZERO, false, 40)
     }

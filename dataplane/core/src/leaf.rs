@@ -118,8 +118,8 @@ pub struct ShardStatusRow {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Unknown,
-    /// The root leader, or an aggregator.
-    Parent,
+    /// The root leader, or an aggregator: one that is above this leaf, or is to be.
+    Parent(NodeId, Inc),
     Controller,
     Replica {
         shard: ShardId,
@@ -155,6 +155,8 @@ pub struct Leaf<K: Knobs = Shipped> {
     /// By slot of the table that servers write to, whose it is; and whether slots that were read are to be read again.
     seats: Vec<Option<Seat>>,
     rescan: bool,
+    /// When the last Down came.
+    down_at: Option<Time>,
     sync_at: Time,
     flushed_at: Time,
     started_at: Time,
@@ -194,6 +196,7 @@ impl<K: Knobs> Leaf<K> {
             with_cuts: Vec::with_capacity(1024),
             seats: Vec::new(),
             rescan: false,
+            down_at: None,
             sync_at: now,
             flushed_at: now,
             started_at: now,
@@ -233,7 +236,7 @@ impl<K: Knobs> Leaf<K> {
     /// A connection is gone.
     pub fn closed(&mut self, conn: ConnId) {
         match self.kind(conn) {
-            Kind::Parent => self.uplink.disconnected(conn),
+            Kind::Parent(..) => self.uplink.disconnected(conn),
             Kind::Controller if self.controller == Some(conn) => self.controller = None,
             Kind::Replica { shard, slot, .. }
                 if self.replicas.get(&(shard, slot)) == Some(&conn) =>
@@ -259,23 +262,23 @@ impl<K: Knobs> Leaf<K> {
             (Message::Report(report, tail), Kind::Replica { shard, slot, inc }) => {
                 self.on_report(now, shard, slot, inc, report, tail);
             }
-            (Message::Down(down, _), Kind::Parent) => self.on_down(now, conn, down),
-            (Message::Sync(sync, _), Kind::Parent) => {
+            (Message::Down(down, _), Kind::Parent(..)) => self.on_down(now, conn, down),
+            (Message::Sync(sync, _), Kind::Parent(..)) => {
                 if self.uplink.on_sync::<K>(now, sync, self.rounds.chosen()) {
                     self.sync_at = now;
                 }
             }
-            (Message::EdgeStart(head, tail), Kind::Parent) => {
+            (Message::EdgeStart(head, tail), Kind::Parent(..)) => {
                 let taken = self.uplink.begin(conn, head, tail);
                 self.counters.unexpected += u64::from(taken.is_err());
                 self.begin_edge(now);
             }
-            (Message::EdgeShards(body, tail), Kind::Parent) => {
+            (Message::EdgeShards(body, tail), Kind::Parent(..)) => {
                 let taken = self.uplink.extend(now, conn, body, tail);
                 self.counters.unexpected += u64::from(taken.is_err());
                 self.begin_edge(now);
             }
-            (Message::NeedFull(need, _), Kind::Parent) => {
+            (Message::NeedFull(need, _), Kind::Parent(..)) => {
                 self.uplink.full_due |= Some(need.edge) == self.uplink.edge()
             }
             (Message::Hello(hello, _), Kind::Unknown) => self.on_hello(now, conn, hello),
@@ -289,9 +292,21 @@ impl<K: Knobs> Leaf<K> {
             && hello.log == self.config.log;
         match hello.role {
             Role::Root | Role::Aggregator if mine => {
-                // Whoever believes in a connection that another replaced must know: here as below.
-                self.close.extend(self.uplink.parent.replace(conn));
-                self.set_kind(conn, Kind::Parent);
+                let kind = Kind::Parent(hello.node, hello.inc);
+                // Whoever believes in a connection that another replaced must know: here as below. One to somebody else stays:
+                // in a tree that is to come this leaf has another parent, and which of them it is the edge's start says.
+                for (at, other) in self.conns.iter_mut().enumerate() {
+                    if *other == kind {
+                        let replaced = ConnId::new(at as u32);
+                        *other = Kind::Unknown;
+                        self.close.push(replaced);
+                        self.uplink.disconnected(replaced);
+                    }
+                }
+                if self.uplink.parent.is_none() || K::mutant(Mutant::FollowLatestParent) {
+                    self.uplink.parent = Some(conn);
+                }
+                self.set_kind(conn, kind);
             }
             Role::Controller if hello.cluster == self.config.cluster => {
                 self.close.extend(self.controller.replace(conn));
@@ -489,6 +504,7 @@ impl<K: Knobs> Leaf<K> {
             return;
         }
         self.counters.downs += 1;
+        self.down_at = Some(now);
         self.uplink.applied(down);
         self.split(down);
     }
@@ -728,10 +744,28 @@ impl<K: Knobs> Leaf<K> {
         }
     }
 
+    /// When the last committed cut came that concerned what is below.
+    #[must_use]
+    pub const fn last_cut_at(&self) -> Option<Time> {
+        self.down_at
+    }
+
+    /// Rounds sent up and not yet chosen.
+    #[must_use]
+    pub const fn rounds_in_flight(&self) -> u64 {
+        self.rounds.outstanding()
+    }
+
     /// Counters since the start of this life.
     #[must_use]
     pub const fn counters(&self) -> &LeafCounters {
         &self.counters
+    }
+
+    /// Whether the edge to the parent runs, as far as is known here.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.uplink.running().is_some()
     }
 
     /// Every shard at a glance. What servers write to slots shows as of the last sync.

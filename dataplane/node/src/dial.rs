@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ionian_types::{ClusterId, Inc, LogId, Nanos, NodeId, ShardId, Slot, Time};
+use ionian_types::{ClusterId, Inc, LogId, Nanos, NodeId, ShardId, Slot, Time, VertexId};
 use ionian_wire::frame::{Connect, Role, encode};
 
 use crate::role::Place;
@@ -114,22 +114,39 @@ pub(crate) struct Far {
     pub(crate) inc: Inc,
 }
 
+/// The message that names a place.
+pub(crate) const fn wanted(to: Place) -> Connect {
+    let named = Connect {
+        cluster: ClusterId::new(0),
+        role: Role::Controller,
+        log: LogId::ZERO,
+        shard: ShardId::ZERO,
+        slot: Slot::ZERO,
+        vertex: VertexId::ZERO,
+    };
+    let (role, log) = match to {
+        Place::Directory => return named,
+        Place::Root(log, _) => (Role::Root, log),
+        Place::Leaf(log, _) => (Role::Leaf, log),
+        Place::Aggregator(log, _) => (Role::Aggregator, log),
+        Place::Replica(log, ..) => (Role::Replica, log),
+    };
+    let named = Connect { role, log, ..named };
+    match to {
+        Place::Root(_, slot) => Connect { slot, ..named },
+        Place::Leaf(_, vertex) | Place::Aggregator(_, vertex) => Connect { vertex, ..named },
+        Place::Replica(_, shard, slot) => Connect {
+            shard,
+            slot,
+            ..named
+        },
+        Place::Directory => named,
+    }
+}
+
 /// Encodes the message that names the place wanted.
 pub(crate) fn connect_message(to: Place, out: &mut [u8]) -> usize {
-    let (role, log, shard, slot) = match to {
-        Place::Directory => (Role::Controller, LogId::ZERO, ShardId::ZERO, Slot::ZERO),
-        Place::Root(log, slot) => (Role::Root, log, ShardId::ZERO, slot),
-        Place::Leaf(log) => (Role::Leaf, log, ShardId::ZERO, Slot::ZERO),
-        Place::Replica(log, shard, slot) => (Role::Replica, log, shard, slot),
-    };
-    let connect = Connect {
-        cluster: ClusterId::default(),
-        role,
-        log,
-        shard,
-        slot,
-    };
-    encode(out, &connect, &[]).expect("the message has a fixed length below 64 bytes")
+    encode(out, &wanted(to), &[]).expect("the message has a fixed length below 64 bytes")
 }
 
 /// The place that a first message names.
@@ -137,15 +154,31 @@ pub(crate) const fn place_of(connect: &Connect) -> Option<Place> {
     match connect.role {
         Role::Controller => Some(Place::Directory),
         Role::Root => Some(Place::Root(connect.log, connect.slot)),
-        Role::Leaf => Some(Place::Leaf(connect.log)),
+        Role::Leaf => Some(Place::Leaf(connect.log, connect.vertex)),
+        Role::Aggregator => Some(Place::Aggregator(connect.log, connect.vertex)),
         Role::Replica => Some(Place::Replica(connect.log, connect.shard, connect.slot)),
-        Role::Aggregator | Role::Client => None,
+        Role::Client => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_place_is_named_by_its_message() {
+        let (log, vertex) = (LogId::new(3), VertexId::new(7));
+        let places = [
+            Place::Directory,
+            Place::Root(log, Slot::new(2)),
+            Place::Leaf(log, vertex),
+            Place::Aggregator(log, vertex),
+            Place::Replica(log, ShardId::new(5), Slot::new(1)),
+        ];
+        for place in places {
+            assert_eq!(place_of(&wanted(place)), Some(place));
+        }
+    }
 
     #[test]
     fn tries_that_lead_to_nothing_become_rare_and_news_ends_that() {

@@ -12,6 +12,7 @@ mod server;
 mod shares;
 mod start;
 pub mod status;
+pub mod tree;
 mod udp;
 mod wants;
 

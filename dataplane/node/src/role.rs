@@ -3,13 +3,18 @@
 use std::vec::Vec;
 
 use ionian_control_core::Directory;
+use ionian_core::aggregator::{Aggregator, AggregatorConfig};
 use ionian_core::leaf::{Leaf, LeafConfig};
 use ionian_core::replica::{Replica, ReplicaConfig};
 use ionian_core::root::{Root, RootConfig};
 use ionian_core::{Outbox, OutboxLimits};
 use ionian_store::{RunRef, Store};
-use ionian_types::{ClusterId, ConnId, Durability, Inc, LogId, NodeId, ShardId, Slot, Time};
-use ionian_wire::frame::{Hello, Message, Register, Role as WireRole};
+use ionian_types::{
+    ClusterId, ConnId, Durability, Inc, LogId, NodeId, ShardId, Slot, Time, VertexId,
+};
+use ionian_wire::frame::{Connect, Hello, Message, Register};
+
+use crate::dial::wanted;
 
 /// A place of the cluster that one process fills.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -18,8 +23,10 @@ pub enum Place {
     Directory,
     /// A member of the root group of a log; the only one is in slot 0.
     Root(LogId, Slot),
-    /// The leaf of a log.
-    Leaf(LogId),
+    /// A leaf of a log's ordering tree.
+    Leaf(LogId, VertexId),
+    /// An aggregator of a log's ordering tree.
+    Aggregator(LogId, VertexId),
     /// A replica.
     Replica(LogId, ShardId, Slot),
 }
@@ -30,7 +37,10 @@ impl Place {
     pub const fn log(self) -> Option<LogId> {
         match self {
             Self::Directory => None,
-            Self::Root(log, _) | Self::Leaf(log) | Self::Replica(log, ..) => Some(log),
+            Self::Root(log, _)
+            | Self::Leaf(log, _)
+            | Self::Aggregator(log, _)
+            | Self::Replica(log, ..) => Some(log),
         }
     }
 }
@@ -41,7 +51,9 @@ impl core::fmt::Display for Place {
             Self::Directory => f.write_str("controller"),
             Self::Root(log, Slot::ZERO) => write!(f, "root of log {log}"),
             Self::Root(log, slot) => write!(f, "root {slot} of log {log}"),
-            Self::Leaf(log) => write!(f, "leaf of log {log}"),
+            Self::Leaf(log, VertexId::ZERO) => write!(f, "leaf of log {log}"),
+            Self::Leaf(log, vertex) => write!(f, "leaf {vertex} of log {log}"),
+            Self::Aggregator(log, vertex) => write!(f, "aggregator {vertex} of log {log}"),
             Self::Replica(log, shard, slot) => write!(f, "replica {shard}.{slot} of log {log}"),
         }
     }
@@ -56,6 +68,7 @@ pub(crate) enum Machine {
     Refused(String),
     Replica(Box<Replica>),
     Leaf(Box<Leaf>),
+    Aggregator(Box<Aggregator>),
     Root(Box<Root>),
     Directory(Box<DirectoryRole>),
 }
@@ -139,6 +152,7 @@ impl Machine {
             Self::Refused(_) => {}
             Self::Replica(machine) => machine.opened(conn, out),
             Self::Leaf(machine) => machine.opened(conn, out),
+            Self::Aggregator(machine) => machine.opened(conn, out),
             Self::Root(machine) => machine.opened(conn, out),
             Self::Directory(role) => role.machine.connected(conn),
         }
@@ -150,6 +164,7 @@ impl Machine {
             Self::Refused(_) => {}
             Self::Replica(machine) => machine.closed(now, conn),
             Self::Leaf(machine) => machine.closed(conn),
+            Self::Aggregator(machine) => machine.closed(conn),
             Self::Root(machine) => machine.closed(conn),
             Self::Directory(role) => role.machine.disconnected(now, conn),
         }
@@ -166,6 +181,7 @@ impl Machine {
         match self {
             Self::Replica(machine) => machine.handle(now, conn, message, out),
             Self::Leaf(machine) => machine.handle(now, conn, message, out),
+            Self::Aggregator(machine) => machine.handle(now, conn, message, out),
             Self::Root(machine) => machine.handle(now, conn, message, out),
             Self::Directory(role) => {
                 role.machine.set_wall_clock_us(time_of_day_us());
@@ -180,6 +196,7 @@ impl Machine {
         match self {
             Self::Replica(machine) => machine.flush(now, out),
             Self::Leaf(machine) => machine.flush(now, out),
+            Self::Aggregator(machine) => machine.flush(now, out),
             Self::Root(machine) => machine.flush(now, out),
             Self::Directory(_) | Self::Waiting(_) | Self::Refused(_) => {}
         }
@@ -189,6 +206,7 @@ impl Machine {
         match self {
             Self::Replica(machine) => machine.next_deadline(),
             Self::Leaf(machine) => machine.next_deadline(),
+            Self::Aggregator(machine) => machine.next_deadline(),
             Self::Root(machine) => machine.next_deadline(),
             Self::Directory(role) => role.machine.next_deadline(),
             Self::Waiting(_) | Self::Refused(_) => Time::FAR,
@@ -199,6 +217,7 @@ impl Machine {
         match self {
             Self::Replica(machine) => machine.take_close(),
             Self::Leaf(machine) => machine.take_close(),
+            Self::Aggregator(machine) => machine.take_close(),
             Self::Root(machine) => machine.take_close(),
             Self::Directory(_) | Self::Waiting(_) | Self::Refused(_) => None,
         }
@@ -218,7 +237,7 @@ impl Machine {
             Self::Replica(machine) => Some(machine.store()),
             Self::Root(machine) => Some(machine.store()),
             Self::Waiting(waiting) => waiting.store.as_ref(),
-            Self::Leaf(_) | Self::Directory(_) | Self::Refused(_) => None,
+            Self::Leaf(_) | Self::Aggregator(_) | Self::Directory(_) | Self::Refused(_) => None,
         }
     }
 
@@ -227,7 +246,7 @@ impl Machine {
             Self::Replica(machine) => Some(machine.store_mut()),
             Self::Root(machine) => Some(machine.store_mut()),
             Self::Waiting(waiting) => waiting.store.as_mut(),
-            Self::Leaf(_) | Self::Directory(_) | Self::Refused(_) => None,
+            Self::Leaf(_) | Self::Aggregator(_) | Self::Directory(_) | Self::Refused(_) => None,
         }
     }
 }
@@ -235,12 +254,14 @@ impl Machine {
 impl Waiting {
     /// The registration to send.
     pub(crate) fn register(&self) -> Register {
-        let (role, log, shard, slot) = match self.place {
-            Place::Root(log, slot) => (WireRole::Root, log, ShardId::ZERO, slot),
-            Place::Leaf(log) => (WireRole::Leaf, log, ShardId::ZERO, Slot::ZERO),
-            Place::Replica(log, shard, slot) => (WireRole::Replica, log, shard, slot),
-            Place::Directory => (WireRole::Controller, LogId::ZERO, ShardId::ZERO, Slot::ZERO),
-        };
+        let Connect {
+            role,
+            log,
+            shard,
+            slot,
+            vertex,
+            ..
+        } = wanted(self.place);
         Register {
             cluster: if self.has_data {
                 self.cluster
@@ -252,6 +273,7 @@ impl Waiting {
             log,
             shard,
             slot,
+            vertex,
             last_inc: self.last_inc,
             has_data: self.has_data,
             request: self.request,
@@ -296,9 +318,13 @@ impl Waiting {
                 let store = self.store.take().expect("a root waits with its store");
                 Machine::Root(Box::new(Root::new(config, store, now)))
             }
-            Place::Leaf(log) => {
+            Place::Leaf(log, _) => {
                 let config = LeafConfig::new(cluster, self.node, inc, log);
                 Machine::Leaf(Box::new(Leaf::new(config, now)))
+            }
+            Place::Aggregator(log, _) => {
+                let config = AggregatorConfig::new(cluster, self.node, inc, log, Slot::ZERO);
+                Machine::Aggregator(Box::new(Aggregator::new(config, now)))
             }
             Place::Directory => unreachable!("the directory does not register"),
         }
@@ -323,8 +349,9 @@ pub(crate) fn outbox(connections: usize) -> Outbox {
 pub(crate) const fn rank(place: Place) -> u8 {
     match place {
         Place::Replica(..) => 0,
-        Place::Leaf(_) => 1,
-        Place::Root(..) => 2,
-        Place::Directory => 3,
+        Place::Leaf(..) => 1,
+        Place::Aggregator(..) => 2,
+        Place::Root(..) => 3,
+        Place::Directory => 4,
     }
 }

@@ -120,7 +120,9 @@ fn from_controller(
             }
         }
         (machine, Message::Hello(..)) => greeted(machine, now, conn, message, out),
-        (Machine::Root(_) | Machine::Leaf(_), _) => tenant.machine.handle(now, conn, message, out),
+        (Machine::Root(_) | Machine::Aggregator(_) | Machine::Leaf(_), _) => {
+            tenant.machine.handle(now, conn, message, out)
+        }
         _ => {}
     }
 }

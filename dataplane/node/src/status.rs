@@ -1,9 +1,11 @@
 //! The state of a process's places, as `status` shows it.
 
 use ionian_control_core::LogStatus;
+use ionian_core::aggregator::AggregatorCounters;
 use ionian_core::leaf::{LeafCounters, ShardStatusRow};
 use ionian_core::replica::ReplicaStatus;
 use ionian_core::root::RootStatus;
+use ionian_core::tree::ChildStatus;
 use ionian_store::{Store, StoreState, StoreStats};
 use ionian_types::{RECORD_BYTES_MAX, RootEpoch, Time};
 use serde_json::{Value, json};
@@ -73,15 +75,47 @@ pub enum PlaceState {
     Replica(Box<ReplicaStatus>),
     /// A leaf.
     Leaf {
+        /// Its edge to the vertex above it, or to the root.
+        edge: EdgeStatus,
         /// Its shards.
         shards: Vec<ShardStatusRow>,
         /// Its counters.
         counters: LeafCounters,
     },
+    /// An aggregator.
+    Aggregator {
+        /// Its edge to the vertex above it, or to the root.
+        edge: EdgeStatus,
+        /// The vertices right below it, in order.
+        children: Vec<ChildStatus>,
+        /// Its counters.
+        counters: AggregatorCounters,
+    },
     /// A root.
     Root(Box<RootStatus>),
     /// The controller.
     Controller(Vec<LogStatus>),
+}
+
+/// The edge of a vertex of the tree to what is above it.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeStatus {
+    /// Whether it runs.
+    pub running: bool,
+    /// Rounds sent up and not yet chosen by a cut.
+    pub rounds_in_flight: u64,
+    /// When the last committed cut came that concerned what is below.
+    pub last_cut_at: Option<Time>,
+}
+
+impl EdgeStatus {
+    fn to_json(self, at: Time) -> Value {
+        json!({
+            "running": self.running,
+            "rounds_in_flight": self.rounds_in_flight,
+            "last_cut_age_us": self.last_cut_at.map(|cut| at.since(cut).0 / 1_000),
+        })
+    }
 }
 
 impl Status {
@@ -175,6 +209,7 @@ impl Status {
                 root.follows || root.answers && root.edges > 0 && root.shards > 0
             }
             PlaceState::Leaf { shards, .. } => shards.iter().all(|shard| shard.whole),
+            PlaceState::Aggregator { children, .. } => children.iter().all(|child| child.running),
             PlaceState::Controller(logs) => logs.iter().all(|log| log.missing.is_empty()),
         })
     }
@@ -182,10 +217,18 @@ impl Status {
 
 impl PlaceStatus {
     fn to_json(&self, at: Time) -> Value {
+        let mut at_vertex = None;
         let (kind, log, shard, slot) = match self.place {
             Place::Directory => ("controller", None, None, None),
             Place::Root(log, slot) => ("root", Some(log.get()), None, Some(slot.get())),
-            Place::Leaf(log) => ("leaf", Some(log.get()), None, None),
+            Place::Leaf(log, vertex) => {
+                at_vertex = Some(vertex.get());
+                ("leaf", Some(log.get()), None, None)
+            }
+            Place::Aggregator(log, vertex) => {
+                at_vertex = Some(vertex.get());
+                ("aggregator", Some(log.get()), None, None)
+            }
             Place::Replica(log, shard, slot) => (
                 "replica",
                 Some(log.get()),
@@ -194,7 +237,7 @@ impl PlaceStatus {
             ),
         };
         json!({
-            "place": kind, "log": log, "shard": shard, "slot": slot,
+            "place": kind, "log": log, "shard": shard, "slot": slot, "vertex": at_vertex,
             "state": self.state.to_json(at),
             "store": self.store_status.zip(self.store.as_ref()).map(|(status, stats)| status.to_json(stats)),
         })
@@ -229,8 +272,28 @@ impl PlaceState {
             Self::Starting => json!({ "life": "starting" }),
             Self::Refused(reason) => json!({ "life": "refused", "reason": reason }),
             Self::Replica(status) => replica_json(status),
-            Self::Leaf { shards, counters } => json!({
+            Self::Aggregator {
+                edge,
+                children,
+                counters,
+            } => json!({
                 "life": "running",
+                "edge": edge.to_json(at),
+                "children": children.iter().map(child_json).collect::<Vec<_>>(),
+                "counters": {
+                    "accepted": counters.accepted, "refused": counters.refused, "rounds": counters.rounds,
+                    "downs": counters.downs, "dropped_downs": counters.dropped_downs,
+                    "edge_starts": counters.edge_starts, "resumed": counters.resumed,
+                    "unexpected": counters.unexpected,
+                },
+            }),
+            Self::Leaf {
+                edge,
+                shards,
+                counters,
+            } => json!({
+                "life": "running",
+                "edge": edge.to_json(at),
                 "shards": shards.iter().map(|row| json!({
                     "shard": row.shard.get(),
                     "epoch": row.epoch.get(),
@@ -259,11 +322,21 @@ impl PlaceState {
                     "root_epoch": log.root_epoch.get(), "view": log.view.get(),
                     "pending_view": log.pending.map(|view| view.get()),
                     "floor": log.floor.get(), "ceiling": log.ceiling.get(), "missing": log.missing,
-                    "leaf": { "node": log.leaf.0.get(), "address": log.leaf.1 },
+                    "tree": log.tree.iter().map(|vertex| json!({
+                        "vertex": vertex.vertex.get(), "children": vertex.children,
+                        "node": vertex.node.get(), "address": vertex.address,
+                    })).collect::<Vec<_>>(),
                 })).collect::<Vec<_>>(),
             }),
         }
     }
+}
+
+fn child_json(child: &ChildStatus) -> Value {
+    json!({
+        "node": child.node.get(), "inc": child.inc.get(), "running": child.running,
+        "segments": child.segments, "rounds_in_flight": child.rounds_in_flight,
+    })
 }
 
 fn replica_json(status: &ReplicaStatus) -> Value {

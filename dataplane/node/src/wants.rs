@@ -1,7 +1,8 @@
 //! Whom a place talks to: from its own specification and the newest cluster map.
 //!
 //! Connections always go the same way. A replica opens them to its leaf, to the member of its log's root group that leads, and
-//! to its peers in lower slots; the leaf to the member that leads; a member to the others in lower slots, so that whoever
+//! to its peers in lower slots; a vertex of the tree to the one above it, or right below the root to the member that leads, and
+//! to who is to be above it in a tree that is to come; a member to the others in lower slots, so that whoever
 //! leads next is connected already; everyone to the controller, if that is a place of a node. Before there is a map, others
 //! are where the place's specification has them. Of a shard that has ended, a replica that the map has on another node is to take
 //! over from that one: nobody connects to it yet, so it opens the connections to all of its peers and to that one, and none to
@@ -10,11 +11,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use ionian_types::{Inc, NodeId, Slot};
-use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo, ShardInfo};
+use ionian_types::{Inc, NodeId, Slot, VertexId};
+use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo, ShardInfo, VertexInfo, parent_in};
 
 use crate::role::Place;
 use crate::server::{ControllerAt, PlaceSpec};
+use crate::tree::vertex_place;
 
 /// Bytes of one ring: holds the largest message with room for the largest answer beside it.
 pub(crate) const RING_BYTES: usize = 8 << 20;
@@ -83,18 +85,37 @@ impl View<'_> {
             Place::Root(_, slot) => {
                 wants.extend((0..slot.get()).filter_map(|lower| member(Slot::new(lower))));
             }
-            Place::Leaf(_) => wants.extend(leader),
+            Place::Leaf(_, vertex) | Place::Aggregator(_, vertex) => match known {
+                Some(known) => {
+                    for above in self.parents(known, vertex) {
+                        let above = above.or(leader);
+                        wants.extend(above.filter(|above| !wants.contains(above)));
+                    }
+                }
+                None => {
+                    let above = spec.above.map(|(to, node)| self.unnamed(to, node));
+                    wants.extend(above.or(leader).filter(|_| first));
+                }
+            },
             Place::Replica(_, shard, slot) => {
                 let shards = known.iter().flat_map(|known| &known.shards);
                 let mut same = shards.filter(|known| known.shard == shard);
                 let ours = same.next();
                 let named = ours.map(|ours| &ours.replicas);
                 let comes = ours.is_some_and(|ours| ours.finalized && copies(ours, spec, slot));
-                let leaf = Place::Leaf(log);
-                wants.extend(match known {
-                    Some(known) => (!comes).then(|| self.want(leaf, &known.leaf, SMALL_RING_BYTES)),
-                    None => first.then(|| self.unnamed(leaf, spec.leaf)),
-                });
+                match (known, ours) {
+                    (Some(known), Some(ours)) if !comes => {
+                        for leaf in known.leaves_of(ours) {
+                            let leaf = Some(self.vertex(known, leaf));
+                            wants.extend(leaf.filter(|leaf| !wants.contains(leaf)));
+                        }
+                    }
+                    (Some(_), _) => {}
+                    (None, _) => {
+                        let leaf = spec.above.filter(|_| first);
+                        wants.extend(leaf.map(|(leaf, node)| self.unnamed(leaf, node)));
+                    }
+                }
                 wants.extend(leader);
                 let count = named.map_or(0, |named| named.len() as u8);
                 let above = (slot.get()..count).filter(|_| comes);
@@ -113,6 +134,21 @@ impl View<'_> {
             }
         }
         wants
+    }
+
+    /// Who is above a vertex in each tree that has it, the present one first; `None` for the root.
+    fn parents(&self, log: &LogInfo, vertex: VertexId) -> impl Iterator<Item = Option<Want>> {
+        let trees = [&log.tree, &log.tree_next].into_iter();
+        trees.filter_map(move |tree| {
+            let at = tree.iter().position(|it| it.vertex == vertex)?;
+            let parent = parent_in(tree.iter().map(|it| it.children), at);
+            Some(parent.map(|parent| self.vertex(log, &tree[parent])))
+        })
+    }
+
+    fn vertex(&self, log: &LogInfo, vertex: &VertexInfo) -> Want {
+        let place = vertex_place(log.log, vertex);
+        self.want(place, &vertex.endpoint, SMALL_RING_BYTES)
     }
 
     fn want(&self, to: Place, end: &Endpoint, bytes: usize) -> Want {
@@ -203,10 +239,17 @@ mod tests {
                 class: Durability::D0,
                 roots: vec![end(6, 3, "10.0.0.6:1"), end(7, 4, "10.0.0.7:1")],
                 leader: Some(Slot::new(1)),
-                leaf: end(2, 5, ""),
+                tree: vec![VertexInfo {
+                    vertex: VertexId::ZERO,
+                    children: 0,
+                    begins: (0, ShardId::ZERO),
+                    endpoint: end(2, 5, ""),
+                }],
+                tree_next: Vec::new(),
                 coming: Vec::new(),
                 shards: vec![ShardInfo {
                     shard: ShardId::new(2),
+                    rank: 2,
                     epoch: ViewId::ZERO,
                     open: true,
                     finalized: false,
@@ -224,7 +267,10 @@ mod tests {
     fn spec(place: Place) -> PlaceSpec {
         PlaceSpec {
             roots: [1, 2].map(NodeId::new).to_vec(),
-            leaf: NodeId::new(2),
+            above: match place {
+                Place::Replica(..) => Some((Place::Leaf(LOG, VertexId::ZERO), NodeId::new(2))),
+                _ => None,
+            },
             members: [3, 4, 5].map(NodeId::new).to_vec(),
             ..PlaceSpec::new(place, "default", Durability::D0)
         }
@@ -263,7 +309,12 @@ mod tests {
         let node = ControllerAt::Node(NodeId::new(1));
         let one = String::from("127.0.0.1:1");
         let controller = (Place::Directory, 1, 0, one.clone());
-        let leaf = (Place::Leaf(LOG), 2, 5, String::from("127.0.0.1:2"));
+        let leaf = (
+            Place::Leaf(LOG, VertexId::ZERO),
+            2,
+            5,
+            String::from("127.0.0.1:2"),
+        );
         let root = (
             Place::Root(LOG, Slot::new(1)),
             7,
@@ -278,7 +329,7 @@ mod tests {
             [controller.clone(), leaf.clone(), root.clone(), near, far]
         );
         let all = [controller.clone(), root.clone()];
-        assert_eq!(wants(&map(), Place::Leaf(LOG), node), all);
+        assert_eq!(wants(&map(), Place::Leaf(LOG, VertexId::ZERO), node), all);
         let [first, second] = [0, 1].map(|slot| Place::Root(LOG, Slot::new(slot)));
         assert_eq!(wants(&map(), first, node)[..], all[..1]);
         let other = (first, 6, 3, String::from("10.0.0.6:1"));
@@ -288,13 +339,22 @@ mod tests {
             "members are connected, whoever leads"
         );
         assert_eq!(
-            wants(&map(), Place::Leaf(LOG), ControllerAt::External),
+            wants(
+                &map(),
+                Place::Leaf(LOG, VertexId::ZERO),
+                ControllerAt::External
+            ),
             [root]
         );
         let none = ClusterMap::default();
         let unnamed = (Place::Root(LOG, Slot::ZERO), 1, 0, one);
         let peer = (replica(2, 0), 3, 0, String::from("127.0.0.1:3"));
-        let leaf = (Place::Leaf(LOG), 2, 0, String::from("127.0.0.1:2"));
+        let leaf = (
+            Place::Leaf(LOG, VertexId::ZERO),
+            2,
+            0,
+            String::from("127.0.0.1:2"),
+        );
         assert_eq!(
             wants(&none, replica(2, 1), node),
             [controller.clone(), leaf, unnamed.clone(), peer]
@@ -302,17 +362,44 @@ mod tests {
         assert_eq!(wants(&none, second, node), [controller, unnamed]);
     }
 
+    /// A leaf becomes two below an aggregator: whoever stays has connections in both trees before the view that changes it.
+    #[test]
+    fn who_is_above_in_the_coming_tree_is_looked_for_too() {
+        let vertex = |vertex, children, begins, node| VertexInfo {
+            vertex: VertexId::new(vertex),
+            children,
+            begins: (begins, ShardId::new(begins)),
+            endpoint: end(node, 5, ""),
+        };
+        let mut map = map();
+        map.logs[0].tree_next = vec![vertex(1, 2, 0, 3), vertex(0, 0, 0, 2), vertex(2, 0, 2, 1)];
+        let places = |place| -> Vec<Place> {
+            let wants = wants(&map, place, ControllerAt::External);
+            wants.into_iter().map(|want| want.0).collect()
+        };
+        let root = Place::Root(LOG, Slot::new(1));
+        let leaf = |vertex| Place::Leaf(LOG, VertexId::new(vertex));
+        let aggregator = Place::Aggregator(LOG, VertexId::new(1));
+        assert_eq!(places(leaf(0)), [root, aggregator]);
+        assert_eq!(places(leaf(2)), [aggregator]);
+        assert_eq!(places(aggregator), [root]);
+        let mut replica = places(replica(2, 0));
+        replica.truncate(3);
+        assert_eq!(replica, [leaf(0), leaf(2), root]);
+    }
+
     #[test]
     fn what_a_map_does_not_name_is_not_looked_for() {
         let node = ControllerAt::External;
-        let leaf = (Place::Leaf(LOG), 2, 5, String::from("127.0.0.1:2"));
         let root = (
             Place::Root(LOG, Slot::new(1)),
             7,
             4,
             String::from("10.0.0.7:1"),
         );
-        assert_eq!(wants(&map(), replica(3, 1), node), [leaf, root]);
+        assert_eq!(wants(&map(), replica(3, 1), node), [root]);
+        let gone = Place::Leaf(LOG, VertexId::new(8));
+        assert_eq!(wants(&map(), gone, node), []);
         let none = ClusterMap {
             version: 2,
             ..ClusterMap::default()

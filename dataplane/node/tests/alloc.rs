@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ionian_client::{ClientConfig, DeliveryRef, Error, Gsn, Log, Outcome};
-use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
+use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec, TreeSpec};
 use ionian_driver_api::CountingAllocator;
 use ionian_node::client::LocalLink;
 use ionian_node::{Server, ServerOptions};
@@ -47,7 +47,7 @@ fn start(class: Durability, dir: Option<&std::path::Path>, reactors: usize, spin
             class,
             root: vec![node],
             root_quorum: ionian_control_core::RootQuorum::Majority,
-            leaf: node,
+            tree: TreeSpec::leaf(node),
             quorum: None,
             shards: vec![vec![node; 2]; 2],
         }],

@@ -24,10 +24,10 @@ use ionian_runtime::CorePlan;
 use ionian_store::StoreConfig;
 use ionian_types::{
     ClientId, Durability, EntryNo, Inc, LogId, NodeId, OrderingMode, SessionNo, ShardId, Slot,
-    ViewId,
+    VertexId, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
-use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo, ReplicaInfo, ShardInfo};
+use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo, ReplicaInfo, ShardInfo, VertexInfo};
 use ionian_wire::frame::{DirectoryAnswer, Hello, Message, Registered, Role, encode};
 use outside::Outside;
 
@@ -40,7 +40,10 @@ fn spec(place: Place, class: Durability, members: &[u32]) -> PlaceSpec {
     PlaceSpec {
         replicas: members.len() as u8,
         roots: vec![node(1)],
-        leaf: node(1),
+        above: match place {
+            Place::Replica(..) => Some((Place::Leaf(LOG, VertexId::ZERO), node(1))),
+            _ => None,
+        },
         members: members.iter().map(|id| node(*id)).collect(),
         ..PlaceSpec::new(place, "default", class)
     }
@@ -111,7 +114,10 @@ fn comes_and_goes(class: Durability) {
     let cluster = cluster_spec(class, &[&[1, 2], &[1, 3]]);
     let seams = |servers: &[&Server]| servers.iter().map(|one| one.controller_seam()).collect();
     let outside = Outside::new(one.cluster(), &cluster, seams(&[&one, &two]));
-    for place in [Place::Root(LOG, Slot::ZERO), Place::Leaf(LOG)] {
+    for place in [
+        Place::Root(LOG, Slot::ZERO),
+        Place::Leaf(LOG, VertexId::ZERO),
+    ] {
         one.add_place(spec(place, class, &[])).expect("added");
     }
     let first = |slot| spec(replica(0, slot), class, &[1, 2]);
@@ -379,13 +385,20 @@ impl Puppet {
                 roots: vec![end(root)],
                 leader: Some(Slot::ZERO),
                 // Where it is configured to be.
-                leaf: Endpoint {
-                    node: node(2),
-                    ..Endpoint::default()
-                },
+                tree: vec![VertexInfo {
+                    vertex: VertexId::ZERO,
+                    children: 0,
+                    begins: (0, ShardId::ZERO),
+                    endpoint: Endpoint {
+                        node: node(2),
+                        ..Endpoint::default()
+                    },
+                }],
+                tree_next: Vec::new(),
                 coming: Vec::new(),
                 shards: vec![ShardInfo {
                     shard: ShardId::ZERO,
+                    rank: 0,
                     epoch: ViewId::ZERO,
                     open: false,
                     finalized: false,
@@ -428,7 +441,7 @@ fn sessions_go_where_the_newest_map_says() {
     // The leaf is on node 2, the root on node 3, its peer on node 4.
     let own = PlaceSpec {
         roots: vec![node(3)],
-        leaf: node(2),
+        above: Some((Place::Leaf(LOG, VertexId::ZERO), node(2))),
         ..spec(place, Durability::D0, &[4, 1])
     };
     server.add_place(own).expect("added");

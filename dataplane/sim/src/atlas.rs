@@ -33,7 +33,9 @@ impl<K: Knobs> World<K> {
             // A data directory has one process at a time, and a root at D0 has its order in memory only.
             (Harm::Replace, Place::Replica(shard, _)) => !flushed && self.is_whole(shard),
             (Harm::Replace, Place::Root(_)) => false,
-            (_, Place::Controller | Place::Leaf | Place::Client(_)) => true,
+            (_, Place::Controller | Place::Aggregator(_) | Place::Leaf(_) | Place::Client(_)) => {
+                true
+            }
         }
     }
 

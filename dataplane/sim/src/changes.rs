@@ -1,5 +1,5 @@
-//! What operators change while a run goes on: shards come and end, replicas, members of the root group and the leaf move to
-//! other nodes, nodes are drained, changes are given up.
+//! What operators change while a run goes on: shards come and end, replicas, members of the root group and vertices of the
+//! tree move to other nodes, nodes are drained, changes are given up.
 //!
 //! An operation is given to the controller that is there; what it answers may be gone with it. Whoever looks after the nodes
 //! starts processes where the controllers want them, as soon as that is durable: at a node that is to take a place while the
@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ionian_control_core::{Asker, NodeSpec, Operate, Operated, Operation, Progress};
-use ionian_types::{Inc, Knobs, NodeId, ShardId, Slot};
+use ionian_types::{Inc, Knobs, NodeId, ShardId, Slot, VertexId};
 use ionian_wire::frame::Role;
 
 use crate::atlas::Harm;
 use crate::plan::Fault;
 use crate::process::{Machine, Place, ProcId};
+use crate::trees::is_vertex;
 use crate::world::{Event, LOG, Phase, World};
 
 /// Nodes that have no place at first, each a failure domain of its own.
@@ -40,6 +41,8 @@ pub(crate) struct Changes {
     pub(crate) homes: BTreeMap<Place, NodeId>,
     /// Places that the plan does not have.
     pub(crate) added: BTreeSet<Place>,
+    /// Vertices of the plan's tree that are none any more.
+    pub(crate) removed: BTreeSet<Place>,
     /// The node of every life.
     pub(crate) nodes: BTreeMap<Inc, NodeId>,
     /// Places that had been given to other nodes when a process of theirs asked for them.
@@ -58,6 +61,13 @@ impl<K: Knobs> World<K> {
             _ => None,
         }));
         shards
+    }
+
+    fn added_shards(&self) -> usize {
+        let added = self.changes.added.iter();
+        added
+            .filter(|place| matches!(place, Place::Replica(_, 0)))
+            .count()
     }
 
     /// One of the shards.
@@ -132,6 +142,10 @@ impl<K: Knobs> World<K> {
             Place::Replica(shard, _) => {
                 shard >= self.plan.shards && !self.changes.added.contains(&place)
             }
+            place if is_vertex(place) => {
+                self.changes.removed.contains(&place)
+                    || !self.changes.added.contains(&place) && !self.plan.has_vertex(place)
+            }
             _ => false,
         }
     }
@@ -157,14 +171,18 @@ impl<K: Knobs> World<K> {
         for assignment in directory.assignments().filter(|it| it.log == LOG) {
             let place = match assignment.role {
                 Role::Root => Place::Root(assignment.slot.get()),
-                Role::Leaf => Place::Leaf,
+                Role::Aggregator => Place::Aggregator(assignment.vertex.get()),
+                Role::Leaf => Place::Leaf(assignment.vertex.get()),
                 _ => Place::Replica(assignment.shard.get(), assignment.slot.get()),
             };
             wanted.push((place, assignment.node, assignment.next));
         }
+        let is_wanted = |place: &Place| wanted.iter().any(|(wanted, ..)| wanted == place);
+        self.changes.added.retain(is_wanted);
+        let planned = self.plan.tree_places().into_iter();
         self.changes
-            .added
-            .retain(|place| wanted.iter().any(|(wanted, ..)| wanted == place));
+            .removed
+            .extend(planned.filter(|place| !is_wanted(place)));
         for (place, node, next) in wanted {
             if self.is_removed(place) {
                 self.changes.added.insert(place);
@@ -289,8 +307,7 @@ impl<K: Knobs> World<K> {
         let log = LOG;
         Some(match fault {
             Fault::AddShard => {
-                let added = self.changes.added.len() / usize::from(self.plan.replicas);
-                if added >= ADDED_MAX {
+                if self.added_shards() >= ADDED_MAX {
                     return None;
                 }
                 let mut nodes = Vec::new();
@@ -309,8 +326,7 @@ impl<K: Knobs> World<K> {
             Fault::FinalizeShard => Operation::FinalizeShard {
                 log,
                 shard: ShardId::new(self.any_shard()),
-                successor: self.changes.added.len() / usize::from(self.plan.replicas) < ADDED_MAX
-                    && self.rng_fault.permille(500),
+                successor: self.added_shards() < ADDED_MAX && self.rng_fault.permille(500),
             },
             Fault::ReplaceReplica => {
                 let shard = self.any_shard();
@@ -328,9 +344,15 @@ impl<K: Knobs> World<K> {
                     node: self.any_spare(),
                 }
             }
-            Fault::MoveLeaf => Operation::MoveLeaf {
+            Fault::MoveVertex => Operation::MoveVertex {
                 log,
+                vertex: self.any_vertex()?,
                 node: self.any_spare(),
+            },
+            Fault::SetTree => Operation::SetTree {
+                log,
+                fan_in: self.rng_fault.range(2, 4) as u16,
+                depth: (self.rng_fault.permille(700)).then(|| self.rng_fault.range(1, 4) as u8),
             },
             Fault::MoveLeader => {
                 let slot = self.rng_fault.below(u64::from(self.plan.roots)) as u8;
@@ -351,7 +373,9 @@ impl<K: Knobs> World<K> {
             }
             Fault::DrainNode => {
                 let shard = self.any_shard();
-                let mut places = vec![Place::Leaf, self.leaves(shard)];
+                let vertex = self.places().into_iter().filter(|place| is_vertex(*place));
+                let vertices: Vec<Place> = vertex.collect();
+                let mut places = vec![self.rng_fault.pick(&vertices), self.leaves(shard)];
                 if self.plan.roots > 1 && self.bears(Place::Root(0), Harm::Stop) {
                     places.extend((0..self.plan.roots).map(Place::Root));
                 }
@@ -378,6 +402,16 @@ impl<K: Knobs> World<K> {
                 }
             }
         })
+    }
+
+    /// One of the vertices of the tree.
+    fn any_vertex(&mut self) -> Option<VertexId> {
+        let mut places = self.places();
+        places.retain(|place| is_vertex(*place));
+        match (!places.is_empty()).then(|| self.rng_fault.pick(&places))? {
+            Place::Aggregator(vertex) | Place::Leaf(vertex) => Some(VertexId::new(vertex)),
+            _ => None,
+        }
     }
 
     fn any_spare(&mut self) -> NodeId {

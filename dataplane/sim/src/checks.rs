@@ -306,10 +306,13 @@ impl<K: Knobs> World<K> {
         };
         match message {
             Message::Down(down, _) => {
-                let span = self.history.reference.spans.get(&down.entry.get()).copied();
+                let span = self
+                    .history
+                    .reference
+                    .span_below(down.entry.get(), down.inc);
                 let fits = span == Some((down.base.get(), down.total));
                 self.history.check(Invariant::O6, fits, || {
-                    format!("{down:?}, the entry spans {span:?}")
+                    format!("{down:?}, the entry spans {span:?} below it")
                 });
             }
             Message::DownShard(down, tail) => self.o6_split(&down, tail),
@@ -595,6 +598,7 @@ impl<K: Knobs> World<K> {
     pub(crate) fn look(&mut self) {
         self.after(5_000_000, Event::Look);
         self.look_at_space();
+        self.look_at_trees();
         self.deploy();
         self.o4_scrub(false);
         self.o5_held();
@@ -705,6 +709,9 @@ impl<K: Knobs> World<K> {
                     ),
                 ));
             }
+        }
+        if let Some(still) = self.tree_unsettled() {
+            return Some(still);
         }
         if let Some(running) = self.running_change() {
             return Some(Violation::new(

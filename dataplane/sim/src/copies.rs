@@ -34,10 +34,10 @@ impl<K: Knobs> World<K> {
         for conn in conns {
             self.hang_up(proc, conn);
         }
-        self.procs[proc]
-            .dials
-            .insert(Peer::Node(Target::Leaf), None);
-        self.after(0, Event::Dial(proc, Peer::Node(Target::Leaf)));
+        for peer in self.peers_above(place) {
+            self.procs[proc].dials.insert(peer, None);
+            self.after(0, Event::Dial(proc, peer));
+        }
         self.moved(proc);
     }
 }

@@ -2,7 +2,7 @@
 
 use ionian_core::edge::{self, Join, Target};
 use ionian_store::{BlockOpKind, FileKind, Store, StoreConfig, StoreFailure, StoreState};
-use ionian_types::{ClusterId, Inc, Knobs, NodeId, ShardId};
+use ionian_types::{ClusterId, Inc, Knobs, NodeId, ShardId, VertexId};
 
 use crate::disk::Disk;
 use crate::edges::{role, shard_slot};
@@ -167,6 +167,10 @@ impl<K: Knobs> World<K> {
             log: LOG,
             shard,
             slot,
+            vertex: match place {
+                Place::Aggregator(vertex) | Place::Leaf(vertex) => VertexId::new(vertex),
+                _ => VertexId::ZERO,
+            },
         };
         let request = proc as u64 * 1_000_000;
         self.procs[proc].join = Some(Join::new(own, last_inc, has_data, request));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use ionian_control_core::{ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec, RootQuorum};
+use ionian_core::aggregator::{Aggregator, AggregatorConfig};
 use ionian_core::client::{Client, ClientConfig, PeerKind};
 use ionian_core::edge::{self, Speaker, Step, Target};
 use ionian_core::leaf::{Leaf, LeafConfig};
@@ -20,7 +21,8 @@ use ionian_wire::record::RECORD_ENCODED_BYTES_MAX;
 use crate::app::{App, Tap};
 use crate::invariant::Invariant;
 use crate::plan::Fault;
-use crate::process::{Machine, Peer, Place, ProcId, Process};
+use crate::process::{End, Machine, Peer, Place, ProcId, Process};
+use crate::trees::is_vertex;
 use crate::world::{CLUSTER, Event, LOG, Phase, World};
 
 /// Flushes in a row that still send something; more means that a machine sends for ever.
@@ -30,7 +32,8 @@ pub(crate) const fn role(place: Place) -> Role {
     match place {
         Place::Controller => Role::Controller,
         Place::Root(_) => Role::Root,
-        Place::Leaf => Role::Leaf,
+        Place::Aggregator(_) => Role::Aggregator,
+        Place::Leaf(_) => Role::Leaf,
         Place::Replica(..) => Role::Replica,
         Place::Client(_) => Role::Client,
     }
@@ -46,7 +49,8 @@ pub(crate) const fn shard_slot(place: Place) -> (ShardId, Slot) {
 
 /// Whether a refusal says that the place is another node's, or that there is no such place.
 fn is_called_off(reason: &str) -> bool {
-    reason.contains("belongs to node") || reason.contains("has no shard")
+    let says = |part| reason.contains(part);
+    says("belongs to node") || says("has no shard") || says("the tree of log")
 }
 
 /// The client life of a client's number.
@@ -173,7 +177,7 @@ impl<K: Knobs> World<K> {
                 } else {
                     RootQuorum::Majority
                 },
-                leaf: Self::planned_node(Place::Leaf),
+                tree: self.plan.tree_spec(),
                 quorum: Some(self.plan.quorum),
                 shards: shards.collect(),
             }],
@@ -218,7 +222,7 @@ impl<K: Knobs> World<K> {
         let (shard, slot) = shard_slot(place);
         let store = match self.procs[proc].store.take() {
             Some(store) => Some(*store),
-            None if place == Place::Leaf => None,
+            None if is_vertex(place) => None,
             None => Some(Store::new(self.store_config(place, node))),
         };
         let now = self.local(proc);
@@ -243,6 +247,10 @@ impl<K: Knobs> World<K> {
                 config.timing.quiet = self.plan.quiet;
                 Machine::Replica(Box::new(Replica::new(config, store, now)))
             }
+            (Place::Aggregator(_), _) => {
+                let config = AggregatorConfig::new(CLUSTER, node, inc, LOG, slot);
+                Machine::Aggregator(Box::new(Aggregator::new(config, now)))
+            }
             _ => Machine::Leaf(Box::new(Leaf::new(
                 LeafConfig {
                     gone: self.plan.gone,
@@ -251,19 +259,21 @@ impl<K: Knobs> World<K> {
                 now,
             ))),
         };
-        let mut targets: Vec<Target> = edge::dials(role(place), slot).collect();
+        let targets = edge::dials(role(place), slot);
+        let by_map = [Target::Controller, Target::Parent, Target::Leaf];
+        let targets = targets.filter(|target| !by_map.contains(target));
+        let mut peers: Vec<Peer> = targets.map(Peer::Node).collect();
         if self.is_copy(proc) {
             // Nobody connects to it, and the leaf knows the other one.
             let above = slot.get()..self.plan.replicas;
-            targets.retain(|target| *target != Target::Leaf);
-            targets.extend(above.map(|peer| Target::Peer(Slot::new(peer))));
+            peers.extend(above.map(|peer| Peer::Node(Target::Peer(Slot::new(peer)))));
+        } else {
+            self.tell_trees(place);
+            peers.extend(self.peers_above(place));
         }
-        for target in targets
-            .into_iter()
-            .filter(|target| *target != Target::Controller)
-        {
-            self.procs[proc].dials.insert(Peer::Node(target), None);
-            self.after(0, Event::Dial(proc, Peer::Node(target)));
+        for peer in peers {
+            self.procs[proc].dials.insert(peer, None);
+            self.after(0, Event::Dial(proc, peer));
         }
         let Some(conn) = self.procs[proc].controller_conn() else {
             return;
@@ -283,6 +293,7 @@ impl<K: Knobs> World<K> {
         match &mut process.machine {
             Machine::Root(root) => root.opened(conn, &mut process.out),
             Machine::Leaf(leaf) => leaf.opened(conn, &mut process.out),
+            Machine::Aggregator(aggregator) => aggregator.opened(conn, &mut process.out),
             Machine::Replica(replica) => replica.opened(conn, &mut process.out),
             _ => {}
         }
@@ -331,6 +342,7 @@ impl<K: Knobs> World<K> {
             Machine::Directory(directory) => directory.disconnected(now, conn),
             Machine::Root(root) => root.closed(conn),
             Machine::Leaf(leaf) => leaf.closed(conn),
+            Machine::Aggregator(aggregator) => aggregator.closed(conn),
             Machine::Replica(replica) => replica.closed(now, conn),
             Machine::Client(client, app) if matches!(peer, Some(Peer::Client(_))) => {
                 client.disconnected(now, conn);
@@ -407,6 +419,7 @@ impl<K: Knobs> World<K> {
             Machine::Directory(directory) => directory.handle(now, conn, message),
             Machine::Root(root) => root.handle(now, conn, message, out),
             Machine::Leaf(leaf) => leaf.handle(now, conn, message, out),
+            Machine::Aggregator(aggregator) => aggregator.handle(now, conn, message, out),
             Machine::Replica(replica) => replica.handle(now, conn, message, out),
             Machine::Client(client, app) => match message {
                 Message::DirectoryAnswer(_, []) => {}
@@ -467,6 +480,7 @@ impl<K: Knobs> World<K> {
                 }
                 Machine::Root(root) => root.flush(now, out),
                 Machine::Leaf(leaf) => leaf.flush(now, out),
+                Machine::Aggregator(aggregator) => aggregator.flush(now, out),
                 Machine::Replica(replica) => replica.flush(now, out),
                 Machine::Client(client, app) => {
                     client.on_deadline(now);
@@ -519,6 +533,7 @@ impl<K: Knobs> World<K> {
             let close = match &mut self.procs[proc].machine {
                 Machine::Root(root) => root.take_close(),
                 Machine::Leaf(leaf) => leaf.take_close(),
+                Machine::Aggregator(aggregator) => aggregator.take_close(),
                 Machine::Replica(replica) => replica.take_close(),
                 _ => None,
             };
@@ -556,6 +571,8 @@ impl<K: Knobs> World<K> {
     pub(crate) fn set_rooms(&mut self, proc: ProcId) {
         let Process { conns, out, .. } = &mut self.procs[proc];
         for (at, end) in conns.iter().enumerate() {
+            let full = |end: End| self.tree_faults.full.contains(&(end.link, end.side));
+            let end = end.filter(|end| !full(*end));
             let room = end.map_or(0, |end| self.links[end.link].room(end.side));
             out.set_room(ConnId::new(at as u32), room);
         }
@@ -656,8 +673,13 @@ impl<K: Knobs> World<K> {
         }
     }
 
-    /// A process leaves the member of the root group that it took for the leader, if another one is known to lead.
+    /// A process has heard of another map: it connects to who is above it there, and leaves the member of the root group that it
+    /// took for the leader, if another one is known to lead.
     pub(crate) fn follow(&mut self, proc: ProcId) {
+        if !self.procs[proc].alive {
+            return;
+        }
+        self.follow_tree(proc);
         let root = |peer: &Peer| {
             matches!(
                 peer,

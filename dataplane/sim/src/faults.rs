@@ -5,6 +5,7 @@ use ionian_types::Knobs;
 use crate::atlas::Harm;
 use crate::plan::{FAULTS, Fault};
 use crate::process::{Place, ProcId, Process};
+use crate::tree_faults::TreeFaults;
 use crate::world::{Event, Phase, World};
 
 impl<K: Knobs> World<K> {
@@ -18,7 +19,7 @@ impl<K: Knobs> World<K> {
         }
         let done = match fault {
             Fault::CrashReplica => self.crash_replica(),
-            Fault::CrashLeaf => self.crash(Place::Leaf),
+            Fault::CrashLeaf => self.crash_vertex(|place| matches!(place, Place::Leaf(_))),
             Fault::CrashController => self.crash(Place::Controller),
             Fault::CrashRoot => self.crash_root(),
             Fault::CrashShard => {
@@ -42,6 +43,7 @@ impl<K: Knobs> World<K> {
             Fault::LoseDisk => self.lose_disk(),
             Fault::Corrupt if self.plan.damage_both => return self.aim(),
             Fault::Corrupt => self.corrupt(),
+            fault if fault.is_of_tree() => return self.tree_fault(fault),
             fault if fault.is_step() => return self.arm_somewhere(fault),
             fault if fault.needs_device() => return self.storage_fault(fault),
             Fault::ClockJump | Fault::ClockDrift => self.clock_fault(fault),
@@ -91,7 +93,11 @@ impl<K: Knobs> World<K> {
         self.dying.push(proc);
         self.say(|| format!("{} dies", self.who(proc)));
         let (place, node) = (self.procs[proc].place, self.procs[proc].node);
-        if let Some(disk) = self.disks.get_mut(&(place, node)) {
+        // One that stood still while another was started in its place has let the device go.
+        let mut others = self.procs.iter();
+        let taken = others.any(|other| other.alive && (other.place, other.node) == (place, node));
+        let disk = self.disks.get_mut(&(place, node));
+        if let Some(disk) = disk.filter(|_| !taken) {
             disk.crash(&mut self.rng_disk);
             self.count_effects(proc);
         }
@@ -142,6 +148,16 @@ impl<K: Knobs> World<K> {
             self.rng_fault.below(u64::from(self.plan.roots)) as u8
         };
         self.crash(Place::Root(slot))
+    }
+
+    /// One of some vertices of the tree dies and starts again.
+    pub(crate) fn crash_vertex(&mut self, which: impl Fn(&Place) -> bool) -> bool {
+        let mut places = self.places();
+        places.retain(|place| which(place));
+        !places.is_empty() && {
+            let place = self.rng_fault.pick(&places);
+            self.crash(place)
+        }
     }
 
     fn crash_replica(&mut self) -> bool {
@@ -201,6 +217,7 @@ impl<K: Knobs> World<K> {
         self.history.recorder.healed(head, tail);
         self.end_silence();
         self.slow_disks.clear();
+        self.tree_faults = TreeFaults::default();
         self.armed.clear();
         for disk in self.disks.values_mut() {
             disk.disarm();

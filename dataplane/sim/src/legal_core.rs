@@ -1,7 +1,7 @@
 //! The legal core: after the faults, the places among which progress must be possible are healed, and the others are not.
 //!
-//! A shard takes appends while as many of its replicas as must hold a record, the leaf and the root are there, so that the core
-//! is these, some shards and at least one client. The controller is in it unless nothing in it needs another view. Everybody
+//! A shard takes appends while as many of its replicas as must hold a record, the vertices of the tree above it and the root are
+//! there, so that the core is these, some shards and at least one client. The controller is in it unless nothing in it needs another view. Everybody
 //! else stays dead, cut off, slow or still until every client of the core has had appends acknowledged and has seen the tail
 //! pass.
 
@@ -15,11 +15,13 @@ use crate::invariant::{Invariant, Violation};
 use crate::plan::Fault;
 use crate::process::{Machine, Place, ProcId};
 use crate::rng::Rng;
+use crate::tree_faults::TreeFaults;
+use crate::trees::is_vertex;
 use crate::weather::{Cover, Effect, Way};
 use crate::world::{Event, Phase, World};
 
-/// Virtual time within which the core must have made progress. A client that spreads its appends, one at a time, comes to
-/// each server that does not answer too, and gives up there after seconds.
+/// Virtual time within which the core must have made progress, for two shards. A client that spreads its appends, one at a time,
+/// comes to each server that does not answer too, and gives up there after seconds: with more shards it takes longer.
 pub const CORE_NS: u64 = 40_000_000_000;
 /// Appends that each client of the core must see acknowledged.
 const ACKS: u64 = 4;
@@ -80,9 +82,11 @@ impl<K: Knobs> World<K> {
         }
         let one = rng.pick(&clients);
         clients.retain(|place| *place == one || rng.permille(500));
-        let mut places: BTreeSet<Place> = [Place::Leaf].into();
-        places.extend((0..self.plan.roots).map(Place::Root));
+        let mut places: BTreeSet<Place> = (0..self.plan.roots).map(Place::Root).collect();
         for shard in &shards {
+            // Those of the tree that are above the shard. A root that does not lead is of the core, too.
+            let above = self.trees.path(Place::Replica(*shard, 0)).into_iter();
+            places.extend(above.filter(|place| is_vertex(*place)));
             let left_out = self.spared(*shard, &mut rng);
             let slots = (0..self.plan.replicas).filter(|slot| Some(*slot) != left_out);
             places.extend(slots.map(|slot| Place::Replica(*shard, slot)));
@@ -97,6 +101,7 @@ impl<K: Knobs> World<K> {
         self.phase = Phase::Core;
         self.weather.clear();
         self.end_silence();
+        self.tree_faults = TreeFaults::default();
         self.armed.clear();
         for disk in self.disks.values_mut() {
             disk.disarm();
@@ -187,13 +192,14 @@ impl<K: Knobs> World<K> {
         let Some((_, Machine::Root(root))) = machine(Place::Root(self.leader)) else {
             return false;
         };
-        let Some((leaf_proc, Machine::Leaf(leaf))) = machine(Place::Leaf) else {
-            return false;
-        };
-        let rows = leaf.status(self.local(leaf_proc));
         // A leaf has no shards before its edge has begun, and that needs a view for each of its lives.
         let ordered = |shard: &u32| {
             let state = self.history.reference.shards.get(shard);
+            let leaf = self.trees.above(Place::Replica(*shard, 0)).first();
+            let Some((proc, Machine::Leaf(leaf))) = leaf.and_then(|leaf| machine(*leaf)) else {
+                return false;
+            };
+            let rows = leaf.status(self.local(proc));
             rows.iter().any(|row| {
                 row.shard.get() == *shard
                     && row.whole
@@ -206,6 +212,10 @@ impl<K: Knobs> World<K> {
             }
             _ => false,
         };
+        let paths = shards
+            .iter()
+            .map(|shard| self.trees.path(Place::Replica(*shard, 0)));
+        let mut above = paths.flatten().filter(|place| is_vertex(*place));
         let status = root.status();
         // The leader may not have heard yet that a member is gone, or that another life has taken its place.
         let there = |slot: u8| match machine(Place::Root(slot)) {
@@ -217,12 +227,17 @@ impl<K: Knobs> World<K> {
             _ => false,
         };
         status.edges > 0
+            && above.all(|place| self.runs(place))
             && status.recorded
             && (0..self.plan.roots).all(there)
             && shards
                 .iter()
                 .all(|shard| ordered(shard) && self.is_whole(*shard))
             && clients.iter().all(knows)
+    }
+
+    fn core_ns(&self) -> u64 {
+        CORE_NS / 2 * u64::from(self.plan.shards.max(2))
     }
 
     fn fall_ill(&mut self, place: Place, ill: Ill, core: &mut Core, rng: &mut Rng) {
@@ -233,7 +248,7 @@ impl<K: Knobs> World<K> {
             (ill, _) => ill,
         };
         self.say(|| format!("{place} is not of the core: {ill:?}"));
-        let until = Time::from_ns(self.now.as_ns() + 2 * CORE_NS);
+        let until = Time::from_ns(self.now.as_ns() + 2 * self.core_ns());
         let mut others = self.places();
         others.extend(
             self.everyone()
@@ -262,7 +277,7 @@ impl<K: Knobs> World<K> {
             }
             Ill::Still => {
                 if let Some(proc) = self.live(place) {
-                    self.hold(proc, 2 * CORE_NS);
+                    self.hold(proc, 2 * self.core_ns());
                 }
             }
             Ill::Cut => self
@@ -379,7 +394,7 @@ impl<K: Knobs> World<K> {
                 self.end_core();
                 self.heal_all();
             }
-            Some(what) if waited >= CORE_NS => self.history.violated(Violation::new(
+            Some(what) if waited >= self.core_ns() => self.history.violated(Violation::new(
                 Invariant::L1,
                 format!("a legal core makes no progress: {what}"),
             )),
@@ -434,7 +449,7 @@ mod tests {
     /// What is found when it fails: one place of the core is not there after all.
     #[test]
     fn a_core_that_lacks_what_it_needs_makes_no_progress() {
-        for lacks in [Place::Root(0), Place::Leaf] {
+        for lacks in [Place::Root(0), Place::Leaf(0)] {
             let mut world = until_core(3);
             if let Some(core) = &mut world.core {
                 core.dead.insert(lacks);

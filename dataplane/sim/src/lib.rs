@@ -42,6 +42,8 @@ mod storage;
 mod storms;
 pub mod swarm;
 mod trace;
+mod tree_faults;
+mod trees;
 pub mod weather;
 mod wires;
 pub mod world;
@@ -49,4 +51,5 @@ mod zombies;
 
 pub use invariant::{Invariant, Violation};
 pub use plan::{FAULTS, Fault, FaultCounts, Network, Plan};
+pub use trees::VertexPlan;
 pub use world::{Failure, Report, World};

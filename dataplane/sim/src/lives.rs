@@ -16,8 +16,12 @@ pub struct Machines {
     pub copies: u64,
     /// Repeated appends.
     pub repeats: u64,
-    /// Starts of edges.
+    /// Starts of edges below the root.
     pub edge_starts: u64,
+    /// Starts of edges of aggregators to those above them.
+    pub inner_starts: u64,
+    /// Edges to children of aggregators that went on over such a start.
+    pub resumed: u64,
     /// Lanes that moved.
     pub rebinds: u64,
     /// States taken over from a peer.
@@ -49,6 +53,11 @@ impl Machines {
                 self.repaired += store.repaired;
             }
             Machine::Root(root) => self.edge_starts += root.status().counters.edge_starts,
+            Machine::Aggregator(aggregator) => {
+                let counters = aggregator.counters();
+                self.inner_starts += counters.edge_starts;
+                self.resumed += counters.resumed;
+            }
             Machine::Client(client, _) => self.rebinds += client.stats().rebinds,
             _ => {}
         }

@@ -155,6 +155,12 @@ impl<R: FnMut(&Plan) -> Attempt, G: FnMut() -> bool> Search<R, G> {
 
     fn fewer_places(&mut self, best: &mut Best) -> Option<()> {
         while best.plan.clients > 1 && self.keeps(best, |plan| plan.clients -= 1)? {}
+        self.keeps(best, |plan| plan.tree = Plan::calm().tree)?;
+        for at in (0..best.plan.tree.len()).rev() {
+            if let Some(tree) = Plan::without_vertex(&best.plan.tree, at) {
+                self.keeps(best, |plan| plan.tree = tree)?;
+            }
+        }
         while best.plan.shards > 1 && self.keeps(best, |plan| plan.shards -= 1)? {}
         Some(())
     }

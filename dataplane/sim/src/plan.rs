@@ -5,6 +5,7 @@ use ionian_core::replica::ReplicaTiming;
 use ionian_types::{Durability, Nanos};
 
 use crate::rng::Rng;
+use crate::trees::VertexPlan;
 
 /// How messages travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,8 +133,8 @@ pub enum Fault {
     FinalizeShard,
     /// An operator has another node take a replica's place, where a part of the replicas is enough.
     ReplaceReplica,
-    /// An operator has the leaf run on another node.
-    MoveLeaf,
+    /// An operator has a vertex of the ordering tree run on another node.
+    MoveVertex,
     /// An operator has another member of the root group lead.
     MoveLeader,
     /// An operator has another node take the place of a member of the root group.
@@ -142,10 +143,36 @@ pub enum Fault {
     DrainNode,
     /// An operator gives a change up that is under way.
     CancelChange,
+    /// An operator gives the log an ordering tree of another fan-in or depth.
+    SetTree,
+    /// An aggregator of the ordering tree dies and starts again.
+    CrashAggregator,
+    /// A vertex of the tree stands still for a while and goes on as if nothing had happened.
+    PauseVertex,
+    /// A vertex of the tree and those above it cannot reach each other for a while.
+    CutParent,
+    /// A vertex of the tree and those below it cannot reach each other for a while.
+    CutChildren,
+    /// A vertex of the tree dies, and the next life has its address before others have learned of that.
+    RestartVertex,
+    /// A round that goes up the tree, or a base that goes down, is lost with its connection.
+    LoseRounds,
+    /// A cut of a shard is lost on its way to all of its replicas, and the shard is silent then.
+    LoseLastCut,
+    /// Reports of replicas are overwritten by the next ones before a leaf has read them, for a while.
+    OverwriteReports,
+    /// Reports of replicas arrive twice, for a while.
+    RepeatReports,
+    /// Reports of replicas arrive after later ones, for a while.
+    ReorderReports,
+    /// A replica reports less than it has reported before, and ends. Flushed classes only.
+    RegressReport,
+    /// A child of a vertex, or a vertex, has no room for what the other end of an edge has to say, for a while.
+    FullRing,
 }
 
 /// All kinds, in the order of their counters.
-pub const FAULTS: [Fault; 60] = [
+pub const FAULTS: [Fault; 73] = [
     Fault::CrashReplica,
     Fault::CrashLeaf,
     Fault::CrashController,
@@ -201,11 +228,24 @@ pub const FAULTS: [Fault; 60] = [
     Fault::AddShard,
     Fault::FinalizeShard,
     Fault::ReplaceReplica,
-    Fault::MoveLeaf,
+    Fault::MoveVertex,
     Fault::MoveLeader,
     Fault::SetRoot,
     Fault::DrainNode,
     Fault::CancelChange,
+    Fault::SetTree,
+    Fault::CrashAggregator,
+    Fault::PauseVertex,
+    Fault::CutParent,
+    Fault::CutChildren,
+    Fault::RestartVertex,
+    Fault::LoseRounds,
+    Fault::LoseLastCut,
+    Fault::OverwriteReports,
+    Fault::RepeatReports,
+    Fault::ReorderReports,
+    Fault::RegressReport,
+    Fault::FullRing,
 ];
 
 impl Fault {
@@ -217,6 +257,7 @@ impl Fault {
                 matches!(network, Network::Datagram)
             }
             Self::Late => matches!(network, Network::Fabric),
+            Self::RegressReport => class.is_flushed(),
             fault => !fault.needs_device() || class.is_flushed(),
         }
     }
@@ -246,12 +287,18 @@ impl Fault {
             Self::AddShard
                 | Self::FinalizeShard
                 | Self::ReplaceReplica
-                | Self::MoveLeaf
+                | Self::MoveVertex
                 | Self::MoveLeader
                 | Self::SetRoot
                 | Self::DrainNode
                 | Self::CancelChange
+                | Self::SetTree
         )
+    }
+
+    /// Whether it came to be after plans had been drawn without it: it is drawn from a stream of its own.
+    const fn is_late(self) -> bool {
+        matches!(self, Self::SetTree) || self.is_of_tree()
     }
 
     /// Whether it needs a device.
@@ -331,6 +378,8 @@ pub struct Plan {
     pub class: Durability,
     /// The number of shards.
     pub shards: u32,
+    /// The ordering tree, depth-first: how many vertices are right below each, and where the shards of a leaf begin.
+    pub tree: Vec<VertexPlan>,
     /// Replicas per shard.
     pub replicas: u8,
     /// How many of them must hold a record.
@@ -405,6 +454,7 @@ impl Plan {
             network: Network::Fabric,
             class: Durability::D0,
             shards: 2,
+            tree: vec![(0, 0)],
             replicas: 2,
             quorum: 2,
             roots: 1,
@@ -476,7 +526,7 @@ impl Plan {
         // At D0 processes, at flushed classes all devices of a shard.
         let odds = if plan.class.is_flushed() { 120 } else { 250 };
         plan.beyond_f = rng.permille(odds);
-        for fault in FAULTS {
+        for fault in FAULTS.into_iter().filter(|fault| !fault.is_late()) {
             let odds = match fault {
                 _ if plan.is_beyond(fault) => 300 * u64::from(plan.beyond_f),
                 Fault::CrashRoot | Fault::CrashShard | Fault::CrashAll => 120,
@@ -485,7 +535,8 @@ impl Plan {
                 _ => 250,
             };
             let fits = fault.fits(plan.network, plan.class) && !fault.is_consequence();
-            let fits = fits && !fault.is_change() && fault != Fault::Strand;
+            let fits = fits && !fault.is_change() && !fault.is_of_tree();
+            let fits = fits && fault != Fault::Strand;
             if rng.permille(odds) && fits {
                 let most = if matches!(fault, Fault::Reset) { 12 } else { 4 };
                 let count = rng.range(1, most);
@@ -500,6 +551,8 @@ impl Plan {
         plan.draw_cut_log(seed);
         plan.draw_changes(seed);
         plan.draw_strand(seed);
+        plan.draw_tree(seed);
+        plan.draw_tree_faults(seed);
         plan
     }
 
@@ -557,7 +610,8 @@ impl Plan {
         }
         // What a shard of the core waits for may be outside of it.
         self.legal_core = false;
-        for fault in FAULTS.into_iter().filter(|fault| fault.is_change()) {
+        let changes = FAULTS.into_iter().filter(|fault| fault.is_change());
+        for fault in changes.filter(|fault| !fault.is_late()) {
             let fits = match fault {
                 // Else it is copies that move, of shards that have ended.
                 Fault::ReplaceReplica => {
@@ -577,6 +631,26 @@ impl Plan {
             |(fault, _): &(Fault, u64)| matches!(fault, Fault::FinalizeShard | Fault::DrainNode);
         if self.faults.iter().any(ends) {
             self.cut_log_bytes_max = Self::calm().cut_log_bytes_max;
+        }
+    }
+
+    /// What happens to the ordering tree, from a stream of its own: after all others, which keep their places. One leaf has fewer
+    /// of these faults.
+    fn draw_tree_faults(&mut self, seed: u64) {
+        let mut rng = Rng::stream(seed, "tree faults");
+        let inner = self.tree.len() > 1;
+        let none = if inner { 250 } else { 700 };
+        let (changes, calm) = (self.changes(), rng.permille(none));
+        for fault in FAULTS.into_iter().filter(|fault| fault.is_of_tree()) {
+            let aggregators = self.tree.iter().any(|(children, _)| *children > 0);
+            let fits = fault != Fault::CrashAggregator || aggregators;
+            let (drawn, count) = (rng.permille(300), rng.range(1, 4));
+            if drawn && !calm && fits && fault.fits(self.network, self.class) {
+                self.faults.push((fault, count));
+            }
+        }
+        if changes && rng.permille(450) {
+            self.faults.push((Fault::SetTree, rng.range(1, 4)));
         }
     }
 

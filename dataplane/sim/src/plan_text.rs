@@ -13,6 +13,7 @@ const KEYS: &[&str] = &[
     "network",
     "class",
     "shards",
+    "tree",
     "replicas",
     "quorum",
     "roots",
@@ -80,6 +81,10 @@ impl Plan {
             "network" => format!("{:?}", self.network),
             "class" => self.class.to_string(),
             "shards" => self.shards.to_string(),
+            "tree" => {
+                let vertices = self.tree.iter();
+                join(vertices.map(|(children, begins)| format!("{children}.{begins}")))
+            }
             "replicas" => self.replicas.to_string(),
             "quorum" => self.quorum.to_string(),
             "roots" => self.roots.to_string(),
@@ -140,6 +145,13 @@ impl Plan {
                 }
             }
             "shards" => self.shards = at_least_one(key, value)?,
+            "tree" => {
+                let vertices = value.split('+').map(|text| vertex(key, text));
+                self.tree = vertices.collect::<Result<_, _>>()?;
+                if !Self::is_tree(&self.tree) {
+                    return Err(format!("{key}={value}: these vertices form no tree"));
+                }
+            }
             "replicas" => self.replicas = at_least_one(key, value)?,
             "quorum" => self.quorum = at_least_one(key, value)?,
             "roots" => self.roots = at_least_one(key, value)?,
@@ -223,6 +235,14 @@ fn list<T: FromStr<Err: Display>>(key: &str, value: &str) -> Result<Vec<T>, Stri
     items.map(|item| number(key, item)).collect()
 }
 
+/// A vertex: how many are right below it, and where a leaf begins, `2.0`.
+fn vertex(key: &str, text: &str) -> Result<(u16, u32), String> {
+    let (children, begins) = text
+        .split_once('.')
+        .ok_or_else(|| format!("{key}={text}: CHILDREN.BEGINS"))?;
+    Ok((number(key, children)?, number(key, begins)?))
+}
+
 /// A kind of fault and how many, `Reset:3`.
 fn counted(text: &str) -> Result<(Fault, u64), String> {
     let (name, count) = text.split_once(':').unwrap_or((text, "1"));
@@ -280,6 +300,8 @@ mod tests {
             ("faults=Flood:2", "CrashReplica"),
             ("clients=many", "clients=many"),
             ("network=Pigeon", "Fabric"),
+            ("tree=1.0", "no tree"),
+            ("tree=1", "CHILDREN.BEGINS"),
         ] {
             let error = Plan::calm().apply(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

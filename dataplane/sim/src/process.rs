@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ionian_control_core::Directory;
+use ionian_core::aggregator::Aggregator;
 use ionian_core::client::{Client, PeerKind};
 use ionian_core::edge::{Join, Target};
 use ionian_core::leaf::Leaf;
@@ -26,8 +27,10 @@ pub enum Place {
     Controller,
     /// A member of the root group: its slot.
     Root(u8),
-    /// The leaf.
-    Leaf,
+    /// An aggregator of the ordering tree: its number among the vertices.
+    Aggregator(u32),
+    /// A leaf of the ordering tree: the same.
+    Leaf(u32),
     /// A replica: shard, slot.
     Replica(u32, u8),
     /// A client.
@@ -39,7 +42,8 @@ impl core::fmt::Display for Place {
         match self {
             Self::Controller => f.write_str("controller"),
             Self::Root(slot) => write!(f, "root{slot}"),
-            Self::Leaf => f.write_str("leaf"),
+            Self::Aggregator(vertex) => write!(f, "agg{vertex}"),
+            Self::Leaf(vertex) => write!(f, "leaf{vertex}"),
             Self::Replica(shard, slot) => write!(f, "s{shard}r{slot}"),
             Self::Client(number) => write!(f, "client{number}"),
         }
@@ -51,6 +55,8 @@ impl core::fmt::Display for Place {
 pub enum Peer {
     /// As [`Target`] says, from a node.
     Node(Target),
+    /// The aggregator or leaf above it in the tree, from a vertex or a replica.
+    Above(Place),
     /// Another member of the root group, from the one that leads: its slot.
     Member(u8),
     /// The controller, from a client.
@@ -70,6 +76,8 @@ pub enum Machine<K: Knobs = Shipped> {
     Root(Box<Root<K>>),
     /// A leaf.
     Leaf(Box<Leaf<K>>),
+    /// An aggregator.
+    Aggregator(Box<Aggregator<K>>),
     /// A replica.
     Replica(Box<Replica<K>>),
     /// A client and the application above it.
@@ -85,6 +93,7 @@ impl<K: Knobs> Machine<K> {
             Self::Directory(directory) => directory.next_deadline(),
             Self::Root(root) => root.next_deadline(),
             Self::Leaf(leaf) => leaf.next_deadline(),
+            Self::Aggregator(aggregator) => aggregator.next_deadline(),
             Self::Replica(replica) => replica.next_deadline(),
             Self::Client(client, _) => client.next_deadline(),
         }
@@ -119,7 +128,7 @@ pub struct Process<K: Knobs = Shipped> {
     pub has_data: bool,
     /// The store of a machine that is still to be made.
     pub store: Option<Box<Store>>,
-    /// How it takes its place (root, leaf, replica).
+    /// How it takes its place (root, vertex of the tree, replica).
     pub join: Option<Join>,
     /// Its outbox.
     pub out: Outbox,
@@ -216,11 +225,13 @@ pub fn place_of(from: Place, peer: Peer, leader: u8) -> Place {
             Place::Root(leader)
         }
         Peer::Member(slot) => Place::Root(slot),
-        Peer::Node(Target::Leaf) => Place::Leaf,
+        Peer::Above(place) => place,
         Peer::Node(Target::Peer(slot)) => match from {
             Place::Replica(shard, _) => Place::Replica(shard, slot.get()),
             other => other,
         },
+        // Which one it is the map says.
+        Peer::Node(Target::Leaf) => from,
         Peer::Client(PeerKind::Replica { shard, slot }) => {
             Place::Replica(ShardId::get(shard), Slot::get(slot))
         }

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use ionian_types::{SEGMENTS_PER_SHARD_MAX, ShardId, Slot};
+use ionian_types::{Inc, SEGMENTS_PER_SHARD_MAX, ShardId, Slot};
 use ionian_wire::entry::{Change, EntryBody, EntryView};
+use ionian_wire::tree::{OrderKey, TreeVertex};
 
 use crate::invariant::{Invariant, Violation};
 
@@ -133,8 +134,10 @@ pub struct Reference {
     pub losses: Vec<(u64, u64)>,
     /// Per (shard, entry): the part of a cut.
     pub cuts: BTreeMap<(u32, u64), ShardCut>,
-    /// Per entry: the first position and the number of positions.
-    pub spans: BTreeMap<u64, (u64, u64)>,
+    /// Per cut, what each segment that it touches grows by, in order: its shard's place in the tree, the first position, how many.
+    pub parts: BTreeMap<u64, Vec<(OrderKey, u64, u64)>>,
+    /// The ordering tree as of the entries from these on.
+    pub trees: BTreeMap<u64, Vec<TreeVertex>>,
     /// Where positions below are trimmed, and the ceiling.
     pub trim: u64,
     /// Positions below may be used.
@@ -201,6 +204,7 @@ impl Reference {
                     ));
                 }
                 let mut gsn = self.end;
+                let mut parts = Vec::new();
                 for (index, growth) in cut.growths().iter() {
                     let (id, slot) = *self.numbers.get(index).ok_or_else(|| {
                         Violation::new(Invariant::O1, "a cut of a segment that is not there")
@@ -225,6 +229,7 @@ impl Reference {
                         ));
                     }
                     let generation = segment.generation;
+                    parts.push(((state.rank, shard), gsn, growth));
                     let (from, to) = (segment.len, segment.len + growth);
                     let part = self
                         .cuts
@@ -277,7 +282,7 @@ impl Reference {
                         ),
                     ));
                 }
-                self.spans.insert(number, (self.end, gsn - self.end));
+                self.parts.insert(number, parts);
                 self.end = gsn;
             }
             EntryBody::View(body) => {
@@ -327,6 +332,28 @@ impl Reference {
         Ok(())
     }
 
+    /// What a cut orders below a vertex of the tree: the first position, and how many there are. `None` for no cut, or for nobody
+    /// in the tree of that entry.
+    #[must_use]
+    pub fn span_below(&self, number: u64, vertex: Inc) -> Option<(u64, u64)> {
+        let (_, tree) = self.trees.range(..=number).next_back()?;
+        let at = tree.iter().position(|it| it.inc == vertex)?;
+        let (mut end, mut missing) = (at, 1);
+        while missing > 0 {
+            missing += usize::from(tree.get(end)?.children);
+            missing -= 1;
+            end += 1;
+        }
+        let leaf = |from: usize| tree[from..].iter().find(|it| it.children == 0);
+        let (first, last) = (leaf(at)?.begins, leaf(end).map(|it| it.begins));
+        let parts = self.parts.get(&number)?.iter();
+        let mut own = parts
+            .filter(|(key, ..)| *key >= first && last.is_none_or(|last| *key < last))
+            .peekable();
+        let base = own.peek().map(|(_, gsn, _)| *gsn)?;
+        Some((base, own.map(|(.., growth)| growth).sum()))
+    }
+
     /// Numbers the segments of the open shards: by rank, shard and slot.
     fn number(&mut self) {
         let open = self.shards.iter();
@@ -342,6 +369,9 @@ impl Reference {
     }
 
     fn change(&mut self, change: &Change<'_>, number: u64) -> Result<(), Violation> {
+        if let Change::Tree { vertices } = change {
+            self.trees.insert(number, vertices.iter().collect());
+        }
         let Some(id) = change.shard().map(ShardId::get) else {
             return Ok(());
         };
@@ -390,7 +420,7 @@ impl Reference {
                 }
                 segment.opened_at = segment.len;
                 segment.generation = writer.map_or(0, |_| view);
-                segment.writer = writer.map_or(0, ionian_types::Inc::get);
+                segment.writer = writer.map_or(0, Inc::get);
                 if let Some(inc) = writer {
                     if state.quorum < state.members[0].len() {
                         self.entered.push((id, slot as u8, inc.get()));
@@ -434,6 +464,7 @@ impl Reference {
                     }
                 }
             }
+            // It is of no shard.
             Change::Tree { .. } => {}
         }
         Ok(())

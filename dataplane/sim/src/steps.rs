@@ -36,7 +36,7 @@ impl<K: Knobs> World<K> {
     pub(crate) fn arm_somewhere(&mut self, step: Fault) {
         let device = step.needs_device();
         let fits = |place: &Place| match place {
-            Place::Controller | Place::Leaf => !device,
+            Place::Controller | Place::Aggregator(_) | Place::Leaf(_) => !device,
             Place::Root(_) => self.plan.class.is_flushed() || self.plan.roots > 1,
             Place::Replica(..) => true,
             Place::Client(_) => false,

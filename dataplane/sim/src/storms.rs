@@ -7,6 +7,7 @@ use ionian_types::{Knobs, Time};
 
 use crate::plan::{Fault, Network};
 use crate::process::Place;
+use crate::trees::is_vertex;
 use crate::weather::{Cover, Effect, Way, swizzle};
 use crate::world::{Event, Phase, World};
 
@@ -162,8 +163,12 @@ impl<K: Knobs> World<K> {
         let shard = self.any_shard();
         let slot = self.rng_fault.below(u64::from(self.plan.replicas)) as u8;
         let replica = Place::Replica(shard, slot);
-        let ways = [Place::Root(self.leader), Place::Leaf].map(|place| both((replica, place)));
-        ways.concat()
+        let mut above = vec![Place::Root(self.leader)];
+        above.extend(self.trees.above(replica));
+        above
+            .into_iter()
+            .flat_map(|place| both((replica, place)))
+            .collect()
     }
 
     /// Connections end that go any of these ways: also those on which nothing is said.
@@ -232,9 +237,12 @@ impl<K: Knobs> World<K> {
         }
         // The end that opened the connection: it is the one that opens another.
         let (mut link, side) = (self.rng_fault.pick(&open), 0);
-        // There is one leaf among many links, and everything is ordered by what it says to the root.
+        // There are few vertices among many links, and everything is ordered by what they say to the root.
         let leader = Place::Root(self.leader);
-        let orders = |link: &&usize| self.way(**link, 0) == (Place::Leaf, leader);
+        let orders = |link: &&usize| {
+            let (from, to) = self.way(**link, 0);
+            is_vertex(from) && to == leader
+        };
         if let (Some(order), true) = (open.iter().find(orders), self.rng_fault.permille(200)) {
             link = *order;
         }

@@ -40,7 +40,7 @@ fn write_text(out: &mut String, outcome: &Outcome, smaller: &[Smallest]) -> std:
     let [appends, acked, no_effect, unknown] = totals.appends;
     writeln!(
         out,
-        "{appends} appends: {acked} acked, {no_effect} failed without effect, {unknown} unknown; {} delivered, {} read, {} moves, {} nevers, {} copies, {} adoptions, {} of {} damaged records repaired, gaps {:?}, {} lost beyond the class, {} legal cores, {} without the controller, the slowest took {:.1} virtual s",
+        "{appends} appends: {acked} acked, {no_effect} failed without effect, {unknown} unknown; {} delivered, {} read, {} moves, {} nevers, {} copies, {} adoptions, {} of {} damaged records repaired, gaps {:?}, {} lost beyond the class, {} legal cores, {} without the controller, the slowest took {:.1} virtual s, {} seeds with aggregators whose edges started {} times, {} edges below went on over that",
         totals.delivered,
         totals.reads,
         totals.rebinds,
@@ -53,7 +53,10 @@ fn write_text(out: &mut String, outcome: &Outcome, smaller: &[Smallest]) -> std:
         totals.lost,
         totals.cores[0],
         totals.cores[1],
-        totals.core_ns as f64 / 1e9
+        totals.core_ns as f64 / 1e9,
+        totals.trees[0],
+        totals.trees[1],
+        totals.trees[2]
     )?;
     for fault in FAULTS {
         writeln!(out, "  {:>6} {fault:?}", totals.faults[fault])?;

@@ -65,6 +65,8 @@ pub struct Totals {
     pub cores: [u64; 2],
     /// The longest that one needed to make progress: virtual nanoseconds.
     pub core_ns: u64,
+    /// Runs with aggregators; starts of their edges, and edges below that went on over one.
+    pub trees: [u64; 3],
     /// Acknowledged records declared lost, beyond what the class survives.
     pub lost: u64,
 }
@@ -97,6 +99,12 @@ impl Totals {
         self.gaps[0] += seen.gaps[0];
         self.gaps[1] += seen.gaps[1];
         self.lost += seen.lost;
+        let machines = &report.machines;
+        let inner = u64::from(machines.inner_starts > 0);
+        let trees = [inner, machines.inner_starts, machines.resumed];
+        for (total, count) in self.trees.iter_mut().zip(trees) {
+            *total += count;
+        }
         self.cores[0] += u64::from(seen.core_ns > 0);
         self.cores[1] += u64::from(seen.core_alone);
         self.core_ns = self.core_ns.max(seen.core_ns);
@@ -128,6 +136,9 @@ impl Totals {
         self.gaps[0] += other.gaps[0];
         self.gaps[1] += other.gaps[1];
         self.lost += other.lost;
+        for (total, count) in self.trees.iter_mut().zip(other.trees) {
+            *total += count;
+        }
         self.cores[0] += other.cores[0];
         self.cores[1] += other.cores[1];
         self.core_ns = self.core_ns.max(other.core_ns);

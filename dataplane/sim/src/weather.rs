@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     const A: Place = Place::Root(0);
-    const B: Place = Place::Leaf;
+    const B: Place = Place::Leaf(0);
     const C: Place = Place::Controller;
 
     fn at(us: u64) -> Time {

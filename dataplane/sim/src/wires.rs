@@ -8,6 +8,7 @@ use crate::invariant::Invariant;
 use crate::net::{Link, LinkEnd};
 use crate::plan::Network;
 use crate::process::{End, Peer, ProcId, place_of};
+use crate::tree_faults::Fate;
 use crate::weather::{Passage, Way};
 use crate::world::{Event, World};
 
@@ -86,6 +87,21 @@ impl<K: Knobs> World<K> {
         if self.trace {
             self.print_message(link, side, &bytes);
         }
+        match self.tree_fate(link, side, &bytes) {
+            Fate::Goes => {}
+            Fate::Breaks => return self.break_link(link),
+            Fate::Overwritten => return,
+            Fate::Twice => self.carry(link, side, bytes.clone()),
+            Fate::Then(before) => {
+                self.carry(link, side, bytes);
+                return self.carry(link, side, before);
+            }
+        }
+        self.carry(link, side, bytes);
+    }
+
+    /// A message is on its way.
+    fn carry(&mut self, link: usize, side: usize, bytes: Vec<u8>) {
         if let Some(sessions) = &mut self.links[link].sessions {
             if sessions[side].push(&[&bytes]).is_ok() {
                 self.transmit(link, side);

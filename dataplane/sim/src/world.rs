@@ -22,6 +22,8 @@ use crate::plan::{Fault, FaultCounts, Plan};
 use crate::process::{Peer, Place, ProcId, Process};
 use crate::rng::Rng;
 use crate::storms::Old;
+use crate::tree_faults::TreeFaults;
+use crate::trees::{Trees, is_vertex, vertex_node};
 use crate::weather::Weather;
 
 /// The cluster of every run.
@@ -89,6 +91,12 @@ pub enum Event {
     Aimed(Box<Aim>, u32),
     /// A device is set back to what it held before.
     PutBack(Place),
+    /// A ring that took nothing is read again: link, the side that could not send, the last entry when it became full.
+    Drained(usize, usize, u64),
+    /// Whether a shard is silent after a cut of it was lost: the shard, the entry.
+    Silent(u32, u64),
+    /// A process ends that has said what is not so.
+    End(ProcId),
     /// Faults are over.
     Heal,
     /// No new work from now on.
@@ -222,6 +230,10 @@ pub struct World<K: Knobs = Shipped> {
     pub disks: BTreeMap<(Place, NodeId), Disk>,
     /// What operators have changed.
     pub(crate) changes: Changes,
+    /// Who is above whom in the ordering tree.
+    pub(crate) trees: Trees,
+    /// What goes wrong in it.
+    pub(crate) tree_faults: TreeFaults,
     /// Places whose devices are slow until then.
     pub slow_disks: BTreeMap<Place, Time>,
     /// What the network does to messages.
@@ -297,6 +309,8 @@ impl<K: Knobs> World<K> {
             controller_disk: None,
             disks: BTreeMap::new(),
             changes: Changes::default(),
+            trees: Trees::of_plan(&plan),
+            tree_faults: TreeFaults::default(),
             slow_disks: BTreeMap::new(),
             weather: Weather::default(),
             old: Old::default(),
@@ -362,13 +376,15 @@ impl<K: Knobs> World<K> {
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
         let mut places = Self::places_of(&self.plan);
+        places.retain(|place| !is_vertex(*place) || !self.is_removed(*place));
         places.extend(&self.changes.added);
         places
     }
 
     /// The places of a plan.
     pub(crate) fn places_of(plan: &Plan) -> Vec<Place> {
-        let mut places = vec![Place::Controller, Place::Root(0), Place::Leaf];
+        let mut places = vec![Place::Controller, Place::Root(0)];
+        places.extend(plan.tree_places());
         places.extend((1..plan.roots).map(Place::Root));
         for shard in 0..plan.shards {
             places.extend((0..plan.replicas).map(|slot| Place::Replica(shard, slot)));
@@ -388,7 +404,7 @@ impl<K: Knobs> World<K> {
         NodeId::new(match place {
             Place::Controller => 1,
             Place::Root(0) => 2,
-            Place::Leaf => 3,
+            Place::Aggregator(_) | Place::Leaf(_) => return vertex_node(place),
             Place::Root(slot) => 3 + u32::from(slot),
             Place::Replica(shard, slot) => 10 + shard * 10 + u32::from(slot),
             Place::Client(number) => 1000 + number,
@@ -531,6 +547,9 @@ impl<K: Knobs> World<K> {
                 }
             }
             Event::PutBack(place) => self.put_back(place),
+            Event::Drained(link, side, entries) => self.drained(link, side, entries),
+            Event::Silent(shard, entry) => self.silent(shard, entry),
+            Event::End(proc) => self.end(proc),
             Event::Aimed(aim, instance) => self.aimed(aim, instance),
             Event::Heal => self.heal(),
             Event::Strand(instance) => self.strand_from_group(instance),

@@ -5,6 +5,7 @@ use ionian_types::{Knobs, Time};
 use crate::atlas::Harm;
 use crate::plan::Fault;
 use crate::process::{Machine, Place, ProcId};
+use crate::trees::is_vertex;
 use crate::world::{Event, World};
 
 impl<K: Knobs> World<K> {
@@ -52,7 +53,7 @@ impl<K: Knobs> World<K> {
         places.retain(|place| match fault {
             Fault::ZombieClient => matches!(place, Place::Client(_)),
             Fault::ZombieController => *place == Place::Controller,
-            _ => matches!(place, Place::Leaf | Place::Replica(..)),
+            _ => is_vertex(*place) || matches!(place, Place::Replica(..)),
         });
         places.retain(|place| self.allows(*place, Harm::Replace) && self.awake(*place).is_some());
         if places.is_empty() {

@@ -460,3 +460,41 @@ fn a_replica_holds_only_what_its_generation_owns() {
         "{held} records looked at, {views} views, {reported} reports"
     );
 }
+
+/// While the tree changes a replica has two leaves, and does not know which of them has its shard: it tells both, and one that is
+/// gone takes nothing with it.
+#[test]
+fn a_replica_reports_to_the_leaf_of_each_tree() {
+    let mut desk = Desk::new(1);
+    let mut tail = Vec::new();
+    for (entry, _) in &desk.entries {
+        tail.extend(entry);
+    }
+    let body = Entries {
+        log: LOG,
+        shard: SHARD,
+        after: EntryNo::ZERO,
+        through: EntryNo::new(desk.entries.len() as u64),
+        count: desk.entries.len() as u32,
+        end_gsn: Gsn::ZERO,
+        trim: Gsn::ZERO,
+    };
+    desk.hand_over(0, &bytes(&body, &tail));
+    let told = |desk: &mut Desk| -> Vec<u32> {
+        desk.now = desk.now.after(Nanos::from_ms(25));
+        desk.replica.flush(desk.now, &mut desk.out);
+        let sent = drain(&mut desk.out, Some(desk.replica.store())).into_iter();
+        let reports = sent.filter(|(_, bytes)| matches!(message(bytes), Message::Report(..)));
+        reports.map(|(conn, _)| conn.get()).collect()
+    };
+    assert_eq!(told(&mut desk), [1]);
+    desk.hand_over(5, &hello(Role::Leaf, 4, 7, 0, 0));
+    assert_eq!(desk.replica.take_close(), None);
+    assert_eq!(told(&mut desk), [1, 5]);
+    // The same process again: the connection of before is given up.
+    desk.hand_over(6, &hello(Role::Leaf, 4, 7, 0, 0));
+    assert_eq!(desk.replica.take_close(), Some(ConnId::new(5)));
+    assert_eq!(told(&mut desk), [1, 6]);
+    desk.replica.closed(desk.now, ConnId::new(1));
+    assert_eq!(told(&mut desk), [6]);
+}

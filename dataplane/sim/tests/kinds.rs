@@ -2,6 +2,7 @@
 //! there was something to see.
 
 use ionian_sim::{Fault, Network, Plan, Report, World};
+use ionian_types::Durability;
 
 fn run(seed: u64, plan: Plan) -> Report {
     World::new(seed, plan)
@@ -85,6 +86,41 @@ fn each_fault_of_processes_and_clocks_takes_effect_alone() {
         Fault::ClockDrift,
     ] {
         takes_effect(fault, Network::Fabric);
+    }
+}
+
+/// What goes wrong in a tree of three levels.
+#[test]
+fn each_fault_of_the_tree_takes_effect_alone() {
+    for (fault, class) in [
+        (Fault::CrashAggregator, Durability::D0),
+        (Fault::PauseVertex, Durability::D0),
+        (Fault::CutParent, Durability::D0),
+        (Fault::CutChildren, Durability::D0),
+        (Fault::RestartVertex, Durability::D0),
+        (Fault::LoseRounds, Durability::D0),
+        (Fault::LoseLastCut, Durability::D0),
+        (Fault::OverwriteReports, Durability::D0),
+        (Fault::RepeatReports, Durability::D0),
+        (Fault::ReorderReports, Durability::D0),
+        (Fault::RegressReport, Durability::D1),
+        (Fault::FullRing, Durability::D0),
+    ] {
+        for network in [Network::Fabric, Network::Datagram] {
+            let mut installed = 0;
+            for seed in 1..=3 {
+                let plan = Plan {
+                    class,
+                    shards: 3,
+                    tree: vec![(2, 0), (1, 0), (0, 0), (0, 2), (0, 4)],
+                    ..only(fault, network)
+                };
+                let report = run(seed, plan);
+                assert!(report.seen.acks > 100, "{report:?}");
+                installed += report.faults[fault];
+            }
+            assert!(installed > 0, "{fault:?} never took effect on {network:?}");
+        }
     }
 }
 

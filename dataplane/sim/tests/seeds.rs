@@ -6,10 +6,12 @@ use ionian_sim::FAULTS;
 use ionian_sim::swarm::{Totals, run_seed};
 
 /// Calibrated: well under a minute at opt-level 1 on two busy cores.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 240;
 const THREADS: usize = 2;
 /// The least that each fault of devices takes effect, all seeds together; most do five to thirty times as often.
 const STORAGE_LEAST: u64 = 3;
+/// The same of the faults of the ordering tree.
+const TREE_LEAST: u64 = 5;
 
 #[test]
 fn seeds_with_every_kind_of_fault() {
@@ -44,6 +46,9 @@ fn seeds_with_every_kind_of_fault() {
     assert!(missing.is_empty(), "never took place: {missing:?}");
     let rare =
         |fault: &ionian_sim::Fault| fault.needs_device() && totals.faults[*fault] < STORAGE_LEAST;
+    let of_tree =
+        |fault: &ionian_sim::Fault| fault.is_of_tree() && totals.faults[*fault] < TREE_LEAST;
+    let rare = |fault: &ionian_sim::Fault| rare(fault) || of_tree(fault);
     let rare: Vec<_> = FAULTS.into_iter().filter(rare).collect();
     assert!(rare.is_empty(), "hardly ever took place: {rare:?}");
     // A run in which nothing happened proves nothing.
@@ -55,7 +60,12 @@ fn seeds_with_every_kind_of_fault() {
         totals.nevers > 50 && totals.copies > 50 && totals.rebinds > 20,
         "{totals:#?}"
     );
-    assert!(totals.cores[0] > 60 && totals.cores[1] > 5, "{totals:#?}");
+    let [trees, starts, resumed] = totals.trees;
+    assert!(
+        trees > 60 && starts > 300 && resumed > 60,
+        "{trees} seeds with aggregators, {starts} starts, {resumed} went on"
+    );
+    assert!(totals.cores[0] > 40 && totals.cores[1] > 1, "{totals:#?}");
     // Each run checks by itself that the records it found damaged add up.
     assert!(
         totals.damaged > 40 && totals.repaired > 20 && totals.adoptions > 5,

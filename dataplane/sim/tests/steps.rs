@@ -79,7 +79,7 @@ fn a_root_dies_before_each_flush() {
 
 #[test]
 fn a_leaf_dies_between_two_messages_of_a_cut() {
-    crash_at_each(Place::Leaf, Fault::CrashMidSend, 40);
+    crash_at_each(Place::Leaf(0), Fault::CrashMidSend, 40);
 }
 
 #[test]

@@ -183,6 +183,7 @@ fn what_was_begun_at_a_shard_that_ends_goes_on_at_once() {
         let (acks, _) = run(seed, plan);
         let begun = acks.iter().filter(|ack| ack.called_ns > 20_000_000);
         let most_us = begun.map(|ack| ack.took_ns / 1000).max();
-        assert!(most_us < Some(20_000), "seed {seed}: {most_us:?} us");
+        // A client hears up to 20 ms late that a new replica that was not ready has hung up.
+        assert!(most_us < Some(30_000), "seed {seed}: {most_us:?} us");
     }
 }

@@ -19,6 +19,10 @@ number! {
     ShardId(u32)
 }
 number! {
+    /// A vertex of a log's ordering tree, an aggregator or a leaf, whichever process fills it. Never reused.
+    VertexId(u32)
+}
+number! {
     /// A replica's slot within its shard, 0-based, below [`SEGMENTS_PER_SHARD_MAX`]. The replica in slot `i` is the only
     /// writer of segment `i`.
     Slot(u8)

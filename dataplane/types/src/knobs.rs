@@ -74,6 +74,22 @@ mutants! {
         "Edges outlive their connections, and the root takes rounds that do not follow the last one.";
     RoundWithoutEdge, "mutant_round_without_edge",
         "The root takes rounds of an earlier start of the edge, or of an earlier life of the leaf.";
+    KeepRingOverEdge, "mutant_keep_ring_over_edge",
+        "An aggregator keeps its rounds when the edge to its parent starts again.";
+    ResumeChangedChild, "mutant_resume_changed_child",
+        "An aggregator lets the edge to a child go on although a view has changed what is below it.";
+    DropDownSilently, "mutant_drop_down_silently",
+        "Edges outlive their connections, and an aggregator that misses a base asks for no other start.";
+    FreeLaterRounds, "mutant_free_later_rounds",
+        "A vertex takes a base for all the rounds that it has, and frees those above the one that was chosen.";
+    FollowLatestParent, "mutant_follow_latest_parent",
+        "A vertex takes whoever came last for its parent, whoever started its edge.";
+    AppliedOfFastest, "mutant_applied_of_fastest",
+        "An aggregator passes on what the fastest of its children has applied.";
+    SameEdgeAgain, "mutant_same_edge_again",
+        "An aggregator gives another start of an edge the number of the one before.";
+    ReportToLatestLeaf, "mutant_report_to_latest_leaf",
+        "A replica reports only to the leaf that came last.";
     CutBeforeDurable, "mutant_cut_before_durable",
         "The root announces a cut before its journal is durable.";
     AnswerBeforeOwnEpoch, "mutant_answer_before_own_epoch",

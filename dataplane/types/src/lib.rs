@@ -18,7 +18,7 @@ pub use class::{Durability, Effect, OrderingMode};
 pub use gap::GapKind;
 pub use ids::{
     ClientId, ClientSeq, ClusterId, ConnId, Inc, LogId, NodeId, ROOT_MEMBERS_MAX,
-    SEGMENTS_PER_SHARD_MAX, SegmentId, SessionId, SessionNo, ShardId, Slot, Token,
+    SEGMENTS_PER_SHARD_MAX, SegmentId, SessionId, SessionNo, ShardId, Slot, Token, VertexId,
 };
 pub use knobs::{Knobs, Mutant, Shipped};
 pub use position::EdgeEpoch;

@@ -3,7 +3,7 @@
 use ionian_types::{
     ClientId, ClientSeq, ClusterId, Durability, EdgeEpoch, EntryNo, GapKind, Gsn, GuardEpoch, Inc,
     LogId, Lsn, NodeId, NsEpoch, OrderingMode, RootEpoch, RoundNo, SegmentId, SessionId, SessionNo,
-    ShardId, Slot, Token, ViewId,
+    ShardId, Slot, Token, VertexId, ViewId,
 };
 
 /// Why bytes are not what they claim to be. Effect: none, nothing was taken over.
@@ -113,6 +113,7 @@ newtype_field!(
     Inc(u64),
     LogId(u32),
     ShardId(u32),
+    VertexId(u32),
     Slot(u8),
     SessionNo(u32),
     ClientSeq(u64),

@@ -1,10 +1,12 @@
 //! The cluster map: what a client or a node must know to find everyone. Read rarely, so it may allocate.
 
 use ionian_types::{
-    Durability, Inc, LogId, NodeId, OrderingMode, SEGMENTS_PER_SHARD_MAX, ShardId, Slot, ViewId,
+    Durability, Inc, LogId, NodeId, OrderingMode, SEGMENTS_PER_SHARD_MAX, ShardId, Slot, VertexId,
+    ViewId,
 };
 
 use crate::codec::{Reader, WireError, Writer};
+use crate::tree::{OrderKey, TREE_VERTICES_MAX, TreeVertex, check};
 
 /// The most logs in a map.
 pub const LOGS_MAX: usize = 1024;
@@ -45,12 +47,27 @@ pub struct LogInfo {
     pub roots: Vec<Endpoint>,
     /// The slot of the member that leads, if one was named.
     pub leader: Option<Slot>,
-    /// The leaf of its ordering tree.
-    pub leaf: Endpoint,
+    /// The ordering tree below the root, depth-first, parents first.
+    pub tree: Vec<VertexInfo>,
+    /// The tree that is to be in its place; empty when it stays as it is.
+    pub tree_next: Vec<VertexInfo>,
     /// Its shards, by rising id.
     pub shards: Vec<ShardInfo>,
     /// Places that another node is to take: it prepares itself and registers, and has them from then on.
     pub coming: Vec<Coming>,
+}
+
+/// An aggregator or a leaf.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VertexInfo {
+    /// Its name in the log.
+    pub vertex: VertexId,
+    /// The number of vertices right below; 0 for a leaf.
+    pub children: u16,
+    /// Of a leaf: where its shards begin in the order of the tree, as in [`TreeVertex`].
+    pub begins: OrderKey,
+    /// Where it is.
+    pub endpoint: Endpoint,
 }
 
 /// A place that another node is to take.
@@ -58,8 +75,19 @@ pub struct LogInfo {
 pub struct Coming {
     /// The node.
     pub node: NodeId,
-    /// The replica whose place it takes; none for the leaf.
-    pub replica: Option<(ShardId, Slot)>,
+    /// The place.
+    pub place: ComingPlace,
+}
+
+/// A place of a log that can go to another node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ComingPlace {
+    /// A leaf of the ordering tree.
+    Leaf(VertexId),
+    /// An aggregator of the ordering tree.
+    Aggregator(VertexId),
+    /// A replica.
+    Replica(ShardId, Slot),
 }
 
 /// One shard.
@@ -67,6 +95,8 @@ pub struct Coming {
 pub struct ShardInfo {
     /// Its id.
     pub shard: ShardId,
+    /// Its rank in the order of the tree.
+    pub rank: u32,
     /// The last view that changed it.
     pub epoch: ViewId,
     /// Whether it takes appends.
@@ -115,10 +145,12 @@ impl ClusterMap {
             count(writer, log.roots.len(), ROOT_MEMBERS_MAX, "root members")?;
             log.roots.iter().try_for_each(|root| root.write(writer))?;
             writer.field(log.leader.unwrap_or(NO_LEADER))?;
-            log.leaf.write(writer)?;
+            write_tree(writer, &log.tree)?;
+            write_tree(writer, &log.tree_next)?;
             count(writer, log.shards.len(), SHARDS_PER_LOG_MAX, "shards")?;
             for shard in &log.shards {
                 writer.field(shard.shard)?;
+                writer.field(shard.rank)?;
                 writer.field(shard.epoch)?;
                 writer.field(shard.open)?;
                 writer.field(shard.finalized)?;
@@ -137,9 +169,13 @@ impl ClusterMap {
             count(writer, log.coming.len(), COMING_MAX, "places to be taken")?;
             for coming in &log.coming {
                 writer.field(coming.node)?;
-                writer.field(coming.replica.is_some())?;
-                let (shard, slot) = coming.replica.unwrap_or_default();
-                writer.field(shard)?;
+                let (kind, number, slot) = match coming.place {
+                    ComingPlace::Leaf(vertex) => (0u8, vertex.get(), Slot::ZERO),
+                    ComingPlace::Aggregator(vertex) => (1, vertex.get(), Slot::ZERO),
+                    ComingPlace::Replica(shard, slot) => (2, shard.get(), slot),
+                };
+                writer.field(kind)?;
+                writer.field(number)?;
                 writer.field(slot)?;
             }
         }
@@ -170,10 +206,12 @@ impl ClusterMap {
                     value: roots.len() as u64,
                 });
             }
-            let leaf = Endpoint::read(&mut reader)?;
+            let tree = read_tree(&mut reader)?;
+            let tree_next = read_tree(&mut reader)?;
             let mut shards = Vec::new();
             for _ in 0..bounded(&mut reader, SHARDS_PER_LOG_MAX, "shards")? {
                 let shard = reader.field()?;
+                let rank = reader.field()?;
                 let epoch = reader.field()?;
                 let open = reader.field()?;
                 let finalized = reader.field()?;
@@ -187,6 +225,7 @@ impl ClusterMap {
                 }
                 shards.push(ShardInfo {
                     shard,
+                    rank,
                     epoch,
                     open,
                     finalized,
@@ -197,12 +236,20 @@ impl ClusterMap {
             let mut coming = Vec::new();
             for _ in 0..bounded(&mut reader, COMING_MAX, "places to be taken")? {
                 let node = reader.field()?;
-                let is_replica: bool = reader.field()?;
-                let replica = (reader.field()?, reader.field()?);
-                coming.push(Coming {
-                    node,
-                    replica: is_replica.then_some(replica),
-                });
+                let (kind, number): (u8, u32) = (reader.field()?, reader.field()?);
+                let slot = reader.field()?;
+                let place = match kind {
+                    0 => ComingPlace::Leaf(VertexId::new(number)),
+                    1 => ComingPlace::Aggregator(VertexId::new(number)),
+                    2 => ComingPlace::Replica(ShardId::new(number), slot),
+                    kind => {
+                        return Err(WireError::Range {
+                            field: "place to be taken",
+                            value: u64::from(kind),
+                        });
+                    }
+                };
+                coming.push(Coming { node, place });
             }
             logs.push(LogInfo {
                 log,
@@ -211,7 +258,8 @@ impl ClusterMap {
                 class,
                 roots,
                 leader,
-                leaf,
+                tree,
+                tree_next,
                 shards,
                 coming,
             });
@@ -248,6 +296,77 @@ impl LogInfo {
     pub fn root(&self) -> &Endpoint {
         &self.roots[self.leader.unwrap_or(Slot::ZERO).index()]
     }
+
+    /// The leaf of a shard in the tree, and in the one that is to be in its place.
+    pub fn leaves_of(&self, shard: &ShardInfo) -> impl Iterator<Item = &VertexInfo> {
+        let key = (shard.rank, shard.shard);
+        let trees = [&self.tree, &self.tree_next].into_iter();
+        trees.filter_map(move |tree| {
+            let leaves = tree.iter().filter(|vertex| vertex.children == 0);
+            leaves.take_while(|leaf| leaf.begins <= key).last()
+        })
+    }
+}
+
+/// The vertex right above one, by their places in a tree's depth-first order; none for one right below the root.
+///
+/// `children` gives the number of vertices right below each.
+#[must_use]
+pub fn parent_in(children: impl Iterator<Item = u16>, of: usize) -> Option<usize> {
+    // The vertices whose last child is still to come, with how many are.
+    let mut above: Vec<(usize, u16)> = Vec::new();
+    for (at, children) in children.enumerate() {
+        while above.pop_if(|(_, missing)| *missing == 0).is_some() {}
+        let parent = above.last_mut().map(|(parent, missing)| {
+            *missing -= 1;
+            *parent
+        });
+        if at == of {
+            return parent;
+        }
+        if children > 0 {
+            above.push((at, children));
+        }
+    }
+    None
+}
+
+impl VertexInfo {
+    fn form(&self) -> TreeVertex {
+        TreeVertex {
+            node: self.endpoint.node,
+            // One that is down has none, and the tree has its form all the same.
+            inc: Inc::new(1),
+            children: self.children,
+            begins: self.begins,
+        }
+    }
+}
+
+fn write_tree(writer: &mut Writer<'_>, tree: &[VertexInfo]) -> Result<(), WireError> {
+    count(writer, tree.len(), TREE_VERTICES_MAX, "tree vertices")?;
+    for vertex in tree {
+        writer.field(vertex.vertex)?;
+        writer.field(vertex.children)?;
+        writer.field(vertex.begins.0)?;
+        writer.field(vertex.begins.1)?;
+        vertex.endpoint.write(writer)?;
+    }
+    Ok(())
+}
+
+fn read_tree(reader: &mut Reader<'_>) -> Result<Vec<VertexInfo>, WireError> {
+    let mut tree = Vec::new();
+    for _ in 0..bounded(reader, TREE_VERTICES_MAX, "tree vertices")? {
+        tree.push(VertexInfo {
+            vertex: reader.field()?,
+            children: reader.field()?,
+            begins: (reader.field()?, reader.field()?),
+            endpoint: Endpoint::read(reader)?,
+        });
+    }
+    check(tree.iter().map(VertexInfo::form))?;
+    Ok(tree)
 }
 
 impl Endpoint {
@@ -325,6 +444,12 @@ mod tests {
             inc: Inc::new(9),
             address: String::from("127.0.0.1:1"),
         };
+        let vertex = |vertex, children, begins| VertexInfo {
+            vertex: VertexId::new(vertex),
+            children,
+            begins: (begins, ShardId::new(begins)),
+            endpoint: endpoint(vertex),
+        };
         ClusterMap {
             version: 3,
             logs: vec![LogInfo {
@@ -334,19 +459,25 @@ mod tests {
                 class: Durability::D1,
                 roots: vec![endpoint(9), endpoint(8)],
                 leader: Some(Slot::new(1)),
-                leaf: endpoint(7),
+                tree: vec![vertex(3, 2, 0), vertex(1, 0, 0), vertex(5, 0, 2)],
+                tree_next: vec![vertex(6, 0, 0)],
                 coming: vec![
                     Coming {
                         node: NodeId::new(5),
-                        replica: Some((ShardId::new(2), Slot::ZERO)),
+                        place: ComingPlace::Replica(ShardId::new(2), Slot::ZERO),
                     },
                     Coming {
                         node: NodeId::new(6),
-                        replica: None,
+                        place: ComingPlace::Leaf(VertexId::new(6)),
+                    },
+                    Coming {
+                        node: NodeId::new(6),
+                        place: ComingPlace::Aggregator(VertexId::new(3)),
                     },
                 ],
                 shards: vec![ShardInfo {
                     shard: ShardId::new(2),
+                    rank: 2,
                     epoch: ViewId::new(3),
                     open: true,
                     finalized: false,
@@ -363,6 +494,38 @@ mod tests {
     #[test]
     fn maps_come_back() {
         assert_eq!(ClusterMap::read(&map().to_bytes().unwrap()).unwrap(), map());
+    }
+
+    #[test]
+    fn a_shard_finds_its_leaf_in_both_trees() {
+        let map = map();
+        let log = &map.logs[0];
+        let leaves = |shard: &ShardInfo| -> Vec<u32> {
+            log.leaves_of(shard).map(|it| it.vertex.get()).collect()
+        };
+        assert_eq!(leaves(&log.shards[0]), [5, 6]);
+        let first = ShardInfo {
+            shard: ShardId::new(1),
+            rank: 1,
+            ..log.shards[0].clone()
+        };
+        assert_eq!(leaves(&first), [1, 6]);
+    }
+
+    #[test]
+    fn a_tree_that_is_none_is_refused() {
+        let mut map = map();
+        map.logs[0].tree[0].children = 3;
+        assert!(ClusterMap::read(&map.to_bytes().unwrap()).is_err());
+    }
+
+    #[test]
+    fn who_is_above_whom() {
+        // 0 has 1 and 4; 1 has 2 and 3; 5 stands alone.
+        let children = [2, 2, 0, 0, 0, 0];
+        let parents = (0..6).map(|at| parent_in(children.iter().copied(), at));
+        let expected = [None, Some(0), Some(1), Some(1), Some(0), None];
+        assert!(parents.eq(expected));
     }
 
     #[test]

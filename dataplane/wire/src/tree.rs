@@ -129,7 +129,7 @@ fn wrong(field: &'static str, value: u64) -> WireError {
 }
 
 /// Whether vertices form trees in depth-first order, none too deep, with leaves that begin one after the other.
-fn check(vertices: impl Iterator<Item = TreeVertex>) -> Result<(), WireError> {
+pub(crate) fn check(vertices: impl Iterator<Item = TreeVertex>) -> Result<(), WireError> {
     // Per level, how many vertices are still to come.
     let mut missing = [0u16; TREE_DEPTH_MAX];
     let mut depth = 0usize;

@@ -17,6 +17,7 @@ mod history;
 mod load;
 mod plan;
 pub mod reconfigure;
+pub mod tree;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! A cluster that is governed by three controllers, as it runs in earnest: every controller and every node a process, founded
 //! by the operators' commands, on loopback or each in a network namespace.
 //!
-//! The first [`Layout::roots`] nodes are the members of every root group, the second of them has the leaf. The others hold
-//! replicas, or wait for some.
+//! The first [`Layout::roots`] nodes are the members of every root group, the second of them has the leaf unless a tree is asked
+//! for. The others hold replicas, or wait for some.
 
 use std::fmt::Write as _;
 use std::net::{TcpListener, UdpSocket};
@@ -62,6 +62,8 @@ pub struct Layout<'a> {
     pub roots: usize,
     /// The nodes of each shard of log `default`.
     pub shards: &'a [&'a [usize]],
+    /// Its ordering tree; one leaf if none is said.
+    pub tree: Option<Tree<'a>>,
     /// `dead_after_ms`.
     pub dead_after_ms: u64,
     /// Entries after which a controller makes a snapshot; as shipped unless said otherwise.
@@ -70,6 +72,17 @@ pub struct Layout<'a> {
     pub copies_planned: Option<u64>,
     /// Processes whose data lie elsewhere.
     pub data: Vec<(Who, PathBuf)>,
+}
+
+/// An ordering tree that a log begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a> {
+    /// The nodes that have its vertices, by turns.
+    pub nodes: &'a [usize],
+    /// The most shards below a leaf, and the most vertices below an aggregator or the root.
+    pub fan_in: u16,
+    /// Its levels below the root.
+    pub depth: u8,
 }
 
 impl Layout<'_> {
@@ -271,6 +284,27 @@ impl Governed {
         }
     }
 
+    /// Stops a process where it is.
+    ///
+    /// # Errors
+    /// When it does not run, or cannot be signalled.
+    pub fn pause(&mut self, who: Who) -> Result<()> {
+        self.running(who)?.pause()
+    }
+
+    /// Lets a process that was stopped go on.
+    ///
+    /// # Errors
+    /// As [`Self::pause`].
+    pub fn resume(&mut self, who: Who) -> Result<()> {
+        self.running(who)?.resume()
+    }
+
+    fn running(&mut self, who: Who) -> Result<&mut Process> {
+        let process = self.member(who)?.process.as_mut();
+        process.with_context(|| format!("{} does not run", who.name()))
+    }
+
     /// Asks a process to end, once, and waits for it.
     ///
     /// # Errors
@@ -386,13 +420,19 @@ impl Governed {
         Ok(node.map(|node| Who::Node(node as usize - 1)))
     }
 
-    /// The node of a log's leaf.
+    /// The vertices of a log's ordering tree in its order: their numbers, and the nodes that have them.
     ///
     /// # Errors
     /// As [`Self::json`].
-    pub fn leaf(&self, name: &str) -> Result<Option<Who>> {
-        let node = self.log(name)?["leaf"]["node"].as_u64();
-        Ok(node.map(|node| Who::Node(node as usize - 1)))
+    pub fn vertices(&self, name: &str) -> Result<Vec<(u64, Who)>> {
+        let log = self.log(name)?;
+        let vertices = log["tree"].as_array().into_iter().flatten();
+        let vertices = vertices.map(|vertex| {
+            let node = vertex["node"].as_u64().filter(|node| *node > 0)?;
+            Some((vertex["vertex"].as_u64()?, Who::Node(node as usize - 1)))
+        });
+        let vertices: Option<Vec<_>> = vertices.collect();
+        vertices.context("an ordering tree without numbers")
     }
 
     fn takes_appends(&self) -> Result<bool> {
@@ -544,10 +584,16 @@ fn lacking(cluster: &Value) -> Option<String> {
         let places = list(root, "members");
         if let Some(place) = places
             .iter()
-            .chain([&log["leaf"]])
+            .chain(&list(&log, "tree"))
             .find(|p| p["up"] != true)
         {
-            return Some(format!("{name}: a root or leaf on node {}", place["node"]));
+            return Some(format!(
+                "{name}: a root or vertex on node {}",
+                place["node"]
+            ));
+        }
+        if !list(&log, "tree_next").is_empty() {
+            return Some(format!("{name}: another ordering tree is to come"));
         }
         for shard in list(&log, "shards") {
             if shard["stage"] == "finalized" {
@@ -603,12 +649,15 @@ fn configuration(layout: &Layout<'_>, net: Option<&Net>) -> Result<String> {
     for at in 0..layout.nodes {
         let who = Who::Node(at);
         let (address, data, name) = (&addresses[site(who)], data(who), who.name());
-        let roles = match at {
-            1 if layout.roots > 1 => "\"root\", \"leaf\"",
-            0 if layout.roots == 1 => "\"root\", \"leaf\"",
-            _ if at < layout.roots => "\"root\"",
-            _ => "\"replica\"",
-        };
+        let mut roles = vec![if at < layout.roots { "root" } else { "replica" }];
+        let one_leaf = at == usize::from(layout.roots > 1);
+        if layout
+            .tree
+            .map_or(one_leaf, |tree| tree.nodes.contains(&at))
+        {
+            roles.push("leaf");
+        }
+        let roles = format!("\"{}\"", roles.join("\", \""));
         let id = at + 1;
         write!(
             text,
@@ -632,9 +681,13 @@ fn configuration(layout: &Layout<'_>, net: Option<&Net>) -> Result<String> {
     }
     let placement: Vec<String> = layout.shards.iter().map(|nodes| names(nodes)).collect();
     let roots: Vec<usize> = (0..layout.roots).collect();
+    let tree = layout.tree.map_or_else(String::new, |tree| {
+        let (nodes, fan_in, depth) = (names(tree.nodes), tree.fan_in, tree.depth);
+        format!("leaf = {nodes}\nfan_in = {fan_in}\ndepth = {depth}\n")
+    });
     write!(
         text,
-        "\n[[logs]]\nname = \"default\"\nroot = {}\nshards = {}\nreplicas = {}\nplacement = [{}]\n\n\
+        "\n[[logs]]\nname = \"default\"\nroot = {}\nshards = {}\nreplicas = {}\nplacement = [{}]\n{tree}\n\
          [cores]\nplan = \"cooperative\"\n\n[timing]\ndead_after_ms = {}\n",
         names(&roots),
         layout.shards.len(),
@@ -672,7 +725,7 @@ mod tests {
     fn what_is_missing_is_named() {
         let place = |up: bool| json!({"node": 1, "up": up, "incarnation": 4});
         let whole = json!({"under_way": [], "logs": [{
-            "name": "default", "pending": null, "leaf": place(true),
+            "name": "default", "pending": null, "tree": [place(true)], "tree_next": [],
             "root": {"phase": "leads", "members": [place(true)]},
             "shards": [
                 {"shard": 0, "stage": "finalized", "whole": false, "replicas": []},
@@ -689,7 +742,9 @@ mod tests {
         };
         assert!(changed("/under_way", json!([{"transaction": 3}])).contains("3 runs"));
         assert!(changed("/logs/0/root/phase", json!("sealing")).contains("sealing"));
-        assert!(changed("/logs/0/leaf/up", json!(false)).contains("root or leaf on node 1"));
+        assert!(changed("/logs/0/tree/0/up", json!(false)).contains("root or vertex on node 1"));
+        let coming = json!([place(true)]);
+        assert!(changed("/logs/0/tree_next", coming).contains("another ordering tree"));
         assert!(changed("/logs/0/pending", json!(7)).contains("view 7"));
         assert!(changed("/logs/0/shards/1/whole", json!(false)).contains("not whole"));
         let replica = "/logs/0/shards/1/replicas/0";
@@ -710,6 +765,11 @@ mod tests {
             nodes: 5,
             roots: 3,
             shards: &[&[3, 4]],
+            tree: Some(Tree {
+                nodes: &[0, 3],
+                fan_in: 2,
+                depth: 2,
+            }),
             dead_after_ms: 700,
             snapshot_entries: None,
             copies_planned: None,
@@ -720,6 +780,11 @@ mod tests {
         assert_eq!(text.matches("[[nodes]]").count(), 5);
         assert!(text.contains("root = [\"n1\", \"n2\", \"n3\"]"), "{text}");
         assert!(text.contains("placement = [[\"n4\", \"n5\"]]"), "{text}");
+        assert_eq!(text.matches("\"leaf\"").count(), 2, "{text}");
+        assert!(
+            text.contains("leaf = [\"n1\", \"n4\"]\nfan_in = 2\ndepth = 2\n"),
+            "{text}"
+        );
         assert_eq!(text.matches("/elsewhere").count(), 1);
     }
 }

@@ -30,6 +30,7 @@ fn a_finalized_shard_is_read_after_every_node_that_had_it_is_gone() {
         nodes: 6,
         roots: 1,
         shards: &[&[1, 2], &[3, 4]],
+        tree: None,
         dead_after_ms: 2_000,
         snapshot_entries: None,
         copies_planned: None,

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::binary;
-use ionian_system_tests::chaos::{Verdict, controllers, reconfigure};
+use ionian_system_tests::chaos::{Verdict, controllers, reconfigure, tree};
 
 #[test]
 fn changes_and_deaths_under_load_lose_nothing() {
@@ -74,4 +74,44 @@ fn whatever_becomes_of_the_controllers_no_view_is_lost() {
     assert!(outcome.views > 4 && outcome.changes > 2);
     assert!(!outcome.refusals.is_empty(), "nothing was refused");
     assert!(outcome.acked > 1_000, "there was no load");
+}
+
+fn with_a_tree(name: &str, faults: bool, seed: u64) {
+    let Some(binary) = binary(name) else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let plan = tree::Plan {
+        duration: Duration::ZERO,
+        faults,
+        seed,
+    };
+    let say = |line: &str| println!("{line}");
+    let outcome = tree::run(&binary, dir.path(), &plan, None, || false, say);
+    let outcome = outcome.expect("it runs");
+    println!("{}{}", outcome.report, outcome.text());
+    if outcome.verdict != Verdict::Pass {
+        let kept = dir.keep();
+        panic!(
+            "verdict {}: {:#?}\nfiles: {}",
+            outcome.verdict,
+            outcome.problems,
+            kept.display()
+        );
+    }
+    let times: u64 = outcome.done.iter().map(|done| done.times).sum();
+    assert_eq!(times, if faults { 8 } else { 4 });
+    assert!(outcome.acked > 1_000, "there was no load");
+}
+
+#[test]
+fn an_ordering_tree_takes_other_forms_and_moves_under_load() {
+    let name = "an_ordering_tree_takes_other_forms_and_moves_under_load";
+    with_a_tree(name, false, 3);
+}
+
+#[test]
+fn whatever_becomes_of_the_processes_of_a_tree_nothing_is_lost() {
+    let name = "whatever_becomes_of_the_processes_of_a_tree_nothing_is_lost";
+    with_a_tree(name, true, 4);
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ionian_system_tests::Binary;
-use ionian_system_tests::chaos::{Verdict, controllers, reconfigure};
+use ionian_system_tests::chaos::{Verdict, controllers, reconfigure, tree};
 
 use super::{Options, Scratch};
 
 /// The names of the scenarios.
 pub(super) const RECONFIGURE: &str = "reconfigure";
 pub(super) const CONTROLLERS: &str = "controllers";
+pub(super) const TREE: &str = "tree";
 
 /// Changes the cluster under load; returns the exit code, which is the verdict.
 pub(super) fn reconfigure(
@@ -69,6 +70,43 @@ pub(super) fn controllers(
     let history = options.history.as_deref();
     let say = |line: &str| eprintln!("{line}");
     let outcome = controllers::run(binary, scratch.path(), &plan, history, stop, say)
+        .inspect_err(|_| scratch.keep())?;
+    eprint!("{}", outcome.report);
+    if options.json {
+        println!("{:#}", outcome.json());
+    } else {
+        print!("{}", outcome.text());
+    }
+    let told = Told {
+        verdict: outcome.verdict,
+        problems: &outcome.problems,
+        history: &outcome.history,
+    };
+    Ok(told.end(options, scratch))
+}
+
+/// Changes the ordering tree under load, and has its processes die and stand still; returns the exit code, which is the verdict.
+pub(super) fn tree(
+    options: &Options,
+    seed: u64,
+    binary: &Binary,
+    scratch: &mut Scratch,
+    stop: impl Fn() -> bool,
+) -> Result<u8> {
+    let duration = options.duration();
+    let plan = tree::Plan {
+        duration,
+        faults: true,
+        seed,
+    };
+    eprintln!(
+        "{TREE} for {} s, seed {seed}; files in {}",
+        duration.as_secs(),
+        scratch.path().display()
+    );
+    let history = options.history.as_deref();
+    let say = |line: &str| eprintln!("{line}");
+    let outcome = tree::run(binary, scratch.path(), &plan, history, stop, say)
         .inspect_err(|_| scratch.keep())?;
     eprint!("{}", outcome.report);
     if options.json {

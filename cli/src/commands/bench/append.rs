@@ -1,37 +1,38 @@
 //! `ionian bench append`: how fast, at which latency, at which cost, beside what the machine alone can do, and whether
 //! what was acknowledged is there.
 
-use std::path::{Path, PathBuf};
+mod inside;
+
+pub(super) use inside::Folder;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use ionian_client::Log;
 use ionian_client::history::Phase;
-use ionian_node::Server;
-use ionian_store::StoreStats;
-use ionian_types::{Durability, RECORD_BYTES_MAX};
+use ionian_control_core::FAN_IN_MAX;
+use ionian_types::RECORD_BYTES_MAX;
 use ionian_wire::record::encoded_bytes;
 
 use super::audit::{NAME_BYTES, Payload};
 use super::clients::{Crew, Load, Manner, histogram, with_crew};
-use super::device::{Pattern, chain_p50_ns, loop_bytes_per_second};
-use super::embedded::{Cores, Embedded, PlanArgs, Shape, processor};
-use super::limits::{datagram_chain, pipeline};
+use super::embedded::{Cores, PlanArgs, processor};
+use super::limits::datagram_chain;
 use super::report::{Figures, Limits, Report, Setting};
 use super::usage::Usage;
 use crate::connect::{
     Cluster, ClusterArgs, ConnectArgs, DEFAULT_ADDRESS, Target, open_client, random_client,
 };
 use crate::exit::{Exit, UsageError};
-use crate::history::{History, HistoryArgs, Subject};
+use crate::history::{History, HistoryArgs};
 use crate::output::OutArgs;
 use crate::progress::Progress;
 use crate::signals::Stop;
+use crate::tree::{in_words, levels};
 
 /// How long each bare limit is measured.
 const LIMIT_SPAN: Duration = Duration::from_millis(500);
-/// Rounds of the bare chain of a durable append.
-const CHAIN_ROUNDS: u32 = 500;
 /// Bytes of records that a round appends unless told otherwise: what two copies of it take is what caches do not hold.
 const ROUND_BYTES: u64 = 64 << 20;
 
@@ -93,6 +94,20 @@ pub(crate) struct Args {
     /// Replicas of each shard of the cluster in this process
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=7))]
     replicas: u16,
+    /// The most shards below a leaf, and the most vertices below an aggregator or the root, of the cluster in this process;
+    /// without it one leaf has all shards
+    #[arg(long, value_name = "N", conflicts_with = "cluster", value_parser = clap::value_parser!(u16).range(2..=i64::from(FAN_IN_MAX)))]
+    fan_in: Option<u16>,
+    /// The levels of the ordering tree below the root of the cluster in this process; without it as few as the fan-in takes
+    #[arg(long, value_name = "LEVELS", requires = "fan_in", conflicts_with = "cluster", value_parser = clap::value_parser!(u8).range(1..=8))]
+    tree_depth: Option<u8>,
+    /// Members of the root group of the cluster in this process; 1 unless said otherwise
+    #[arg(long, value_name = "N", conflicts_with = "cluster", value_parser = clap::value_parser!(u8).range(1..=7))]
+    root_members: Option<u8>,
+    /// Measure by turns with the ordering tree and root group, and with one leaf and one root, and say what they cost; a
+    /// tree of two levels below a root of three members unless said otherwise
+    #[arg(long, conflicts_with_all = ["cluster", "history"])]
+    compare_tree: bool,
     /// Cores to use: the first for the cluster in this process, or as many as the core plan takes, the others for clients
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     cores: Option<Vec<usize>>,
@@ -157,6 +172,14 @@ pub(crate) struct Measured {
     pub(crate) audited: u64,
 }
 
+impl Measured {
+    fn add(&mut self, other: Self) {
+        self.pipelined.extend(other.pipelined);
+        self.single.extend(other.single);
+        self.audited += other.audited;
+    }
+}
+
 struct Measuring<'a> {
     args: &'a Args,
     load: &'a Load,
@@ -166,102 +189,9 @@ struct Measuring<'a> {
 }
 
 impl Measuring<'_> {
-    fn embedded(&mut self) -> anyhow::Result<Report> {
-        let args = self.args;
-        let class = if args.durability == "D0" {
-            Durability::D0
-        } else {
-            Durability::D1
-        };
-        let dir = class
-            .is_flushed()
-            .then(|| Folder::new(args.data_dir.as_deref()))
-            .transpose()?;
-        let replicas = usize::from(args.shards) * usize::from(args.replicas);
-        let record = encoded_bytes(args.record_bytes) as u64;
-        let kept = (self.load.retention + self.load.depth * self.load.clients as u64) * record;
-        let shape = Shape {
-            shards: usize::from(args.shards),
-            replicas: usize::from(args.replicas),
-            class,
-            memory_bytes_max: (2 * kept + (64 << 20)) * replicas as u64,
-            data_dir: dir.as_ref().map(|dir| dir.path.join("data")),
-            clients: self.load.clients,
-            cores: args.cores.clone(),
-            fifo: args.fifo,
-            plan: args.plan,
-        };
-        let cores = shape.plan()?;
-        let mut limits = Limits {
-            pipeline: Some(pipeline(args.record_bytes, args.depth, &cores, LIMIT_SPAN)?),
-            ..Limits::default()
-        };
-        let history = self.history()?;
-        let cluster = Embedded::start(&shape)?;
-        let setting = self.setting(&cluster, class);
-        let before = stores(&cluster.server);
-        let open = |client| {
-            // The auditor comes after the clients, when they have stopped: it shares their cores, and does not spin.
-            let spin = cluster.cores.enter(client)? && client < self.load.clients;
-            let mut log = cluster.open(spin)?;
-            if let Some(history) = &history {
-                let subject = Subject {
-                    class,
-                    shards: shape.shards,
-                    replicas: shape.replicas,
-                };
-                log.set_history(history.hook(client, subject));
-            }
-            Ok(log)
-        };
-        let load = self.load;
-        let measured = with_crew(load, open, |crew| {
-            self.measure(crew, || Usage::of(&cluster.server))
-        })?;
-        history.as_ref().map_or(Ok(()), History::finish)?;
-        let after = stores(&cluster.server);
-        cluster.server.stop();
-        if let Some(dir) = &dir {
-            let used = |(after, before): (&StoreStats, &StoreStats)| {
-                let now = Usage::of_store(after).since(&Usage::of_store(before));
-                Pattern::of(&now)
-            };
-            let patterns: Vec<Pattern> = after.iter().zip(&before).filter_map(used).collect();
-            limits.device_bytes_per_second =
-                Some(loop_bytes_per_second(&dir.path, &patterns, LIMIT_SPAN * 4)?);
-            limits.chain_p50_ns = Some(chain_p50_ns(
-                &dir.path,
-                usize::from(args.replicas),
-                CHAIN_ROUNDS,
-            )?);
-        }
-        Ok(Report {
-            setting,
-            measured,
-            limits,
-        })
-    }
-
     /// The file of events, if one is asked for: of every client, and of the auditor.
     fn history(&self) -> anyhow::Result<Option<History>> {
         self.args.history.create(self.load.clients + 1)
-    }
-
-    fn setting(&self, cluster: &Embedded, class: Durability) -> Setting {
-        let args = self.args;
-        Setting {
-            embedded: true,
-            machine: processor(),
-            backend: cluster.server.effective().transport.clone(),
-            device: cluster.devices(),
-            core_plan: cluster.cores.to_string(),
-            durability: class.to_string(),
-            shards: usize::from(args.shards),
-            replicas: usize::from(args.replicas),
-            mtu: None,
-            flushes_of: "the stores of this cluster",
-            ..self.base_setting()
-        }
     }
 
     fn base_setting(&self) -> Setting {
@@ -299,6 +229,12 @@ impl Measuring<'_> {
             durability: log.class.to_string(),
             shards: log.shards.len(),
             replicas: log.shards.first().map_or(0, |shard| shard.replicas.len()),
+            tree: in_words(log.tree.iter().map(|vertex| vertex.children)),
+            depth_of_tree: levels(log.tree.iter().map(|vertex| vertex.children))
+                .into_iter()
+                .max()
+                .unwrap_or(0),
+            root_members: log.roots.len(),
             mtu: cluster.mtu(),
             flushes_of: "all disks of this machine",
             ..self.base_setting()
@@ -322,12 +258,13 @@ impl Measuring<'_> {
         };
         let load = self.load;
         let measured = with_crew(load, open, |crew| {
-            self.measure(crew, || Ok(Usage::of_machine()))
+            self.measure(crew, self.args.repeat, || Ok(Usage::of_machine()))
         })?;
         history.as_ref().map_or(Ok(()), History::finish)?;
         Ok(Report {
             setting,
             measured,
+            plain: None,
             limits,
         })
     }
@@ -336,6 +273,7 @@ impl Measuring<'_> {
     fn measure(
         &mut self,
         crew: &mut Crew,
+        repeat: u16,
         usage: impl Fn() -> anyhow::Result<Usage>,
     ) -> anyhow::Result<Measured> {
         let span = Duration::from_secs(self.args.seconds);
@@ -350,7 +288,7 @@ impl Measuring<'_> {
             crew.mark(Phase::Load)?;
         }
         for manner in [Manner::Pipelined, Manner::Single] {
-            for _ in 0..self.args.repeat {
+            for _ in 0..repeat {
                 if self.stop.asked() {
                     break;
                 }
@@ -409,41 +347,5 @@ impl Measuring<'_> {
             });
         }
         Ok(figures)
-    }
-}
-
-/// The counters of every store, in the order of their places.
-fn stores(server: &Server) -> Vec<StoreStats> {
-    let status = server.status(Duration::from_secs(5));
-    let places = status.into_iter().flat_map(|status| status.places);
-    places.filter_map(|place| place.store).collect()
-}
-
-/// Where devices' files are; removed at the end if it was made here.
-#[derive(Debug)]
-pub(super) struct Folder {
-    pub(super) path: PathBuf,
-    temporary: bool,
-}
-
-impl Folder {
-    pub(super) fn new(chosen: Option<&Path>) -> anyhow::Result<Self> {
-        let own = std::env::temp_dir().join(format!("ionian-bench-{}", std::process::id()));
-        let path = chosen.map_or(own, Path::to_owned);
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self {
-            path,
-            temporary: chosen.is_none(),
-        })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.temporary {
-            // What cannot be removed stays in the system's folder for such files.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
     }
 }

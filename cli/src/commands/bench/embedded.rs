@@ -16,7 +16,8 @@ use ionian_runtime::{
 use ionian_types::{Durability, LogId, NodeId, OrderingMode};
 
 use crate::connect::random_client;
-use crate::exit;
+use crate::exit::{self, UsageError};
+use crate::tree::TreeArgs;
 
 /// How often it is looked whether a device has failed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -46,6 +47,10 @@ pub(crate) struct Shape {
     pub(crate) fifo: bool,
     /// How roles share reactors.
     pub(crate) plan: PlanArgs,
+    /// The form of the ordering tree.
+    pub(crate) tree: TreeArgs,
+    /// Members of the root group.
+    pub(crate) root_members: usize,
 }
 
 /// How the roles of a cluster in this process share threads.
@@ -83,7 +88,7 @@ impl Shape {
             Some(PlanName::Packed) => CorePlan::Packed,
             Some(PlanName::Dedicated) => CorePlan::Dedicated,
         };
-        let mut options = self.options();
+        let mut options = self.options()?;
         options.plan = plan;
         options.cores = self.cores.clone().unwrap_or_default();
         options.reactors = self.plan.reactors.map(usize::from);
@@ -106,7 +111,7 @@ impl Shape {
     }
 
     /// The cluster, cores apart.
-    fn options(&self) -> ServerOptions {
+    fn options(&self) -> Result<ServerOptions, UsageError> {
         let node = NodeId::new(1);
         let mut options = ServerOptions::in_memory(ClusterSpec {
             nodes: [(node, NodeSpec::default())].into(),
@@ -114,16 +119,16 @@ impl Shape {
                 name: String::from("default"),
                 mode: OrderingMode::Scalog,
                 class: self.class,
-                root: vec![node],
+                root: vec![node; self.root_members],
                 root_quorum: ionian_control_core::RootQuorum::Majority,
-                leaf: node,
+                tree: self.tree.spec(self.shards, &[node])?,
                 quorum: None,
                 shards: vec![vec![node; self.replicas]; self.shards],
             }],
         });
         options.memory_bytes_max = self.memory_bytes_max;
         options.data_dir.clone_from(&self.data_dir);
-        options
+        Ok(options)
     }
 }
 
@@ -246,7 +251,7 @@ impl Embedded {
             None => ServerOptions {
                 cores: cores.reactor.into_iter().collect(),
                 shared_core: cores.shared,
-                ..shape.options()
+                ..shape.options()?
             },
         };
         if shape.fifo {
@@ -332,6 +337,8 @@ mod tests {
                 core_plan: Some(plan),
                 reactors,
             },
+            tree: TreeArgs::default(),
+            root_members: 1,
         };
         let two = shape(PlanName::Packed, vec![1, 0], Some(2));
         let two = two.plan().unwrap();

@@ -9,7 +9,7 @@ use super::append::Measured;
 use super::clients::histogram;
 use super::limits::Pipeline;
 use super::usage::Usage;
-use crate::table::{Table, duration, number};
+use crate::table::{Table, count, duration, number};
 use crate::version;
 
 /// Everything that stands beside a figure.
@@ -23,6 +23,10 @@ pub(crate) struct Setting {
     pub(crate) durability: String,
     pub(crate) shards: usize,
     pub(crate) replicas: usize,
+    /// The ordering tree in words, and its levels below the root.
+    pub(crate) tree: String,
+    pub(crate) depth_of_tree: usize,
+    pub(crate) root_members: usize,
     /// The largest packet, where one is configured.
     pub(crate) mtu: Option<u32>,
     pub(crate) flushes_of: &'static str,
@@ -175,6 +179,8 @@ impl Goal {
 pub(crate) struct Report {
     pub(crate) setting: Setting,
     pub(crate) measured: Measured,
+    /// The same with one leaf and one root, if that was asked for.
+    pub(crate) plain: Option<Measured>,
     pub(crate) limits: Limits,
 }
 
@@ -189,6 +195,15 @@ impl Report {
         };
         let (rate, p50_us) = (pipelined.rate.median, single.p50_ns.median / 1e3);
         use Sense::{AtLeast, AtMost};
+        if let Some(ratio) = self.p50_ratio() {
+            let stated = setting.durability == "D0" && setting.root_members > 1;
+            return if stated && setting.depth_of_tree == 2 {
+                let name = "embedded D0, a tree of two levels and a replicated root: closed-loop p50, of the same with one leaf and one root";
+                vec![goal(name, 2.0, ratio, AtMost)]
+            } else {
+                Vec::new()
+            };
+        }
         match (
             setting.embedded,
             setting.durability.as_str(),
@@ -261,10 +276,18 @@ impl Report {
         }
     }
 
+    /// What an append one at a time takes, of what it takes with one leaf and one root.
+    fn p50_ratio(&self) -> Option<f64> {
+        let single = |measured: &Measured| Summary::of(&measured.single).p50_ns.median;
+        let plain = self.plain.as_ref()?;
+        Some(single(&self.measured) / single(plain))
+    }
+
     pub(crate) fn json(&self) -> Value {
         let Self {
             setting,
             measured,
+            plain,
             limits,
         } = self;
         let (pipelined, single) = measured.summaries();
@@ -275,9 +298,17 @@ impl Report {
             "version": version::SHORT, "commit": version::COMMIT, "machine": setting.machine,
             "embedded": setting.embedded, "backend": setting.backend, "device": setting.device,
             "core_plan": setting.core_plan, "durability": setting.durability, "shards": setting.shards,
-            "replicas": setting.replicas, "mtu": setting.mtu, "record_bytes": setting.record_bytes,
+            "replicas": setting.replicas, "tree": setting.tree, "tree_depth": setting.depth_of_tree,
+            "root_members": setting.root_members, "mtu": setting.mtu, "record_bytes": setting.record_bytes,
             "clients": setting.clients, "depth": setting.depth, "spread": setting.spread,
             "retention": setting.retention, "repetitions": measured.pipelined.len(),
+            "one_leaf_and_root": plain.as_ref().map(|plain| {
+                let (pipelined, single) = plain.summaries();
+                json!({
+                    "pipelined": pipelined.json(), "one_at_a_time": single.json(), "read_back": plain.audited,
+                    "p50_ratio": self.p50_ratio(),
+                })
+            }),
             "pipelined": pipelined.json(), "one_at_a_time": single.json(), "flushes_of": setting.flushes_of,
             "read_back": {"records": measured.audited, "as_acknowledged": true},
             "bare": {
@@ -295,6 +326,7 @@ impl Report {
         let Self {
             setting,
             measured,
+            plain,
             limits,
         } = self;
         let (pipelined, single) = measured.summaries();
@@ -310,6 +342,11 @@ impl Report {
                 "{}, {} shards with {} replicas each",
                 setting.durability, setting.shards, setting.replicas
             ),
+        );
+        let members = count(setting.root_members as u64, "member", "members");
+        row(
+            "ordered by",
+            format!("{} below a root of {members}", setting.tree),
         );
         let spread = if setting.spread {
             ", spread over all servers"
@@ -343,7 +380,13 @@ impl Report {
             "CPU/record",
             "flushes/record",
         ]);
-        for (name, summary) in [("pipelined", &pipelined), ("one at a time", &single)] {
+        let plain = plain.as_ref().map(|plain| (plain, plain.summaries()));
+        let mut summaries = vec![("pipelined", &pipelined), ("one at a time", &single)];
+        if let Some((_, (pipelined, single))) = &plain {
+            summaries.push(("one leaf, one root: pipelined", pipelined));
+            summaries.push(("one leaf, one root: one at a time", single));
+        }
+        for (name, summary) in summaries {
             let [p50, p99, p999] = [0.5, 0.99, 0.999]
                 .map(|q| duration(Duration::from_nanos(summary.latency.value_at_quantile(q))));
             let rate = |rate: f64| number(rate as u64);
@@ -423,11 +466,20 @@ impl Report {
                 ),
             );
         }
+        if let (Some((_, (other, _))), Some(ratio)) = (&plain, self.p50_ratio()) {
+            let rate = pipelined.rate.median / other.rate.median;
+            row(
+                "of one leaf, one root",
+                format!(
+                    "p50 of one at a time {ratio:.2}, appends per second {rate:.2}; measured by turns"
+                ),
+            );
+        }
         row(
             "read back",
             format!(
                 "{} records by a subscriber: each one acknowledged, once, at its position, in order",
-                number(measured.audited)
+                number(measured.audited + plain.map_or(0, |(plain, _)| plain.audited))
             ),
         );
         for goal in self.goals(&pipelined, &single) {
@@ -455,82 +507,4 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn figures(records: u64, p50_ns: u64) -> Figures {
-        let mut latency = histogram();
-        latency.saturating_record_n(p50_ns, records);
-        Figures {
-            records,
-            elapsed: Duration::from_secs(1),
-            latency,
-            usage: Usage::default(),
-        }
-    }
-
-    fn report(setting: Setting) -> Report {
-        let measured = Measured {
-            pipelined: vec![
-                figures(4_000_000, 5_000_000),
-                figures(2_000_000, 9_000_000),
-                figures(3_500_000, 6_000_000),
-            ],
-            single: vec![figures(200_000, 5_000)],
-            audited: 9_700_000,
-        };
-        Report {
-            setting,
-            measured,
-            limits: Limits::default(),
-        }
-    }
-
-    #[test]
-    fn goals_belong_to_their_setting_and_compare_medians() {
-        let setting = Setting {
-            embedded: true,
-            durability: String::from("D0"),
-            record_bytes: 128,
-            replicas: 2,
-            ..Setting::default()
-        };
-        let json = report(setting.clone()).json();
-        assert_eq!(
-            json["pipelined"]["records_per_second"]["median"],
-            3_500_000.0
-        );
-        assert_eq!(json["goals"][0]["met"], true);
-        assert_eq!(
-            (&json["goals"][1]["met"], &json["goals"][1]["goal"]),
-            (&false.into(), &3.0.into())
-        );
-        let other = report(Setting {
-            record_bytes: 100,
-            ..setting
-        });
-        assert_eq!(other.json()["goals"].as_array().map(Vec::len), Some(0));
-        assert!(other.text().contains("9,700,000 records by a subscriber"));
-    }
-
-    #[test]
-    fn flushed_goals_are_ratios_to_the_bare_device() {
-        let setting = Setting {
-            durability: String::from("D1"),
-            record_bytes: 512,
-            replicas: 2,
-            ..Setting::default()
-        };
-        let mut report = report(setting);
-        report.limits.chain_p50_ns = Some(4_000);
-        report.limits.device_bytes_per_second = Some(1.0);
-        let json = report.json();
-        let met: Vec<bool> = json["goals"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|goal| goal["met"] == true)
-            .collect();
-        assert_eq!(met, [false, true, true], "{json}");
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use ionian_types::NodeId;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
-use crate::operator::{Controllers, LookArgs};
+use crate::operator::{Controllers, LookArgs, tree};
 use crate::table::Table;
 
 pub(super) fn run(args: &LookArgs) -> anyhow::Result<Exit> {
@@ -35,7 +35,12 @@ fn places(picture: &ClusterPicture) -> BTreeMap<NodeId, Vec<Seat<'_>>> {
             true => (format!("root of {name}"), place),
             false => (format!("root member {slot} of {name}"), place),
         });
-        let leaf = (format!("leaf of {name}"), &log.leaf);
+        let coming = log.tree_next.iter();
+        let coming = coming.filter(|next| log.tree.iter().all(|it| it.vertex != next.vertex));
+        let tree = log.tree.iter().chain(coming).map(|vertex| {
+            let words = format!("{} of {name}", tree::vertex_name(vertex));
+            (words, &vertex.place)
+        });
         let replicas = log.shards.iter().flat_map(|shard| {
             let replicas = shard.replicas.iter().enumerate();
             replicas.map(|(slot, replica)| {
@@ -43,7 +48,7 @@ fn places(picture: &ClusterPicture) -> BTreeMap<NodeId, Vec<Seat<'_>>> {
                 (words, &replica.place)
             })
         });
-        for seat in root.chain([leaf]).chain(replicas) {
+        for seat in root.chain(tree).chain(replicas) {
             places.entry(seat.1.node).or_default().push(seat);
         }
     }

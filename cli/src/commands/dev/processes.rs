@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use ionian_control_client::identity::Role;
 use ionian_node::config::{ClusterConfig, Secret, format_size};
+use ionian_types::NodeId;
 
 use super::Args;
 use crate::commands::{ca, cluster};
@@ -175,6 +176,10 @@ fn text(args: &Args) -> anyhow::Result<String> {
     if first.checked_add(PORTS + CONTROLLERS).is_none() {
         return Err(UsageError(format!("there are no ports after {first} for the others")).into());
     }
+    let nodes: Vec<NodeId> = (1..=u32::from(args.nodes)).map(NodeId::new).collect();
+    args.tree.spec(args.shards as usize, &nodes)?;
+    // The vertices of a tree of several lie on all nodes.
+    let spread = args.tree.fan_in.is_some();
     let mut text = String::from(
         "# Made by `ionian dev --processes`: three controllers and some nodes on one machine.\ncluster = \"dev\"\n",
     );
@@ -187,10 +192,10 @@ fn text(args: &Args) -> anyhow::Result<String> {
     }
     for id in 1..=args.nodes {
         let port = first + id - 1;
-        let roles = if id == 1 {
-            "\"root\", \"leaf\", \"replica\""
-        } else {
-            "\"replica\""
+        let roles = match id {
+            1 => "\"root\", \"leaf\", \"replica\"",
+            _ if spread => "\"leaf\", \"replica\"",
+            _ => "\"replica\"",
         };
         let _ = write!(
             text,
@@ -203,6 +208,14 @@ fn text(args: &Args) -> anyhow::Result<String> {
             "\n[[logs]]\nname = \"{log}\"\nshards = {}\nreplicas = {}\ndurability = \"{}\"\n",
             args.shards, args.replicas, args.durability
         );
+        if let Some(fan_in) = args.tree.fan_in {
+            let leaf = (1..=args.nodes).map(|id| format!("\"n{id}\""));
+            let leaf = leaf.collect::<Vec<_>>().join(", ");
+            let _ = write!(text, "leaf = [{leaf}]\nfan_in = {fan_in}\n");
+        }
+        if let Some(depth) = args.tree.depth {
+            let _ = writeln!(text, "depth = {depth}");
+        }
     }
     let _ = write!(
         text,

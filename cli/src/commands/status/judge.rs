@@ -1,13 +1,14 @@
 //! Whether a cluster can append, and if not, why: the missing are named before those who only wait for them.
 
 use ionian_node::Place;
-use ionian_types::{Inc, LogId, NodeId, ShardId, Slot};
-use ionian_wire::directory::{Endpoint, LogInfo, ShardInfo};
+use ionian_node::tree::vertex_place;
+use ionian_types::{Inc, NodeId, Slot};
+use ionian_wire::directory::{Endpoint, LogInfo, ShardInfo, VertexInfo};
 
 use serde_json::Value;
 
 use super::picture::{Picture, Seen};
-use super::roots;
+use super::{roots, tree};
 use crate::table::size;
 
 /// What keeps the cluster from appending.
@@ -87,7 +88,7 @@ impl Verdict {
         }
     }
 
-    /// The root and the leaf.
+    /// The root and the ordering tree.
     fn log(&mut self, picture: &Picture, log: &LogInfo) {
         let root = roots::leader(log);
         let group = log.roots.len() > 1;
@@ -121,11 +122,34 @@ impl Verdict {
             }
         }
         self.notes.extend(self.faults.drain(before..));
-        let leaf = Place::Leaf(log.log);
-        if picture.process_of(leaf).is_some() {
-            let what = format!("log {}: the leaf", log.name);
-            self.place(picture, leaf, &what, None);
+        self.tree(picture, log);
+    }
+
+    /// The vertices of the ordering tree; of those that are to come it is only noted what they wait for.
+    fn tree(&mut self, picture: &Picture, log: &LogInfo) {
+        for vertex in &log.tree {
+            let place = vertex_place(log.log, vertex);
+            if picture.process_of(place).is_none() {
+                continue;
+            }
+            let what = format!("log {}: {}", log.name, tree::vertex_name(log, vertex));
+            if let Some(seen) = self.place(picture, place, &what, None)
+                && seen.value["state"]["edge"]["running"] == false
+            {
+                let above = tree::above(log, vertex);
+                self.faults
+                    .push(format!("{what} has no connection to {above}"));
+            }
         }
+        let before = self.faults.len();
+        let comes = |vertex: &&VertexInfo| log.tree.iter().all(|it| it.vertex != vertex.vertex);
+        for vertex in log.tree_next.iter().filter(comes) {
+            let name = tree::vertex_name(log, vertex);
+            let what = format!("log {}: {name} of the coming tree", log.name);
+            let place = vertex_place(log.log, vertex);
+            self.place(picture, place, &what, Some(&vertex.endpoint));
+        }
+        self.notes.extend(self.faults.drain(before..));
     }
 
     /// What keeps a shard from taking appends. `whole` says that the log itself has no fault.
@@ -160,7 +184,7 @@ impl Verdict {
                 "log {}: shard {} is not open",
                 log.name, shard.shard
             ));
-        } else if let Some(row) = leaf_row(picture, log.log, shard.shard)
+        } else if let Some(row) = leaf_row(picture, log, shard)
             && row["whole"] == false
         {
             let slot = row["slowest_slot"].as_u64().unwrap_or(0);
@@ -270,9 +294,15 @@ fn why_stranded(stranded: &serde_json::Map<String, Value>) -> String {
     )
 }
 
-/// What the leaf says of a shard.
-pub(super) fn leaf_row(picture: &Picture, log: LogId, shard: ShardId) -> Option<&Value> {
-    let (_, leaf) = picture.seen(Place::Leaf(log))?;
+/// What its leaf says of a shard.
+pub(super) fn leaf_row<'a>(
+    picture: &'a Picture,
+    log: &LogInfo,
+    shard: &ShardInfo,
+) -> Option<&'a Value> {
+    let leaf = log.leaves_of(shard).next()?;
+    let (_, leaf) = picture.seen(vertex_place(log.log, leaf))?;
+    let shard = shard.shard;
     let rows = leaf.value["state"]["shards"].as_array()?;
     rows.iter()
         .find(|row| row["shard"].as_u64() == Some(u64::from(shard.get())))

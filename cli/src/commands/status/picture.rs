@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ionian_node::Place;
 use ionian_node::client::ProbeAnswer;
-use ionian_types::{LogId, NodeId};
+use ionian_node::tree::vertex_place;
+use ionian_types::{LogId, NodeId, VertexId};
 use ionian_wire::directory::{ClusterMap, LogInfo};
 use serde_json::Value;
 
@@ -96,6 +97,11 @@ impl Seen<'_> {
         self.value["state"][key].as_u64()
     }
 
+    /// A counter of its state.
+    pub(super) fn counter(&self, key: &str) -> Option<u64> {
+        self.value["state"]["counters"][key].as_u64()
+    }
+
     /// A counter of its store.
     pub(super) fn store(&self, key: &str) -> Option<u64> {
         self.value["store"]["counters"][key].as_u64()
@@ -141,8 +147,11 @@ impl Picture {
                 picture.process(member.node, &member.address);
                 picture.seat(member.node, place);
             }
-            picture.process(log.leaf.node, &log.leaf.address);
-            picture.seat(log.leaf.node, Place::Leaf(log.log));
+            for vertex in log.tree.iter().chain(&log.tree_next) {
+                let endpoint = &vertex.endpoint;
+                picture.process(endpoint.node, &endpoint.address);
+                picture.seat(endpoint.node, vertex_place(log.log, vertex));
+            }
             for shard in &log.shards {
                 for (slot, replica) in shard.replicas.iter().enumerate() {
                     let node = replica.endpoint.node;
@@ -261,7 +270,9 @@ impl Picture {
             Place::Directory => place.to_string(),
             Place::Root(id, slot) if self.has_group(id) => format!("root {slot} of {}", log(id)),
             Place::Root(id, _) => format!("root of {}", log(id)),
-            Place::Leaf(id) => format!("leaf of {}", log(id)),
+            Place::Leaf(id, VertexId::ZERO) => format!("leaf of {}", log(id)),
+            Place::Leaf(id, vertex) => format!("leaf {vertex} of {}", log(id)),
+            Place::Aggregator(id, vertex) => format!("aggregator {vertex} of {}", log(id)),
             Place::Replica(id, shard, slot) => format!("{shard}.{slot} of {}", log(id)),
         }
     }
@@ -283,14 +294,20 @@ impl Picture {
 
 /// Whether a place of an answer is this one.
 fn is_place(value: &Value, place: Place) -> bool {
+    let vertex = match place {
+        Place::Leaf(_, vertex) | Place::Aggregator(_, vertex) => Some(vertex),
+        _ => None,
+    };
     let (kind, log, shard, slot) = match place {
         Place::Directory => ("controller", None, None, None),
         Place::Root(log, slot) => ("root", Some(log), None, Some(slot)),
-        Place::Leaf(log) => ("leaf", Some(log), None, None),
+        Place::Leaf(log, _) => ("leaf", Some(log), None, None),
+        Place::Aggregator(log, _) => ("aggregator", Some(log), None, None),
         Place::Replica(log, shard, slot) => ("replica", Some(log), Some(shard), Some(slot)),
     };
     value["place"] == kind
         && value["log"].as_u64() == log.map(|log| u64::from(log.get()))
         && value["shard"].as_u64() == shard.map(|shard| u64::from(shard.get()))
+        && value["vertex"].as_u64() == vertex.map(|vertex| u64::from(vertex.get()))
         && value["slot"].as_u64() == slot.map(|slot| u64::from(slot.get()))
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use ionian_node::Place;
 use ionian_types::{Inc, Slot};
-use ionian_wire::directory::{LogInfo, ReplicaInfo, ShardInfo};
+use ionian_wire::directory::{Endpoint, LogInfo, ReplicaInfo, ShardInfo};
 use serde_json::{Map, Value, json};
 
 use super::judge::{Verdict, leaf_row};
 use super::picture::{Picture, Seen};
-use super::roots;
+use super::{roots, tree};
 use crate::table::{Table, duration, number, size};
 
 /// Everything for people.
@@ -61,6 +61,7 @@ fn log_text(picture: &Picture, log: &LogInfo) -> String {
     }
     text.push('\n');
     text += &roots::text(picture, log);
+    text += &tree::text(picture, log);
     let mut table = Table::headed(&[
         "shard",
         "state",
@@ -71,6 +72,8 @@ fn log_text(picture: &Picture, log: &LogInfo) -> String {
         "ordered per segment",
         "waiting",
         "report",
+        "minimum",
+        "backfills",
         "memory",
         "disk",
         "damaged",
@@ -84,7 +87,7 @@ fn log_text(picture: &Picture, log: &LogInfo) -> String {
     text += &table.render();
     let mut anybody = false;
     for shard in &log.shards {
-        anybody |= leaf_row(picture, log.log, shard.shard).is_none();
+        anybody |= leaf_row(picture, log, shard).is_none();
         if let Some(held_back) = held_back(picture, log, shard) {
             text += &format!(
                 "shard {}: replica {0}.{} on node {} holds back {} records of its peers\n",
@@ -108,7 +111,7 @@ fn row(
     shard: &ShardInfo,
     slot: usize,
     replica: &ReplicaInfo,
-) -> [String; 13] {
+) -> [String; 15] {
     let place = Place::Replica(log.log, shard.shard, Slot::new(slot as u8));
     let seen = picture.seen(place).map(|(_, seen)| seen);
     let lens = |key: &str| {
@@ -128,11 +131,13 @@ fn row(
         }),
         format!("{}.{slot}", shard.shard),
         picture.node_name(replica.endpoint.node),
-        life(picture, place, replica),
+        life(picture, place, &replica.endpoint),
         lens("held"),
         lens("committed"),
         count(seen.and_then(|seen| seen.number("waiting_records"))),
-        cell(report_age(picture, log, shard, slot).map(duration)),
+        cell(tree::report_age(picture, log, shard, slot).map(duration)),
+        minimum(picture, log, shard, slot),
+        count(seen.and_then(|seen| seen.counter("backfills"))),
         bytes("memory_bytes"),
         bytes("disk_bytes"),
         count(seen.and_then(|seen| seen.store("damaged"))),
@@ -140,18 +145,29 @@ fn row(
     ]
 }
 
-/// Whether a replica is there, in a word or two.
-fn life(picture: &Picture, place: Place, replica: &ReplicaInfo) -> String {
+/// Whether a process is there, in a word or two.
+pub(super) fn life(picture: &Picture, place: Place, endpoint: &Endpoint) -> String {
     let Some((_, seen)) = picture.seen(place) else {
         return String::from("down");
     };
     match seen.value["state"]["life"].as_str() {
-        Some("running") if replica.endpoint.inc != Inc::ZERO => {
-            format!("up i{}", replica.endpoint.inc)
-        }
+        Some("running") if endpoint.inc != Inc::ZERO => format!("up i{}", endpoint.inc),
         Some("running") => String::from("cut off"),
         Some("refused") => String::from("refused"),
         _ => String::from("starting"),
+    }
+}
+
+/// Whether a shard's leaf has heard least of this replica: what more its peers hold waits for it.
+fn minimum(picture: &Picture, log: &LogInfo, shard: &ShardInfo, slot: usize) -> String {
+    let row = leaf_row(picture, log, shard);
+    let least = row.and_then(|row| row["slowest_slot"].as_u64());
+    let behind = row.and_then(|row| row["held_back"].as_u64()).unwrap_or(0);
+    match least {
+        Some(least) if least == slot as u64 && behind > 0 => format!("{} behind", number(behind)),
+        Some(least) if least == slot as u64 => String::from("here"),
+        Some(_) => String::new(),
+        None => String::from("-"),
     }
 }
 
@@ -164,19 +180,6 @@ fn lengths(seen: &Seen<'_>, key: &str) -> Vec<u64> {
         .collect()
 }
 
-/// How long ago the leaf heard a replica's last report.
-fn report_age(
-    picture: &Picture,
-    log: &LogInfo,
-    shard: &ShardInfo,
-    slot: usize,
-) -> Option<Duration> {
-    let row = leaf_row(picture, log.log, shard.shard)?;
-    row["members"][slot]["report_age_us"]
-        .as_u64()
-        .map(Duration::from_micros)
-}
-
 /// Who keeps a shard's records from being ordered.
 struct HeldBack {
     slot: u64,
@@ -186,7 +189,7 @@ struct HeldBack {
 
 /// The member whose report is behind, if the records of others wait for it.
 fn held_back(picture: &Picture, log: &LogInfo, shard: &ShardInfo) -> Option<HeldBack> {
-    let row = leaf_row(picture, log.log, shard.shard)?;
+    let row = leaf_row(picture, log, shard)?;
     let records = row["held_back"].as_u64().filter(|records| *records > 0)?;
     let slot = row["slowest_slot"].as_u64()?;
     let replica = shard.replicas.get(usize::try_from(slot).ok()?)?;
@@ -246,10 +249,11 @@ fn counter_table(picture: &Picture) -> String {
         for place in answer["places"].as_array().into_iter().flatten() {
             let kind = place["place"].as_str().unwrap_or("?");
             let id = |key: &str| place[key].as_u64().map(|id| id.to_string());
-            let name = match (id("shard"), id("slot"), id("log")) {
+            let name = match (id("shard").or(id("vertex")), id("slot"), id("log")) {
                 (Some(shard), Some(slot), Some(log)) => {
                     format!("{kind} {shard}.{slot} of log {log}")
                 }
+                (Some(vertex), _, Some(log)) => format!("{kind} {vertex} of log {log}"),
                 (_, _, Some(log)) => format!("{kind} of log {log}"),
                 _ => kind.to_owned(),
             };
@@ -298,7 +302,7 @@ fn log_json(picture: &Picture, log: &LogInfo) -> Value {
         "last_cut_age_us": of_root("last_cut_age_us"),
         "cut_log_entries": of_root("commit_entry"), "cut_log_bytes": of_root("cut_log_bytes"),
         "root": {"node": log.root().node.get(), "inc": log.root().inc.get(), "address": log.root().address, "up": root.is_some()},
-        "root_group": roots::json(picture, log),
+        "root_group": roots::json(picture, log), "tree": tree::json(picture, log),
         "shards": shards.collect::<Vec<_>>(),
     })
 }
@@ -314,14 +318,17 @@ fn shard_json(picture: &Picture, log: &LogInfo, shard: &ShardInfo) -> Value {
             "address": replica.endpoint.address, "generation": replica.generation.get(),
             "up": seen.is_some(), "life": state("life"), "appendable": state("appendable"),
             "segments": state("segments"), "waiting_records": state("waiting_records"),
-            "report_age_us": report_age(picture, log, shard, slot).map(|age| age.as_micros() as u64),
+            "report_age_us": tree::report_age(picture, log, shard, slot).map(|age| age.as_micros() as u64),
             "memory_bytes": store("memory_bytes"), "disk_bytes": store("disk_bytes"),
+            "backfills": seen.and_then(|seen| seen.counter("backfills")),
             "damaged": store("damaged"), "repaired": store("repaired"),
         })
     });
     json!({
         "shard": shard.shard.get(), "epoch": shard.epoch.get(), "open": shard.open,
         "finalized": shard.finalized, "quorum": shard.quorum,
+        "leaf": log.leaves_of(shard).next().map(|leaf| leaf.vertex.get()),
+        "minimum_at": leaf_row(picture, log, shard).map(|row| row["slowest_slot"].clone()),
         "held_back_by": held_back(picture, log, shard).map(|held| json!({
             "slot": held.slot, "node": held.node.get(), "records": held.records,
         })),

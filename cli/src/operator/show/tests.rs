@@ -1,8 +1,8 @@
 //! Golden texts: what operators see of a cluster, letter by letter.
 
 use super::*;
-use ionian_control_core::{RootPhase, RootPicture};
-use ionian_types::{ClusterId, Gsn, LogId, OrderingMode, RootEpoch, ShardId, Slot};
+use ionian_control_core::{RootPhase, RootPicture, VertexPicture, VertexShape};
+use ionian_types::{ClusterId, Gsn, LogId, OrderingMode, RootEpoch, ShardId, Slot, VertexId};
 
 fn place(node: u32, life: u64) -> PlacePicture {
     PlacePicture {
@@ -23,7 +23,7 @@ fn replica(node: u32, life: u64, generation: u64) -> ReplicaPicture {
 }
 
 /// A log with a shard that has ended, one that takes appends while a replica moves, and one that opens.
-fn cluster() -> ClusterPicture {
+pub(in crate::operator) fn cluster() -> ClusterPicture {
     let node = |id: u32, domain| NodePicture {
         node: NodeId::new(id),
         domain,
@@ -60,8 +60,17 @@ fn cluster() -> ClusterPicture {
             preferred: None,
             members: vec![place(1, 1), place(2, 2), place(3, 0)],
         },
-        leaf: place(1, 4),
-        next_leaf: Some(NodeId::new(3)),
+        tree: vec![VertexPicture {
+            vertex: VertexId::ZERO,
+            shape: VertexShape {
+                children: 0,
+                begins: (0, ShardId::ZERO),
+            },
+            place: place(1, 4),
+            next: Some(NodeId::new(3)),
+            shards: 3,
+        }],
+        tree_next: Vec::new(),
         shards: vec![
             shard(0, 6, ShardStage::Finalized, true, vec![replica(1, 9, 0)]),
             shard(
@@ -93,7 +102,7 @@ fn cluster() -> ClusterPicture {
     }
 }
 
-fn names() -> Names {
+pub(in crate::operator) fn names() -> Names {
     Names::of(&[(1, "n1"), (2, "n2"), (3, "n3")])
 }
 
@@ -115,11 +124,11 @@ replica  node  domain  incarnation  process  shard      copy      segment
     2.0  n3         1  -            missing  opening    none yet  closed
 
 root epoch 3 (leads); a majority holds an entry before it is committed
-role                   node  domain  incarnation  process
-root 0                 n1         0  1            there
-root 1, leads          n2         1  2            there
-root 2                 n3         1  -            missing
-leaf, goes to node n3  n1         0  4            there
+role                     node  domain  incarnation  process
+root 0                   n1         0  1            there
+root 1, leads            n2         1  2            there
+root 2                   n3         1  -            missing
+leaf 0, goes to node n3  n1         0  4            there
 
 transaction 5: 1 of 2 steps done: log 1: finalize shards 1
 ";
@@ -211,6 +220,7 @@ fn programs_get_numbers_and_names() {
     assert_eq!(log["shards"][0]["stage"], "finalized");
     assert_eq!(json["nodes"][3]["drained"], true);
     assert_eq!(json["nodes"][3]["name"], Value::Null);
+    assert_eq!(log["tree"][0]["next"], 3);
     assert_eq!(json["under_way"][0]["state"], "running");
 }
 

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use ionian_control_client::identity::Role;
 use ionian_control_client::tls::Credentials;
 use ionian_control_cluster::{ClusterState, Founding};
-use ionian_control_core::{ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, RootQuorum};
+use ionian_control_core::{ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, RootQuorum, TreeSpec};
 use ionian_control_server::ca::Ca;
 use ionian_control_server::{Controller, ControllerConfig, GroupTiming, Limits, Start};
 use ionian_node::config::{NetworkConfig, Secret};
 use ionian_node::{ControllerAt, Place, PlaceSpec, Server, ServerOptions};
-use ionian_types::{Durability, LogId, NodeId, OrderingMode, ShardId, Slot};
+use ionian_types::{Durability, LogId, NodeId, OrderingMode, ShardId, Slot, VertexId};
 
 /// The longest anything takes, on a machine that is busy with other things.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -49,7 +49,7 @@ pub(crate) fn founding() -> Founding {
                 quorum: None,
                 root: vec![nodes[0]],
                 root_quorum: RootQuorum::Majority,
-                leaf: nodes[0],
+                tree: TreeSpec::leaf(nodes[0]),
                 shards: vec![nodes.to_vec()],
             }],
         },
@@ -141,7 +141,10 @@ pub(crate) fn add_of(server: &Server, place: Place, nodes: &[u32]) {
     let spec = PlaceSpec {
         replicas: members.len() as u8,
         roots: vec![NodeId::new(1)],
-        leaf: NodeId::new(1),
+        above: match place {
+            Place::Replica(..) => Some((Place::Leaf(LOG, VertexId::ZERO), NodeId::new(1))),
+            _ => None,
+        },
         members,
         ..PlaceSpec::new(place, "default", Durability::D1)
     };
@@ -164,7 +167,11 @@ pub(crate) const fn replica(slot: u8) -> Place {
 
 /// Gives the two processes their places.
 pub(crate) fn furnish(servers: &[Server; 2]) {
-    for place in [Place::Root(LOG, Slot::ZERO), Place::Leaf(LOG), replica(0)] {
+    for place in [
+        Place::Root(LOG, Slot::ZERO),
+        Place::Leaf(LOG, VertexId::ZERO),
+        replica(0),
+    ] {
         add(&servers[0], place);
     }
     add(&servers[1], replica(1));

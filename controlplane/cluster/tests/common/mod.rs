@@ -9,7 +9,7 @@ use ionian_control_client::identity::Role;
 use ionian_control_client::tls::Credentials;
 use ionian_control_client::{Attachment, Client, ClientConfig, Incoming};
 use ionian_control_cluster::{ClusterState, Founding};
-use ionian_control_core::{ClusterSpec, DirectoryConfig, LogSpec, NodeSpec};
+use ionian_control_core::{ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, TreeSpec};
 use ionian_control_server::ca::Ca;
 use ionian_control_server::machine::Report;
 use ionian_control_server::{Controller, ControllerConfig, GroupTiming, Limits, Start};
@@ -34,7 +34,7 @@ fn founding() -> Founding {
                 quorum: None,
                 root: vec![node],
                 root_quorum: ionian_control_core::RootQuorum::default(),
-                leaf: node,
+                tree: TreeSpec::leaf(node),
                 shards: vec![vec![node]],
             }],
         },

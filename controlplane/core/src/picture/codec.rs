@@ -2,15 +2,17 @@
 
 use ionian_types::{NodeId, SEGMENTS_PER_SHARD_MAX, Slot, ViewId};
 use ionian_wire::directory::{LOGS_MAX, ROOT_MEMBERS_MAX, SHARDS_PER_LOG_MAX};
+use ionian_wire::tree::TREE_VERTICES_MAX;
 use ionian_wire::{Reader, WireError};
 
 use super::{
     ClusterPicture, LogPicture, NodePicture, PlacePicture, ReplicaPicture, RootPhase, RootPicture,
-    ShardPicture, ShardStage, TransactionPicture, UserPicture,
+    ShardPicture, ShardStage, TransactionPicture, UserPicture, VertexPicture,
 };
 use crate::codec::{Encoder, count, range, text};
 use crate::group::RootQuorum;
 use crate::transaction::{Progress, TASKS_MAX};
+use crate::tree::{put_shape, take_shape};
 use crate::users::{USERS_MAX, rights, user_name};
 use crate::{NODES_MAX, TRANSACTIONS_KEPT};
 
@@ -91,8 +93,8 @@ fn encode_log(out: &mut Encoder, log: &LogPicture) {
     out.put(root.leader.unwrap_or(NO_SLOT));
     out.put(root.preferred.unwrap_or(NO_SLOT));
     list(out, &root.members, encode_place);
-    encode_place(out, &log.leaf);
-    out.put(log.next_leaf.unwrap_or(NO_NODE));
+    list(out, &log.tree, encode_vertex);
+    list(out, &log.tree_next, encode_vertex);
     list(out, &log.shards, |out, shard| {
         out.put(shard.shard);
         out.put(shard.epoch);
@@ -111,6 +113,24 @@ fn encode_log(out: &mut Encoder, log: &LogPicture) {
             out.put(replica.next.unwrap_or(NO_NODE));
         });
     });
+}
+
+fn encode_vertex(out: &mut Encoder, vertex: &VertexPicture) {
+    out.put(vertex.vertex);
+    put_shape(out, &vertex.shape);
+    encode_place(out, &vertex.place);
+    out.put(vertex.next.unwrap_or(NO_NODE));
+    out.put(vertex.shards);
+}
+
+fn decode_vertex(reader: &mut Reader<'_>) -> Result<VertexPicture, WireError> {
+    Ok(VertexPicture {
+        vertex: reader.field()?,
+        shape: take_shape(reader)?,
+        place: decode_place(reader)?,
+        next: node(reader)?,
+        shards: reader.field()?,
+    })
 }
 
 fn decode_log(reader: &mut Reader<'_>) -> Result<LogPicture, WireError> {
@@ -139,8 +159,8 @@ fn decode_log(reader: &mut Reader<'_>) -> Result<LogPicture, WireError> {
             preferred: slot(reader)?,
             members: read_list(reader, ROOT_MEMBERS_MAX, "root members", decode_place)?,
         },
-        leaf: decode_place(reader)?,
-        next_leaf: node(reader)?,
+        tree: read_list(reader, TREE_VERTICES_MAX, "tree vertices", decode_vertex)?,
+        tree_next: read_list(reader, TREE_VERTICES_MAX, "tree vertices", decode_vertex)?,
         shards: read_list(reader, SHARDS_PER_LOG_MAX, "shards", decode_shard)?,
     })
 }

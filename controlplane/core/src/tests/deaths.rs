@@ -161,7 +161,7 @@ impl World {
         let replica = |place: usize| &log.shards[(place - 2) / 2].replicas[place % 2].endpoint;
         let end = match place {
             ROOT => &log.roots[0],
-            LEAF => &log.leaf,
+            LEAF => &log.tree[0].endpoint,
             place => replica(place),
         };
         end.inc != Inc::ZERO

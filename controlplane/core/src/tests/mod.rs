@@ -13,6 +13,7 @@ mod refusals;
 mod replicated;
 mod roots;
 mod rules;
+mod trees;
 mod users;
 mod vain;
 
@@ -20,11 +21,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     Asker, ClusterSpec, Directory, DirectoryConfig, LogSpec, NodeSpec, Operate, Operated,
-    Operation, RootQuorum, State,
+    Operation, RootQuorum, State, TreeSpec,
 };
 use ionian_types::{
     ClientId, ClusterId, ConnId, Durability, EntryNo, Inc, LogId, NodeId, OrderingMode, SessionNo,
-    ShardId, Slot, Time, ViewId,
+    ShardId, Slot, Time, VertexId, ViewId,
 };
 use ionian_wire::frame::{Body, Hello, Message, Register, Role, encode};
 
@@ -71,7 +72,7 @@ fn spec(class: Durability) -> ClusterSpec {
         class,
         root: vec![node(ROOT)],
         root_quorum: RootQuorum::Majority,
-        leaf: node(LEAF),
+        tree: TreeSpec::leaf(node(LEAF)),
         quorum: None,
         shards: vec![vec![node(2), node(3)], vec![node(4), node(5)]],
     };
@@ -115,6 +116,7 @@ fn register(place: usize, request: u64, last_inc: Inc, has_data: bool) -> Regist
         log: LOG,
         shard,
         slot,
+        vertex: VertexId::ZERO,
         last_inc,
         has_data,
         request,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ionian_types::Nanos;
 use ionian_wire::entry::{Change, Changes};
 use ionian_wire::frame::{IntentDone, RootGrant, RootLed, Seal, SealAck};
+use ionian_wire::tree::TreeVertex;
 use proptest::prelude::*;
 
 use super::*;
@@ -33,6 +34,8 @@ pub(super) struct World {
     inbox: VecDeque<(ConnId, Vec<u8>)>,
     /// The cut log of each log: its last view, and which shards are open.
     cut_logs: BTreeMap<LogId, (u64, BTreeMap<ShardId, bool>)>,
+    /// What they have of trees.
+    trees: BTreeMap<LogId, Vec<TreeVertex>>,
     contents: BTreeMap<(LogId, u64), Vec<u8>>,
     floors: BTreeMap<LogId, ionian_types::Gsn>,
 }
@@ -51,7 +54,7 @@ pub(super) fn cluster() -> ClusterSpec {
         class: Durability::D0,
         root: vec![NodeId::new(1), NodeId::new(2), NodeId::new(3)],
         root_quorum: RootQuorum::Majority,
-        leaf: NodeId::new(1),
+        tree: TreeSpec::leaf(NodeId::new(1)),
         quorum: None,
         shards: vec![vec![NodeId::new(4), NodeId::new(5)]],
     };
@@ -76,6 +79,7 @@ impl World {
             processes: BTreeMap::new(),
             inbox: VecDeque::new(),
             cut_logs: BTreeMap::new(),
+            trees: BTreeMap::new(),
             contents: BTreeMap::new(),
             floors: BTreeMap::new(),
         };
@@ -95,8 +99,10 @@ impl World {
             .map(|(key, place)| (key, place.node))
             .collect();
         for (&id, log) in &state.logs {
-            if let Some(node) = log.next_leaf {
-                wanted.insert(PlaceKey::Leaf(id), node);
+            for (vertex, filled) in log.tree.vertices() {
+                if let Some(node) = filled.next {
+                    wanted.insert(PlaceKey::Vertex(id, vertex), node);
+                }
             }
             for (&shard, state) in &log.shards {
                 for (slot, member) in state.members.iter().enumerate() {
@@ -151,9 +157,20 @@ impl World {
         let process = self.processes.get_mut(&key).unwrap();
         process.conn = conn;
         process.asked = process.inc == Inc::ZERO;
+        let mut at = VertexId::ZERO;
         let (role, shard, slot) = match key {
             PlaceKey::Root(_, slot) => (Role::Root, ShardId::ZERO, slot),
-            PlaceKey::Leaf(_) => (Role::Leaf, ShardId::ZERO, Slot::ZERO),
+            PlaceKey::Vertex(log, vertex) => {
+                at = vertex;
+                let tree = self.agreed.logs.get(&log).map(|log| &log.tree);
+                let leaf = tree.and_then(|tree| tree.is_leaf(vertex));
+                let role = if leaf == Some(false) {
+                    Role::Aggregator
+                } else {
+                    Role::Leaf
+                };
+                (role, ShardId::ZERO, Slot::ZERO)
+            }
             PlaceKey::Replica(_, shard, slot) | PlaceKey::Copy(_, shard, slot) => {
                 (Role::Replica, shard, slot)
             }
@@ -166,6 +183,7 @@ impl World {
                 log,
                 shard,
                 slot,
+                vertex: at,
                 ..register(LEAF, u64::from(self.next), Inc::ZERO, false)
             })
         } else {
@@ -243,6 +261,7 @@ impl World {
             let (last, shards) = self.cut_logs.entry(grant.log).or_default();
             *last = grant.view.get().max(*last);
             shards.retain(|_, open| !*open);
+            self.trees.remove(&grant.log);
         }
         if !grant.recorded {
             let led = RootLed {
@@ -279,6 +298,14 @@ impl World {
                         lost = lost_from.map(|_| shard);
                         assert_eq!(shards.insert(shard, false), Some(true), "not open");
                     }
+                    Change::Tree { vertices } => {
+                        let tree: Vec<TreeVertex> = vertices.iter().collect();
+                        let mut lives: Vec<Inc> = tree.iter().map(|it| it.inc).collect();
+                        lives.sort_unstable();
+                        lives.dedup();
+                        assert_eq!(lives.len(), tree.len(), "a life twice");
+                        self.trees.insert(log, tree);
+                    }
                     _ => {}
                 }
             }
@@ -310,12 +337,12 @@ impl World {
     /// Leaves say that all is well.
     fn report(&mut self) {
         for info in self.directory.map().logs {
-            let leaf = PlaceKey::Leaf(info.log);
-            if !self.processes.contains_key(&leaf) {
-                continue;
-            }
             for shard in info.shards.iter().filter(|shard| shard.open) {
-                self.send(leaf, &whole(info.log, shard.shard, shard.epoch, 127));
+                let leaf = info.leaves_of(shard).next().unwrap().vertex;
+                let leaf = PlaceKey::Vertex(info.log, leaf);
+                if self.processes.contains_key(&leaf) {
+                    self.send(leaf, &whole(info.log, shard.shard, shard.epoch, 127));
+                }
             }
         }
     }
@@ -391,6 +418,20 @@ impl World {
             }
             let leader = info.leader.unwrap();
             assert_ne!(info.roots[leader.index()].inc, Inc::ZERO);
+            assert_eq!(info.tree_next, [], "{}", info.log);
+            if info.shards.iter().any(|shard| shard.open) {
+                let tree = info.tree.iter().map(|vertex| TreeVertex {
+                    node: vertex.endpoint.node,
+                    inc: vertex.endpoint.inc,
+                    children: vertex.children,
+                    begins: vertex.begins,
+                });
+                assert!(
+                    tree.eq(self.trees[&info.log].iter().copied()),
+                    "{}",
+                    info.log
+                );
+            }
         }
     }
 }
@@ -442,7 +483,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (shard, any::<bool>()).prop_map(|(shard, successor)| Operation::FinalizeShard { log: LOG, shard, successor }),
         2 => prop::collection::vec(node.clone(), 1..5).prop_map(|nodes| Operation::SetRoot { log: LOG, nodes }),
         1 => (0..4u8).prop_map(|slot| Operation::MoveLeader { log: LOG, slot: Slot::new(slot) }),
-        1 => node.clone().prop_map(|node| Operation::MoveLeaf { log: LOG, node }),
+        2 => (0..6u32, node.clone()).prop_map(|(vertex, node)| Operation::MoveVertex {
+            log: LOG,
+            vertex: VertexId::new(vertex),
+            node,
+        }),
+        3 => (2..4u16, prop::option::of(1..4u8)).prop_map(|(fan_in, depth)| Operation::SetTree { log: LOG, fan_in, depth }),
         4 => (1..3u32, 0..4u32, 0..3u8, node.clone()).prop_map(|(log, shard, slot, node)| Operation::ReplaceReplica {
             log: LogId::new(log),
             shard: ShardId::new(shard),
@@ -581,7 +627,7 @@ fn a_node_is_drained() {
         answer.text,
         "node 1: takes no new places\n\
          log 1: the root group is nodes 6, 2, 3, in root epoch 2 or later\n\
-         log 1: the leaf is on node 6, in view 2 or later"
+         log 1: vertex 0 of the tree is on node 6, in view 2 or later"
     );
     world.heal();
     world.check();

@@ -33,7 +33,7 @@ fn shape(log: &LogPicture) -> Shape {
     (
         log.name.clone(),
         roots.collect(),
-        log.leaf.node.get(),
+        log.tree[0].place.node.get(),
         shards.collect(),
     )
 }
@@ -59,9 +59,15 @@ fn a_plan_shows_what_comes_about() {
             log: LOG,
             nodes: [1, 2, 7].map(NodeId::new).to_vec(),
         },
-        Operation::MoveLeaf {
+        Operation::MoveVertex {
             log: LOG,
+            vertex: VertexId::ZERO,
             node: NodeId::new(8),
+        },
+        Operation::SetTree {
+            log: LOG,
+            fan_in: 2,
+            depth: Some(3),
         },
         Operation::ReplaceReplica {
             log: LogId::new(2),

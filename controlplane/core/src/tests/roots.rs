@@ -278,6 +278,7 @@ impl World {
                 log: LOG,
                 shard: ShardId::ZERO,
                 slot: Slot::new(slot as u8),
+                vertex: VertexId::ZERO,
                 last_inc: self.members[slot].on_device,
                 has_data,
                 request,

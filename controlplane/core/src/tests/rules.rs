@@ -472,7 +472,10 @@ fn strangers_are_refused_with_a_sentence() {
     let sentence = refuse(&mut world, |r| r.last_inc = Inc::new(999));
     assert!(sentence.contains("never issued"), "{sentence}");
     let sentence = refuse(&mut world, |r| r.role = Role::Client);
-    assert_eq!(sentence, "only replicas, leaves and roots register");
+    assert_eq!(
+        sentence,
+        "only replicas, aggregators, leaves and roots register"
+    );
     let refusals = world
         .directory
         .decisions()

@@ -49,14 +49,18 @@ fn members_that_were_changed_back_do_not_end_the_first_change_as_done() {
 #[test]
 fn a_leaf_that_stays_was_not_moved() {
     let mut world = World::new();
-    let home = world.directory.logs().next().unwrap().leaf.0;
-    let to = |node| Operation::MoveLeaf { log: LOG, node };
+    let home = world.directory.logs().next().unwrap().tree[0].node;
+    let to = |node| Operation::MoveVertex {
+        log: LOG,
+        vertex: VertexId::ZERO,
+        node,
+    };
     let first = begin(&mut world, to(NodeId::new(9)));
     let other = begin(&mut world, to(NodeId::new(8)));
-    failed(&world, first, "the leaf elsewhere");
+    failed(&world, first, "the vertex elsewhere");
     world.heal();
     assert_eq!(end(&world, other).0, Progress::Done);
-    assert_ne!(world.directory.logs().next().unwrap().leaf.0, home);
+    assert_ne!(world.directory.logs().next().unwrap().tree[0].node, home);
     world.check();
 }
 

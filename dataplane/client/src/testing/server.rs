@@ -199,6 +199,7 @@ impl Server {
         };
         let shards = (0..self.shards).map(|shard| ShardInfo {
             shard: ShardId::new(shard),
+            rank: shard,
             epoch: GENERATION,
             open: true,
             finalized: false,
@@ -219,7 +220,8 @@ impl Server {
                 class: Durability::D0,
                 roots: vec![endpoint(0)],
                 leader: None,
-                leaf: Endpoint::default(),
+                tree: Vec::new(),
+                tree_next: Vec::new(),
                 coming: Vec::new(),
                 shards: shards.collect(),
             }],

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use ionian_types::{
-    ConnId, EdgeEpoch, Inc, Knobs, Lsn, NodeId, SEGMENTS_PER_SHARD_MAX, ShardId, Time,
+    ConnId, EdgeEpoch, Inc, Knobs, Lsn, Mutant, NodeId, SEGMENTS_PER_SHARD_MAX, ShardId, Time,
 };
 use ionian_wire::Reader;
 use ionian_wire::frame::{EdgeStart, EdgeVertex, ShardStart};
@@ -69,7 +69,8 @@ impl<K: Knobs> Aggregator<K> {
                 .iter_mut()
                 .find_map(|it| it.take_if(|link| link.is(child.is.node, child.is.inc)))
                 .unwrap_or_else(|| self.new_link(&child));
-            let goes_on = head.resume && link.changed == child.changed && link.is_running();
+            let same = link.changed == child.changed || K::mutant(Mutant::ResumeChangedChild);
+            let goes_on = head.resume && same && link.is_running();
             if goes_on && link.resume(self.starts_of(&shards)) {
                 self.counters.resumed += 1;
             } else {
@@ -94,7 +95,10 @@ impl<K: Knobs> Aggregator<K> {
         let parts: Vec<ChildRound> = (0..self.links.len())
             .map(|at| self.round_zero(at))
             .collect();
-        self.rounds.start(parts.into_iter());
+        let same = self.rounds.chosen_parts().len() == parts.len();
+        if !(K::mutant(Mutant::KeepRingOverEdge) && same) {
+            self.rounds.start(parts.into_iter());
+        }
         self.growth.clear();
         self.growth.resize(first_segment, 0);
         self.grown.reset(first_segment);
@@ -156,7 +160,7 @@ impl<K: Knobs> Aggregator<K> {
                 if below.has_run {
                     self.uplink.want(now);
                 } else {
-                    self.starts += 1;
+                    self.starts += u64::from(!K::mutant(Mutant::SameEdgeAgain));
                     let edge = EdgeEpoch {
                         root: own.root,
                         view: self.vertices[below.vertices.start].changed,

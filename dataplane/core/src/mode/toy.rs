@@ -187,6 +187,7 @@ fn map() -> ClusterMap {
     };
     let shard = ShardInfo {
         shard: ShardId::ZERO,
+        rank: 0,
         epoch: GENERATION,
         open: true,
         finalized: false,
@@ -202,7 +203,8 @@ fn map() -> ClusterMap {
             class: Durability::D0,
             roots: Vec::from([endpoint]),
             leader: None,
-            leaf: Endpoint::default(),
+            tree: Vec::new(),
+            tree_next: Vec::new(),
             coming: Vec::new(),
             shards: Vec::from([shard]),
         }]),

@@ -17,6 +17,7 @@ mod promise;
 mod read;
 mod repair;
 mod replicate;
+mod report;
 mod restart;
 mod retention;
 mod seen;
@@ -34,7 +35,7 @@ use ionian_types::{
     SegmentId, SessionNo, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::WIRE_VERSION;
-use ionian_wire::frame::{CopyRequest, Hello, Message, Report, Role, StateRequest};
+use ionian_wire::frame::{CopyRequest, Hello, Message, Role, StateRequest};
 
 use crate::cutlog::{SegmentState, ShardState};
 use crate::dedup::Dedup;
@@ -126,7 +127,7 @@ pub struct Replica<K: Knobs = Shipped> {
     /// There was no room for the last append.
     full: bool,
     room: promise::Room,
-    leaf: Option<ConnId>,
+    leaves: report::Leaves,
     root: Option<ConnId>,
     desk: ended::Desk,
     conns: Vec<Kind>,
@@ -207,7 +208,7 @@ impl<K: Knobs> Replica<K> {
             peers: [peer; SEGMENTS_PER_SHARD_MAX],
             full: false,
             room,
-            leaf: None,
+            leaves: report::Leaves::default(),
             root: None,
             desk: ended::Desk::default(),
             conns: Vec::with_capacity(1024),
@@ -307,10 +308,10 @@ impl<K: Knobs> Replica<K> {
                     self.settle_limit();
                 }
             }
-            Kind::Leaf if self.leaf == Some(conn) => self.leaf = None,
+            Kind::Leaf => self.leaves.gone(conn),
             Kind::Root if self.root == Some(conn) => self.root = None,
             Kind::Controller => self.not_governed(conn),
-            Kind::Leaf | Kind::Root | Kind::Unknown => {}
+            Kind::Root | Kind::Unknown => {}
         }
         self.set_kind(conn, Kind::Unknown);
         // Its number will be another connection's.
@@ -332,7 +333,10 @@ impl<K: Knobs> Replica<K> {
                 self.on_replicate(slot, body, records)
             }
             (Message::DownShard(body, tail), Kind::Leaf) => self.on_down(now, body, tail),
-            (Message::SyncShard(body, _), Kind::Leaf) => self.on_sync(body),
+            (Message::SyncShard(body, _), Kind::Leaf) => {
+                self.leaves.heard(conn);
+                self.on_sync(body);
+            }
             (Message::Have(body, _), Kind::Peer(slot)) => self.on_have(slot, body),
             (Message::Grant(body, _), Kind::Peer(slot)) => self.on_grant(slot, body),
             (Message::Entries(body, tail), Kind::Root) => self.on_entries(now, body, tail),
@@ -410,10 +414,8 @@ impl<K: Knobs> Replica<K> {
                 }
             }
             Role::Leaf => {
-                let replaced = self.leaf.replace(conn);
+                let replaced = self.leaves.here::<K>(conn, hello.node, hello.inc);
                 self.close_replaced(replaced);
-                // A new leaf knows nothing: report at once.
-                self.report_at = Time::ZERO;
                 self.set_kind(conn, Kind::Leaf);
             }
             Role::Root => {
@@ -467,7 +469,7 @@ impl<K: Knobs> Replica<K> {
     #[must_use]
     pub fn next_deadline(&self) -> Time {
         let mut deadline = Time::FAR;
-        if self.leaf.is_some() && self.is_member() {
+        if !self.leaves.is_empty() && self.is_member() {
             deadline = self.report_at.after(self.config.timing.report);
         }
         if !self.waiters.is_empty() {
@@ -490,59 +492,6 @@ impl<K: Knobs> Replica<K> {
             deadline = self.flushed_at.after(self.config.timing.retry);
         }
         deadline
-    }
-
-    fn flush_report(&mut self, now: Time, out: &mut Outbox) {
-        let Some(leaf) = self.leaf else { return };
-        if !self.is_member() {
-            return;
-        }
-        let Some(state) = &self.state else { return };
-        let count = state.segments.len();
-        let mut lens = [Lsn::ZERO; SEGMENTS_PER_SHARD_MAX];
-        let mut changed = self.reported_applied != self.applied_durable;
-        for (slot, len) in lens.iter_mut().enumerate().take(count) {
-            *len = self.reported_len(Slot::new(slot as u8));
-            changed |= *len != self.reported[slot];
-        }
-        let due = now >= self.report_at.after(self.config.timing.report);
-        if !(changed || due) || out.room(leaf) == 0 {
-            return;
-        }
-        let report = Report {
-            shard: self.config.shard,
-            epoch: state.epoch,
-            inc: self.config.inc,
-            seq: self.report_seq + 1,
-            applied: self.applied_durable,
-            segments: count as u8,
-        };
-        let mut tail = [0u8; SEGMENTS_PER_SHARD_MAX * 8];
-        for (bytes, len) in tail.chunks_exact_mut(8).zip(&lens[..count]) {
-            bytes.copy_from_slice(&len.get().to_le_bytes());
-        }
-        if out.send(leaf, &report, &tail[..count * 8]).is_ok() {
-            self.report_seq += 1;
-            self.report_at = now;
-            self.reported = lens;
-            self.reported_applied = self.applied_durable;
-        }
-    }
-
-    /// What is held of a segment at the class.
-    #[inline]
-    fn reported_len(&self, slot: Slot) -> Lsn {
-        if K::mutant(Mutant::ReportNeverFalls) {
-            return self
-                .store
-                .durable_len(slot)
-                .max(self.reported[slot.index()]);
-        }
-        if K::mutant(Mutant::AckBeforePersist) {
-            self.store.len(slot)
-        } else {
-            self.store.durable_len(slot)
-        }
     }
 
     /// The shard epoch entered.

@@ -12,6 +12,7 @@ use ionian_wire::frame::{
 use super::Root;
 use crate::cutlog::ShardRef;
 use crate::outbox::Outbox;
+use crate::tree::ChildStatus;
 use crate::tree::link::{Link, Taken, shard_start_bytes};
 
 /// One child.
@@ -32,6 +33,11 @@ impl Child {
 }
 
 impl<K: Knobs> Root<K> {
+    /// Every child at a glance, while this member leads.
+    pub fn children(&self) -> impl Iterator<Item = ChildStatus> + '_ {
+        self.children.iter().map(|child| child.link.status())
+    }
+
     fn child(&mut self, node: NodeId, inc: Inc) -> Option<&mut Child> {
         let mut children = self.children.iter_mut();
         children.find(|child| {

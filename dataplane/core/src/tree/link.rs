@@ -610,7 +610,9 @@ impl Link {
 
 /// Whether an edge outlives its connection.
 pub(crate) fn keeps_edges<K: Knobs>() -> bool {
-    K::mutant(Mutant::IgnorePreviousRound) || K::mutant(Mutant::TakeLaterRounds)
+    K::mutant(Mutant::IgnorePreviousRound)
+        || K::mutant(Mutant::TakeLaterRounds)
+        || K::mutant(Mutant::DropDownSilently)
 }
 
 /// The bytes of the largest [`ShardStart`](ionian_wire::frame::ShardStart) of a shard with so many members.

@@ -131,7 +131,10 @@ impl<P: Part> Rounds<P> {
         if !follows || round.get() <= self.chosen || round.get() > self.last {
             return false;
         }
-        let rounds = (round.get() - self.chosen) as usize;
+        let mut rounds = (round.get() - self.chosen) as usize;
+        if K::mutant(Mutant::FreeLaterRounds) {
+            rounds = self.counts.len();
+        }
         let counts = self.counts.drain(..rounds);
         let count: usize = counts.map(|count| count as usize).sum();
         for (part, now) in self.changes.drain(..count) {
@@ -153,11 +156,16 @@ impl<P: Part> Rounds<P> {
         let unchecked = K::mutant(Mutant::IgnorePreviousRound)
             || K::mutant(Mutant::TakeLaterRounds)
             || K::mutant(Mutant::RoundWithoutEdge)
-            || K::mutant(Mutant::RootOnlyClamp);
+            || K::mutant(Mutant::RootOnlyClamp)
+            || K::mutant(Mutant::FreeLaterRounds);
         if sum != total && !unchecked {
             return false;
         }
-        self.chosen = round.get();
+        self.chosen = if K::mutant(Mutant::FreeLaterRounds) {
+            self.last
+        } else {
+            round.get()
+        };
         true
     }
 }

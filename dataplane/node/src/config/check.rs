@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::controllers::{self, Group};
 use super::error::Sink;
-use super::hosts::{host, may_host, named, roots};
+use super::hosts::{may_host, named, roots, tree};
 use super::reader::{Found, Table, Value};
 use super::schema::{
     CLUSTER, CONTROLLERS, CORES, LIMITS, LOGS, NETWORK, NODES, SECTIONS, Section, TIMING,
@@ -348,9 +348,9 @@ fn log(
     let retention = table.number("retention_bytes_max", sink);
     let members = roots(table, nodes, sink);
     let root_quorum = table.text("root_quorum", sink);
-    let leaf = host(table, "leaf", |roles| roles.leaf, nodes, sink);
     let placement = table.get("placement", sink);
     let (shards, replicas, durability) = (shards?, replicas?, durability?);
+    let tree = tree(table, &shards, nodes, sink);
     let class = match durability.value.as_str() {
         "D0" => Durability::D0,
         "D1" => Durability::D1,
@@ -379,7 +379,7 @@ fn log(
             "all" => RootQuorum::All,
             _ => RootQuorum::Majority,
         },
-        leaf: leaf?,
+        tree: tree?,
         shards: placed,
         retention_bytes_max: retention.map(|bytes| bytes.value),
     })

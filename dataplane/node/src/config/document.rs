@@ -59,7 +59,6 @@ fn kind(key: &Key) -> String {
         Kind::Size { min, max } => format!("{} to {}", format_size(min), format_size(max)),
         Kind::Choice(words) => format!("`{}`", words.join("`, `")),
         Kind::Choices(words) => format!("a list of `{}`", words.join("`, `")),
-        Kind::Node => String::from("a node's name"),
         Kind::Nodes => String::from("a node's name, or a list of them"),
         Kind::Cores => String::from("a list of core numbers"),
         Kind::Placement => String::from("a list of lists of node names"),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use ionian_control_core::TreeSpec;
 use ionian_types::{NodeId, ROOT_MEMBERS_MAX};
 
 use super::check::Nodes;
@@ -49,21 +50,62 @@ pub(super) fn roots(table: &Table<'_>, nodes: &Nodes, sink: &mut Sink<'_>) -> Op
     (members.len() == names.len()).then_some(members)
 }
 
-/// The node that hosts a role of a log: the one named, or the first that may.
-pub(super) fn host(
+/// The nodes of the ordering tree, with its form: `leaf`, `fan_in` and `depth`.
+pub(super) fn tree(
     table: &Table<'_>,
-    role: &str,
-    may: impl Fn(&Roles) -> bool,
+    shards: &Found<u64>,
     nodes: &Nodes,
     sink: &mut Sink<'_>,
-) -> Option<NodeId> {
-    match table.text(role, sink) {
-        Some(found) => {
-            let node = named(&found, nodes, sink)?;
-            may_host(node, role, may, &found.span, sink);
-            Some(node.node)
+) -> Option<TreeSpec> {
+    let fan_in = table.number("fan_in", sink);
+    let depth = table.number("depth", sink);
+    let mut named_at = None;
+    let hosts = match table.get("leaf", sink) {
+        None => vec![first_with(table, "leaf", |roles| roles.leaf, nodes, sink)?],
+        Some(Found {
+            value: Value::Texts(names),
+            span,
+        }) => {
+            if names.is_empty() {
+                let what = "leaf is empty: name a node, or leave the key out";
+                sink.at(&span, String::from(what));
+                return None;
+            }
+            named_at = Some(span);
+            let mut hosts = Vec::new();
+            for name in &names {
+                let node = named(name, nodes, sink)?;
+                may_host(node, "leaf", |roles| roles.leaf, &name.span, sink);
+                hosts.push(node.node);
+            }
+            hosts
         }
-        None => first_with(table, role, may, nodes, sink),
+        Some(_) => return None,
+    };
+    let Some(fan_in) = fan_in else {
+        if let Some(depth) = depth {
+            let what = "depth has no meaning without fan_in: say how many a vertex brings together";
+            sink.at(&depth.span, String::from(what));
+            return None;
+        }
+        if let Some(span) = named_at.filter(|_| hosts.len() > 1) {
+            let count = hosts.len();
+            let what = format!(
+                "leaf names {count} nodes, and one leaf has one: say with fan_in how many shards a leaf has"
+            );
+            sink.at(&span, what);
+            return None;
+        }
+        return Some(TreeSpec::leaf(hosts[0]));
+    };
+    let wide = u16::try_from(fan_in.value).unwrap_or(u16::MAX);
+    let depth = depth.map(|depth| u8::try_from(depth.value).unwrap_or(u8::MAX));
+    match TreeSpec::spread(shards.value as usize, wide, depth, &hosts) {
+        Ok(tree) => Some(tree),
+        Err(error) => {
+            sink.at(&fan_in.span, error.to_string());
+            None
+        }
     }
 }
 

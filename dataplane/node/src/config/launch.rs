@@ -11,6 +11,7 @@ use super::{BindError, ClusterConfig, NetworkConfig, NodeConfig, PlanChoice, Sec
 use crate::client::{ClientPortOptions, Credential};
 use crate::role::{Place, Tuning};
 use crate::server::{ControllerAt, ServerOptions};
+use crate::tree::vertex_place;
 use crate::udp::PortOptions;
 
 /// The level asked for by `priority = "fifo"`.
@@ -83,7 +84,8 @@ impl ClusterConfig {
             seats.extend(
                 roots.map(|(slot, node)| (*node, Place::Root(log.log, Slot::new(slot as u8)))),
             );
-            seats.push((spec.leaf, Place::Leaf(log.log)));
+            let tree = log.tree.iter();
+            seats.extend(tree.map(|it| (it.endpoint.node, vertex_place(log.log, it))));
             for (members, shard) in spec.shards.iter().zip(&log.shards) {
                 let replicas = members.iter().enumerate().map(|(slot, node)| {
                     let slot = Slot::new(slot as u8);

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ionian_control_core::{ClusterSpec, DetectionConfig, LogSpec, NodeSpec, RootQuorum};
+use ionian_control_core::{ClusterSpec, DetectionConfig, LogSpec, NodeSpec, RootQuorum, TreeSpec};
 use ionian_runtime::NicProfile;
 use ionian_types::{Durability, Nanos, NodeId, OrderingMode};
 
@@ -92,7 +92,7 @@ pub struct Roles {
     pub controller: bool,
     /// Roots of logs.
     pub root: bool,
-    /// Leaves of ordering trees.
+    /// Leaves and aggregators of ordering trees.
     pub leaf: bool,
     /// Replicas of shards.
     pub replica: bool,
@@ -111,8 +111,8 @@ pub struct LogConfig {
     pub roots: Vec<NodeId>,
     /// How many of them hold an entry before it is committed.
     pub root_quorum: RootQuorum,
-    /// The node of the leaf.
-    pub leaf: NodeId,
+    /// The ordering tree below the root.
+    pub tree: TreeSpec,
     /// Per shard, the nodes of its replicas in slot order.
     pub shards: Vec<Vec<NodeId>>,
     /// Bytes per replica beyond which the oldest records are trimmed; none to keep everything.
@@ -292,7 +292,7 @@ impl ClusterConfig {
             quorum: None,
             root: log.roots.clone(),
             root_quorum: log.root_quorum,
-            leaf: log.leaf,
+            tree: log.tree.clone(),
             shards: log.shards.clone(),
         });
         ClusterSpec {

@@ -151,7 +151,6 @@ fn check(key: &Key, value: &Spanned<DeValue<'_>>, sink: &mut Sink<'_>) -> Option
             text => Ok(Value::Text(text.to_owned())),
         }),
         Kind::Address => text(value).and_then(|text| address(text).map(Value::Text)),
-        Kind::Node => text(value).map(|text| Value::Text(text.to_owned())),
         Kind::Choice(words) => text(value).and_then(|text| choice(text, words).map(Value::Text)),
         Kind::Integer { unit, min, max } => {
             integer(value).and_then(|number| range(number, min, max, unit))

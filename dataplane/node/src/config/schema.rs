@@ -47,8 +47,6 @@ pub(crate) enum Kind {
     Choices(&'static [&'static str]),
     /// The name of a node, or a list of them.
     Nodes,
-    /// The name of a node.
-    Node,
     /// Core numbers.
     Cores,
     /// Per shard, the names of its nodes.
@@ -270,9 +268,29 @@ pub(crate) const LOGS: Section = Section {
         },
         Key {
             name: "leaf",
-            kind: Kind::Node,
+            kind: Kind::Nodes,
             missing: Meaning("the first node with the role"),
-            doc: "The node that collects the shards' reports.",
+            doc: "The node whose leaf collects the shards' reports; of a tree of several vertices (`fan_in`) the nodes that have them, by turns.",
+        },
+        Key {
+            name: "fan_in",
+            kind: Kind::Integer {
+                unit: "",
+                min: 2,
+                max: 1024,
+            },
+            missing: Meaning("one leaf for all shards"),
+            doc: "The most shards below a leaf, and the most vertices below an aggregator or the root: the ordering tree has as many as that takes.",
+        },
+        Key {
+            name: "depth",
+            kind: Kind::Integer {
+                unit: "levels",
+                min: 1,
+                max: 8,
+            },
+            missing: Meaning("as few as it takes"),
+            doc: "The levels of the ordering tree below the root, leaves included; with `fan_in` only.",
         },
         Key {
             name: "placement",

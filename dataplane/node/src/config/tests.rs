@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ionian_control_core::TreeSpec;
 use ionian_runtime::CorePlan;
 use ionian_types::{Durability, Nanos, NodeId, OrderingMode};
 
@@ -63,8 +64,8 @@ fn a_small_file_is_complete() {
     );
     assert_eq!(log.shards, [[NodeId::new(1), NodeId::new(2)]]);
     assert_eq!(
-        (&log.roots[..], log.leaf, log.retention_bytes_max),
-        (&[NodeId::new(1)][..], NodeId::new(1), None)
+        (&log.roots[..], &log.tree, log.retention_bytes_max),
+        (&[NodeId::new(1)][..], &TreeSpec::leaf(NodeId::new(1)), None)
     );
     assert_eq!(config.limits.memory_bytes_max, 1 << 30);
     assert_eq!(config.cores.plan, PlanChoice::Auto);
@@ -293,6 +294,63 @@ fn a_root_group_has_members_on_nodes_of_their_own() {
         errors.contains("root names 8 nodes: a root group has at most 7"),
         "{errors}"
     );
+}
+
+#[test]
+fn a_tree_has_a_form_and_nodes_by_turns() {
+    let tree = |keys: &str| {
+        let both = GOOD.replacen("id = 2\n", "id = 2\nroles = [\"leaf\", \"replica\"]\n", 1);
+        let keys = format!("name = \"default\"\nshards = 5\n{keys}");
+        both.replacen("name = \"default\"", &keys, 1)
+    };
+    let keys = "leaf = [\"n2\", \"n1\"]\nfan_in = 2\ndepth = 3";
+    let config = parse(&tree(keys)).unwrap();
+    let spec = &config.logs[0].tree;
+    let children: Vec<u16> = spec.shape.iter().map(|vertex| vertex.children).collect();
+    assert_eq!(children, [2, 1, 0, 2, 0, 0]);
+    let nodes: Vec<u32> = spec.nodes.iter().map(|node| node.get()).collect();
+    assert_eq!(nodes, [2, 1, 2, 1, 2, 1]);
+    assert_eq!(&config.cluster_spec().logs[0].tree, spec);
+    let seats = config.seats().unwrap();
+    let leaves = seats
+        .iter()
+        .filter(|(_, place)| matches!(place, crate::Place::Leaf(..)));
+    assert_eq!(leaves.count(), 3);
+    // Without a depth as few levels as it takes; without a fan-in one leaf.
+    let flat = parse(&tree("fan_in = 5")).unwrap();
+    assert_eq!(flat.logs[0].tree, TreeSpec::leaf(NodeId::new(1)));
+    let one = parse(&tree("leaf = \"n2\"")).unwrap();
+    assert_eq!(one.logs[0].tree, TreeSpec::leaf(NodeId::new(2)));
+
+    let bad = |keys: &str| error(&tree(keys));
+    let says = |keys: &str, what: &str| {
+        let said = bad(keys);
+        assert!(said.contains(what), "{keys}: {said}");
+    };
+    says("fan_in = 1", "18:10: fan_in is 1: give 2 to 1024");
+    says(
+        "fan_in = 2\ndepth = 9",
+        "19:9: depth is 9: give 1 to 8 levels",
+    );
+    says(
+        "depth = 2",
+        "18:9: depth has no meaning without fan_in: say how many a vertex brings together",
+    );
+    says(
+        "fan_in = 2\ndepth = 1",
+        "18:10: 5 shards with a fan-in of 2 need 2 levels, not 1",
+    );
+    says(
+        "leaf = [\"n1\", \"n2\"]",
+        "18:8: leaf names 2 nodes, and one leaf has one: say with fan_in",
+    );
+    says("leaf = []\nfan_in = 2", "18:8: leaf is empty: name a node");
+    says(
+        "leaf = [\"n1\", \"n3\"]\nfan_in = 2",
+        "18:15: there is no node \"n3\"",
+    );
+    let other = with("name = \"default\"", "name = \"default\"\nleaf = \"n2\"");
+    assert!(error(&other).contains("node n2 does not have the role leaf"));
 }
 
 #[test]

@@ -170,7 +170,7 @@ impl Host {
         let inbound = self.udp.as_ref().is_some_and(|udp| udp.is_new(session));
         let allowed = |place: &Place| {
             let grant = self.udp.as_ref().and_then(|udp| udp.grant(session));
-            let internal = matches!(place, Place::Leaf(_));
+            let internal = matches!(place, Place::Leaf(..) | Place::Aggregator(..));
             grant.is_some_and(|grant| may_reach::<Shipped>(grant, place.log(), internal))
         };
         if wanted.as_ref().is_some_and(|place| !allowed(place))

@@ -9,7 +9,7 @@ use ionian_wire::frame::{StatusAnswer, encode};
 use super::conns::show;
 use super::{Control, Host};
 use crate::role::Machine;
-use crate::status::{PlaceState, PlaceStatus, Status, StoreStatus};
+use crate::status::{EdgeStatus, PlaceState, PlaceStatus, Status, StoreStatus};
 use crate::udp::UdpPort;
 
 /// After this long without all answers a question is given up; whoever asked asks again.
@@ -129,7 +129,21 @@ impl Host {
             Machine::Waiting(_) => PlaceState::Starting,
             Machine::Refused(reason) => PlaceState::Refused(reason.clone()),
             Machine::Replica(machine) => PlaceState::Replica(Box::new(machine.status(now))),
+            Machine::Aggregator(machine) => PlaceState::Aggregator {
+                edge: EdgeStatus {
+                    running: machine.is_running(),
+                    rounds_in_flight: machine.rounds_in_flight(),
+                    last_cut_at: machine.last_cut_at(),
+                },
+                children: machine.children().collect(),
+                counters: *machine.counters(),
+            },
             Machine::Leaf(machine) => PlaceState::Leaf {
+                edge: EdgeStatus {
+                    running: machine.is_running(),
+                    rounds_in_flight: machine.rounds_in_flight(),
+                    last_cut_at: machine.last_cut_at(),
+                },
                 shards: machine.status(now),
                 counters: *machine.counters(),
             },

@@ -99,14 +99,12 @@ impl CoreUse {
             .position(|reactor| reactor.places.contains(&place))
     }
 
-    /// The reactor for a place that comes while the process runs, beside those of `homes`: that of its log's leaf or root, or
+    /// The reactor for a place that comes while the process runs, beside those of `homes`: that of its log's tree or root, or
     /// of its shard's other replicas, else the one with the fewest places. There are no more reactors than at the start.
     #[must_use]
     pub(super) fn reactor_for(&self, place: Place, homes: &BTreeMap<Place, Home>) -> usize {
         let beside = |other: &Place| match (place, *other) {
-            (Place::Root(log, _) | Place::Leaf(log), Place::Root(of, _) | Place::Leaf(of)) => {
-                log == of
-            }
+            (own, other) if orders(own) && orders(other) => own.log() == other.log(),
             (Place::Replica(log, shard, _), Place::Replica(of, other, _)) => {
                 (log, shard) == (of, other)
             }
@@ -164,7 +162,15 @@ fn topology(cores: &[usize]) -> Topology {
     }
 }
 
-/// What is not to be taken apart, most connected first: a log's leaf and root, since every cut goes through both, with the
+/// Whether every cut of a log goes through the place.
+const fn orders(place: Place) -> bool {
+    matches!(
+        place,
+        Place::Root(..) | Place::Leaf(..) | Place::Aggregator(..)
+    )
+}
+
+/// What is not to be taken apart, most connected first: a log's tree and root, since every cut goes through them, with the
 /// controller, which has little to do; then replicas, or all replicas of a shard that are here, so that an append crosses
 /// to another reactor only to be ordered.
 fn units(places: &[Place], whole_shards: bool) -> Vec<Vec<Place>> {
@@ -177,11 +183,10 @@ fn units(places: &[Place], whole_shards: bool) -> Vec<Vec<Place>> {
         None => units.push(vec![place]),
     };
     for place in places {
-        if let Place::Root(log, _) | Place::Leaf(log) = *place {
-            gather(
-                *place,
-                &|other| matches!(*other, Place::Root(of, _) | Place::Leaf(of) if of == log),
-            );
+        if orders(*place) {
+            gather(*place, &|other| {
+                orders(*other) && other.log() == place.log()
+            });
         }
     }
     for place in places {
@@ -206,7 +211,7 @@ fn units(places: &[Place], whole_shards: bool) -> Vec<Vec<Place>> {
 
 #[cfg(test)]
 mod tests {
-    use ionian_types::{LogId, ShardId, Slot};
+    use ionian_types::{LogId, ShardId, Slot, VertexId};
 
     use super::*;
 
@@ -221,7 +226,7 @@ mod tests {
         vec![
             Place::Directory,
             Place::Root(LOG, Slot::ZERO),
-            Place::Leaf(LOG),
+            Place::Leaf(LOG, VertexId::ZERO),
             replica(0, 0),
             replica(0, 1),
             replica(1, 0),
@@ -238,7 +243,7 @@ mod tests {
 
     const ORDER: [Place; 3] = [
         Place::Root(LOG, Slot::ZERO),
-        Place::Leaf(LOG),
+        Place::Leaf(LOG, VertexId::ZERO),
         Place::Directory,
     ];
 
@@ -344,7 +349,7 @@ mod tests {
         };
         let here = [
             (Place::Root(LOG, Slot::ZERO), 0),
-            (Place::Leaf(LOG), 0),
+            (Place::Leaf(LOG, VertexId::ZERO), 0),
             (replica(0, 0), 1),
             (replica(1, 0), 2),
             (replica(1, 1), 2),

@@ -11,6 +11,7 @@ use super::place::{PlaceSpec, Share};
 use super::shared::Shared;
 use super::{ServerOptions, StartError};
 use crate::role::Place;
+use crate::tree::{above, leaf_of, vertex_place};
 use crate::wants::View;
 
 /// One host.
@@ -32,22 +33,27 @@ pub(super) fn specs(options: &ServerOptions, map: &ClusterMap) -> Vec<PlaceSpec>
     for (spec, log) in options.spec.logs.iter().zip(&map.logs) {
         let place = |place: Place| PlaceSpec {
             roots: spec.root.clone(),
-            leaf: spec.leaf,
             retention_bytes_max: options.retention_bytes_max.get(&spec.name).copied(),
             ..PlaceSpec::new(place, &spec.name, spec.class)
         };
         let roots = spec.root.iter().enumerate();
         let roots = roots.filter(|(_, member)| **member == here);
         specs.extend(roots.map(|(slot, _)| place(Place::Root(log.log, Slot::new(slot as u8)))));
-        if spec.leaf == here {
-            specs.push(place(Place::Leaf(log.log)));
-        }
+        let own = log
+            .tree
+            .iter()
+            .filter(|vertex| vertex.endpoint.node == here);
+        specs.extend(own.map(|vertex| PlaceSpec {
+            above: above(log, vertex),
+            ..place(vertex_place(log.log, vertex))
+        }));
         for (members, shard) in spec.shards.iter().zip(&log.shards) {
             let slots = members.iter().enumerate();
             let slots = slots.filter(|(_, member)| **member == here);
             specs.extend(slots.map(|(slot, _)| PlaceSpec {
                 replicas: members.len() as u8,
                 members: members.clone(),
+                above: leaf_of(log, shard),
                 ..place(Place::Replica(log.log, shard.shard, Slot::new(slot as u8)))
             }));
         }

@@ -206,7 +206,7 @@ fn check(spec: &PlaceSpec) -> Result<(), PlaceError> {
                 return Ok(());
             }
         }
-        Place::Root(..) | Place::Leaf(_) => return Ok(()),
+        Place::Root(..) | Place::Leaf(..) | Place::Aggregator(..) => return Ok(()),
     };
     Err(PlaceError::Impossible { place, reason })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use ionian_store::{Store, StoreConfig};
-use ionian_types::{Durability, Inc, NodeId, ShardId, Slot};
+use ionian_types::{Durability, Inc, NodeId, ShardId, Slot, VertexId};
 
 use super::shared::Shared;
 use super::{ServerOptions, StartError};
@@ -16,19 +16,20 @@ use crate::role::{Machine, Place, Tuning, Waiting};
 /// What a place needs to start, besides what its process gives to all.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PlaceSpec {
-    /// Which: a root, a leaf or a replica.
+    /// Which: a root, a vertex of the tree or a replica.
     pub place: Place,
     /// The name of its log.
     pub log: String,
     /// What an acknowledgement of the log means.
     pub class: Durability,
-    /// Replicas of its shard, 1 to 8; 0 for a root or leaf. How many must hold a record the views say.
+    /// Replicas of its shard, 1 to 8; 0 for any other. How many must hold a record the views say.
     pub replicas: u8,
     /// The nodes of the log's root group in slot order, until the cluster map says others.
     pub roots: Vec<NodeId>,
-    /// The node of the log's leaf.
-    pub leaf: NodeId,
-    /// The nodes of the shard's replicas in slot order, until the cluster map says others; empty for a root or leaf.
+    /// The vertex of the tree above it with its node, until the cluster map says others: of a replica its leaf, of a vertex
+    /// an aggregator, or nothing right below the root.
+    pub above: Option<(Place, NodeId)>,
+    /// The nodes of the shard's replicas in slot order, until the cluster map says others; empty for any other.
     pub members: Vec<NodeId>,
     /// Memory for a replica's records in bytes; none for its share of what the process has for all.
     pub memory_bytes_max: Option<u64>,
@@ -48,7 +49,7 @@ impl PlaceSpec {
             class,
             replicas: 0,
             roots: Vec::new(),
-            leaf: NodeId::ZERO,
+            above: None,
             members: Vec::new(),
             memory_bytes_max: None,
             disk_bytes_max: None,
@@ -56,10 +57,10 @@ impl PlaceSpec {
         }
     }
 
-    /// The store that it needs, before its limits are set; a leaf needs none.
+    /// The store that it needs, before its limits are set; a vertex of the tree needs none.
     pub(super) fn store_config(&self, options: &ServerOptions) -> Option<StoreConfig> {
         let (log, shard, segments) = match self.place {
-            Place::Directory | Place::Leaf(_) => return None,
+            Place::Directory | Place::Leaf(..) | Place::Aggregator(..) => return None,
             Place::Root(log, _) => (log, ShardId::MAX, 0),
             Place::Replica(log, shard, _) => (log, shard, self.replicas),
         };
@@ -89,7 +90,9 @@ pub fn place_directory(data_dir: &Path, place: Place) -> PathBuf {
         // The only one of most logs, and of all in earlier versions.
         Place::Root(log, Slot::ZERO) => format!("log{log}-root"),
         Place::Root(log, slot) => format!("log{log}-root{slot}"),
-        Place::Leaf(log) => format!("log{log}-leaf"),
+        Place::Leaf(log, VertexId::ZERO) => format!("log{log}-leaf"),
+        Place::Leaf(log, vertex) => format!("log{log}-leaf{vertex}"),
+        Place::Aggregator(log, vertex) => format!("log{log}-aggregator{vertex}"),
         Place::Replica(log, shard, slot) => format!("log{log}-shard{shard}-slot{slot}"),
     })
 }

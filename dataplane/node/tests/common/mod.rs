@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ionian_client::{ClientConfig, Delivery, GapKind, Gsn, Log, ReadOutcome};
-use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
+use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec, TreeSpec};
 use ionian_node::client::{LocalLink, UdpLink};
 use ionian_node::config::{NetworkConfig, Secret, client_options};
 use ionian_node::status::{PlaceState, Status};
@@ -42,7 +42,7 @@ pub(crate) fn log_spec(
         class,
         root: vec![node(root)],
         root_quorum: ionian_control_core::RootQuorum::Majority,
-        leaf: node(leaf),
+        tree: TreeSpec::leaf(node(leaf)),
         quorum: None,
         shards: shards
             .iter()
@@ -69,7 +69,12 @@ impl Bed {
     pub(crate) fn new(logs: Vec<LogSpec>) -> Self {
         let mut ids = vec![node(1)];
         for log in &logs {
-            ids.extend(log.root.iter().copied().chain([log.leaf]));
+            ids.extend(
+                log.root
+                    .iter()
+                    .copied()
+                    .chain(log.tree.nodes.iter().copied()),
+            );
             ids.extend(log.shards.iter().flatten());
         }
         ids.sort_unstable();

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use ionian_control_core::{
     ClusterSpec, Directory, DirectoryConfig, FIRST_KEY_EPOCH, LogSpec, NodeSpec, RootQuorum,
+    TreeSpec,
 };
 use ionian_core::guard::{ANY_NODE, Granted, Keyring};
 use ionian_core::session::Session;
@@ -155,7 +156,7 @@ fn spec() -> ClusterSpec {
         class: Durability::D0,
         root: vec![node(1)],
         root_quorum: RootQuorum::Majority,
-        leaf: node(1),
+        tree: TreeSpec::leaf(node(1)),
         quorum: None,
         shards: vec![vec![node(1), node(2)]],
     };

@@ -67,6 +67,26 @@ pub fn plan(mutant: Option<Mutant>, seed: u64) -> Plan {
             plan.cut_log_chunk_entries = 8;
             plan.gone = Nanos::from_ms(30);
         }
+        Some(
+            Mutant::KeepRingOverEdge
+            | Mutant::ResumeChangedChild
+            | Mutant::DropDownSilently
+            | Mutant::SameEdgeAgain,
+        ) => inner(&mut plan),
+        Some(Mutant::FreeLaterRounds) => {
+            inner(&mut plan);
+            plan.cut_interval_us = 2000;
+        }
+        Some(Mutant::FollowLatestParent | Mutant::ReportToLatestLeaf) => {
+            inner(&mut plan);
+            // As in every plan in which operators change the cluster.
+            plan.legal_core = false;
+        }
+        Some(Mutant::AppliedOfFastest) => {
+            inner(&mut plan);
+            plan.cut_log_chunk_entries = 8;
+            plan.gone = Nanos::from_ms(30_000);
+        }
         // What nobody makes explicit is found out otherwise, though late.
         Some(Mutant::NoSync) => plan.quiet = Nanos::from_ms(3_600_000),
         Some(Mutant::TimeoutMeansNoEffect) => plan.append_timeout = Nanos::from_ms(20),
@@ -142,6 +162,14 @@ pub const fn family(mutant: Mutant) -> Option<(Durability, &'static [(Fault, u64
         ),
         Mutant::DropOwnEpochEntry => (D1, &[(Fault::Strand, 100), (Fault::CrashRoot, 10)]),
         Mutant::DeposedLeaderAnswers => (D0, &[(Fault::Strand, 5)]),
+        Mutant::KeepRingOverEdge => (D0, &[(Fault::CrashReplica, 6), (Fault::LoseRounds, 10)]),
+        Mutant::ResumeChangedChild => (D0, &[(Fault::CrashReplica, 10)]),
+        Mutant::DropDownSilently => (D0, &[(Fault::LoseRounds, 20), (Fault::Reset, 40)]),
+        Mutant::FreeLaterRounds => (D0, &[(Fault::Reset, 4)]),
+        Mutant::FollowLatestParent => (D0, &[(Fault::SetTree, 20), (Fault::Reset, 300)]),
+        Mutant::AppliedOfFastest => (D1, &[(Fault::LoseDisk, 6), (Fault::CrashReplica, 10)]),
+        Mutant::SameEdgeAgain => (D0, &[(Fault::LoseRounds, 10), (Fault::Reset, 20)]),
+        Mutant::ReportToLatestLeaf => (D0, &[(Fault::SetTree, 10), (Fault::CancelChange, 10)]),
         Mutant::TruncateToNewestClose => (
             D1,
             &[
@@ -152,6 +180,14 @@ pub const fn family(mutant: Mutant) -> Option<(Durability, &'static [(Fault, u64
         ),
         _ => return None,
     })
+}
+
+/// Gives a plan whose tree is one leaf a tree of three levels: an aggregator over one with a leaf, and over a leaf; and a leaf.
+fn inner(plan: &mut Plan) {
+    if plan.tree.iter().all(|(children, _)| *children == 0) {
+        plan.shards = 3;
+        plan.tree = vec![(2, 0), (1, 0), (0, 0), (0, 2), (0, 4)];
+    }
 }
 
 /// Whether a mutant is of those who guard sessions: it is hunted in a [world of grants](crate::grants).

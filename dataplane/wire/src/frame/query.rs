@@ -2,7 +2,7 @@
 
 use ionian_types::{
     ClientId, ClusterId, EntryNo, Gsn, Inc, LogId, NodeId, RootEpoch, SessionNo, ShardId, Slot,
-    ViewId,
+    VertexId, ViewId,
 };
 
 use super::macros::{body, code_enum};
@@ -70,6 +70,8 @@ body! {
         shard: ShardId,
         /// The slot, for replicas and members of the root group.
         slot: Slot,
+        /// The vertex of the tree, for aggregators and leaves.
+        vertex: VertexId,
         /// The incarnation of the last life found in the data directory; 0 when none.
         last_inc: Inc,
         /// Whether the state of the last life is still here (D1 data directory, readable).
@@ -205,6 +207,8 @@ body! {
         shard: ShardId,
         /// Its slot, for replicas and members of the root group.
         slot: Slot,
+        /// Its vertex of the tree, for aggregators and leaves.
+        vertex: VertexId,
     }
 }
 

@@ -60,6 +60,24 @@ impl Acks {
         at.checked_sub(1).and_then(|at| acks.get(at)).copied()
     }
 
+    /// The longest that any of these writers went without an acknowledgement in a span of time, in nanoseconds. One that is
+    /// acknowledged nothing in it waited for all of it.
+    pub(super) fn silence(&self, writers: &[String], span: (u64, u64)) -> u64 {
+        let acks = writers.iter().filter_map(|writer| self.0.get(writer));
+        let longest = acks.map(|acks| {
+            let within = |ack: &&Ack| (span.0..span.1).contains(&ack.acked_ns);
+            let times = acks.iter().filter(within).map(|ack| ack.acked_ns);
+            let mut last = span.0;
+            let mut longest = 0;
+            for at in times.chain([span.1]) {
+                longest = longest.max(at - last);
+                last = at;
+            }
+            longest
+        });
+        longest.max().unwrap_or(0)
+    }
+
     /// How long the appends of some writers took that were called in a span of time, in nanoseconds.
     pub(super) fn latencies(&self, writers: &[String], span: (u64, u64)) -> Vec<u64> {
         let acks = writers.iter().filter_map(|writer| self.0.get(writer));

@@ -189,6 +189,7 @@ pub fn run(
         nodes: 5,
         roots: 3,
         shards: &[&[3, 4]],
+        tree: None,
         dead_after_ms: 1_000,
         snapshot_entries: Some(SNAPSHOT_ENTRIES),
         copies_planned: Some(COPIES),

@@ -163,6 +163,7 @@ pub fn run(
         nodes: 8,
         roots: ROOTS,
         shards: &[&[3, 4], &[5, 6]],
+        tree: None,
         dead_after_ms: 1_000,
         snapshot_entries: None,
         copies_planned: None,
@@ -269,7 +270,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The shards with a place on a node; all shards of a log whose root leader or leaf is there.
+    /// The shards with a place on a node; all shards of a log whose root leader or a vertex of whose tree is there.
     fn touched_by(&self, who: Who) -> Result<Vec<(&'static str, u32)>> {
         let Who::Node(node) = who else {
             return Ok(Vec::new());
@@ -277,7 +278,9 @@ impl Run<'_> {
         let mut touched = Vec::new();
         for log in [LOG, WIDE] {
             let cluster = &self.bed.cluster;
-            let orders = [cluster.leaf(log)?, cluster.root_leader(log)?].contains(&Some(who));
+            let vertices = cluster.vertices(log)?;
+            let orders =
+                vertices.iter().any(|(_, on)| *on == who) || cluster.root_leader(log)? == Some(who);
             let shards = self.bed.shards(log)?.into_iter();
             let shards = shards.filter(|shard| orders || shard.nodes.contains(&node));
             touched.extend(shards.map(|shard| (log, shard.id)));

@@ -165,6 +165,7 @@ pub(super) fn connections(
         nodes: 2,
         roots: 1,
         shards: &[&[1]],
+        tree: None,
         dead_after_ms: 3_000,
         snapshot_entries: None,
         copies_planned: None,

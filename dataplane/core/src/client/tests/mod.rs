@@ -83,6 +83,7 @@ pub(super) fn map(version: u64, shards: &[&[u64]]) -> ClusterMap {
         .enumerate()
         .map(|(shard, replicas)| ShardInfo {
             shard: ShardId::new(shard as u32),
+            rank: shard as u32,
             epoch: ViewId::new(1),
             open: true,
             finalized: false,
@@ -105,7 +106,8 @@ pub(super) fn map(version: u64, shards: &[&[u64]]) -> ClusterMap {
             class: Durability::D1,
             roots: vec![endpoint(99, true)],
             leader: None,
-            leaf: Endpoint::default(),
+            tree: Vec::new(),
+            tree_next: Vec::new(),
             coming: Vec::new(),
             shards: shards.collect(),
         }],

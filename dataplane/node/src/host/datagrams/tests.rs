@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec};
+use ionian_control_core::{ClusterSpec, LogSpec, NodeSpec, TreeSpec};
 use ionian_core::session::Take;
 use ionian_driver_api::Clock;
 use ionian_runtime::{CorePlan, MonotonicClock};
@@ -40,7 +40,7 @@ fn server(plan: CorePlan) -> (Server, SocketAddr, Secret) {
             class: Durability::D0,
             root: vec![node],
             root_quorum: ionian_control_core::RootQuorum::Majority,
-            leaf: node,
+            tree: TreeSpec::leaf(node),
             quorum: None,
             shards: vec![vec![node]],
         }],
