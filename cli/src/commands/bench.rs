@@ -3,6 +3,7 @@
 mod append;
 mod audit;
 mod clients;
+mod cuts;
 mod device;
 pub(crate) mod embedded;
 mod limits;
@@ -12,7 +13,7 @@ mod usage;
 
 use crate::exit::Exit;
 
-/// Measure appends, or the store alone
+/// Measure appends, the store alone, or the ordering tree alone
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -23,11 +24,13 @@ pub(crate) struct Args {
 enum Command {
     Append(Box<append::Args>),
     Store(store::Args),
+    Cuts(Box<cuts::Args>),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Append(args) => append::run(args),
         Command::Store(args) => store::run(args),
+        Command::Cuts(args) => cuts::run(args),
     }
 }

@@ -152,8 +152,10 @@ pub struct Leaf<K: Knobs = Shipped> {
     dirty: Vec<usize>,
     /// Shards with cuts to be sent.
     with_cuts: Vec<usize>,
-    /// By slot of the table that servers write to, whose it is; and whether slots that were read are to be read again.
+    /// By slot of the table that servers write to, whose it is; whether slots were given since the last scan, and whether those
+    /// that were read are to be read again.
     seats: Vec<Option<Seat>>,
+    unprepared: bool,
     rescan: bool,
     /// When the last Down came.
     down_at: Option<Time>,
@@ -195,6 +197,7 @@ impl<K: Knobs> Leaf<K> {
             dirty: Vec::with_capacity(1024),
             with_cuts: Vec::with_capacity(1024),
             seats: Vec::new(),
+            unprepared: false,
             rescan: false,
             down_at: None,
             sync_at: now,

@@ -52,13 +52,18 @@ impl<K: Knobs> Leaf<K> {
         if slot >= self.seats.len() {
             self.seats.resize(slot + 1, None);
         }
-        self.settle_seats();
+        self.settle_seat(slot);
         self.seats[slot] = Some(empty);
-        self.prepare_seats();
+        // There may be thousands of them to come.
+        self.unprepared = true;
     }
 
     /// Takes what is new in the slots. Never waits, and allocates nothing.
     pub fn scan(&mut self, now: Time, reader: &mut SlotReader) -> Collected {
+        if core::mem::take(&mut self.unprepared) {
+            self.settle_seats();
+            self.prepare_seats();
+        }
         if core::mem::take(&mut self.rescan) {
             // What did not count on the last edge may count on this one.
             reader.forget_all();
@@ -160,7 +165,7 @@ impl<K: Knobs> Leaf<K> {
         shard.settle(member, &read, lens);
     }
 
-    /// An edge has started, or a slot was given: seats are of the shards and epochs that there are now.
+    /// An edge has started, or slots were given: seats are of the shards and epochs that there are now.
     pub(super) fn prepare_seats(&mut self) {
         for (slot, seat) in self.seats.iter_mut().enumerate() {
             let Some(seat) = seat else { continue };

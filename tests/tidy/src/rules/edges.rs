@@ -81,9 +81,25 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-uring",
         ],
     ),
+    // The tree under synthetic reporters, for `ionian bench cuts`: machines, slots, rings, and the devices of a node.
+    (
+        "ionian-bench-cuts",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-store",
+            "ionian-slots",
+            "ionian-core",
+            "ionian-runtime",
+            "ionian-node",
+            "ionian-driver-api",
+            "ionian-shm",
+        ],
+    ),
     (
         "ionian-cli",
         &[
+            "ionian-bench-cuts",
             "ionian-types",
             "ionian-wire",
             "ionian-store",
