@@ -321,32 +321,42 @@ pub(crate) fn own_length(frame: &[u8], member: usize) -> Option<(u64, u64)> {
 impl DownSink for Sink {
     #[inline]
     fn put(&mut self, seat: usize, frame: &[u8]) -> bool {
+        self.put_run(seat, 1, frame) == 0
+    }
+
+    #[inline]
+    fn put_run(&mut self, first: usize, count: usize, frame: &[u8]) -> u64 {
         if frame.first() == Some(&DownShard::KIND) {
             let len = frame.len() as u64;
-            self.counts.down_frames += 1;
-            self.counts.down_bytes += len;
+            self.counts.down_frames += count as u64;
+            self.counts.down_bytes += len * count as u64;
             self.counts.down_least = self.counts.down_least.min(len);
             self.counts.down_most = self.counts.down_most.max(len);
-            if seat & ((1 << self.shift) - 1) == 0 {
-                self.follow(seat, frame);
+            // The one that is followed, if there is one among them.
+            let followed = first.next_multiple_of(1 << self.shift);
+            if followed < first + count {
+                self.follow(followed, frame);
             }
         } else {
-            self.counts.sync_frames += 1;
+            self.counts.sync_frames += count as u64;
         }
         if let Some(watched) = &mut self.watched {
-            watched.push((self.first + seat, frame.to_vec()));
+            let servers = self.first + first..self.first + first + count;
+            watched.extend(servers.map(|server| (server, frame.to_vec())));
         }
         match &mut self.outlet {
-            Outlet::Rings(writer) => writer.put(seat, frame),
+            Outlet::Rings(writer) => writer.put_run(first, count, frame),
             Outlet::Datagrams { socket, bytes } => {
-                if bytes.len() + frame.len() > DATAGRAM_BYTES {
-                    // An error that is not for want of room shows when the flush ends.
-                    self.counts.refused += u64::from(!send(socket, bytes).unwrap_or(false));
-                    bytes.clear();
+                for seat in first..first + count {
+                    if bytes.len() + frame.len() > DATAGRAM_BYTES {
+                        // An error that is not for want of room shows when the flush ends.
+                        self.counts.refused += u64::from(!send(socket, bytes).unwrap_or(false));
+                        bytes.clear();
+                    }
+                    bytes.extend_from_slice(&(seat as u32).to_le_bytes());
+                    bytes.extend_from_slice(frame);
                 }
-                bytes.extend_from_slice(&(seat as u32).to_le_bytes());
-                bytes.extend_from_slice(frame);
-                true
+                0
             }
         }
     }

@@ -2,6 +2,7 @@
 //! down become cuts per shard. Soft state only: losing it loses nothing.
 
 mod applied;
+mod downs;
 mod ended;
 mod seats;
 mod shard;
@@ -12,22 +13,23 @@ use core::marker::PhantomData;
 
 use ionian_slots::{DownWriter, Table};
 use ionian_types::{
-    ClientId, ClusterId, ConnId, EntryNo, Gsn, Inc, Knobs, LogId, Lsn, Mutant, Nanos, NodeId,
-    SessionNo, ShardId, Shipped, Slot, Time, ViewId,
+    ClientId, ClusterId, ConnId, EntryNo, Inc, Knobs, LogId, Lsn, Mutant, Nanos, NodeId, SessionNo,
+    ShardId, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::codec::Field;
 use ionian_wire::frame::{
-    Down, DownShard, Hello, Message, Report, Role, ShardStart, SyncShard, Up, UpKeep, encode,
+    Down, Hello, Message, Report, Role, ShardStart, SyncShard, Up, UpKeep, encode,
 };
 use ionian_wire::growth::GrowthWriter;
 use ionian_wire::{Reader, WIRE_VERSION};
 
 use crate::outbox::Outbox;
 use crate::tree::marks::Marks;
-use crate::tree::rounds::{Chosen, Rounds};
+use crate::tree::rounds::Rounds;
 use crate::tree::uplink::{Fit, Uplink};
+use downs::Downs;
 use seats::Seat;
-use shard::{MemberSlot, Shard};
+use shard::Shard;
 
 /// What a leaf is.
 #[derive(Clone, Copy, Debug)]
@@ -150,8 +152,8 @@ pub struct Leaf<K: Knobs = Shipped> {
     /// What members report of the shards whose lengths are plainly the k-th largest, and the others of which one has reported.
     table: Option<Table>,
     dirty: Vec<usize>,
-    /// Shards with cuts to be sent.
-    with_cuts: Vec<usize>,
+    /// Cuts to be sent.
+    downs: Downs,
     /// By slot of the table that servers write to, whose it is; whether slots were given since the last scan, and whether those
     /// that were read are to be read again.
     seats: Vec<Option<Seat>>,
@@ -170,7 +172,6 @@ pub struct Leaf<K: Knobs = Shipped> {
     applied_due: Time,
     /// What the parent was told last on this edge of what members have applied.
     told: Option<(EntryNo, Vec<UpKeep>)>,
-    touched: Vec<Chosen<Lsn>>,
     counters: LeafCounters,
     knobs: PhantomData<K>,
 }
@@ -195,7 +196,7 @@ impl<K: Knobs> Leaf<K> {
             rounds: Rounds::default(),
             table: None,
             dirty: Vec::with_capacity(1024),
-            with_cuts: Vec::with_capacity(1024),
+            downs: Downs::default(),
             seats: Vec::new(),
             unprepared: false,
             rescan: false,
@@ -209,7 +210,6 @@ impl<K: Knobs> Leaf<K> {
             keeps: Vec::with_capacity(64),
             applied_due: now,
             told: None,
-            touched: Vec::with_capacity(1024),
             counters: LeafCounters::default(),
             knobs: PhantomData,
         }
@@ -349,12 +349,8 @@ impl<K: Knobs> Leaf<K> {
     }
 
     fn attach(&mut self, shard: ShardId, slot: Slot, conn: Option<ConnId>) {
-        if let Some(shard) = self
-            .by_id
-            .get(&shard)
-            .and_then(|at| self.shards.get_mut(*at))
-        {
-            shard.set_conn(slot, conn);
+        if let Some(at) = self.by_id.get(&shard).copied() {
+            self.set_member_conn(at, slot, conn);
         }
     }
 
@@ -376,7 +372,8 @@ impl<K: Knobs> Leaf<K> {
             self.counters.stale_reports += 1;
             return;
         };
-        match self.shards[at].report(now, slot, report, tail) {
+        let last = self.downs.last(at);
+        match self.shards[at].report(now, last, slot, report, tail) {
             shard::Taken::Changed => {
                 self.counters.reports += 1;
                 self.note_lens(at, slot);
@@ -417,7 +414,7 @@ impl<K: Knobs> Leaf<K> {
         // What was read of members goes with them.
         self.settle_seats();
         let mut reader = Reader::new(start.shards());
-        let mut shards = Vec::new();
+        let (mut shards, mut lasts) = (Vec::new(), Vec::new());
         self.start.clear();
         while let Ok(given) = ShardStart::read(&mut reader) {
             let kept = self.by_id.get(&given.shard).map(|at| &self.shards[*at]);
@@ -434,6 +431,7 @@ impl<K: Knobs> Leaf<K> {
                 }
             }));
             shards.push(shard);
+            lasts.push(given.last);
         }
         self.by_id = shards
             .iter()
@@ -452,7 +450,7 @@ impl<K: Knobs> Leaf<K> {
         self.told = None;
         // Reports that came before count for the shards whose epoch did not change.
         self.dirty.clear();
-        self.with_cuts.clear();
+        self.downs.start(&self.shards, lasts.into_iter());
         self.tabulate();
         self.prepare_seats();
         self.applied_due = now;
@@ -497,10 +495,7 @@ impl<K: Knobs> Leaf<K> {
         if fit == Fit::No {
             return;
         }
-        self.touched.clear();
-        let (prev, round) = (down.prev_round, down.round);
-        let fits = fit == Fit::Follows
-            && (self.rounds).choose::<K>(prev, round, down.total, &mut self.touched);
+        let fits = fit == Fit::Follows && self.downs.note::<K>(down, &mut self.rounds);
         if !fits {
             self.counters.dropped_downs += 1;
             self.uplink.lose(now);
@@ -509,36 +504,6 @@ impl<K: Knobs> Leaf<K> {
         self.counters.downs += 1;
         self.down_at = Some(now);
         self.uplink.applied(down);
-        self.split(down);
-    }
-
-    /// Notes each touched shard's base; `flush` sends the cuts, since sending needs room.
-    fn split(&mut self, down: &Down) {
-        let mut base = down.base.get();
-        let mut at = 0;
-        while at < self.touched.len() {
-            let shard = self.shard_of(self.touched[at].part);
-            let shard_base = if K::mutant(Mutant::SplitWithoutSums) {
-                down.base.get()
-            } else {
-                base
-            };
-            while at < self.touched.len() && self.shards[shard].holds(self.touched[at].part) {
-                base += self.touched[at].growth;
-                at += 1;
-            }
-            let lens = self.rounds.chosen_parts();
-            if !self.shards[shard].has_cuts() {
-                self.with_cuts.push(shard);
-            }
-            self.shards[shard].cut(down.entry, Gsn::new(shard_base), down.end_gsn, lens);
-        }
-    }
-
-    fn shard_of(&self, segment: usize) -> usize {
-        self.shards
-            .partition_point(|shard| shard.first_segment <= segment)
-            .saturating_sub(1)
     }
 
     /// Sends cuts to replicas, rounds to the parent, and what time demands.
@@ -549,7 +514,7 @@ impl<K: Knobs> Leaf<K> {
     /// The same; what is for servers that have a seat and no connection goes to `sink`.
     pub fn flush_with(&mut self, now: Time, out: &mut Outbox, sink: &mut impl DownSink) {
         self.flushed_at = now;
-        self.flush_cuts(out, sink);
+        self.counters.skipped += self.downs.send(self.config.log, &self.shards, out, sink);
         self.flush_round(now, out);
         if now >= self.sync_at {
             self.flush_sync(now, out, sink);
@@ -566,44 +531,6 @@ impl<K: Knobs> Leaf<K> {
             return self.flushed_at.after(self.config.retry);
         }
         deadline
-    }
-
-    fn flush_cuts(&mut self, out: &mut Outbox, sink: &mut impl DownSink) {
-        for at in self.with_cuts.drain(..) {
-            let shard = &mut self.shards[at];
-            while let Some(cut) = shard.next_cut() {
-                let body = DownShard {
-                    log: self.config.log,
-                    shard: shard.shard,
-                    entry: cut.entry,
-                    prev_entry: cut.prev_entry,
-                    epoch: shard.epoch,
-                    base: cut.base,
-                    end_gsn: cut.end_gsn,
-                    segments: shard.members.len() as u8,
-                };
-                let mut tail = [0u8; 16 * ionian_types::SEGMENTS_PER_SHARD_MAX];
-                let used = shard.encode_cut(&cut, &mut tail);
-                let tail = &tail[..used];
-                let mut frame = [0u8; DOWN_BYTES_MAX];
-                let mut len = 0;
-                if shard.members.iter().any(MemberSlot::is_seated) {
-                    // There is room for the largest shard.
-                    len = encode(&mut frame, &body, &[tail]).unwrap_or(0);
-                }
-                for member in &shard.members {
-                    // A replica without room misses this one and asks the cut log: nobody waits for it.
-                    let left = match (member.conn, member.seat) {
-                        (Some(conn), _) => {
-                            out.room(conn) >= 512 && out.send(conn, &body, tail).is_ok()
-                        }
-                        (None, Some(seat)) => sink.put(seat as usize, &frame[..len]),
-                        (None, None) => continue,
-                    };
-                    self.counters.skipped += u64::from(!left);
-                }
-            }
-        }
     }
 
     fn flush_round(&mut self, now: Time, out: &mut Outbox) {
@@ -702,12 +629,12 @@ impl<K: Knobs> Leaf<K> {
 
     fn flush_sync(&mut self, now: Time, out: &mut Outbox, sink: &mut impl DownSink) {
         if self.uplink.edge().is_some() && !K::mutant(Mutant::NoSync) {
-            for shard in &self.shards {
+            for (at, shard) in self.shards.iter().enumerate() {
                 let sync = SyncShard {
                     log: self.config.log,
                     shard: shard.shard,
                     epoch: shard.epoch,
-                    last: shard.last,
+                    last: self.downs.last(at),
                     complete: self.uplink.complete,
                     end_gsn: self.uplink.end_gsn,
                     trim: self.uplink.trim,
@@ -797,6 +724,14 @@ pub trait DownSink {
     /// Puts a frame where the server of this slot finds it; `false` if it is lost to it. Never waits: a server asks for what it
     /// missed.
     fn put(&mut self, slot: usize, frame: &[u8]) -> bool;
+
+    /// Puts the same frame where the servers of some slots in a row find it; the number of those to whom it is lost.
+    #[inline]
+    fn put_run(&mut self, first: usize, count: usize, frame: &[u8]) -> u64 {
+        (first..first + count)
+            .map(|slot| u64::from(!self.put(slot, frame)))
+            .sum()
+    }
 }
 
 /// Where nobody has a seat.
@@ -810,6 +745,11 @@ impl DownSink for DownWriter {
     #[inline]
     fn put(&mut self, slot: usize, frame: &[u8]) -> bool {
         Self::put(self, slot, frame)
+    }
+
+    #[inline]
+    fn put_run(&mut self, first: usize, count: usize, frame: &[u8]) -> u64 {
+        Self::put_run(self, first, count, frame)
     }
 }
 

@@ -144,6 +144,19 @@ impl Outbox {
         self.enclose(conn, len, None)
     }
 
+    /// Sends a message that is already in bytes.
+    ///
+    /// # Errors
+    /// [`Full`]; nothing was written.
+    #[inline]
+    pub fn send_frame(&mut self, conn: ConnId, frame: &[u8]) -> Result<(), Full> {
+        let free = &mut self.arena[self.used..];
+        free.get_mut(..frame.len())
+            .ok_or(Full)?
+            .copy_from_slice(frame);
+        self.enclose(conn, frame.len(), None)
+    }
+
     /// Sends a message whose tail is a run of records in the store.
     ///
     /// # Errors

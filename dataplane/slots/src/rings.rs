@@ -109,8 +109,13 @@ impl Shared {
     #[inline]
     fn cell(&self, server: usize, number: u64) -> (usize, u64) {
         let depth = self.depth as u64;
-        let at = server * self.depth + (number % depth) as usize;
-        (at, 2 * (number / depth))
+        // A division takes longer than the rest of a write.
+        let (turn, place) = if self.depth.is_power_of_two() {
+            (number >> self.depth.trailing_zeros(), number & (depth - 1))
+        } else {
+            (number / depth, number % depth)
+        };
+        (server * self.depth + place as usize, 2 * turn)
     }
 }
 
@@ -141,6 +146,37 @@ impl DownWriter {
         }
         *next += 1;
         true
+    }
+
+    /// Writes the same frame to the rings of some servers in a row, as [`Self::put`] does; the number of those to whom it was not
+    /// written.
+    #[inline]
+    pub fn put_run(&mut self, first: usize, count: usize, frame: &[u8]) -> u64 {
+        let Self { shared, next } = self;
+        let mut written = 0;
+        let servers = next.iter_mut().enumerate().skip(first).take(count);
+        match &shared.cells {
+            Cells::Short(cells) if frame.len() <= SHORT_BYTES => {
+                let words = words(frame);
+                for (server, next) in servers {
+                    let (at, version) = shared.cell(server, *next);
+                    cells[at].write(version, &words);
+                    *next += 1;
+                    written += 1;
+                }
+            }
+            Cells::Long(cells) if frame.len() <= LONG_BYTES => {
+                let words = words(frame);
+                for (server, next) in servers {
+                    let (at, version) = shared.cell(server, *next);
+                    cells[at].write(version, &words);
+                    *next += 1;
+                    written += 1;
+                }
+            }
+            _ => {}
+        }
+        count as u64 - written
     }
 }
 

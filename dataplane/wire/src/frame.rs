@@ -10,6 +10,7 @@
 
 mod append;
 mod detect;
+mod down_frame;
 mod group;
 mod macros;
 mod query;
@@ -22,6 +23,7 @@ pub use append::{
     SessionClosed,
 };
 pub use detect::{Evidence, Observe, Probe, ProbeAnswer, Suspect};
+pub use down_frame::{DownShardFrame, ShardCut};
 pub use group::{
     RootAlone, RootLed, RootState, RootWrite, RootWritten, Seal, SealAck, WriteOutcome,
 };

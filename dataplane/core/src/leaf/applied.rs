@@ -16,7 +16,10 @@ impl<K: Knobs> Leaf<K> {
         };
         self.shards
             .iter()
-            .map(|shard| shard.applied_by_live(self.uplink.complete, silent))
+            .enumerate()
+            .map(|(at, shard)| {
+                shard.applied_by_live(self.downs.last(at), self.uplink.complete, silent)
+            })
             .min()
             // Without shards nothing is needed.
             .unwrap_or(self.uplink.complete)
@@ -33,8 +36,12 @@ impl<K: Knobs> Leaf<K> {
         if K::mutant(Mutant::DropAtFastest) {
             return;
         }
-        for shard in &self.shards {
-            if let Some(after) = shard.applied_by_quorum().filter(|after| *after < applied) {
+        for (at, shard) in self.shards.iter().enumerate() {
+            let last = self.downs.last(at);
+            if let Some(after) = shard
+                .applied_by_quorum(last)
+                .filter(|after| *after < applied)
+            {
                 let shard = shard.shard;
                 self.keeps.push(UpKeep { shard, after });
             }

@@ -162,7 +162,8 @@ impl<K: Knobs> Leaf<K> {
             applied: seat.applied,
             at: seat.reported_at,
         };
-        shard.settle(member, &read, lens);
+        let last = self.downs.last(seat.at as usize);
+        shard.settle(member, last, &read, lens);
     }
 
     /// An edge has started, or slots were given: seats are of the shards and epochs that there are now.
@@ -190,6 +191,7 @@ impl<K: Knobs> Leaf<K> {
             seat.seq = known.seq;
             seat.applied = known.applied;
         }
+        self.downs.members_changed();
         self.rescan = true;
     }
 }

@@ -1,12 +1,11 @@
 //! One shard at its leaf: a slot per member, and the length per segment that enough of them hold.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use ionian_types::{
-    ConnId, Durability, EntryNo, Gsn, Inc, Knobs, Lsn, Mutant, Nanos, NodeId,
-    SEGMENTS_PER_SHARD_MAX, ShardId, Shipped, Slot, Time, ViewId,
+    ConnId, Durability, EntryNo, Inc, Knobs, Lsn, Mutant, Nanos, NodeId, SEGMENTS_PER_SHARD_MAX,
+    ShardId, Shipped, Slot, Time, ViewId,
 };
 use ionian_wire::frame::{Member, Report, ShardStart, ShardStatus};
 use ionian_wire::{Reader, Writer};
@@ -49,11 +48,6 @@ impl MemberSlot {
         self.reported_at.map_or(Nanos(u64::MAX), |at| now.since(at))
     }
 
-    /// Whether what is for it goes to the slots of those that have a seat.
-    pub(super) fn is_seated(&self) -> bool {
-        self.conn.is_none() && self.seat.is_some()
-    }
-
     /// Takes over a report that counts; `last` is the last entry that touches the shard.
     fn take(&mut self, read: &Read, lens: [Lsn; SEGMENTS_PER_SHARD_MAX], last: EntryNo) {
         self.seq = read.seq;
@@ -73,21 +67,10 @@ pub(super) struct Read {
     pub(super) at: Time,
 }
 
-/// A cut of this shard that waits to be sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PendingCut {
-    pub(super) entry: EntryNo,
-    pub(super) prev_entry: EntryNo,
-    pub(super) base: Gsn,
-    pub(super) end_gsn: Gsn,
-    lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
-}
-
 #[derive(Debug)]
 pub(super) struct Shard<K: Knobs = Shipped> {
     pub(super) shard: ShardId,
     pub(super) epoch: ViewId,
-    pub(super) last: EntryNo,
     pub(super) first_segment: usize,
     pub(super) members: Vec<MemberSlot>,
     /// In a joint epoch, the new members with their slots: with the others they are the new set.
@@ -101,7 +84,6 @@ pub(super) struct Shard<K: Knobs = Shipped> {
     quorum: usize,
     generations: [ViewId; SEGMENTS_PER_SHARD_MAX],
     start_lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
-    cuts: VecDeque<PendingCut>,
     /// When the controller was told last, and what: whether the shard is whole, whether it is ready, who regressed, who holds everything.
     pub(super) told: Option<(Time, bool, bool, u8, u8)>,
     knobs: PhantomData<K>,
@@ -153,7 +135,6 @@ impl<K: Knobs> Shard<K> {
         Self {
             shard: start.shard,
             epoch: start.epoch,
-            last: start.last,
             first_segment,
             members,
             incoming,
@@ -164,7 +145,6 @@ impl<K: Knobs> Shard<K> {
             quorum: usize::from(start.quorum),
             generations,
             start_lens,
-            cuts: VecDeque::with_capacity(64),
             told: None,
             knobs: PhantomData,
         }
@@ -187,13 +167,16 @@ impl<K: Knobs> Shard<K> {
         }
     }
 
-    /// Whether a segment of the subtree is one of this shard's.
-    pub(super) fn holds(&self, segment: usize) -> bool {
-        (self.first_segment..self.first_segment + self.members.len()).contains(&segment)
-    }
-
     /// ORDERING.md: a report counts only for the current epoch, from the incarnation listed in it, newer than the last.
-    pub(super) fn report(&mut self, now: Time, slot: Slot, report: &Report, tail: &[u8]) -> Taken {
+    /// `last` is the last entry that touches the shard, here as below.
+    pub(super) fn report(
+        &mut self,
+        now: Time,
+        last: EntryNo,
+        slot: Slot,
+        report: &Report,
+        tail: &[u8],
+    ) -> Taken {
         let count = self.members.len();
         let new = self.incoming.iter_mut();
         let mut new = new.filter(|(of, member)| *of == slot.index() && member.inc == report.inc);
@@ -230,7 +213,7 @@ impl<K: Knobs> Shard<K> {
             applied: report.applied,
             at: now,
         };
-        member.take(&read, lens, self.last);
+        member.take(&read, lens, last);
         if changed { Taken::Changed } else { Taken::Same }
     }
 
@@ -238,10 +221,10 @@ impl<K: Knobs> Shard<K> {
     pub(super) fn settle(
         &mut self,
         member: usize,
+        last: EntryNo,
         read: &Read,
         lens: [Lsn; SEGMENTS_PER_SHARD_MAX],
     ) {
-        let last = self.last;
         if let Some(member) = self.members.get_mut(member).filter(|it| !it.regressed) {
             member.take(read, lens, last);
         }
@@ -259,11 +242,6 @@ impl<K: Knobs> Shard<K> {
     /// A member, the new one of a joint epoch as soon as there is one.
     pub(super) fn known(&self, slot: usize) -> Option<&MemberSlot> {
         self.incoming(slot).or_else(|| self.members.get(slot))
-    }
-
-    /// Whether a cut waits to be sent.
-    pub(super) fn has_cuts(&self) -> bool {
-        !self.cuts.is_empty()
     }
 
     /// How many members there are and of how many lengths the least counts, if the lengths of all segments are plainly that: no
@@ -368,34 +346,9 @@ impl<K: Knobs> Shard<K> {
         held
     }
 
-    /// Notes a cut: `lens` are the lengths of the whole subtree after it.
-    pub(super) fn cut(&mut self, entry: EntryNo, base: Gsn, end_gsn: Gsn, lens: &[Lsn]) {
-        let mut own = [NONE; SEGMENTS_PER_SHARD_MAX];
-        own[..self.members.len()]
-            .copy_from_slice(&lens[self.first_segment..self.first_segment + self.members.len()]);
-        self.cuts.push_back(PendingCut {
-            entry,
-            prev_entry: self.last,
-            base,
-            end_gsn,
-            lens: own,
-        });
-        self.last = entry;
-    }
-
-    pub(super) fn next_cut(&mut self) -> Option<PendingCut> {
-        self.cuts.pop_front()
-    }
-
-    /// Writes (generation, length) per segment; returns the bytes used.
-    pub(super) fn encode_cut(&self, cut: &PendingCut, tail: &mut [u8]) -> usize {
-        let mut writer = Writer::new(tail);
-        for slot in 0..self.members.len() {
-            // The tail has room for the largest shard.
-            let _ = writer.field(self.generations[slot]);
-            let _ = writer.field(cut.lens[slot]);
-        }
-        writer.len()
+    /// The open generations, per segment.
+    pub(super) fn generations(&self) -> impl Iterator<Item = ViewId> {
+        self.generations[..self.members.len()].iter().copied()
     }
 
     /// The members, and the new ones of a joint epoch.
@@ -410,6 +363,7 @@ impl<K: Knobs> Shard<K> {
     /// that is stuck must not keep the whole cut log. Without a live member nothing counts as applied.
     pub(super) fn applied_by_live(
         &self,
+        last: EntryNo,
         complete: EntryNo,
         silent: impl Fn(Option<Time>) -> bool,
     ) -> EntryNo {
@@ -429,22 +383,18 @@ impl<K: Knobs> Shard<K> {
             live.min()
         }
         .unwrap_or(EntryNo::ZERO);
-        if applied >= self.last {
-            complete
-        } else {
-            applied
-        }
+        if applied >= last { complete } else { applied }
     }
 
     /// The entry up to which as many members as an ack takes have applied what touches the shard, live or not; `None` when
     /// they have applied everything. Of what follows, one bad device could take back all that is known.
-    pub(super) fn applied_by_quorum(&self) -> Option<EntryNo> {
+    pub(super) fn applied_by_quorum(&self, last: EntryNo) -> Option<EntryNo> {
         let mut applied = [EntryNo::ZERO; SEGMENTS_PER_SHARD_MAX];
         for (applied, member) in applied.iter_mut().zip(&self.members) {
             *applied = member.applied;
         }
         applied[..self.members.len()].sort_unstable_by(|a, b| b.cmp(a));
-        Some(applied[self.quorum - 1]).filter(|applied| *applied < self.last)
+        Some(applied[self.quorum - 1]).filter(|applied| *applied < last)
     }
 
     /// Whether the quorum holds every length of the edge's start (ORDERING.md, LEAF, `whole`).
@@ -559,6 +509,8 @@ impl<K: Knobs> Shard<K> {
 mod tests {
     use super::*;
 
+    const LAST: EntryNo = EntryNo::new(50);
+
     fn member(applied: u64, conn: Option<u32>, reported_at: Option<Time>) -> MemberSlot {
         MemberSlot {
             conn: conn.map(ConnId::new),
@@ -579,7 +531,6 @@ mod tests {
         Shard {
             shard: ShardId::new(0),
             epoch: ViewId::new(1),
-            last: EntryNo::new(50),
             first_segment: 0,
             members,
             incoming: Vec::new(),
@@ -590,7 +541,6 @@ mod tests {
             quorum: 2,
             generations: [ViewId::new(1); SEGMENTS_PER_SHARD_MAX],
             start_lens: [NONE; SEGMENTS_PER_SHARD_MAX],
-            cuts: VecDeque::new(),
             told: None,
             knobs: PhantomData,
         }
@@ -601,7 +551,7 @@ mod tests {
     fn a_member_that_is_gone_for_long_keeps_no_entries() {
         let (complete, at) = (EntryNo::new(90), Some(Time::from_ns(7)));
         let applied = |members, silent: bool| {
-            let found = shard(members).applied_by_live(complete, |reported| {
+            let found = shard(members).applied_by_live(LAST, complete, |reported| {
                 assert_eq!(reported, at);
                 silent
             });
@@ -622,7 +572,7 @@ mod tests {
         let known = |members, quorum| {
             let mut shard = shard(members);
             shard.quorum = quorum;
-            shard.applied_by_quorum().map(EntryNo::get)
+            shard.applied_by_quorum(LAST).map(EntryNo::get)
         };
         assert_eq!(known(vec![here, away], 2), Some(20));
         assert_eq!(known(vec![here, member(0, None, None)], 2), Some(0));
@@ -666,7 +616,7 @@ mod tests {
         let applied = |quorum| {
             let mut shard = shard(vec![here, here, stuck]);
             shard.quorum = quorum;
-            shard.applied_by_live(EntryNo::new(90), silent).get()
+            shard.applied_by_live(LAST, EntryNo::new(90), silent).get()
         };
         assert_eq!((applied(3), applied(2)), (20, 90));
     }

@@ -89,11 +89,6 @@ impl<P: Part> Rounds<P> {
         self.open = 0;
     }
 
-    /// Every part as of the last round chosen.
-    pub(crate) fn chosen_parts(&self) -> &[P] {
-        &self.chosen_parts
-    }
-
     pub(crate) const fn chosen(&self) -> RoundNo {
         RoundNo::new(self.chosen)
     }
@@ -127,6 +122,22 @@ impl<P: Part> Rounds<P> {
         total: u64,
         chosen: &mut Vec<Chosen<P>>,
     ) -> bool {
+        self.choose_each::<K>(prev, round, total, |parts, part, growth| {
+            let now = parts[part];
+            chosen.push(Chosen { part, now, growth });
+        })
+    }
+
+    /// The same; hands every part that changed, in order, to `each`, with all parts as of the round chosen and the records that the
+    /// cut orders in it. Where `false` comes back after that, it is to be forgotten.
+    #[inline]
+    pub(crate) fn choose_each<K: Knobs>(
+        &mut self,
+        prev: RoundNo,
+        round: RoundNo,
+        total: u64,
+        mut each: impl FnMut(&[P], usize, u64),
+    ) -> bool {
         let follows = prev.get() == self.chosen || K::mutant(Mutant::IgnorePreviousRound);
         if !follows || round.get() <= self.chosen || round.get() > self.last {
             return false;
@@ -149,7 +160,7 @@ impl<P: Part> Rounds<P> {
             let now = self.chosen_parts[part];
             let growth = now.records().wrapping_sub(self.before[part].records());
             sum = sum.wrapping_add(growth);
-            chosen.push(Chosen { part, now, growth });
+            each(&self.chosen_parts, part, growth);
         }
         self.touched.clear();
         // What the totals would still find.
