@@ -26,7 +26,7 @@ use ionian_wire::growth::GrowthWriter;
 use crate::cutlog::Vertex;
 use crate::outbox::Outbox;
 use crate::tree::ChildStatus;
-use crate::tree::link::{Descent, Link, Taken};
+use crate::tree::link::{Descent, Link, Taken, put_growths};
 use crate::tree::marks::Marks;
 use crate::tree::rounds::{ChildRound, Chosen, Rounds};
 use crate::tree::uplink::{Fit, Uplink};
@@ -415,10 +415,12 @@ impl<K: Knobs> Aggregator<K> {
             if link.fresh {
                 self.rounds.change(at, link.newest());
                 if !full {
-                    for (segment, before, now) in link.grown() {
-                        self.growth[first + segment] = now.get() - before.get();
-                        self.grown.set(first + segment);
-                    }
+                    let (growth, grown) = (&mut self.growth, &mut self.grown);
+                    link.each_grown(|segment, before, now| {
+                        let first = first + segment;
+                        put_growths(&mut growth[first..first + now.len()], before, now);
+                        grown.set_run(first, now.len());
+                    });
                 }
                 link.pass();
             }
@@ -442,14 +444,13 @@ impl<K: Knobs> Aggregator<K> {
             full,
             keeps: keeps.len() as u32,
         };
-        let (growth, span) = (&self.growth, self.grown.span());
+        let span = self.grown.span();
+        let growth = &self.growth[span.clone()];
         let sent = out.send_with(parent, &up, |writer| {
             keeps.iter().try_for_each(|keep| writer.field(*keep))?;
-            GrowthWriter::write(writer, span, |at| growth[at])
+            GrowthWriter::write_all(writer, span.start, growth)
         });
-        for at in self.grown.iter() {
-            self.growth[at] = 0;
-        }
+        self.growth[span].fill(0);
         self.grown.clear();
         self.keeps = keeps;
         if sent.is_ok() {

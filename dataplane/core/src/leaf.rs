@@ -568,26 +568,19 @@ impl<K: Knobs> Leaf<K> {
             full,
             keeps: self.keeps.len() as u32,
         };
-        let (growth, keeps) = (&self.growth, &self.keeps);
+        let span = self.grown.span();
+        let (growth, keeps) = (&self.growth[span.clone()], &self.keeps);
         let (lens, start) = (&self.lens, &self.start);
-        let range = if full {
-            0..lens.len()
-        } else {
-            self.grown.span()
-        };
         let sent = out.send_with(parent, &up, |writer| {
             keeps.iter().try_for_each(|keep| writer.field(*keep))?;
-            GrowthWriter::write(writer, range, |at| {
-                if full {
-                    lens[at].get() - start[at].get()
-                } else {
-                    growth[at]
-                }
-            })
+            if full {
+                let since_start = |at: usize| lens[at].get() - start[at].get();
+                GrowthWriter::write(writer, 0..lens.len(), since_start)
+            } else {
+                GrowthWriter::write_all(writer, span.start, growth)
+            }
         });
-        for at in self.grown.iter() {
-            self.growth[at] = 0;
-        }
+        self.growth[span].fill(0);
         self.grown.clear();
         if sent.is_ok() {
             self.applied_told();

@@ -443,12 +443,41 @@ impl<'a> EntryWriter<'a> {
         segments: Range<usize>,
         growth: impl Fn(usize) -> u64,
     ) -> Result<Self, WireError> {
+        Self::cut_with(out, start, start_gsn, end_gsn, |writer| {
+            GrowthWriter::write(writer, segments, growth)
+        })
+    }
+
+    /// As [`Self::cut`], of segments in a row, from `first` on.
+    ///
+    /// # Errors
+    /// As [`Self::cut`].
+    pub fn cut_all(
+        out: &'a mut [u8],
+        start: &EntryStart,
+        start_gsn: Gsn,
+        end_gsn: Gsn,
+        first: usize,
+        growths: &[u64],
+    ) -> Result<Self, WireError> {
+        Self::cut_with(out, start, start_gsn, end_gsn, |writer| {
+            GrowthWriter::write_all(writer, first, growths)
+        })
+    }
+
+    fn cut_with(
+        out: &'a mut [u8],
+        start: &EntryStart,
+        start_gsn: Gsn,
+        end_gsn: Gsn,
+        write: impl FnOnce(&mut Writer<'_>) -> Result<(), WireError>,
+    ) -> Result<Self, WireError> {
         let mut this = Self::start(out, start, KIND_CUT)?;
         this.writer.field(start_gsn)?;
         this.writer.field(end_gsn)?;
         let bytes_at = this.writer.len();
         this.writer.field(0u32)?;
-        GrowthWriter::write(&mut this.writer, segments, growth)?;
+        write(&mut this.writer)?;
         let bytes = (this.writer.len() - bytes_at - 4) as u32;
         Field::put(bytes, this.writer.patch(bytes_at, 4));
         Ok(this)

@@ -322,7 +322,12 @@ impl GrowthWriter {
             return Err(range("growth segment", end as u64));
         }
         let begun = writer.len();
-        if let Ok(changed) = write_dense(writer, first..end, &growth)
+        let fill = |at: usize, room: &mut [u64]| {
+            for (bit, word) in room.iter_mut().enumerate() {
+                *word = growth(at + bit);
+            }
+        };
+        if let Ok(changed) = write_dense(writer, first..end, fill)
             && changed * 8 > end - first
         {
             return Ok(());
@@ -330,14 +335,45 @@ impl GrowthWriter {
         writer.rewind(begun);
         write_sparse(writer, first..end, &growth)
     }
+
+    /// The same of segments in a row, from `first` on.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_all(
+        writer: &mut Writer<'_>,
+        first: usize,
+        growths: &[u64],
+    ) -> Result<(), WireError> {
+        let Some(from) = growths.iter().position(|growth| *growth != 0) else {
+            return Ok(());
+        };
+        let last = growths.iter().rposition(|growth| *growth != 0);
+        let to = last.unwrap_or(from) + 1;
+        if first + to > SEGMENTS_MAX {
+            return Err(range("growth segment", (first + to) as u64));
+        }
+        let begun = writer.len();
+        let fill = |at: usize, room: &mut [u64]| {
+            let at = at - first;
+            room.copy_from_slice(&growths[at..at + room.len()]);
+        };
+        if let Ok(changed) = write_dense(writer, first + from..first + to, fill)
+            && changed * 8 > to - from
+        {
+            return Ok(());
+        }
+        writer.rewind(begun);
+        write_sparse(writer, first + from..first + to, &|at| growths[at - first])
+    }
 }
 
-/// Writes the dense form; how many segments grew.
+/// Writes the dense form; how many segments grew. `fill` gives the growths of neighbours from one on.
 #[inline]
 fn write_dense(
     writer: &mut Writer<'_>,
     segments: Range<usize>,
-    growth: &impl Fn(usize) -> u64,
+    fill: impl Fn(usize, &mut [u64]),
 ) -> Result<usize, WireError> {
     writer.field(DENSE)?;
     writer.varint(segments.start as u64)?;
@@ -347,16 +383,28 @@ fn write_dense(
     let (mut at, mut changed) = (segments.start, 0);
     while at < segments.end {
         let count = WORD.min(segments.end - at);
+        let mut growths = [0u64; WORD];
+        fill(at, &mut growths[..count]);
         let mut short = [0u8; WORD];
-        let (mut word, mut ones, mut all) = (0u64, 0, 0u64);
-        for bit in 0..count {
-            let growth = growth(at + bit);
-            let grew = growth != 0;
-            // What did not grow is written over. `ones` is less than `bit + 1`: the mask changes nothing, and saves a check.
-            short[ones & (WORD - 1)] = growth as u8;
-            ones += usize::from(grew);
-            word |= u64::from(grew) << bit;
-            all |= growth;
+        let all = growths.iter().fold(0, |all, growth| all | growth);
+        let none_left_out = growths
+            .iter()
+            .fold(true, |all, growth| all & (*growth != 0));
+        let (mut word, mut ones) = (0u64, 0);
+        if none_left_out {
+            // A busy log, and no branch for any of them.
+            (word, ones) = (u64::MAX, WORD);
+            for (short, growth) in short.iter_mut().zip(&growths) {
+                *short = *growth as u8;
+            }
+        } else if all != 0 {
+            for (bit, growth) in growths.iter().enumerate() {
+                let grew = *growth != 0;
+                // What did not grow is written over. `ones` is less than `bit + 1`: the mask changes nothing, and saves a check.
+                short[ones & (WORD - 1)] = *growth as u8;
+                ones += usize::from(grew);
+                word |= u64::from(grew) << bit;
+            }
         }
         let bytes = count.div_ceil(8);
         writer
@@ -366,10 +414,8 @@ fn write_dense(
         if all < LONG {
             writer.bytes(&short[..ones])?;
         } else {
-            (at..at + count)
-                .map(growth)
-                .filter(|growth| *growth != 0)
-                .try_for_each(|growth| writer.varint(growth))?;
+            let mut grew = growths.iter().filter(|growth| **growth != 0);
+            grew.try_for_each(|growth| writer.varint(*growth))?;
         }
         changed += ones;
         at += count;

@@ -95,7 +95,7 @@ impl<K: Knobs> Aggregator<K> {
         let parts: Vec<ChildRound> = (0..self.links.len())
             .map(|at| self.round_zero(at))
             .collect();
-        let same = self.rounds.chosen_parts().len() == parts.len();
+        let same = self.rounds.parts() == parts.len();
         if !(K::mutant(Mutant::KeepRingOverEdge) && same) {
             self.rounds.start(parts.into_iter());
         }

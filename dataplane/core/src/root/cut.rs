@@ -11,7 +11,7 @@ use ionian_wire::frame::{Intent, IntentDone};
 
 use super::Root;
 use crate::outbox::Outbox;
-use crate::tree::link::{Descent, Link, keeps_edges};
+use crate::tree::link::{Descent, Link, keeps_edges, put_growths};
 use ionian_types::ConnId;
 
 /// An entry that is in the log and not yet committed.
@@ -105,15 +105,17 @@ impl<K: Knobs> Root<K> {
             let mut total = Some(0u64);
             let first = link.first_segment().and_then(|it| layout.index(it));
             if let Some(first) = first.filter(|_| link.fresh && link.edge().is_some()) {
-                let sound = link.grown().all(|(at, before, now)| {
-                    let growth = now.get() - before.get();
-                    let written = written.get(first + at).copied().unwrap_or(false);
-                    if written {
-                        self.growth[first + at] = growth;
-                        self.grown.set(first + at);
-                        total = total.and_then(|total| total.checked_add(growth));
+                let (growth, grown) = (&mut self.growth, &mut self.grown);
+                let mut sound = true;
+                link.each_grown(|at, before, now| {
+                    let run = first + at..first + at + now.len();
+                    let open = written.get(run.clone());
+                    sound &= open.is_some_and(|open| open.iter().fold(true, |all, one| all & one));
+                    if sound && let Some(growth) = growth.get_mut(run.clone()) {
+                        let more = put_growths(growth, before, now);
+                        grown.set_run(run.start, run.len());
+                        total = total.and_then(|total| total.checked_add(more?));
                     }
-                    written
                 });
                 if !sound {
                     // Lengths are what a child says: nonsense stops its part of the order, not the process.
@@ -128,17 +130,18 @@ impl<K: Knobs> Root<K> {
     }
 
     fn forget_growth(&mut self) {
-        for at in self.grown.iter() {
-            self.growth[at] = 0;
-        }
+        let span = self.grown.span();
+        self.growth[span].fill(0);
         self.grown.clear();
     }
 
     fn encode_cut(&mut self, start_gsn: Gsn, end_gsn: Gsn) -> Option<usize> {
         let start = self.entry_start();
-        let (span, growth) = (self.grown.span(), |at: usize| self.growth[at]);
+        let span = self.grown.span();
+        let (first, growths) = (span.start, &self.growth[span]);
         let mut writer =
-            EntryWriter::cut(&mut self.buffer, &start, start_gsn, end_gsn, span, growth).ok()?;
+            EntryWriter::cut_all(&mut self.buffer, &start, start_gsn, end_gsn, first, growths)
+                .ok()?;
         for (at, child) in self.children.iter().enumerate() {
             let link = &child.link;
             if let Some(edge) = link.edge().filter(|_| link.fresh) {

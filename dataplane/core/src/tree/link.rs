@@ -17,7 +17,7 @@ use ionian_wire::codec::Field;
 use ionian_wire::frame::{
     Applied, Down, EdgeShards, EdgeStart, EdgeVertex, Member, NeedEdge, NeedFull, Sync, Up, UpKeep,
 };
-use ionian_wire::growth::Growths;
+use ionian_wire::growth::{GrowthSink, Growths};
 use ionian_wire::{Reader, WireError, Writer};
 
 use super::marks::Marks;
@@ -427,14 +427,13 @@ impl Link {
     fn grow<K: Knobs>(&mut self, growths: &Growths<'_>, full: bool) -> bool {
         let clamps = K::mutant(Mutant::RootOnlyClamp);
         if !full && !clamps {
-            for (at, growth) in growths.iter() {
-                let Some(len) = self.lens[at].checked_add(growth) else {
-                    return false;
-                };
-                self.lens[at] = len;
-                self.grown.set(at);
-            }
-            return true;
+            let mut news = News {
+                lens: &mut self.lens,
+                grown: &mut self.grown,
+                over: false,
+            };
+            growths.walk(&mut news);
+            return !news.over;
         }
         let mut next = growths.iter().peekable();
         for at in 0..self.lens.len() {
@@ -453,17 +452,23 @@ impl Link {
         true
     }
 
-    /// What has grown since it was passed on: (segment, length passed on before, length now), in order.
-    pub(crate) fn grown(&self) -> impl Iterator<Item = (usize, Lsn, Lsn)> + '_ {
-        let grown = self.grown.iter();
-        grown.map(|at| (at, self.passed[at], self.lens[at]))
+    /// What has grown since it was passed on, in runs of neighbours: the first segment of each, their lengths as passed on
+    /// before, and now.
+    #[inline]
+    pub(crate) fn each_grown(&self, mut each: impl FnMut(usize, &[Lsn], &[Lsn])) {
+        self.grown.each_run(|first, count| {
+            let run = first..first + count;
+            each(first, &self.passed[run.clone()], &self.lens[run]);
+        });
     }
 
     /// Everything that has grown was passed on.
     pub(crate) fn pass(&mut self) {
-        for at in self.grown.iter() {
-            self.passed[at] = self.lens[at];
-        }
+        let (passed, lens) = (&mut self.passed, &self.lens);
+        self.grown.each_run(|first, count| {
+            let run = first..first + count;
+            passed[run.clone()].copy_from_slice(&lens[run]);
+        });
         self.grown.clear();
         self.passed_total = self.newest.total;
         self.fresh = false;
@@ -605,6 +610,51 @@ impl Link {
             self.stop();
         }
         same
+    }
+}
+
+/// By how much neighbours have grown, and the sum if it is a number.
+#[inline]
+pub(crate) fn put_growths(growths: &mut [u64], before: &[Lsn], now: &[Lsn]) -> Option<u64> {
+    let (mut sum, mut passed) = (0u64, false);
+    for ((growth, before), now) in growths.iter_mut().zip(before).zip(now) {
+        // Within an edge no length falls.
+        *growth = now.get().wrapping_sub(before.get());
+        let (more, over) = sum.overflowing_add(*growth);
+        sum = more;
+        passed |= over;
+    }
+    (!passed).then_some(sum)
+}
+
+/// Growths being added to lengths.
+struct News<'a> {
+    lens: &'a mut [Lsn],
+    grown: &'a mut Marks,
+    /// A length would have passed the end of the numbers.
+    over: bool,
+}
+
+impl GrowthSink for News<'_> {
+    #[inline]
+    fn one(&mut self, index: usize, growth: u64) {
+        let (len, over) = self.lens[index].get().overflowing_add(growth);
+        self.lens[index] = Lsn::new(len);
+        self.grown.set(index);
+        self.over |= over;
+    }
+
+    #[inline]
+    fn run(&mut self, first: usize, growths: &[u8]) {
+        for (len, growth) in self.lens[first..first + growths.len()]
+            .iter_mut()
+            .zip(growths)
+        {
+            let (after, over) = len.get().overflowing_add(u64::from(*growth));
+            *len = Lsn::new(after);
+            self.over |= over;
+        }
+        self.grown.set_run(first, growths.len());
     }
 }
 

@@ -28,6 +28,32 @@ impl Marks {
         new
     }
 
+    /// Adds `count` numbers from `first` on.
+    #[inline]
+    pub(crate) fn set_run(&mut self, first: usize, count: usize) {
+        let (mut at, end) = (first, first + count);
+        while at < end {
+            let bits = (64 - at % 64).min(end - at);
+            self.words[at / 64] |= (u64::MAX >> (64 - bits)) << (at % 64);
+            at += bits;
+        }
+        self.any |= count > 0;
+    }
+
+    /// Hands out the numbers in runs, ascending: the first of each and how many there are. A run ends where a word does.
+    #[inline]
+    pub(crate) fn each_run(&self, mut each: impl FnMut(usize, usize)) {
+        for (at, word) in self.words.iter().enumerate() {
+            let mut rest = *word;
+            while rest != 0 {
+                let first = rest.trailing_zeros();
+                let count = (rest >> first).trailing_ones();
+                each(at * 64 + first as usize, count as usize);
+                rest &= u64::MAX.checked_shl(first + count).unwrap_or(0);
+            }
+        }
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         !self.any
     }
@@ -84,5 +110,30 @@ mod tests {
         assert_eq!(marks.span(), 0..0);
         marks.set(70);
         assert_eq!(marks.span(), 70..71);
+    }
+
+    #[test]
+    fn runs_are_the_numbers_in_them() {
+        for runs in [
+            &[(0usize, 64usize), (70, 1), (100, 28)][..],
+            &[(1, 62), (64, 64), (129, 1)],
+            &[(63, 2), (66, 0), (120, 10)],
+            &[],
+        ] {
+            let mut marks = Marks::default();
+            marks.reset(130);
+            for (first, count) in runs {
+                marks.set_run(*first, *count);
+            }
+            let wanted: Vec<usize> = runs
+                .iter()
+                .flat_map(|(at, count)| *at..at + count)
+                .collect();
+            assert_eq!(marks.iter().collect::<Vec<_>>(), wanted);
+            assert_eq!(marks.is_empty(), wanted.is_empty());
+            let mut found = Vec::new();
+            marks.each_run(|first, count| found.extend(first..first + count));
+            assert_eq!(found, wanted);
+        }
     }
 }

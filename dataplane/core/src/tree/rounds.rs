@@ -51,10 +51,13 @@ pub(crate) struct Rounds<P> {
     chosen_parts: Vec<P>,
     last: u64,
     chosen: u64,
-    /// Changes of the rounds after `chosen`, in order, and how many each round has.
+    /// Changes of the rounds after `chosen`, in order, how many each round has, and whether they name each part once, ascending.
     changes: VecDeque<(u32, P)>,
-    counts: VecDeque<u32>,
+    counts: VecDeque<(u32, bool)>,
     open: u32,
+    ascending: bool,
+    /// The part after that of the last change.
+    next: u32,
     touched: Marks,
     before: Vec<P>,
 }
@@ -68,6 +71,8 @@ impl<P> Default for Rounds<P> {
             changes: VecDeque::new(),
             counts: VecDeque::new(),
             open: 0,
+            ascending: true,
+            next: 0,
             touched: Marks::default(),
             before: Vec::new(),
         }
@@ -86,7 +91,18 @@ impl<P: Part> Rounds<P> {
         self.chosen = 0;
         self.changes.clear();
         self.counts.clear();
+        self.begin();
+    }
+
+    fn begin(&mut self) {
         self.open = 0;
+        self.ascending = true;
+        self.next = 0;
+    }
+
+    /// The number of parts.
+    pub(crate) fn parts(&self) -> usize {
+        self.chosen_parts.len()
     }
 
     pub(crate) const fn chosen(&self) -> RoundNo {
@@ -101,14 +117,17 @@ impl<P: Part> Rounds<P> {
     /// Adds a change to the round that is being made.
     #[inline]
     pub(crate) fn change(&mut self, part: usize, now: P) {
-        self.changes.push_back((part as u32, now));
+        let part = part as u32;
+        self.changes.push_back((part, now));
         self.open += 1;
+        self.ascending &= part >= self.next;
+        self.next = part + 1;
     }
 
     /// Ends the round that is being made and gives its number.
     pub(crate) fn close_round(&mut self) -> RoundNo {
-        self.counts.push_back(self.open);
-        self.open = 0;
+        self.counts.push_back((self.open, self.ascending));
+        self.begin();
         self.last += 1;
         RoundNo::new(self.last)
     }
@@ -146,16 +165,33 @@ impl<P: Part> Rounds<P> {
         if K::mutant(Mutant::FreeLaterRounds) {
             rounds = self.counts.len();
         }
-        let counts = self.counts.drain(..rounds);
-        let count: usize = counts.map(|count| count as usize).sum();
-        for (part, now) in self.changes.drain(..count) {
-            let part = part as usize;
-            if self.touched.set(part) {
-                self.before[part] = self.chosen_parts[part];
-            }
-            self.chosen_parts[part] = now;
+        let (mut count, mut ascending) = (0, rounds == 1);
+        for (of_round, in_order) in self.counts.drain(..rounds) {
+            count += of_round as usize;
+            ascending &= in_order;
         }
         let mut sum = 0u64;
+        if ascending {
+            // The parts have to be as of this round before any of them is handed out.
+            for (part, now) in self.changes.range(..count) {
+                let part = *part as usize;
+                self.before[part] = core::mem::replace(&mut self.chosen_parts[part], *now);
+            }
+            for (part, now) in self.changes.drain(..count) {
+                let part = part as usize;
+                let growth = now.records().wrapping_sub(self.before[part].records());
+                sum = sum.wrapping_add(growth);
+                each(&self.chosen_parts, part, growth);
+            }
+        } else {
+            for (part, now) in self.changes.drain(..count) {
+                let part = part as usize;
+                if self.touched.set(part) {
+                    self.before[part] = self.chosen_parts[part];
+                }
+                self.chosen_parts[part] = now;
+            }
+        }
         for part in self.touched.iter() {
             let now = self.chosen_parts[part];
             let growth = now.records().wrapping_sub(self.before[part].records());

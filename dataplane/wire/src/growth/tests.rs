@@ -11,6 +11,11 @@ fn written(from: usize, growths: &[u64]) -> Vec<u8> {
     GrowthWriter::write(&mut writer, all, |at| growths[at - from]).unwrap();
     let len = writer.len();
     bytes.truncate(len);
+    let mut again = vec![0; 64 + growths.len() * 12];
+    let mut same = Writer::new(&mut again);
+    GrowthWriter::write_all(&mut same, from, growths).unwrap();
+    let len = same.len();
+    assert_eq!(bytes, &again[..len]);
     bytes
 }
 
