@@ -20,7 +20,7 @@ use crate::setting::{Setting, SettingError, Transport};
 use crate::world::World;
 
 /// How often the client trims the log.
-const TRIM: Nanos = Nanos::from_ms(2);
+const TRIM: Nanos = Nanos::from_ms(20);
 /// How long the cuts may take to catch up with the last report.
 const SETTLE: Duration = Duration::from_secs(60);
 /// How often the last reports are said again where they may be lost.

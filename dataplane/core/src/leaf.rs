@@ -27,6 +27,7 @@ use crate::outbox::Outbox;
 use crate::tree::marks::Marks;
 use crate::tree::rounds::Rounds;
 use crate::tree::uplink::{Fit, Uplink};
+use applied::Look;
 use downs::Downs;
 use seats::Seat;
 use shard::Shard;
@@ -162,6 +163,9 @@ pub struct Leaf<K: Knobs = Shipped> {
     /// When the last Down came.
     down_at: Option<Time>,
     sync_at: Time,
+    /// Shards whose replicas are still to be told in this turn, and the one that was last.
+    sync_left: usize,
+    sync_next: usize,
     flushed_at: Time,
     started_at: Time,
     conns: Vec<Kind>,
@@ -170,6 +174,7 @@ pub struct Leaf<K: Knobs = Shipped> {
     applied: EntryNo,
     keeps: Vec<UpKeep>,
     applied_due: Time,
+    look: Look,
     /// What the parent was told last on this edge of what members have applied.
     told: Option<(EntryNo, Vec<UpKeep>)>,
     counters: LeafCounters,
@@ -202,6 +207,8 @@ impl<K: Knobs> Leaf<K> {
             rescan: false,
             down_at: None,
             sync_at: now,
+            sync_left: 0,
+            sync_next: 0,
             flushed_at: now,
             started_at: now,
             conns: Vec::with_capacity(1024),
@@ -209,6 +216,7 @@ impl<K: Knobs> Leaf<K> {
             applied: EntryNo::ZERO,
             keeps: Vec::with_capacity(64),
             applied_due: now,
+            look: Look::default(),
             told: None,
             counters: LeafCounters::default(),
             knobs: PhantomData,
@@ -453,8 +461,10 @@ impl<K: Knobs> Leaf<K> {
         self.downs.start(&self.shards, lasts.into_iter());
         self.tabulate();
         self.prepare_seats();
-        self.applied_due = now;
+        self.look_again(now);
         self.sync_at = now;
+        self.sync_left = 0;
+        self.sync_next = 0;
         self.counters.edge_starts += 1;
     }
 
@@ -515,16 +525,18 @@ impl<K: Knobs> Leaf<K> {
     pub fn flush_with(&mut self, now: Time, out: &mut Outbox, sink: &mut impl DownSink) {
         self.flushed_at = now;
         self.counters.skipped += self.downs.send(self.config.log, &self.shards, out, sink);
-        self.flush_round(now, out);
-        if now >= self.sync_at {
-            self.flush_sync(now, out, sink);
-        }
+        self.look_applied(now);
+        self.flush_round(out);
+        self.flush_sync(now, out, sink);
         self.uplink.flush(now, self.config.retry, out);
     }
 
     /// When [`Self::flush`] must run even if nothing happens.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
+        if self.sync_left > 0 {
+            return self.flushed_at.after(SYNC_ON);
+        }
         let deadline = self.sync_at.min(self.uplink.deadline());
         // What was due at the last flush waits for more than time.
         if deadline <= self.flushed_at {
@@ -533,7 +545,7 @@ impl<K: Knobs> Leaf<K> {
         deadline
     }
 
-    fn flush_round(&mut self, now: Time, out: &mut Outbox) {
+    fn flush_round(&mut self, out: &mut Outbox) {
         let Some((parent, edge)) = self.uplink.running() else {
             return;
         };
@@ -553,10 +565,6 @@ impl<K: Knobs> Leaf<K> {
         }
         let round = self.rounds.close_round();
         let full = self.uplink.full_due || K::mutant(Mutant::RootOnlyClamp);
-        // With thousands of shards that takes longer than a round.
-        if now >= self.applied_due {
-            self.note_applied(now);
-        }
         let applied = self.applied;
         let up = Up {
             log: self.config.log,
@@ -620,37 +628,57 @@ impl<K: Knobs> Leaf<K> {
         }
     }
 
+    /// Makes silence explicit, to the replicas of some shards in each flush: no round waits for those of thousands.
     fn flush_sync(&mut self, now: Time, out: &mut Outbox, sink: &mut impl DownSink) {
-        if self.uplink.edge().is_some() && !K::mutant(Mutant::NoSync) {
-            for (at, shard) in self.shards.iter().enumerate() {
-                let sync = SyncShard {
-                    log: self.config.log,
-                    shard: shard.shard,
-                    epoch: shard.epoch,
-                    last: self.downs.last(at),
-                    complete: self.uplink.complete,
-                    end_gsn: self.uplink.end_gsn,
-                    trim: self.uplink.trim,
-                };
-                for member in &shard.members {
-                    match (member.conn, member.seat) {
-                        (Some(conn), _) if out.room(conn) > 512 => {
-                            let _ = out.send(conn, &sync, &[]);
-                        }
-                        (None, Some(seat)) => {
-                            let mut frame = [0u8; DOWN_BYTES_MAX];
-                            let len = encode(&mut frame, &sync, &[]).unwrap_or(0);
-                            let _ = sink.put(seat as usize, &frame[..len]);
-                        }
-                        _ => {}
-                    }
-                }
+        if now >= self.sync_at {
+            self.sync_at = now.after(self.config.sync);
+            self.sync_left = self.shards.len();
+            if self.uplink.edge().is_some() && !K::mutant(Mutant::NoSync) {
+                self.tell_ended(out);
             }
-            self.tell_ended(out);
+            self.flush_applied(out);
+            self.flush_status(now, out);
         }
-        self.flush_applied(now, out);
-        self.flush_status(now, out);
-        self.sync_at = now.after(self.config.sync);
+        let told = self.sync_left.min(SYNCS_PER_FLUSH);
+        self.sync_left -= told;
+        if self.uplink.edge().is_none() || K::mutant(Mutant::NoSync) {
+            return;
+        }
+        for _ in 0..told {
+            // Whoever was told last is told last again, also when another turn begins before one has ended.
+            self.sync_next = if self.sync_next + 1 < self.shards.len() {
+                self.sync_next + 1
+            } else {
+                0
+            };
+            self.tell_sync(self.sync_next, out, sink);
+        }
+    }
+
+    fn tell_sync(&self, at: usize, out: &mut Outbox, sink: &mut impl DownSink) {
+        let shard = &self.shards[at];
+        let sync = SyncShard {
+            log: self.config.log,
+            shard: shard.shard,
+            epoch: shard.epoch,
+            last: self.downs.last(at),
+            complete: self.uplink.complete,
+            end_gsn: self.uplink.end_gsn,
+            trim: self.uplink.trim,
+        };
+        for member in &shard.members {
+            match (member.conn, member.seat) {
+                (Some(conn), _) if out.room(conn) > 512 => {
+                    let _ = out.send(conn, &sync, &[]);
+                }
+                (None, Some(seat)) => {
+                    let mut frame = [0u8; SYNC_BYTES_MAX];
+                    let len = encode(&mut frame, &sync, &[]).unwrap_or(0);
+                    let _ = sink.put(seat as usize, &frame[..len]);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Tells the controller what holds each shard back.
@@ -767,7 +795,10 @@ impl News<'_> {
     }
 }
 
-/// Bytes of the largest frame about one shard: a cut of it, with a generation and a length of every segment.
-const DOWN_BYTES_MAX: usize = 64 + 16 * ionian_types::SEGMENTS_PER_SHARD_MAX;
+/// Bytes of what makes silence explicit.
+const SYNC_BYTES_MAX: usize = 96;
+/// Shards whose replicas are told of silence in one flush, and when the next ones are if nothing else happens.
+const SYNCS_PER_FLUSH: usize = 128;
+const SYNC_ON: Nanos = Nanos::from_us(20);
 /// A length of zero: what a member that has not reported counts as.
 const NONE: Lsn = Lsn::ZERO;

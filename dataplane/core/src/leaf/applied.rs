@@ -1,5 +1,7 @@
 //! What the members below have durably applied: the root drops entries of its cut log by it.
 
+use alloc::vec::Vec;
+
 use ionian_types::{EntryNo, Knobs, Mutant, Time};
 use ionian_wire::codec::Field;
 use ionian_wire::frame::{Applied, UpKeep};
@@ -7,45 +9,67 @@ use ionian_wire::frame::{Applied, UpKeep};
 use super::Leaf;
 use crate::outbox::Outbox;
 
-impl<K: Knobs> Leaf<K> {
-    /// The entry up to which every live member has applied what touches its shard.
-    fn applied_by_all(&self, now: Time) -> EntryNo {
-        // Silence from before this life is not known.
-        let silent = |at: Option<Time>| {
-            now.since(at.unwrap_or(self.started_at).max(self.started_at)) >= self.config.gone
-        };
-        self.shards
-            .iter()
-            .enumerate()
-            .map(|(at, shard)| {
-                shard.applied_by_live(self.downs.last(at), self.uplink.complete, silent)
-            })
-            .min()
-            // Without shards nothing is needed.
-            .unwrap_or(self.uplink.complete)
-    }
+/// Shards that one flush looks at, so that no round waits for thousands of them.
+const SHARDS_PER_FLUSH: usize = 128;
 
-    /// Finds out what every live member has applied, and notes the shards of which too few members have applied all of that:
-    /// those with members away.
-    pub(super) fn note_applied(&mut self, now: Time) {
-        self.settle_seats();
-        let applied = self.applied_by_all(now);
+/// A look at what members have applied, shard by shard over several flushes. What was true of a shard when it was looked at stays
+/// true: what is found is what all of them had applied by then, or a little less than now.
+#[derive(Default, Debug)]
+pub(super) struct Look {
+    /// The next shard.
+    next: usize,
+    applied: Option<EntryNo>,
+    /// Shards of which too few members have applied so much.
+    few: Vec<UpKeep>,
+}
+
+impl<K: Knobs> Leaf<K> {
+    /// Finds out what every live member has applied, and the shards of which too few members have applied all of that: those with
+    /// members away. One flush looks at some of the shards.
+    pub(super) fn look_applied(&mut self, now: Time) {
+        if now < self.applied_due {
+            return;
+        }
+        let first = self.look.next.min(self.shards.len());
+        let end = self.shards.len().min(first + SHARDS_PER_FLUSH);
+        // Silence from before this life is not known.
+        let (started_at, gone) = (self.started_at, self.config.gone);
+        let silent = |at: Option<Time>| now.since(at.unwrap_or(started_at).max(started_at)) >= gone;
+        for at in first..end {
+            self.settle_members(at);
+            let (shard, last) = (&self.shards[at], self.downs.last(at));
+            let applied = shard.applied_by_live(last, self.uplink.complete, silent);
+            let least = self
+                .look
+                .applied
+                .map_or(applied, |least| least.min(applied));
+            self.look.applied = Some(least);
+            if let Some(after) = shard.applied_by_quorum(last) {
+                let shard = shard.shard;
+                self.look.few.push(UpKeep { shard, after });
+            }
+        }
+        self.look.next = end;
+        if end < self.shards.len() {
+            return;
+        }
+        // Without shards nothing is needed.
+        let applied = self.look.applied.take().unwrap_or(self.uplink.complete);
+        self.look.next = 0;
         self.applied = applied;
         self.applied_due = now.after(self.config.applied);
         self.keeps.clear();
-        if K::mutant(Mutant::DropAtFastest) {
-            return;
-        }
-        for (at, shard) in self.shards.iter().enumerate() {
-            let last = self.downs.last(at);
-            if let Some(after) = shard
-                .applied_by_quorum(last)
-                .filter(|after| *after < applied)
-            {
-                let shard = shard.shard;
-                self.keeps.push(UpKeep { shard, after });
-            }
-        }
+        let few = self.look.few.drain(..);
+        let few = few.filter(|keep| keep.after < applied && !K::mutant(Mutant::DropAtFastest));
+        self.keeps.extend(few);
+    }
+
+    /// An edge has started: what was found of another one's shards is of no use.
+    pub(super) fn look_again(&mut self, now: Time) {
+        self.look.next = 0;
+        self.look.applied = None;
+        self.look.few.clear();
+        self.applied_due = now;
     }
 
     /// The parent was told what was noted last.
@@ -57,11 +81,10 @@ impl<K: Knobs> Leaf<K> {
 
     /// Tells the parent what was applied since the last round. While its cut log is full it cuts nothing, so that no round
     /// grows, and without this it would never hear that there is something to drop.
-    pub(super) fn flush_applied(&mut self, now: Time, out: &mut Outbox) {
+    pub(super) fn flush_applied(&mut self, out: &mut Outbox) {
         let Some((parent, edge)) = self.uplink.running() else {
             return;
         };
-        self.note_applied(now);
         let applied = self.applied;
         let told = self.told.as_ref();
         let same = told.is_some_and(|told| told.0 == applied && told.1 == self.keeps);
@@ -87,8 +110,6 @@ impl<K: Knobs> Leaf<K> {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use ionian_types::{
         ClientId, ClusterId, ConnId, Durability, EdgeEpoch, Gsn, Inc, LogId, Lsn, NodeId,
         SessionNo, ShardId, Slot, ViewId,

@@ -139,6 +139,16 @@ impl<K: Knobs> Leaf<K> {
         }
     }
 
+    /// The same for those of one shard, by its place here.
+    pub(super) fn settle_members(&mut self, at: usize) {
+        for member in 0..self.shards[at].members.len() {
+            let known = self.shards[at].known(member);
+            if let Some(seat) = known.and_then(|member| member.seat) {
+                self.settle_seat(seat as usize);
+            }
+        }
+    }
+
     fn settle_seat(&mut self, slot: usize) {
         let Some(Some(seat)) = self
             .seats
