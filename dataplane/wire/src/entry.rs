@@ -277,6 +277,16 @@ impl<'a> EntryView<'a> {
         })
     }
 
+    /// Whether an encoded entry, checked before, is neither a view nor a loss: the same segments have numbers after it.
+    #[must_use]
+    pub fn keeps_segments(encoded: &[u8]) -> bool {
+        let kind = encoded.first().copied();
+        matches!(
+            kind,
+            Some(KIND_CUT | KIND_ROOT_EPOCH | KIND_TRIM | KIND_CEILING)
+        )
+    }
+
     /// The whole entry.
     #[must_use]
     pub const fn encoded(&self) -> &'a [u8] {

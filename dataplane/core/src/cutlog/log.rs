@@ -8,18 +8,20 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use ionian_types::{EntryNo, Gsn, ShardId};
+use ionian_types::{EntryNo, Gsn, RootEpoch, ShardId};
+use ionian_wire::entry::EntryView;
 
 use super::{Layout, LogState, ShardState};
 
-const CHUNK_BYTES: usize = 256 * 1024;
+const CHUNK_BYTES: usize = 320 * 1024;
 /// Entries of a chunk, unless a log is made with another number.
 pub const CHUNK_ENTRIES: usize = 4096;
 /// Chunks kept for reuse; more are given back to the allocator.
 const SPARE_CHUNKS_MAX: usize = 4;
-/// Bytes of entries between two marks, at least.
+/// Bytes of entries between two marks, at least: less than a chunk, which ends where a mark is.
 const MARK_BYTES: u64 = 256 * 1024;
-/// A mark takes at most one in so many of the bytes of the entries that it is for.
+/// The lengths of a mark take at most one in so many of the bytes of the entries that it is for; with the cuts that changed them,
+/// it takes twice as much.
 const MARK_SHARE: u64 = 4;
 
 #[derive(Debug)]
@@ -59,11 +61,19 @@ pub(super) struct Era {
     pub(super) ended: Vec<ShardState>,
 }
 
-/// The lengths before an entry, by the numbers of its era.
+/// The lengths before an entry, by the numbers of its era, with what else a cut, a trim or a ceiling changes: so that the state
+/// before the entry need not be made of the entries before it.
 #[derive(Debug)]
 pub(super) struct Mark {
     pub(super) from: u64,
     pub(super) lens: Vec<u64>,
+    /// The last cut that changed each length.
+    pub(super) touched: Vec<u64>,
+    pub(super) crc: u32,
+    pub(super) epoch: RootEpoch,
+    pub(super) end_gsn: Gsn,
+    pub(super) ceiling: Gsn,
+    pub(super) trim: Gsn,
 }
 
 /// Entries `first..=last`, dense.
@@ -75,8 +85,9 @@ pub struct EntryLog {
     eras: VecDeque<Era>,
     marks: VecDeque<Mark>,
     spare_marks: Vec<Mark>,
-    /// Bytes of entries since the last mark.
+    /// Bytes of entries since the last mark; whether the last chunk ends with one.
     unmarked: u64,
+    ended: bool,
     next: u64,
     bytes: u64,
     /// Bytes of marks and of all eras but the first.
@@ -92,7 +103,7 @@ impl Era {
 
 impl Mark {
     fn bytes(&self) -> u64 {
-        self.lens.len() as u64 * 8
+        (self.lens.len() + self.touched.len()) as u64 * 8
     }
 }
 
@@ -117,6 +128,7 @@ impl EntryLog {
             marks: VecDeque::new(),
             spare_marks: Vec::new(),
             unmarked: 0,
+            ended: false,
             next,
             bytes: 0,
             beside: 0,
@@ -145,8 +157,10 @@ impl EntryLog {
     /// Appends the next entry; `state` is what the log says after it.
     pub fn push(&mut self, encoded: &[u8], state: &LogState) {
         let end_gsn = state.end_gsn;
+        let ended = core::mem::take(&mut self.ended);
         let fits = self.chunks.back().is_some_and(|chunk| {
-            chunk.ends.len() < self.chunk_entries
+            !ended
+                && chunk.ends.len() < self.chunk_entries
                 && chunk.bytes.len() + encoded.len() <= CHUNK_BYTES.max(encoded.len())
                 && (chunk.bytes.is_empty() || chunk.bytes.len() + encoded.len() <= CHUNK_BYTES)
         });
@@ -171,16 +185,58 @@ impl EntryLog {
         self.unmarked += encoded.len() as u64;
         let mark_bytes = state.lens().len() as u64 * 8 * MARK_SHARE;
         if self.unmarked >= mark_bytes.max(MARK_BYTES) {
-            self.unmarked = 0;
-            let spare = self.spare_marks.pop();
-            let mut lens = spare.map_or_else(Vec::new, |mark| mark.lens);
-            lens.clear();
-            lens.extend_from_slice(state.lens());
-            let from = self.next;
-            let mark = Mark { from, lens };
-            self.beside += mark.bytes();
-            self.marks.push_back(mark);
+            self.mark(state);
         }
+    }
+
+    /// Notes the state before the next entry, with which a chunk begins.
+    fn mark(&mut self, state: &LogState) {
+        self.unmarked = 0;
+        self.ended = true;
+        let (mut lens, mut touched) = match self.spare_marks.pop() {
+            Some(mark) => (mark.lens, mark.touched),
+            None => (Vec::new(), Vec::new()),
+        };
+        lens.clear();
+        lens.extend_from_slice(state.lens());
+        touched.clear();
+        touched.extend_from_slice(state.touched());
+        let mark = Mark {
+            from: self.next,
+            lens,
+            touched,
+            crc: state.crc,
+            epoch: state.epoch,
+            end_gsn: state.end_gsn,
+            ceiling: state.ceiling,
+            trim: state.trim,
+        };
+        self.beside += mark.bytes();
+        self.marks.push_back(mark);
+    }
+
+    /// Drops entries through `upto` or a little less, and takes `base`, the state before the first of them, to the one before the first
+    /// that is left, by a mark instead of by the entries. `false`, and nothing is done, where there is no mark, or views or losses are
+    /// among them.
+    pub fn leap(&mut self, base: &mut LogState, upto: EntryNo) -> bool {
+        let begins = |from: u64| self.chunks.iter().any(|chunk| chunk.first == from);
+        let (first, last) = (base.entry.get() + 1, upto.get() + 1);
+        let mut marks = self.marks.iter().rev();
+        let Some(mark) =
+            marks.find(|mark| (first + 1..=last).contains(&mark.from) && begins(mark.from))
+        else {
+            return false;
+        };
+        let plain = |entry| {
+            self.get(EntryNo::new(entry))
+                .is_some_and(EntryView::keeps_segments)
+        };
+        if mark.lens.len() != base.lens().len() || !(first..mark.from).all(plain) {
+            return false;
+        }
+        base.leap(mark);
+        self.drop_through(base.entry);
+        true
     }
 
     /// The next entry is the first for which numbers mean what they do in this state.
@@ -348,6 +404,7 @@ impl EntryLog {
         }
         // As if the last mark had been made long ago: the next one comes soon rather than late.
         self.unmarked = MARK_BYTES;
+        self.ended = false;
     }
 
     /// Drops every entry up to `entry`, wherever chunks end.

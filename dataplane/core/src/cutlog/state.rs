@@ -15,6 +15,7 @@ use ionian_wire::tree::OrderKey;
 use ionian_wire::{Reader, WireError, Writer};
 
 use super::layout::Layout;
+use super::log::Mark;
 use super::shard::ShardState;
 use super::shard_ref::ShardRef;
 use super::tree::{Tree, first_begins};
@@ -244,6 +245,25 @@ impl LogState {
     #[must_use]
     pub fn lens(&self) -> &[u64] {
         &self.lens
+    }
+
+    /// The last cut that changed each of them.
+    pub(super) fn touched(&self) -> &[u64] {
+        &self.touched
+    }
+
+    /// Becomes the state before the entry of a mark. No view and no loss may lie between.
+    pub(super) fn leap(&mut self, mark: &Mark) {
+        self.entry = EntryNo::new(mark.from - 1);
+        self.crc = mark.crc;
+        self.epoch = mark.epoch;
+        self.end_gsn = mark.end_gsn;
+        self.ceiling = mark.ceiling;
+        self.trim = mark.trim;
+        self.losses.retain(|loss| loss.to > mark.trim);
+        self.lens.clone_from(&mark.lens);
+        self.touched.clone_from(&mark.touched);
+        self.reopened.clear();
     }
 
     /// Whether the segments have a writer, by number: others do not grow.

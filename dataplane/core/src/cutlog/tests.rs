@@ -519,6 +519,46 @@ fn a_reader_begins_near_what_it_wants() {
     let lens = |item: &RowItem| (item.prev_len.get(), item.new_len.get());
     assert!(row.items().iter().map(lens).eq([(1199, 1200); 3]));
     assert!(reader.read().is_none());
+    leaps_to_what_the_entries_say(&desk, &mut log);
+}
+
+/// Entries are dropped by a mark: the state before the first that is left is the one that they lead to.
+fn leaps_to_what_the_entries_say(desk: &Desk, log: &mut EntryLog) {
+    let (first, last) = (log.first().get(), log.last().get());
+    let upto = EntryNo::new(last - 700);
+    let mut views = desk.base.clone();
+    assert!(!log.leap(&mut views, upto), "shards are opened on the way");
+    assert_eq!(log.first().get(), first, "nothing was dropped");
+    let to = |log: &EntryLog, mut state: LogState, entry: u64| {
+        for number in state.entry.get() + 1..=entry {
+            let bytes = log.get(EntryNo::new(number)).unwrap();
+            state
+                .apply(&EntryView::new_checked(bytes).unwrap())
+                .unwrap();
+        }
+        state
+    };
+    // From after the views on.
+    let mut base = to(log, desk.base.clone(), last - 1150);
+    let before = base.clone();
+    let all: Vec<Vec<u8>> = (base.entry.get() + 1..=last)
+        .map(|entry| log.get(EntryNo::new(entry)).unwrap().to_vec())
+        .collect();
+    assert!(log.leap(&mut base, upto));
+    assert_eq!(log.first().get(), base.entry.get() + 1);
+    assert!(base.entry <= upto && upto.get() - base.entry.get() < 200);
+    let mut wanted = before.clone();
+    for bytes in &all[..(base.entry.get() - before.entry.get()) as usize] {
+        wanted
+            .apply(&EntryView::new_checked(bytes).unwrap())
+            .unwrap();
+    }
+    assert_eq!(base, wanted);
+    assert_eq!((base.lens(), base.crc), (wanted.lens(), wanted.crc));
+    // It goes on from there.
+    let end = to(log, base.clone(), last);
+    assert_eq!(end, desk.state);
+    assert!(!log.leap(&mut base, upto), "it is there");
 }
 
 /// Whole entries, at the load of a benchmark: 7,000 segments of which all or half grow by 1 to 127 records, and two children.

@@ -36,7 +36,9 @@ impl<K: Knobs> Root<K> {
         let before = self.log.droppable_through(before);
         let trimmed = self.log.droppable(self.committed_trim).min(before);
         if !self.config.class.is_flushed() {
-            if let Some(upto) = trimmed {
+            if let Some(upto) = trimmed
+                && !self.log.leap(&mut self.base, upto)
+            {
                 advance(&mut self.base, &self.log, upto);
                 self.log.drop_through(upto);
             }
