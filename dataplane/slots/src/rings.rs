@@ -137,10 +137,12 @@ impl DownWriter {
         let (at, version) = self.shared.cell(server, *next);
         match &self.shared.cells {
             Cells::Short(cells) if frame.len() <= SHORT_BYTES => {
-                cells[at].write(version, &words(frame));
+                let (words, count) = words::<SHORT>(frame);
+                cells[at].write_first(version, &words[..count]);
             }
             Cells::Long(cells) if frame.len() <= LONG_BYTES => {
-                cells[at].write(version, &words(frame));
+                let (words, count) = words::<LONG>(frame);
+                cells[at].write_first(version, &words[..count]);
             }
             _ => return false,
         }
@@ -157,19 +159,19 @@ impl DownWriter {
         let servers = next.iter_mut().enumerate().skip(first).take(count);
         match &shared.cells {
             Cells::Short(cells) if frame.len() <= SHORT_BYTES => {
-                let words = words(frame);
+                let (words, count) = words::<SHORT>(frame);
                 for (server, next) in servers {
                     let (at, version) = shared.cell(server, *next);
-                    cells[at].write(version, &words);
+                    cells[at].write_first(version, &words[..count]);
                     *next += 1;
                     written += 1;
                 }
             }
             Cells::Long(cells) if frame.len() <= LONG_BYTES => {
-                let words = words(frame);
+                let (words, count) = words::<LONG>(frame);
                 for (server, next) in servers {
                     let (at, version) = shared.cell(server, *next);
-                    cells[at].write(version, &words);
+                    cells[at].write_first(version, &words[..count]);
                     *next += 1;
                     written += 1;
                 }
@@ -240,9 +242,10 @@ fn receive<const WORDS: usize>(
     received
 }
 
-/// A frame as words: its length in bytes, then the bytes.
+/// A frame as words: its length in bytes, then the bytes; and how many words they are. What the frame before it in the cell had
+/// beyond stays there, and its length says that it is none of this one's.
 #[inline]
-fn words<const WORDS: usize>(frame: &[u8]) -> [u64; WORDS] {
+fn words<const WORDS: usize>(frame: &[u8]) -> ([u64; WORDS], usize) {
     let mut words = [0; WORDS];
     words[0] = frame.len() as u64;
     let (whole, last) = frame.as_chunks::<8>();
@@ -250,9 +253,8 @@ fn words<const WORDS: usize>(frame: &[u8]) -> [u64; WORDS] {
         *word = u64::from_le_bytes(*bytes);
     }
     if !last.is_empty() {
-        let mut bytes = [0; 8];
-        bytes[..last.len()].copy_from_slice(last);
-        words[1 + whole.len()] = u64::from_le_bytes(bytes);
+        let bytes = last.iter().rev();
+        words[1 + whole.len()] = bytes.fold(0, |word, byte| word << 8 | u64::from(*byte));
     }
-    words
+    (words, 1 + frame.len().div_ceil(8))
 }

@@ -55,6 +55,12 @@ impl<const WORDS: usize> SeqLock<WORDS> {
     /// other writer.
     #[inline]
     pub fn write(&self, version: u64, words: &[u64; WORDS]) -> u64 {
+        self.write_first(version, words)
+    }
+
+    /// The same for the first words alone, as many as are given: the others stay as they are.
+    #[inline]
+    pub fn write_first(&self, version: u64, words: &[u64]) -> u64 {
         self.version
             .store(version.wrapping_add(1), Ordering::Relaxed);
         // Whoever sees one of the words below sees that the version is odd.
