@@ -268,7 +268,7 @@ impl<K: Knobs> Leaf<K> {
     }
 
     /// Handles one message.
-    pub fn handle(&mut self, now: Time, conn: ConnId, message: &Message<'_>, _out: &mut Outbox) {
+    pub fn handle(&mut self, now: Time, conn: ConnId, message: &Message<'_>, out: &mut Outbox) {
         match (message, self.kind(conn)) {
             (Message::Report(report, tail), Kind::Replica { shard, slot, inc }) => {
                 self.on_report(now, shard, slot, inc, report, tail);
@@ -282,12 +282,12 @@ impl<K: Knobs> Leaf<K> {
             (Message::EdgeStart(head, tail), Kind::Parent(..)) => {
                 let taken = self.uplink.begin(conn, head, tail);
                 self.counters.unexpected += u64::from(taken.is_err());
-                self.begin_edge(now);
+                self.begin_edge(now, out);
             }
             (Message::EdgeShards(body, tail), Kind::Parent(..)) => {
                 let taken = self.uplink.extend(now, conn, body, tail);
                 self.counters.unexpected += u64::from(taken.is_err());
-                self.begin_edge(now);
+                self.begin_edge(now, out);
             }
             (Message::NeedFull(need, _), Kind::Parent(..)) => {
                 self.uplink.full_due |= Some(need.edge) == self.uplink.edge()
@@ -415,10 +415,12 @@ impl<K: Knobs> Leaf<K> {
     }
 
     /// ORDERING.md, LEAF: on EdgeStart the given lengths are round 0.
-    fn begin_edge(&mut self, now: Time) {
+    fn begin_edge(&mut self, now: Time, out: &mut Outbox) {
         let Some(start) = self.uplink.started() else {
             return;
         };
+        // What came before on the edge that ends is sent first; who has no connection asks the cut log.
+        self.counters.skipped += self.downs.send(self.config.log, &self.shards, out, &mut ());
         // What was read of members goes with them.
         self.settle_seats();
         let mut reader = Reader::new(start.shards());
