@@ -4,7 +4,7 @@
 //! servers (one core)  --Report into slots-->  leaves --Up--> aggregators --Up--> root leader --RootWrite--> backups
 //!      ^--DownShard, a ring per server--------'  ^--Down--------'  ^--Down-------'   ^--RootWritten-----------'
 //! ```
-//! [`run`] measures a [`Setting`]; [`trace`](trace_cut) shows the frames of one cut; [`down_bytes`] counts what servers are told per
+//! [`run()`] measures a [`Setting`]; [`trace`](trace_cut) shows the frames of one cut; [`down_bytes`] counts what servers are told per
 //! cut; [`plot`] draws. Machines and frames are those of `dataplane/core` and `dataplane/wire`; what is synthetic is where lengths
 //! come from. After every run all reports are accounted for, and the records ordered are compared with those reported.
 #![forbid(unsafe_code)]

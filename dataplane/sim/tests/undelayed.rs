@@ -132,9 +132,12 @@ fn compare(fault: Fault, base: &Plan) {
     );
     println!("{what}");
     assert!(took[0].len() > 200, "{what}");
-    // The network draws other numbers once there is a change: a part of the spread, and no message more.
-    for (during, control) in during.iter().zip(control) {
-        assert!(*during <= control + control / 4, "{what}");
+    // The network draws other numbers once there is a change: a part of the spread, and no message more. But for the few whose
+    // round was on its way when a view ended the edge: they wait until the view is committed and the edge begins, and for a round.
+    for (at, (during, control)) in during.iter().zip(control).enumerate() {
+        let few = at >= 2;
+        let more = if few { control } else { control / 4 };
+        assert!(*during <= control + more, "{what}");
     }
 }
 
@@ -183,7 +186,7 @@ fn what_was_begun_at_a_shard_that_ends_goes_on_at_once() {
         let (acks, _) = run(seed, plan);
         let begun = acks.iter().filter(|ack| ack.called_ns > 20_000_000);
         let most_us = begun.map(|ack| ack.took_ns / 1000).max();
-        // A client hears up to 20 ms late that a new replica that was not ready has hung up.
-        assert!(most_us < Some(30_000), "seed {seed}: {most_us:?} us");
+        // A client hears up to 20 ms late that a new replica that was not ready has hung up, and once more of the next.
+        assert!(most_us < Some(45_000), "seed {seed}: {most_us:?} us");
     }
 }
