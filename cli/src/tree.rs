@@ -2,6 +2,7 @@
 
 use ionian_control_core::{FAN_IN_MAX, TreeSpec};
 use ionian_types::NodeId;
+use ionian_wire::directory::parents_in;
 
 use crate::exit::UsageError;
 use crate::table::count;
@@ -43,20 +44,11 @@ impl TreeArgs {
 /// The level of each vertex of a tree in depth-first order, of which `children` says how many are right below each: 1 right
 /// below the root.
 pub(crate) fn levels(children: impl Iterator<Item = u16>) -> Vec<usize> {
-    // Of the vertices above the present one, how many children are still to come.
-    let mut above: Vec<u16> = Vec::new();
-    let level = |children: u16| {
-        while above.pop_if(|missing| *missing == 0).is_some() {}
-        if let Some(missing) = above.last_mut() {
-            *missing -= 1;
-        }
-        let level = above.len() + 1;
-        if children > 0 {
-            above.push(children);
-        }
-        level
-    };
-    children.map(level).collect()
+    let mut levels: Vec<usize> = Vec::new();
+    for parent in parents_in(children) {
+        levels.push(parent.map_or(1, |parent| levels[parent] + 1));
+    }
+    levels
 }
 
 /// A tree in a few words: `1 leaf`, `2 levels, 1 aggregator, 4 leaves`.

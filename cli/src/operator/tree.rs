@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use ionian_control_core::{ClusterPicture, LogPicture, PlacePicture, VertexPicture};
 use ionian_types::{NodeId, VertexId};
-use ionian_wire::directory::parent_in;
+use ionian_wire::directory::parents_in;
 use serde_json::{Value, json};
 
 use super::names::Names;
@@ -155,9 +155,10 @@ pub(crate) fn kept(now: &LogPicture, then: &ClusterPicture, names: &Names) -> (S
 
 /// A tree for programs: its vertices in depth-first order.
 pub(crate) fn json(tree: &[VertexPicture], cluster: &ClusterPicture, names: &Names) -> Value {
-    let vertices = tree.iter().zip(levels(children(tree))).enumerate();
-    let vertices = vertices.map(|(at, (vertex, level))| {
-        let parent = parent_in(children(tree), at).map(|parent| tree[parent].vertex.get());
+    let vertices = tree.iter().zip(levels(children(tree)));
+    let vertices = vertices.zip(parents_in(children(tree)));
+    let vertices = vertices.map(|((vertex, level), parent)| {
+        let parent = parent.map(|parent| tree[parent].vertex.get());
         let mut json = show::place_json(&vertex.place, cluster, names);
         json["vertex"] = vertex.vertex.get().into();
         json["kind"] = kind(vertex).into();

@@ -169,11 +169,11 @@ impl Log {
     /// The places that other nodes are to take.
     fn coming(&self) -> impl Iterator<Item = Coming> {
         let tree = self.tree.vertices().filter_map(|(vertex, filled)| {
+            let node = filled.next?;
             let place = match self.tree.is_leaf(vertex)? {
                 true => ComingPlace::Leaf(vertex),
                 false => ComingPlace::Aggregator(vertex),
             };
-            let node = filled.next?;
             Some(Coming { node, place })
         });
         let replicas = self.shards.iter().flat_map(|(&shard, state)| {

@@ -1,8 +1,7 @@
 //! What an ordering tree looks like: how many vertices over how many shards, without who fills them.
 
 use ionian_types::{Inc, NodeId, ShardId};
-use ionian_wire::codec::Field;
-use ionian_wire::tree::{OrderKey, TREE_DEPTH_MAX, TREE_VERTICES_MAX, TreeVertex, encode_vertices};
+use ionian_wire::tree::{OrderKey, TREE_DEPTH_MAX, TREE_VERTICES_MAX, TreeVertex, check};
 
 /// A vertex in a tree's depth-first order, parents first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,8 +142,7 @@ pub(crate) fn is_tree(shape: &[VertexShape]) -> bool {
         children: vertex.children,
         begins: vertex.begins,
     });
-    let mut bytes = vec![0; shape.len() * TreeVertex::LEN];
-    !shape.is_empty() && encode_vertices(&mut bytes, vertices).is_ok()
+    !shape.is_empty() && check(vertices).is_ok()
 }
 
 /// A tree in which no vertex has more than `fan_in` vertices or shards right below, the root included, and each level is spread

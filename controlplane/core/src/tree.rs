@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ionian_types::{Inc, NodeId, ShardId, VertexId};
-use ionian_wire::directory::parent_in;
+use ionian_wire::directory::{parent_in, parents_in};
 use ionian_wire::tree::{OrderKey, TREE_VERTICES_MAX, TreeVertex, VertexList};
 use ionian_wire::{Reader, WireError};
 
@@ -145,8 +145,11 @@ impl LogTree {
 
     /// The vertices right below one of the present tree, or, of none, below the root.
     pub(crate) fn children(&self, of: Option<VertexId>) -> impl Iterator<Item = VertexId> {
-        let all = self.shape.iter().map(|it| it.vertex);
-        all.filter(move |vertex| self.parent(*vertex) == of)
+        let parents = parents_in(self.shape.iter().map(|it| it.is.children));
+        let below = parents
+            .zip(&self.shape)
+            .filter(move |(parent, _)| parent.map(|parent| self.shape[parent].vertex) == of);
+        below.map(|(_, branch)| branch.vertex)
     }
 
     /// What a vertex is called in sentences.

@@ -1,7 +1,7 @@
 //! Places of the ordering tree, as the cluster map has them.
 
 use ionian_types::{LogId, NodeId};
-use ionian_wire::directory::{LogInfo, ShardInfo, VertexInfo, parent_in};
+use ionian_wire::directory::{LogInfo, ShardInfo, VertexInfo};
 
 use crate::role::Place;
 
@@ -24,12 +24,6 @@ pub fn leaf_of(log: &LogInfo, shard: &ShardInfo) -> Option<(Place, NodeId)> {
 /// The aggregator above a vertex with its node, as [`PlaceSpec::above`](crate::PlaceSpec::above).
 #[must_use]
 pub fn above(log: &LogInfo, vertex: &VertexInfo) -> Option<(Place, NodeId)> {
-    let trees = [&log.tree, &log.tree_next];
-    let parents = trees.into_iter().filter_map(|tree| {
-        let at = tree.iter().position(|it| it.vertex == vertex.vertex)?;
-        let parent = parent_in(tree.iter().map(|it| it.children), at)?;
-        tree.get(parent)
-    });
-    let parent = parents.into_iter().next();
+    let parent = log.parents_of(vertex.vertex).flatten().next();
     parent.map(|parent| (vertex_place(log.log, parent), parent.endpoint.node))
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ionian_types::{Inc, NodeId, Slot, VertexId};
-use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo, ShardInfo, VertexInfo, parent_in};
+use ionian_wire::directory::{ClusterMap, Endpoint, LogInfo, ShardInfo, VertexInfo};
 
 use crate::role::Place;
 use crate::server::{ControllerAt, PlaceSpec};
@@ -138,12 +138,8 @@ impl View<'_> {
 
     /// Who is above a vertex in each tree that has it, the present one first; `None` for the root.
     fn parents(&self, log: &LogInfo, vertex: VertexId) -> impl Iterator<Item = Option<Want>> {
-        let trees = [&log.tree, &log.tree_next].into_iter();
-        trees.filter_map(move |tree| {
-            let at = tree.iter().position(|it| it.vertex == vertex)?;
-            let parent = parent_in(tree.iter().map(|it| it.children), at);
-            Some(parent.map(|parent| self.vertex(log, &tree[parent])))
-        })
+        let parents = log.parents_of(vertex);
+        parents.map(|parent| parent.map(|parent| self.vertex(log, parent)))
     }
 
     fn vertex(&self, log: &LogInfo, vertex: &VertexInfo) -> Want {

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ionian_control_core::{TreeSpec, VertexShape, balanced};
 use ionian_core::edge::Target;
 use ionian_types::{ConnId, Inc, Knobs, NodeId, ShardId};
-use ionian_wire::directory::{LogInfo, VertexInfo, parent_in};
-use ionian_wire::tree::{OrderKey, TreeVertex, encode_vertices};
+use ionian_wire::directory::{LogInfo, VertexInfo, parent_in, parents_in};
+use ionian_wire::tree::{OrderKey, TreeVertex, check};
 
 use crate::invariant::{Invariant, Violation};
 use crate::plan::Plan;
@@ -74,9 +74,9 @@ impl Trees {
     fn new(trees: &[List], shards: impl Iterator<Item = OrderKey>, version: u64) -> Self {
         let mut parents: BTreeMap<Place, Vec<Place>> = BTreeMap::new();
         for tree in trees {
-            for (at, (place, ..)) in tree.iter().enumerate() {
-                let children = tree.iter().map(|(_, children, _)| *children);
-                let above = parent_in(children, at).map_or(Place::Root(0), |at| tree[at].0);
+            let above = parents_in(tree.iter().map(|(_, children, _)| *children));
+            for ((place, ..), above) in tree.iter().zip(above) {
+                let above = above.map_or(Place::Root(0), |at| tree[at].0);
                 let known = parents.entry(*place).or_default();
                 if !known.contains(&above) {
                     known.push(above);
@@ -179,8 +179,7 @@ impl Plan {
             children: *children,
             begins: begins(*twice),
         });
-        let mut bytes = vec![0; 64 * tree.len()];
-        !tree.is_empty() && encode_vertices(&mut bytes, vertices).is_ok()
+        !tree.is_empty() && check(vertices).is_ok()
     }
 
     /// A tree without one of its vertices, if that is one: what is below an aggregator that goes is below the one above it.

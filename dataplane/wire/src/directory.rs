@@ -308,27 +308,42 @@ impl LogInfo {
     }
 }
 
-/// The vertex right above one, by their places in a tree's depth-first order; none for one right below the root.
+impl LogInfo {
+    /// Who is right above a vertex, in the tree and in the one that is to be in its place, in each that has it; none for the
+    /// root.
+    pub fn parents_of(&self, vertex: VertexId) -> impl Iterator<Item = Option<&VertexInfo>> {
+        let trees = [&self.tree, &self.tree_next].into_iter();
+        trees.filter_map(move |tree| {
+            let at = tree.iter().position(|it| it.vertex == vertex)?;
+            let parent = parent_in(tree.iter().map(|it| it.children), at);
+            Some(parent.map(|parent| &tree[parent]))
+        })
+    }
+}
+
+/// For each vertex of a tree in depth-first order the one right above it, by its place; none for one right below the root.
 ///
 /// `children` gives the number of vertices right below each.
-#[must_use]
-pub fn parent_in(children: impl Iterator<Item = u16>, of: usize) -> Option<usize> {
+pub fn parents_in(children: impl Iterator<Item = u16>) -> impl Iterator<Item = Option<usize>> {
     // The vertices whose last child is still to come, with how many are.
     let mut above: Vec<(usize, u16)> = Vec::new();
-    for (at, children) in children.enumerate() {
+    children.enumerate().map(move |(at, children)| {
         while above.pop_if(|(_, missing)| *missing == 0).is_some() {}
         let parent = above.last_mut().map(|(parent, missing)| {
             *missing -= 1;
             *parent
         });
-        if at == of {
-            return parent;
-        }
         if children > 0 {
             above.push((at, children));
         }
-    }
-    None
+        parent
+    })
+}
+
+/// The vertex right above the one at a place of a tree, as [`parents_in`].
+#[must_use]
+pub fn parent_in(children: impl Iterator<Item = u16>, of: usize) -> Option<usize> {
+    parents_in(children).nth(of).flatten()
 }
 
 impl VertexInfo {

@@ -128,8 +128,11 @@ fn wrong(field: &'static str, value: u64) -> WireError {
     WireError::Range { field, value }
 }
 
-/// Whether vertices form trees in depth-first order, none too deep, with leaves that begin one after the other.
-pub(crate) fn check(vertices: impl Iterator<Item = TreeVertex>) -> Result<(), WireError> {
+/// Checks that vertices form trees in depth-first order, none too deep, with leaves that begin one after the other.
+///
+/// # Errors
+/// [`WireError::Range`] for the first that does not fit; effect none.
+pub fn check(vertices: impl Iterator<Item = TreeVertex>) -> Result<(), WireError> {
     // Per level, how many vertices are still to come.
     let mut missing = [0u16; TREE_DEPTH_MAX];
     let mut depth = 0usize;

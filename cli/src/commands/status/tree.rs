@@ -5,7 +5,7 @@ use std::time::Duration;
 use ionian_node::Place;
 use ionian_node::tree::vertex_place;
 use ionian_types::{LogId, Slot};
-use ionian_wire::directory::{LogInfo, ShardInfo, VertexInfo, parent_in};
+use ionian_wire::directory::{LogInfo, ShardInfo, VertexInfo, parents_in};
 use serde_json::{Value, json};
 
 use super::judge::leaf_row;
@@ -32,9 +32,8 @@ fn children(log: &LogInfo) -> impl Iterator<Item = u16> + Clone {
 
 /// What is above a vertex of the present tree, in words.
 pub(super) fn above(log: &LogInfo, vertex: &VertexInfo) -> String {
-    let at = log.tree.iter().position(|it| it.vertex == vertex.vertex);
-    match at.and_then(|at| parent_in(children(log), at)) {
-        Some(parent) => vertex_name(log, &log.tree[parent]),
+    match log.parents_of(vertex.vertex).next().flatten() {
+        Some(parent) => vertex_name(log, parent),
         None => String::from("the root"),
     }
 }
@@ -248,10 +247,11 @@ pub(super) fn json(picture: &Picture, log: &LogInfo) -> Value {
             "edge_starts": level.sum(|seat| seat.restarts), "backfills": level.sum(|seat| seat.backfills),
         })
     });
-    let vertices = log.tree.iter().zip(levels(children(log))).enumerate();
-    let vertices = vertices.map(|(at, (vertex, level))| {
+    let vertices = log.tree.iter().zip(levels(children(log)));
+    let vertices = vertices.zip(parents_in(children(log)));
+    let vertices = vertices.map(|((vertex, level), parent)| {
         let seat = Seat::vertex(picture, log.log, vertex);
-        let parent = parent_in(children(log), at).map(|parent| log.tree[parent].vertex.get());
+        let parent = parent.map(|parent| log.tree[parent].vertex.get());
         json!({
             "vertex": vertex.vertex.get(), "kind": if vertex.children == 0 { "leaf" } else { "aggregator" },
             "level": level, "parent": parent, "children": vertex.children,
