@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use ionian_histcheck::{Judge, Report, attach_lines, read_lines};
 
+pub use bed::Judged;
 pub use ionian_histcheck::Verdict;
 pub use plan::{Kind, Plan, Scenario};
 

@@ -5,7 +5,22 @@ mod common;
 use std::time::Duration;
 
 use common::binary;
-use ionian_system_tests::chaos::{Verdict, controllers, reconfigure, tree};
+use ionian_system_tests::chaos::{Judged, Verdict, controllers, reconfigure, tree};
+use tempfile::TempDir;
+
+/// Says what was found; unless the run passed, its files stay.
+fn passed(judged: &Judged, text: &str, dir: TempDir) {
+    println!("{}{text}", judged.report);
+    if judged.verdict != Verdict::Pass {
+        let kept = dir.keep();
+        panic!(
+            "verdict {}: {:#?}\nfiles: {}",
+            judged.verdict,
+            judged.problems,
+            kept.display()
+        );
+    }
+}
 
 #[test]
 fn changes_and_deaths_under_load_lose_nothing() {
@@ -23,21 +38,12 @@ fn changes_and_deaths_under_load_lose_nothing() {
         |line| println!("{line}"),
     );
     let outcome = outcome.expect("it runs");
-    println!("{}{}", outcome.report, outcome.figures.text());
-    if outcome.verdict != Verdict::Pass {
-        let kept = dir.keep();
-        panic!(
-            "verdict {}: {:#?}\nfiles: {}",
-            outcome.verdict,
-            outcome.problems,
-            kept.display()
-        );
-    }
+    passed(&outcome.judged, &outcome.figures.text(), dir);
     let figures = outcome.figures;
     assert_eq!((figures.changes.len(), figures.deaths.len()), (4, 2));
     assert!(figures.changes.iter().all(|change| change.appends[1] > 0));
     assert!(figures.raft_leader_ms.is_some());
-    assert!(outcome.acked > 1_000, "there was no load");
+    assert!(outcome.judged.acked > 1_000, "there was no load");
 }
 
 #[test]
@@ -60,20 +66,11 @@ fn whatever_becomes_of_the_controllers_no_view_is_lost() {
         |line| println!("{line}"),
     );
     let outcome = outcome.expect("it runs");
-    println!("{}{}", outcome.report, outcome.text());
-    if outcome.verdict != Verdict::Pass {
-        let kept = dir.keep();
-        panic!(
-            "verdict {}: {:#?}\nfiles: {}",
-            outcome.verdict,
-            outcome.problems,
-            kept.display()
-        );
-    }
+    passed(&outcome.judged, &outcome.text(), dir);
     assert!(outcome.faults.len() + outcome.skipped.len() >= 4);
     assert!(outcome.views > 4 && outcome.changes > 2);
     assert!(!outcome.refusals.is_empty(), "nothing was refused");
-    assert!(outcome.acked > 1_000, "there was no load");
+    assert!(outcome.judged.acked > 1_000, "there was no load");
 }
 
 fn with_a_tree(name: &str, faults: bool, seed: u64) {
@@ -89,19 +86,10 @@ fn with_a_tree(name: &str, faults: bool, seed: u64) {
     let say = |line: &str| println!("{line}");
     let outcome = tree::run(&binary, dir.path(), &plan, None, || false, say);
     let outcome = outcome.expect("it runs");
-    println!("{}{}", outcome.report, outcome.text());
-    if outcome.verdict != Verdict::Pass {
-        let kept = dir.keep();
-        panic!(
-            "verdict {}: {:#?}\nfiles: {}",
-            outcome.verdict,
-            outcome.problems,
-            kept.display()
-        );
-    }
+    passed(&outcome.judged, &outcome.text(), dir);
     let times: u64 = outcome.done.iter().map(|done| done.times).sum();
     assert_eq!(times, if faults { 8 } else { 4 });
-    assert!(outcome.acked > 1_000, "there was no load");
+    assert!(outcome.judged.acked > 1_000, "there was no load");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The scenarios of a cluster with three controllers.
 
-use std::path::Path;
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::Result;
 use ionian_system_tests::Binary;
-use ionian_system_tests::chaos::{Verdict, controllers, reconfigure, tree};
+use ionian_system_tests::chaos::{Judged, Verdict, controllers, reconfigure, tree};
 
 use super::{Options, Scratch};
 
@@ -34,18 +34,8 @@ pub(super) fn reconfigure(
     let say = |line: &str| eprintln!("{line}");
     let outcome = reconfigure::run(binary, scratch.path(), &plan, history, stop, say)
         .inspect_err(|_| scratch.keep())?;
-    eprint!("{}", outcome.report);
-    if options.json {
-        println!("{:#}", outcome.json());
-    } else {
-        print!("{}", outcome.figures.text());
-    }
-    let told = Told {
-        verdict: outcome.verdict,
-        problems: &outcome.problems,
-        history: &outcome.history,
-    };
-    Ok(told.end(options, scratch))
+    let (json, text) = (outcome.json(), outcome.figures.text());
+    Ok(end(options, scratch, &outcome.judged, &json, &text))
 }
 
 /// Does faults to the controllers under load; returns the exit code, which is the verdict.
@@ -71,18 +61,8 @@ pub(super) fn controllers(
     let say = |line: &str| eprintln!("{line}");
     let outcome = controllers::run(binary, scratch.path(), &plan, history, stop, say)
         .inspect_err(|_| scratch.keep())?;
-    eprint!("{}", outcome.report);
-    if options.json {
-        println!("{:#}", outcome.json());
-    } else {
-        print!("{}", outcome.text());
-    }
-    let told = Told {
-        verdict: outcome.verdict,
-        problems: &outcome.problems,
-        history: &outcome.history,
-    };
-    Ok(told.end(options, scratch))
+    let (json, text) = (outcome.json(), outcome.text());
+    Ok(end(options, scratch, &outcome.judged, &json, &text))
 }
 
 /// Changes the ordering tree under load, and has its processes die and stand still; returns the exit code, which is the verdict.
@@ -108,41 +88,35 @@ pub(super) fn tree(
     let say = |line: &str| eprintln!("{line}");
     let outcome = tree::run(binary, scratch.path(), &plan, history, stop, say)
         .inspect_err(|_| scratch.keep())?;
-    eprint!("{}", outcome.report);
+    let (json, text) = (outcome.json(), outcome.text());
+    Ok(end(options, scratch, &outcome.judged, &json, &text))
+}
+
+/// What every scenario ends with: says what was found, for programs or for people, and the verdict; returns the exit code. What
+/// did not pass is kept.
+fn end(
+    options: &Options,
+    scratch: &mut Scratch,
+    judged: &Judged,
+    json: &dyn Display,
+    text: &str,
+) -> u8 {
+    eprint!("{}", judged.report);
     if options.json {
-        println!("{:#}", outcome.json());
+        println!("{json:#}");
     } else {
-        print!("{}", outcome.text());
+        print!("{text}");
     }
-    let told = Told {
-        verdict: outcome.verdict,
-        problems: &outcome.problems,
-        history: &outcome.history,
-    };
-    Ok(told.end(options, scratch))
-}
-
-/// What every scenario ends with.
-struct Told<'a> {
-    verdict: Verdict,
-    problems: &'a [String],
-    history: &'a Path,
-}
-
-impl Told<'_> {
-    /// Says it; returns the exit code. What did not pass is kept.
-    fn end(&self, options: &Options, scratch: &mut Scratch) -> u8 {
-        for problem in self.problems {
-            eprintln!("PROBLEM: {problem}");
-        }
-        eprintln!("verdict with recovery: {}", self.verdict);
-        if options.history.is_some() || self.verdict != Verdict::Pass {
-            eprintln!("history: {}", self.history.display());
-        }
-        if self.verdict != Verdict::Pass {
-            eprintln!("files: {}", scratch.path().display());
-            scratch.keep();
-        }
-        self.verdict.exit_code()
+    for problem in &judged.problems {
+        eprintln!("PROBLEM: {problem}");
     }
+    eprintln!("verdict with recovery: {}", judged.verdict);
+    if options.history.is_some() || judged.verdict != Verdict::Pass {
+        eprintln!("history: {}", judged.history.display());
+    }
+    if judged.verdict != Verdict::Pass {
+        eprintln!("files: {}", scratch.path().display());
+        scratch.keep();
+    }
+    judged.verdict.exit_code()
 }

@@ -29,14 +29,29 @@ pub(super) struct Shard {
     pub(super) nodes: Vec<usize>,
 }
 
-/// What came of a run.
+/// What every run over a governed cluster ends with.
 #[derive(Debug)]
-pub(super) struct Judged {
-    pub(super) verdict: Verdict,
-    pub(super) problems: Vec<String>,
-    pub(super) report: String,
-    pub(super) history: PathBuf,
-    pub(super) acked: u64,
+pub struct Judged {
+    /// The verdict: the judge's, or worse when something was wrong besides its findings.
+    pub verdict: Verdict,
+    /// What was wrong besides the judge's findings.
+    pub problems: Vec<String>,
+    /// The judge's words.
+    pub report: String,
+    /// The merged history.
+    pub history: PathBuf,
+    /// Records acknowledged.
+    pub acked: u64,
+}
+
+impl Judged {
+    /// For programs: adds the verdict, the problems and the records acknowledged to what a scenario found, an object.
+    pub(super) fn told_in(&self, mut found: Value) -> Value {
+        found["verdict"] = self.verdict.to_string().into();
+        found["problems"] = self.problems.clone().into();
+        found["acked"] = self.acked.into();
+        found
+    }
 }
 
 /// The cluster, its load, and what was wrong so far.

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use ionian_histcheck::Verdict;
 use serde_json::Value;
 
-use super::bed::{Bed, FREE, WHOLE_LIMIT};
+use super::bed::{Bed, FREE, Judged, WHOLE_LIMIT};
 use super::history::Part;
 use super::plan::Random;
 use crate::binary::Binary;
@@ -55,16 +54,8 @@ pub struct Plan {
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The verdict: the judge's, or worse when controllers contradict each other or do not recover.
-    pub verdict: Verdict,
-    /// What was wrong besides the judge's findings.
-    pub problems: Vec<String>,
-    /// The judge's words.
-    pub report: String,
-    /// The merged history.
-    pub history: PathBuf,
-    /// Records acknowledged.
-    pub acked: u64,
+    /// The judge's word; the verdict is worse than that when controllers contradict each other or do not recover.
+    pub judged: Judged,
     /// Faults done, by name, and those that cannot be done here, with the reason.
     pub faults: Vec<(&'static str, u64)>,
     /// Faults that cannot be done here.
@@ -110,15 +101,14 @@ impl Outcome {
     pub fn json(&self) -> Value {
         let ms = |time: &Duration| time.as_secs_f64() * 1e3;
         let worst = self.refusals.iter().max().map(ms);
-        serde_json::json!({
-            "verdict": self.verdict.to_string(), "problems": self.problems, "acked": self.acked,
+        self.judged.told_in(serde_json::json!({
             "faults": self.faults.iter().map(|(name, count)| serde_json::json!({"fault": name, "times": count})).collect::<Vec<_>>(),
             "skipped": self.skipped, "views": self.views, "changes": self.changes,
             "leaders": self.leaders,
             "refusal_ms": self.refusals.iter().map(ms).collect::<Vec<_>>(),
             "goals": [{"name": "refused without a majority, ms, worst", "found": worst, "goal": ms(&AT_ONCE),
                        "state": if worst.is_none_or(|worst| worst <= ms(&AT_ONCE)) { "met" } else { "missed" }}],
-        })
+        }))
     }
 }
 
@@ -245,11 +235,7 @@ pub fn run(
     let judged = bed.finish("chaos controllers", plan.seed)?;
     drop((disk, net));
     Ok(Outcome {
-        verdict: judged.verdict,
-        problems: judged.problems,
-        report: judged.report,
-        history: judged.history,
-        acked: judged.acked,
+        judged,
         faults: done,
         skipped,
         views: record.views(),

@@ -10,16 +10,15 @@ mod deaths;
 pub mod figures;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ionian_histcheck::Verdict;
 use serde_json::Value;
 
 use super::acks::Acks;
-use super::bed::{Bed, FREE};
+use super::bed::{Bed, FREE, Judged};
 use crate::binary::Binary;
 use crate::governed::{Governed, Layout, Who};
 use crate::process::wait_until;
@@ -97,16 +96,8 @@ impl Plan {
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The verdict: the judge's, or worse when the cluster did not recover.
-    pub verdict: Verdict,
-    /// What was wrong besides the judge's findings.
-    pub problems: Vec<String>,
-    /// The judge's words.
-    pub report: String,
-    /// The merged history.
-    pub history: PathBuf,
-    /// Records acknowledged.
-    pub acked: u64,
+    /// The judge's word; the verdict is worse than that when the cluster did not recover.
+    pub judged: Judged,
     /// What was measured.
     pub figures: Figures,
 }
@@ -115,11 +106,7 @@ impl Outcome {
     /// For programs: what was measured, with the verdict.
     #[must_use]
     pub fn json(&self) -> Value {
-        let mut json = self.figures.json();
-        json["verdict"] = self.verdict.to_string().into();
-        json["problems"] = self.problems.clone().into();
-        json["acked"] = self.acked.into();
-        json
+        self.judged.told_in(self.figures.json())
     }
 }
 
@@ -207,14 +194,7 @@ pub fn run(
     let acks = Acks::read(&at.join("clients"))?;
     figures.changes = spans.iter().map(|spans| spans.compare(&acks)).collect();
     figures.deaths = deaths.iter().map(|seen| seen.measure(&acks)).collect();
-    Ok(Outcome {
-        verdict: judged.verdict,
-        problems: judged.problems,
-        report: judged.report,
-        history: judged.history,
-        acked: judged.acked,
-        figures,
-    })
+    Ok(Outcome { judged, figures })
 }
 
 impl Spans {

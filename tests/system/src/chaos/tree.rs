@@ -4,15 +4,14 @@
 //! waits at most until the process is there again, or until the controllers have given its vertices to other nodes. What an
 //! operator has asked for must have come about in the end, as `ionian tree show` says.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ionian_histcheck::Verdict;
 use serde_json::Value;
 
 use super::acks::Acks;
-use super::bed::{Bed, WHOLE_LIMIT};
+use super::bed::{Bed, Judged, WHOLE_LIMIT};
 use super::plan::Random;
 use crate::binary::Binary;
 use crate::governed::{Governed, Layout, Tree, Who};
@@ -43,16 +42,8 @@ pub struct Plan {
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The verdict: the judge's, or worse when the cluster did not recover, or a change did not come about.
-    pub verdict: Verdict,
-    /// What was wrong besides the judge's findings.
-    pub problems: Vec<String>,
-    /// The judge's words.
-    pub report: String,
-    /// The merged history.
-    pub history: PathBuf,
-    /// Records acknowledged.
-    pub acked: u64,
+    /// The judge's word; the verdict is worse than that when the cluster did not recover, or a change did not come about.
+    pub judged: Judged,
     /// What was done.
     pub done: Vec<Done>,
 }
@@ -105,10 +96,8 @@ impl Outcome {
                 "wait_ms_median": median, "wait_ms_worst": worst,
             })
         };
-        serde_json::json!({
-            "verdict": self.verdict.to_string(), "problems": self.problems, "acked": self.acked,
-            "done": self.done.iter().map(done).collect::<Vec<_>>(),
-        })
+        let done: Vec<Value> = self.done.iter().map(done).collect();
+        self.judged.told_in(serde_json::json!({ "done": done }))
     }
 }
 
@@ -251,14 +240,7 @@ pub fn run(
         done.waits = done.spans.iter().map(silence).collect();
         done.waits.sort_unstable();
     }
-    Ok(Outcome {
-        verdict: judged.verdict,
-        problems: judged.problems,
-        report: judged.report,
-        history: judged.history,
-        acked: judged.acked,
-        done,
-    })
+    Ok(Outcome { judged, done })
 }
 
 impl Run<'_> {
