@@ -7,52 +7,23 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 
-use common::{LOG, PATIENCE, add_of, controller_of, issue, observer, secret, until};
+use common::{LOG, PATIENCE, add_of, controller_of, founding, issue, observer, secret, until};
 use ionian_client::{ClientConfig as LogConfig, Log};
 use ionian_control_agent::Agent;
 use ionian_control_client::identity::Role;
 use ionian_control_client::{Client, ClientConfig};
 use ionian_control_cluster::{ADMIN, Founding};
 use ionian_control_core::{
-    ClusterSpec, Details, DetectionConfig, DirectoryConfig, Event, LogSpec, NodeSpec, Operate,
-    Operated, Operation, RootQuorum, TreeSpec, What,
+    Details, DetectionConfig, DirectoryConfig, Event, Operate, Operated, Operation, What,
 };
 use ionian_control_server::ca::Ca;
 use ionian_control_server::{Controller, Start};
 use ionian_node::client::LocalLink;
 use ionian_node::{Place, Server};
-use ionian_types::{ClientId, Durability, Nanos, NodeId, OrderingMode, ShardId, Slot, VertexId};
+use ionian_types::{ClientId, Durability, Nanos, NodeId, ShardId, Slot, VertexId};
 
 /// The nodes of the shards. The root and the leaf are on the first, too.
 const SHARDS: [[u32; 2]; 2] = [[1, 2], [2, 3]];
-
-fn founding(suspect_after: Nanos) -> Founding {
-    let nodes = [1, 2, 3].map(NodeId::new);
-    let shards = SHARDS.map(|shard| shard.map(NodeId::new).to_vec());
-    Founding {
-        cluster: secret().cluster_id(),
-        spec: ClusterSpec {
-            nodes: nodes.map(|node| (node, NodeSpec::default())).into(),
-            logs: vec![LogSpec {
-                name: String::from("default"),
-                mode: OrderingMode::Scalog,
-                class: Durability::D0,
-                quorum: None,
-                root: vec![nodes[0]],
-                root_quorum: RootQuorum::Majority,
-                tree: TreeSpec::leaf(nodes[0]),
-                shards: shards.to_vec(),
-            }],
-        },
-        config: DirectoryConfig {
-            detection: Some(DetectionConfig {
-                suspect_after,
-                ..DetectionConfig::default()
-            }),
-            ..DirectoryConfig::default()
-        },
-    }
-}
 
 struct Bed<'a> {
     ca: &'a Ca,
@@ -129,7 +100,17 @@ fn a_process_that_ends_is_routed_around_and_comes_back() {
     let dir = tempfile::tempdir().expect("a folder");
     let ca = Ca::new("sea").expect("a legal name");
     let suspect_after_ms = 500;
-    let founding = founding(Nanos::from_ms(suspect_after_ms));
+    let config = DirectoryConfig {
+        detection: Some(DetectionConfig {
+            suspect_after: Nanos::from_ms(suspect_after_ms),
+            ..DetectionConfig::default()
+        }),
+        ..DirectoryConfig::default()
+    };
+    let founding = Founding {
+        config,
+        ..founding(Durability::D0, &[&SHARDS[0], &SHARDS[1]])
+    };
     let one: Controller = controller_of(&ca, 1, dir.path(), Start::Init, founding);
     let group = vec![one.advertised().to_owned()];
     let sockets = [1, 2, 3].map(|id| {

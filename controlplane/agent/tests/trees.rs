@@ -7,46 +7,21 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use common::{LOG, PATIENCE, controller_of, issue, observer, secret, until};
+use common::{LOG, PATIENCE, controller_of, founding, issue, observer, secret, until};
 use ionian_client::{ClientConfig as LogConfig, Gsn, Log, ReadOutcome};
 use ionian_control_agent::{Agent, Keeper, KeeperConfig};
 use ionian_control_client::identity::Role;
 use ionian_control_client::{Client, ClientConfig};
-use ionian_control_cluster::{ADMIN, Founding};
-use ionian_control_core::{
-    ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, Operate, Operated, Operation, RootQuorum,
-    TreeSpec,
-};
+use ionian_control_cluster::ADMIN;
+use ionian_control_core::{Operate, Operated, Operation};
 use ionian_control_server::Start;
 use ionian_control_server::ca::Ca;
 use ionian_node::Server;
 use ionian_node::client::LocalLink;
-use ionian_types::{ClientId, Durability, Nanos, NodeId, OrderingMode, VertexId};
+use ionian_types::{ClientId, Durability, Nanos, NodeId, VertexId};
 use ionian_wire::directory::LogInfo;
 
 const NODES: [u32; 3] = [1, 2, 3];
-
-fn founding() -> Founding {
-    let nodes = NODES.map(NodeId::new);
-    let shards = vec![nodes[..2].to_vec(), nodes[1..].to_vec()];
-    Founding {
-        cluster: secret().cluster_id(),
-        spec: ClusterSpec {
-            nodes: nodes.map(|node| (node, NodeSpec::default())).into(),
-            logs: vec![LogSpec {
-                name: String::from("default"),
-                mode: OrderingMode::Scalog,
-                class: Durability::D0,
-                quorum: None,
-                root: vec![nodes[0]],
-                root_quorum: RootQuorum::Majority,
-                tree: TreeSpec::leaf(nodes[0]),
-                shards,
-            }],
-        },
-        config: DirectoryConfig::default(),
-    }
-}
 
 fn ask(operator: &Client, operation: Operation) -> Operated {
     let request = Operate {
@@ -75,7 +50,8 @@ fn settled(server: &Server) -> Option<usize> {
 fn a_tree_changes_under_appends() {
     let dir = tempfile::tempdir().expect("a folder");
     let ca = Ca::new("sea").expect("a legal name");
-    let one = controller_of(&ca, 1, dir.path(), Start::Init, founding());
+    let founding = founding(Durability::D0, &[&NODES[..2], &NODES[1..]]);
+    let one = controller_of(&ca, 1, dir.path(), Start::Init, founding);
     let group = vec![one.advertised().to_owned()];
     let sockets = NODES.map(|id| {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");

@@ -36,21 +36,25 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub(crate) fn founding() -> Founding {
-    let nodes = [NodeId::new(1), NodeId::new(2)];
+/// How a cluster begins: a log whose shards have replicas on these nodes; its root and its leaf are on node 1.
+pub(crate) fn founding(class: Durability, shards: &[&[u32]]) -> Founding {
+    let on = |nodes: &&[u32]| nodes.iter().copied().map(NodeId::new).collect();
+    let shards: Vec<Vec<NodeId>> = shards.iter().map(on).collect();
+    let first = NodeId::new(1);
+    let nodes = shards.iter().flatten().copied().chain([first]);
     Founding {
         cluster: secret().cluster_id(),
         spec: ClusterSpec {
-            nodes: nodes.map(|node| (node, NodeSpec::default())).into(),
+            nodes: nodes.map(|node| (node, NodeSpec::default())).collect(),
             logs: vec![LogSpec {
                 name: String::from("default"),
                 mode: OrderingMode::Scalog,
-                class: Durability::D1,
+                class,
                 quorum: None,
-                root: vec![nodes[0]],
+                root: vec![first],
                 root_quorum: RootQuorum::Majority,
-                tree: TreeSpec::leaf(nodes[0]),
-                shards: vec![nodes.to_vec()],
+                tree: TreeSpec::leaf(first),
+                shards,
             }],
         },
         config: DirectoryConfig::default(),
@@ -72,7 +76,7 @@ pub(crate) fn controller(
 ) -> Controller {
     let founding = Founding {
         config: behaves,
-        ..founding()
+        ..founding(Durability::D1, &[&[1, 2]])
     };
     controller_of(ca, id, dir, start, founding)
 }
