@@ -130,20 +130,20 @@ impl Host {
             Machine::Refused(reason) => PlaceState::Refused(reason.clone()),
             Machine::Replica(machine) => PlaceState::Replica(Box::new(machine.status(now))),
             Machine::Aggregator(machine) => PlaceState::Aggregator {
-                edge: EdgeStatus {
-                    running: machine.is_running(),
-                    rounds_in_flight: machine.rounds_in_flight(),
-                    last_cut_at: machine.last_cut_at(),
-                },
+                edge: edge_status(
+                    machine.is_running(),
+                    machine.rounds_in_flight(),
+                    machine.last_cut_at(),
+                ),
                 children: machine.children().collect(),
                 counters: *machine.counters(),
             },
             Machine::Leaf(machine) => PlaceState::Leaf {
-                edge: EdgeStatus {
-                    running: machine.is_running(),
-                    rounds_in_flight: machine.rounds_in_flight(),
-                    last_cut_at: machine.last_cut_at(),
-                },
+                edge: edge_status(
+                    machine.is_running(),
+                    machine.rounds_in_flight(),
+                    machine.last_cut_at(),
+                ),
                 shards: machine.status(now),
                 counters: *machine.counters(),
             },
@@ -165,5 +165,18 @@ impl Host {
             bad_messages: self.bad_messages,
             connections: self.conns.iter().flatten().count() as u64,
         }
+    }
+}
+
+/// The edge to what is above, as leaves and aggregators alike say it.
+const fn edge_status(
+    running: bool,
+    rounds_in_flight: u64,
+    last_cut_at: Option<Time>,
+) -> EdgeStatus {
+    EdgeStatus {
+        running,
+        rounds_in_flight,
+        last_cut_at,
     }
 }
