@@ -1,87 +1,30 @@
 //! The machine: messages and time in, state changed, messages out by [`Directory::poll`].
 
+mod binding;
+mod config;
+mod durable;
+mod shown;
+
 use core::marker::PhantomData;
 use std::collections::{BTreeMap, VecDeque};
 
-use ionian_types::{
-    ClusterId, ConnId, Durability, Gsn, Knobs, LogId, Nanos, NodeId, RootEpoch, ShardId, Shipped,
-    Slot, Time, VertexId, ViewId,
-};
-use ionian_wire::directory::ClusterMap;
-use ionian_wire::frame::{Body, Message, ShardStatus};
+use ionian_types::{ClusterId, ConnId, Knobs, LogId, ShardId, Shipped, Time};
+use ionian_wire::frame::{Body, Message};
 
-use crate::command::{Action, Command};
+pub(crate) use self::binding::Binding;
+pub use self::config::DirectoryConfig;
+pub use self::durable::{Snapshot, TakenCommand};
+pub use self::shown::{LogStatus, ShardHealth, VertexStatus};
+use crate::command::Action;
 use crate::decision::{Decision, What, Why};
-use crate::detection::{Detection, DetectionConfig};
+use crate::detection::Detection;
 use crate::failover::Watch;
-use crate::history::Event;
 use crate::outbound::{Answer, Conn, PublicMap, Sent};
 use crate::registration::Refused;
 use crate::snapshot::RestoreError;
 use crate::spec::{ClusterSpec, LogSpec, SpecError};
 use crate::state::{Away, Log, Node, PlaceKey, State};
 use crate::{ANSWERS_MAX, COMMANDS_MAX, DECISIONS_KEPT, HISTORY_KEPT, MAP_BYTES_MAX, plan};
-
-/// How a directory behaves in time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DirectoryConfig {
-    /// The controller's own node, as it says in its hello.
-    pub node: NodeId,
-    /// An intent that is not reported as logged is sent again after this long.
-    pub resend_after: Nanos,
-    /// A process whose connection is lost is shown as down after this long.
-    pub down_after: Nanos,
-    /// A member of a root group whose connection is lost counts as gone after this long, and another one leads. Shorter means
-    /// shorter pauses when a leader dies, and more changes of leader when connections break.
-    pub failover_after: Nanos,
-    /// A registration over a connection that its process seems to have given up is taken after this long, if the connection
-    /// is still there: longer than an edge needs to find out that a peer is gone.
-    pub late_after: Nanos,
-    /// A user's client asks for its grants again after this long, and so learns of changed rights and keys. Nodes hear of a
-    /// change at once.
-    pub grant_lease: Nanos,
-    /// A new epoch of grants begins after so many microseconds; what was made in one is good until the end of the next.
-    pub key_life_us: u64,
-    /// How deaths are found; not at all without it.
-    pub detection: Option<DetectionConfig>,
-    /// Changes are made durable as [commands](Directory::take_commands) by a group of controllers, rather than as
-    /// [snapshots](Directory::take_snapshot).
-    pub replicated: bool,
-}
-
-impl Default for DirectoryConfig {
-    fn default() -> Self {
-        Self {
-            node: NodeId::ZERO,
-            resend_after: Nanos::from_ms(200),
-            down_after: Nanos::from_ms(1000),
-            failover_after: Nanos::from_ms(100),
-            late_after: Nanos::from_ms(5000),
-            grant_lease: Nanos::from_ms(5000),
-            key_life_us: 3_600_000_000,
-            detection: None,
-            replicated: false,
-        }
-    }
-}
-
-/// A snapshot to be made durable.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Snapshot {
-    /// To be named to [`Directory::persisted`].
-    pub version: u64,
-    /// The bytes. They replace those of every earlier snapshot.
-    pub bytes: Vec<u8>,
-}
-
-/// A command to be made durable, in the order of versions.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TakenCommand {
-    /// The version that it makes, to be named to [`Directory::persisted`].
-    pub version: u64,
-    /// The bytes, for [`State::apply_bytes`].
-    pub bytes: Vec<u8>,
-}
 
 /// Counts of what was set aside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -96,53 +39,6 @@ pub struct Counters {
     pub busy: u64,
     /// Changes that the state did not take: a defect of this machine.
     pub unfit: u64,
-}
-
-/// What the leaf last said about a shard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ShardHealth {
-    /// When it was said.
-    pub at: Time,
-    /// The report.
-    pub report: ShardStatus,
-}
-
-/// A log as the status shows it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogStatus {
-    /// The log.
-    pub log: LogId,
-    /// Its name.
-    pub name: String,
-    /// Its durability class.
-    pub class: Durability,
-    /// The root epoch of the root's current life.
-    pub root_epoch: RootEpoch,
-    /// The last view logged.
-    pub view: ViewId,
-    /// The view that is sent to the root and not reported as logged.
-    pub pending: Option<ViewId>,
-    /// Positions below are lost with earlier cut logs, trimmed, or used.
-    pub floor: Gsn,
-    /// Positions below are reserved.
-    pub ceiling: Gsn,
-    /// Places whose process is not there, for people.
-    pub missing: Vec<String>,
-    /// Where the vertices of its tree are, in depth-first order.
-    pub tree: Vec<VertexStatus>,
-}
-
-/// Where a vertex of a tree is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VertexStatus {
-    /// Its number.
-    pub vertex: VertexId,
-    /// The number of vertices right below; 0 for a leaf.
-    pub children: u16,
-    /// Its node.
-    pub node: NodeId,
-    /// The address that it registered; empty when that is the node's own.
-    pub address: String,
 }
 
 /// The brain of the controller that leads, or of the single built-in one.
@@ -181,29 +77,6 @@ pub struct Directory<K: Knobs = Shipped> {
     pub(crate) refused: VecDeque<Refused>,
     pub(crate) counters: Counters,
     knobs: PhantomData<K>,
-}
-
-/// The connection of the process that fills a place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Binding {
-    pub(crate) conn: ConnId,
-    /// The request that it registered with, when it did so on this connection.
-    pub(crate) request: Option<u64>,
-}
-
-impl Log {
-    fn tree_status(&self) -> Vec<VertexStatus> {
-        let vertices = self.tree.shape().iter().filter_map(|branch| {
-            let place = &self.tree.vertex(branch.vertex)?.place;
-            Some(VertexStatus {
-                vertex: branch.vertex,
-                children: branch.is.children,
-                node: place.node,
-                address: place.address.clone(),
-            })
-        });
-        vertices.collect()
-    }
 }
 
 impl<K: Knobs> Directory<K> {
@@ -455,204 +328,6 @@ impl<K: Knobs> Directory<K> {
         }
     }
 
-    /// Whether there are changes that are not durable.
-    #[must_use]
-    pub const fn dirty(&self) -> bool {
-        self.state.version > self.persisted
-    }
-
-    /// The version of the state.
-    #[must_use]
-    pub const fn version(&self) -> u64 {
-        self.state.version
-    }
-
-    /// The cluster's identity.
-    #[must_use]
-    pub const fn cluster(&self) -> ClusterId {
-        self.state.cluster
-    }
-
-    /// What time it is for people, in microseconds since 1970. Commands carry it into the histories of logs.
-    pub const fn set_wall_clock_us(&mut self, now_us: u64) {
-        self.wall_us = now_us;
-    }
-
-    /// The commands made since the last call, in order, for a group of controllers to agree on. Empty unless the
-    /// configuration says that the directory is replicated.
-    pub fn take_commands(&mut self) -> Vec<TakenCommand> {
-        if !self.commands.is_empty() && self.in_flight.is_none() {
-            self.in_flight = Some((self.state.version, self.current_map()));
-        }
-        core::mem::take(&mut self.commands)
-    }
-
-    /// The snapshot to make durable now: one at a time, `None` when there is no change or one is under way.
-    pub fn take_snapshot(&mut self) -> Option<Snapshot> {
-        if self.config.replicated || !self.dirty() || self.in_flight.is_some() {
-            return None;
-        }
-        self.in_flight = Some((self.state.version, self.current_map()));
-        Some(Snapshot {
-            version: self.state.version,
-            bytes: self.state.encode(),
-        })
-    }
-
-    /// The state as bytes, whether durable or not.
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<u8> {
-        self.state.encode()
-    }
-
-    /// The snapshot of this version, or every command up to it, is durable: what depends on it may leave.
-    ///
-    /// # Panics
-    /// If the version is one that was not taken.
-    pub fn persisted(&mut self, version: u64) {
-        let taken = self.in_flight.as_ref().map(|(taken, _)| *taken);
-        if self.config.replicated {
-            assert!(
-                version <= self.state.version,
-                "a version that was never made"
-            );
-        } else {
-            assert_eq!(
-                taken,
-                Some(version),
-                "the snapshot under way is another one"
-            );
-        }
-        self.persisted = self.persisted.max(version);
-        if taken.is_some_and(|taken| taken <= version) {
-            self.public = self.in_flight.take().map(|(_, map)| map);
-        }
-        if version == self.state.version {
-            let shown = self.public.as_ref().map(|map| map.version);
-            if shown != Some(self.state.map_version) {
-                self.public = Some(self.current_map());
-            }
-        }
-    }
-
-    /// The snapshot under way could not be made durable. It may be tried again; what depends on it stays.
-    pub fn not_persisted(&mut self) {
-        self.in_flight = None;
-    }
-
-    /// The cluster map as it is now, whether durable or not. For the process that hosts the directory.
-    #[must_use]
-    pub fn map(&self) -> ClusterMap {
-        self.state.map()
-    }
-
-    /// The last decisions, oldest first.
-    pub fn decisions(&self) -> impl ExactSizeIterator<Item = &Decision> {
-        self.decisions.iter()
-    }
-
-    /// The history of a log's views, oldest first; empty for a log that is not there.
-    pub fn history(&self, log: LogId) -> impl Iterator<Item = &Event> {
-        let log = self.state.logs.get(&log).into_iter();
-        log.flat_map(|log| log.history.iter())
-    }
-
-    /// Counts of what was set aside.
-    #[must_use]
-    pub const fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    /// What the leaf last said of a shard.
-    #[must_use]
-    pub fn health(&self, log: LogId, shard: ShardId) -> Option<ShardHealth> {
-        self.health.get(&(log, shard)).copied()
-    }
-
-    /// The logs as the status shows them, by id.
-    pub fn logs(&self) -> impl Iterator<Item = LogStatus> {
-        self.state.logs.iter().map(|(&id, log)| {
-            let missing = self.state.places().filter(|(key, place)| {
-                key.log() == id && (!place.up || !self.bindings.contains_key(key))
-            });
-            let missing = missing.map(|(key, place)| {
-                format!("{} (node {})", self.state.place_name(key), place.node)
-            });
-            LogStatus {
-                log: id,
-                name: log.name.clone(),
-                class: log.class,
-                root_epoch: log.root.epoch,
-                view: log.view,
-                pending: log.pending.as_ref().map(|pending| pending.view),
-                floor: log.floor,
-                ceiling: log.ceiling,
-                missing: missing.collect(),
-                tree: log.tree_status(),
-            }
-        })
-    }
-
-    /// The process behind `conn` fills the place from now on.
-    pub(crate) fn bind(&mut self, now: Time, key: PlaceKey, conn: ConnId, request: Option<u64>) {
-        self.bindings.insert(key, Binding { conn, request });
-        self.absent.remove(&key);
-        if let Some(node) = self.state.place(key).map(|place| place.node) {
-            self.detection.seen(node);
-        }
-        self.note_life(key, conn);
-        if let Some(conn) = self.conns.get_mut(&conn) {
-            conn.known.get_or_insert(0);
-        }
-        if let PlaceKey::Root(log, slot) = key {
-            self.member_seen(now, log, slot, true);
-            self.look_after(now, log);
-            if self.leader_of(log) == Some(slot) {
-                self.sent.remove(&log);
-                self.grants.insert(log, self.state.version);
-            }
-        }
-        self.plan(now, key.log());
-    }
-
-    /// The place's present life has said that `conn` leads to it.
-    pub(crate) fn note_life(&mut self, key: PlaceKey, conn: ConnId) {
-        let inc = self.state.place(key).map(|place| place.inc);
-        if let Some(conn) = self.conns.get_mut(&conn) {
-            conn.life = inc.map(|inc| (key, inc));
-        }
-    }
-
-    /// Whether the place is bound to a connection that opened after `conn`. Its process has given `conn` up, then, and what
-    /// it had said there comes late.
-    pub(crate) fn is_given_up(&self, key: PlaceKey, conn: ConnId) -> bool {
-        let opened = |conn: ConnId| self.conns.get(&conn).map(|conn| conn.opened);
-        let bound = self.bindings.get(&key).map(|binding| binding.conn);
-        bound.and_then(opened) > opened(conn)
-    }
-
-    /// Of the connections of the place's present life the one that opened last.
-    pub(crate) fn last_of_life(&self, key: PlaceKey) -> Option<ConnId> {
-        let life = Some((key, self.state.place(key)?.inc));
-        let conns = self.conns.iter().filter(|(_, conn)| conn.life == life);
-        conns.max_by_key(|(_, conn)| conn.opened).map(|(&id, _)| id)
-    }
-
-    /// The incarnation that this very request was given before.
-    pub(crate) fn repeated(
-        &self,
-        key: PlaceKey,
-        conn: ConnId,
-        request: u64,
-    ) -> Option<ionian_types::Inc> {
-        let same = Binding {
-            conn,
-            request: Some(request),
-        };
-        let binding = self.bindings.get(&key).filter(|binding| **binding == same);
-        binding.and(self.state.place(key)).map(|place| place.inc)
-    }
-
     pub(crate) fn plan(&mut self, now: Time, id: LogId) {
         let Some(log) = self.state.logs.get(&id) else {
             return;
@@ -690,28 +365,6 @@ impl<K: Knobs> Directory<K> {
         }
     }
 
-    pub(crate) fn bound(&self, conn: ConnId, key: PlaceKey) -> Option<&Log> {
-        let binding = self.bindings.get(&key)?;
-        if binding.conn != conn {
-            return None;
-        }
-        self.state.logs.get(&key.log())
-    }
-
-    /// The log of a shard whose leaf is behind `conn`, in the present tree.
-    pub(crate) fn bound_leaf(&self, conn: ConnId, log: LogId, shard: ShardId) -> Option<&Log> {
-        let found = self.state.logs.get(&log)?;
-        let rank = found.shards.get(&shard)?.rank;
-        let leaf = found.tree.leaf_of((rank, shard))?;
-        self.bound(conn, PlaceKey::Vertex(log, leaf))
-    }
-
-    fn places_of(&self, conn: ConnId) -> impl Iterator<Item = PlaceKey> {
-        let here = self.bindings.iter();
-        here.filter(move |(_, binding)| binding.conn == conn)
-            .map(|(&key, _)| key)
-    }
-
     pub(crate) fn answer<B: Body>(&mut self, conn: ConnId, body: &B, tail: &[u8]) {
         self.answers
             .push_back(Answer::new(conn, self.state.version, body, tail));
@@ -723,26 +376,15 @@ impl<K: Knobs> Directory<K> {
         room
     }
 
-    /// Changes the state. The change was checked against this very state, so that it fits; whether it did.
-    pub(crate) fn commit(&mut self, action: Action) -> bool {
-        let command = Command {
-            follows: self.state.version,
-            at_us: self.wall_us,
-            action,
-        };
-        let outcome = self.state.apply(&command);
-        if let Some(error) = outcome.refused {
-            debug_assert!(false, "{command:?}: {error}");
-            self.counters.unfit += 1;
-            return false;
-        }
-        if self.config.replicated {
-            self.commands.push(TakenCommand {
-                version: outcome.version,
-                bytes: command.encode(),
-            });
-        }
-        true
+    /// The cluster's identity.
+    #[must_use]
+    pub const fn cluster(&self) -> ClusterId {
+        self.state.cluster
+    }
+
+    /// What time it is for people, in microseconds since 1970. Commands carry it into the histories of logs.
+    pub const fn set_wall_clock_us(&mut self, now_us: u64) {
+        self.wall_us = now_us;
     }
 
     pub(crate) fn decide(&mut self, at: Time, what: What, why: Why) {
@@ -750,12 +392,5 @@ impl<K: Knobs> Directory<K> {
             self.decisions.pop_front();
         }
         self.decisions.push_back(Decision { at, what, why });
-    }
-
-    /// The slot's place is connected.
-    #[must_use]
-    pub fn is_connected(&self, log: LogId, shard: ShardId, slot: Slot) -> bool {
-        self.bindings
-            .contains_key(&PlaceKey::Replica(log, shard, slot))
     }
 }
