@@ -13,7 +13,7 @@ const FOUND: [&str; 2] = ["### What the simulator found", "What chaos found:"];
 /// Rows of the menu.
 const ROWS: usize = 29;
 /// Where the simulator names its faults, and chaos its own.
-const SIM: &str = "dataplane/sim/src/plan.rs";
+const SIM: &str = "dataplane/sim/src/plan/kinds.rs";
 const CHAOS: &str = "tests/system/src/chaos/plan.rs";
 /// Crates by the name that a row gives them.
 const CRATES: &[(&str, &str)] = &[
