@@ -12,7 +12,7 @@ use ionian_core::leaf::{DownSink, Leaf};
 use ionian_slots::{DownWriter, SlotReader, SlotReport, SlotWriter};
 use ionian_types::{ConnId, Lsn, SEGMENTS_PER_SHARD_MAX, Time};
 use ionian_wire::Reader;
-use ionian_wire::frame::{Body, DownShard, Message};
+use ionian_wire::frame::{Body, DownShard, DownShardFrame, Message};
 
 use crate::board::{Board, Follower, ages};
 use crate::line::is_nothing;
@@ -276,6 +276,29 @@ impl Sink {
         self.counts.down_most = 0;
     }
 
+    /// Counts the frames of a cut.
+    #[inline]
+    const fn count(&mut self, frames: usize, len_bytes: usize) {
+        let (frames, len, counts) = (frames as u64, len_bytes as u64, &mut self.counts);
+        counts.down_frames += frames;
+        counts.down_bytes += len * frames;
+        if len < counts.down_least {
+            counts.down_least = len;
+        }
+        if len > counts.down_most {
+            counts.down_most = len;
+        }
+    }
+
+    /// Keeps a frame, if somebody watches.
+    #[inline]
+    fn note(&mut self, first: usize, count: usize, frame: &[u8]) {
+        if let Some(watched) = &mut self.watched {
+            let servers = self.first + first..self.first + first + count;
+            watched.extend(servers.map(|server| (server, frame.to_vec())));
+        }
+    }
+
     #[inline]
     fn follow(&mut self, seat: usize, frame: &[u8]) {
         let Some((entry, len)) = own_length(frame, seat % self.replicas) else {
@@ -308,6 +331,19 @@ pub(crate) fn send(socket: &UdpSocket, bytes: &[u8]) -> io::Result<bool> {
     }
 }
 
+/// Puts a frame for a server into the next datagram. Datagrams that the system did not take.
+fn write(socket: &UdpSocket, bytes: &mut Vec<u8>, seat: usize, frame: &[u8]) -> u64 {
+    let mut refused = 0;
+    if bytes.len() + frame.len() > DATAGRAM_BYTES {
+        // An error that is not for want of room shows when the flush ends.
+        refused = u64::from(!send(socket, bytes).unwrap_or(false));
+        bytes.clear();
+    }
+    bytes.extend_from_slice(&(seat as u32).to_le_bytes());
+    bytes.extend_from_slice(frame);
+    refused
+}
+
 /// The entry that a frame to a server is about, and the length of this member's segment after it.
 #[inline]
 pub(crate) fn own_length(frame: &[u8], member: usize) -> Option<(u64, u64)> {
@@ -321,40 +357,43 @@ pub(crate) fn own_length(frame: &[u8], member: usize) -> Option<(u64, u64)> {
 impl DownSink for Sink {
     #[inline]
     fn put(&mut self, seat: usize, frame: &[u8]) -> bool {
-        self.put_run(seat, 1, frame) == 0
+        // Of cuts there may be some with no seats in a row.
+        if frame.first() == Some(&DownShard::KIND) {
+            self.count(1, frame.len());
+            if seat.is_multiple_of(1 << self.shift) {
+                self.follow(seat, frame);
+            }
+        } else {
+            self.counts.sync_frames += 1;
+        }
+        self.note(seat, 1, frame);
+        match &mut self.outlet {
+            Outlet::Rings(writer) => writer.put(seat, frame),
+            Outlet::Datagrams { socket, bytes } => {
+                self.counts.refused += write(socket, bytes, seat, frame);
+                true
+            }
+        }
     }
 
     #[inline]
-    fn put_run(&mut self, first: usize, count: usize, frame: &[u8]) -> u64 {
-        if frame.first() == Some(&DownShard::KIND) {
-            let len = frame.len() as u64;
-            self.counts.down_frames += count as u64;
-            self.counts.down_bytes += len * count as u64;
-            self.counts.down_least = self.counts.down_least.min(len);
-            self.counts.down_most = self.counts.down_most.max(len);
-            // The one that is followed, if there is one among them.
-            let followed = first.next_multiple_of(1 << self.shift);
-            if followed < first + count {
-                self.follow(followed, frame);
-            }
-        } else {
-            self.counts.sync_frames += count as u64;
+    fn put_run(&mut self, first: usize, count: usize, cut: &DownShardFrame) -> u64 {
+        self.count(count, cut.len_bytes());
+        // The one that is followed, if there is one among them.
+        let followed = first.next_multiple_of(1 << self.shift);
+        if followed < first + count {
+            self.follow(followed, cut.bytes(&mut [0; DownShardFrame::BYTES_MAX]));
         }
-        if let Some(watched) = &mut self.watched {
-            let servers = self.first + first..self.first + first + count;
-            watched.extend(servers.map(|server| (server, frame.to_vec())));
+        if self.watched.is_some() {
+            self.note(first, count, cut.bytes(&mut [0; DownShardFrame::BYTES_MAX]));
         }
         match &mut self.outlet {
-            Outlet::Rings(writer) => writer.put_run(first, count, frame),
+            Outlet::Rings(writer) => writer.put_run(first, count, cut.len_bytes(), cut.words()),
             Outlet::Datagrams { socket, bytes } => {
+                let mut buffer = [0; DownShardFrame::BYTES_MAX];
+                let frame = cut.bytes(&mut buffer);
                 for seat in first..first + count {
-                    if bytes.len() + frame.len() > DATAGRAM_BYTES {
-                        // An error that is not for want of room shows when the flush ends.
-                        self.counts.refused += u64::from(!send(socket, bytes).unwrap_or(false));
-                        bytes.clear();
-                    }
-                    bytes.extend_from_slice(&(seat as u32).to_le_bytes());
-                    bytes.extend_from_slice(frame);
+                    self.counts.refused += write(socket, bytes, seat, frame);
                 }
                 0
             }

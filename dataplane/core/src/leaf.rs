@@ -18,7 +18,7 @@ use ionian_types::{
 };
 use ionian_wire::codec::Field;
 use ionian_wire::frame::{
-    Down, Hello, Message, Report, Role, ShardStart, SyncShard, Up, UpKeep, encode,
+    Down, DownShardFrame, Hello, Message, Report, Role, ShardStart, SyncShard, Up, UpKeep, encode,
 };
 use ionian_wire::growth::GrowthWriter;
 use ionian_wire::{Reader, WIRE_VERSION};
@@ -748,9 +748,11 @@ pub trait DownSink {
     /// missed.
     fn put(&mut self, slot: usize, frame: &[u8]) -> bool;
 
-    /// Puts the same frame where the servers of some slots in a row find it; the number of those to whom it is lost.
+    /// Puts the same cut where the servers of some slots in a row find it; the number of those to whom it is lost.
     #[inline]
-    fn put_run(&mut self, first: usize, count: usize, frame: &[u8]) -> u64 {
+    fn put_run(&mut self, first: usize, count: usize, cut: &DownShardFrame) -> u64 {
+        let mut bytes = [0; DownShardFrame::BYTES_MAX];
+        let frame = cut.bytes(&mut bytes);
         (first..first + count)
             .map(|slot| u64::from(!self.put(slot, frame)))
             .sum()
@@ -771,8 +773,8 @@ impl DownSink for DownWriter {
     }
 
     #[inline]
-    fn put_run(&mut self, first: usize, count: usize, frame: &[u8]) -> u64 {
-        Self::put_run(self, first, count, frame)
+    fn put_run(&mut self, first: usize, count: usize, cut: &DownShardFrame) -> u64 {
+        Self::put_run(self, first, count, cut.len_bytes(), cut.words())
     }
 }
 

@@ -131,47 +131,42 @@ impl DownWriter {
     /// such server or the frame is too long.
     #[inline]
     pub fn put(&mut self, server: usize, frame: &[u8]) -> bool {
-        let Some(next) = self.next.get_mut(server) else {
+        if frame.len() > LONG_BYTES {
             return false;
-        };
-        let (at, version) = self.shared.cell(server, *next);
-        match &self.shared.cells {
-            Cells::Short(cells) if frame.len() <= SHORT_BYTES => {
-                let (words, count) = words::<SHORT>(frame);
-                cells[at].write_first(version, &words[..count]);
-            }
-            Cells::Long(cells) if frame.len() <= LONG_BYTES => {
-                let (words, count) = words::<LONG>(frame);
-                cells[at].write_first(version, &words[..count]);
-            }
-            _ => return false,
         }
-        *next += 1;
-        true
+        self.put_run(server, 1, frame.len(), &words(frame)) == 0
     }
 
     /// Writes the same frame to the rings of some servers in a row, as [`Self::put`] does; the number of those to whom it was not
-    /// written.
+    /// written. The frame is given as the words that its bytes are, the first one the least of each; what the last has beyond
+    /// `len_bytes` does not count.
     #[inline]
-    pub fn put_run(&mut self, first: usize, count: usize, frame: &[u8]) -> u64 {
+    pub fn put_run(&mut self, first: usize, count: usize, len_bytes: usize, words: &[u64]) -> u64 {
+        if len_bytes > words.len() * 8 {
+            return count as u64;
+        }
+        let own = len_bytes.div_ceil(8);
         let Self { shared, next } = self;
         let mut written = 0;
         let servers = next.iter_mut().enumerate().skip(first).take(count);
         match &shared.cells {
-            Cells::Short(cells) if frame.len() <= SHORT_BYTES => {
-                let (words, count) = words::<SHORT>(frame);
+            Cells::Short(cells) if len_bytes <= SHORT_BYTES => {
+                // As many as a cell has, where they are there: a loop that ends where the frame does takes longer.
+                let whole = words.first_chunk::<{ SHORT - 1 }>();
                 for (server, next) in servers {
                     let (at, version) = shared.cell(server, *next);
-                    cells[at].write_first(version, &words[..count]);
+                    match whole {
+                        Some(words) => cells[at].write(version, [len_bytes as u64], words),
+                        None => cells[at].write(version, [len_bytes as u64], &words[..own]),
+                    };
                     *next += 1;
                     written += 1;
                 }
             }
-            Cells::Long(cells) if frame.len() <= LONG_BYTES => {
-                let (words, count) = words::<LONG>(frame);
+            Cells::Long(cells) if len_bytes <= LONG_BYTES => {
                 for (server, next) in servers {
                     let (at, version) = shared.cell(server, *next);
-                    cells[at].write_first(version, &words[..count]);
+                    cells[at].write(version, [len_bytes as u64], &words[..own]);
                     *next += 1;
                     written += 1;
                 }
@@ -191,6 +186,17 @@ pub struct DownReader {
 }
 
 impl DownReader {
+    /// Whether a frame has come. Costs a look at one line; the others of the frame are asked for, so that those who look at many rings
+    /// before they read do not wait for each.
+    #[must_use]
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        match &self.shared.cells {
+            Cells::Short(cells) => has_news(&self.shared, cells, self.server, self.next),
+            Cells::Long(cells) => has_news(&self.shared, cells, self.server, self.next),
+        }
+    }
+
     /// Hands over every frame that has come, in order, and says how many were missed. Never waits.
     #[inline]
     pub fn receive(&mut self, each: impl FnMut(&[u8])) -> Received {
@@ -199,6 +205,21 @@ impl DownReader {
             Cells::Long(cells) => receive(&self.shared, cells, self.server, &mut self.next, each),
         }
     }
+}
+
+#[inline]
+fn has_news<const WORDS: usize>(
+    shared: &Shared,
+    cells: &[SeqLock<WORDS>],
+    server: usize,
+    next: u64,
+) -> bool {
+    let (at, before) = shared.cell(server, next);
+    let news = cells[at].version() > before;
+    if news {
+        cells[at].ask();
+    }
+    news
 }
 
 #[inline]
@@ -232,29 +253,24 @@ fn receive<const WORDS: usize>(
         }
         *next += 1;
         received.frames += 1;
-        let mut bytes = [0; LONG_BYTES];
+        let mut bytes = [[0; 8]; LONG - 1];
         let (len, rest) = words.split_first().expect("a cell has words");
-        for (bytes, word) in bytes.chunks_exact_mut(8).zip(rest) {
-            bytes.copy_from_slice(&word.to_le_bytes());
+        for (bytes, word) in bytes.iter_mut().zip(rest) {
+            *bytes = word.to_le_bytes();
         }
-        each(&bytes[..(*len as usize).min(LONG_BYTES)]);
+        let bytes = bytes.as_flattened();
+        each(&bytes[..(*len as usize).min(bytes.len())]);
     }
     received
 }
 
-/// A frame as words: its length in bytes, then the bytes; and how many words they are. What the frame before it in the cell had
-/// beyond stays there, and its length says that it is none of this one's.
+/// The words that a frame's bytes are.
 #[inline]
-fn words<const WORDS: usize>(frame: &[u8]) -> ([u64; WORDS], usize) {
-    let mut words = [0; WORDS];
-    words[0] = frame.len() as u64;
-    let (whole, last) = frame.as_chunks::<8>();
-    for (word, bytes) in words[1..].iter_mut().zip(whole) {
-        *word = u64::from_le_bytes(*bytes);
+fn words(frame: &[u8]) -> [u64; LONG - 1] {
+    let mut words = [0; LONG - 1];
+    for (word, bytes) in words.iter_mut().zip(frame.chunks(8)) {
+        let bytes = bytes.iter().rev();
+        *word = bytes.fold(0, |word, byte| word << 8 | u64::from(*byte));
     }
-    if !last.is_empty() {
-        let bytes = last.iter().rev();
-        words[1 + whole.len()] = bytes.fold(0, |word, byte| word << 8 | u64::from(*byte));
-    }
-    (words, 1 + frame.len().div_ceil(8))
+    words
 }

@@ -51,27 +51,41 @@ impl<const WORDS: usize> SeqLock<WORDS> {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// Writes all words. `version` is that after the last write, and even; gives the one after this write. There must be no
-    /// other writer.
+    /// Writes these words, the first ones and then the others; beyond them the words stay as they are. `version` is that after the
+    /// last write, and even; gives the one after this write. There must be no other writer.
+    ///
+    /// In two parts, since a caller that put them together would have each word written twice.
     #[inline]
-    pub fn write(&self, version: u64, words: &[u64; WORDS]) -> u64 {
-        self.write_first(version, words)
-    }
-
-    /// The same for the first words alone, as many as are given: the others stay as they are.
-    #[inline]
-    pub fn write_first(&self, version: u64, words: &[u64]) -> u64 {
+    pub fn write<const FIRST: usize>(
+        &self,
+        version: u64,
+        first: [u64; FIRST],
+        others: &[u64],
+    ) -> u64 {
         self.version
             .store(version.wrapping_add(1), Ordering::Relaxed);
         // Whoever sees one of the words below sees that the version is odd.
         fence(Ordering::Release);
-        for (word, value) in self.words.iter().zip(words) {
+        for (word, value) in self.words.iter().zip(first) {
+            word.store(value, Ordering::Relaxed);
+        }
+        for (word, value) in self.words.iter().skip(FIRST).zip(others) {
             word.store(*value, Ordering::Relaxed);
         }
         let version = version.wrapping_add(2);
         // Whoever sees this version sees the words.
         self.version.store(version, Ordering::Release);
         version
+    }
+
+    /// Asks the cache for the lines behind the first one, which the version is in. Nobody waits for them: what is loaded is not
+    /// looked at.
+    #[inline]
+    pub fn ask(&self) {
+        const LINE: usize = 64 / size_of::<u64>();
+        for word in self.words.iter().skip(LINE - 1).step_by(LINE) {
+            std::hint::black_box(word.load(Ordering::Relaxed));
+        }
     }
 
     /// The words and their version; `None` while they are being written, or when they were during the copy.

@@ -179,9 +179,10 @@ impl SlotWriter {
             });
         }
         // A writer is made only for a slot that is there.
+        let (version, head) = (self.version, header(report));
         self.version = match &self.shared.slots {
-            Slots::One(slots) => slots[self.slot].write(self.version, &words(report)),
-            Slots::Two(slots) => slots[self.slot].write(self.version, &words(report)),
+            Slots::One(slots) => slots[self.slot].write(version, head, report.lens),
+            Slots::Two(slots) => slots[self.slot].write(version, head, report.lens),
         };
         Ok(())
     }
@@ -195,21 +196,15 @@ impl Drop for SlotWriter {
     }
 }
 
-/// A report as words: the header, then the lengths.
+/// What stands before the lengths of a report.
 #[inline]
-fn words<const WORDS: usize>(report: &SlotReport<'_>) -> [u64; WORDS] {
-    let mut words = [0; WORDS];
-    let (header, lens) = words.split_at_mut(HEADER_WORDS);
-    header.copy_from_slice(&[
+const fn header(report: &SlotReport<'_>) -> [u64; HEADER_WORDS] {
+    [
         report.epoch.get(),
         report.inc.get(),
         report.seq,
         report.applied.get(),
-    ]);
-    for (word, len) in lens.iter_mut().zip(report.lens) {
-        *word = *len;
-    }
-    words
+    ]
 }
 
 /// One scanner of a table.

@@ -157,19 +157,14 @@ impl Table {
     pub fn advance(&mut self, shard: usize, member: usize, lens: &[u64]) -> Advance {
         let (group, lane) = self.place(shard);
         let lines = self.lines_of(group, member, lens.len());
-        let (mut fell, mut new) = (false, false);
-        for (line, len) in lines.iter().zip(lens) {
-            fell |= line.0[lane] > turn(*len);
-            new |= line.0[lane] < turn(*len);
-        }
-        if fell {
-            return Advance::Regressed;
-        }
-        for (line, len) in lines.iter_mut().zip(lens) {
-            line.0[lane] = turn(*len);
-        }
-        mark_if(&mut self.columns.dirty, group, new);
-        if new { Advance::Changed } else { Advance::Same }
+        // Without loops for those that nearly all shards have.
+        let advance = match lens {
+            [_, _] => advance(lines, lens, lane, 2),
+            [_, _, _] => advance(lines, lens, lane, 3),
+            _ => advance(lines, lens, lane, lens.len()),
+        };
+        mark_if(&mut self.columns.dirty, group, advance == Advance::Changed);
+        advance
     }
 
     /// Makes a member count as one that holds nothing: it regressed, or has not reported in this epoch.
@@ -470,4 +465,21 @@ impl Table {
     pub(crate) fn columns(&self) -> &Columns {
         &self.columns
     }
+}
+
+/// Puts a member's lengths in the place of those before, unless one has fallen.
+#[inline(always)]
+fn advance(lines: &mut [Line], lens: &[u64], lane: usize, count: usize) -> Advance {
+    let (mut fell, mut new) = (false, false);
+    for (line, len) in lines.iter().zip(lens).take(count) {
+        fell |= line.0[lane] > turn(*len);
+        new |= line.0[lane] < turn(*len);
+    }
+    if fell {
+        return Advance::Regressed;
+    }
+    for (line, len) in lines.iter_mut().zip(lens).take(count) {
+        line.0[lane] = turn(*len);
+    }
+    if new { Advance::Changed } else { Advance::Same }
 }

@@ -16,8 +16,8 @@ fn a_torn_copy_is_never_taken() {
         let lock = Arc::new(SeqLock::<2>::default());
         let far = lock.clone();
         let writer = thread::spawn(move || {
-            let version = far.write(0, &[1, 1]);
-            assert_eq!(far.write(version, &[2, 2]), 4);
+            let version = far.write(0, [], &[1, 1]);
+            assert_eq!(far.write(version, [2], &[2]), 4);
         });
         if let Some((version, words)) = lock.read() {
             assert_eq!(words, [version / 2; 2]);

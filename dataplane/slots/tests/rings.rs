@@ -34,6 +34,38 @@ fn frames_come_whole_and_in_order() {
 }
 
 #[test]
+fn a_run_of_servers_gets_the_same_frame() {
+    for (replicas, most) in [(2, 112), (7, 176)] {
+        let rings = DownRings::new(4, replicas, 2).unwrap();
+        let mut writer = rings.writer().unwrap();
+        let mut readers = [0, 1, 2, 3].map(|server| rings.reader(server).unwrap());
+        for len in 0..=most {
+            let bytes = frame(len as u64, len);
+            // What stands beyond the frame is not handed over; there may be no more words than it has, or many.
+            let padding = [0xa5; 8 * 24];
+            let padded = [&bytes[..], &padding].concat();
+            let words: Vec<u64> = padded
+                .chunks_exact(8)
+                .map(|it| u64::from_le_bytes(it.try_into().unwrap()))
+                .collect();
+            let exact = &words[..len.div_ceil(8)];
+            assert_eq!(writer.put_run(0, 2, len, exact), 0);
+            assert_eq!(writer.put_run(2, 3, len, &words), 1, "there is no fifth");
+            for reader in &mut readers {
+                assert!(reader.has_news());
+                let mut seen = Vec::new();
+                reader.receive(|bytes| seen.push(bytes.to_vec()));
+                assert_eq!(seen, [&bytes[..]]);
+                assert!(!reader.has_news());
+            }
+        }
+        assert_eq!(writer.put_run(0, 2, most + 1, &[0; 64]), 2, "too long");
+        assert_eq!(writer.put_run(0, 2, 9, &[0; 1]), 2, "words are missing");
+        assert!(!readers[0].has_news());
+    }
+}
+
+#[test]
 fn what_a_slow_server_misses_is_counted() {
     for depth in [1, 2, 5, 8] {
         let rings = DownRings::new(1, 2, depth).unwrap();

@@ -188,12 +188,12 @@ impl Downs {
                 };
                 let (first, count) = (shard.first_segment as usize, shard.count as usize);
                 let generations = &self.generations[first..first + count];
-                let frame = frame.fill(&cut, generations, &self.lens[len..len + count]);
+                frame.fill(&cut, generations, &self.lens[len..len + count]);
                 len += count;
                 if shard.seats == NOWHERE {
-                    skipped += send_each(&members[at].members, frame, out, sink);
+                    skipped += send_each(&members[at].members, &frame, out, sink);
                 } else {
-                    skipped += sink.put_run(shard.seats as usize, count, frame);
+                    skipped += sink.put_run(shard.seats as usize, count, &frame);
                 }
             }
             piece = head.pieces;
@@ -223,10 +223,12 @@ fn shard_at(shards: &[Told], from: usize, segment: usize) -> usize {
 /// Sends a frame to every member by its own way; the number of those whom it did not reach.
 fn send_each(
     members: &[MemberSlot],
-    frame: &[u8],
+    frame: &DownShardFrame,
     out: &mut Outbox,
     sink: &mut impl DownSink,
 ) -> u64 {
+    let mut bytes = [0; DownShardFrame::BYTES_MAX];
+    let frame = frame.bytes(&mut bytes);
     let to = |member: &MemberSlot| match (member.conn, member.seat) {
         (Some(conn), _) => out.room(conn) >= 512 && out.send_frame(conn, frame).is_ok(),
         (None, Some(seat)) => sink.put(seat as usize, frame),

@@ -16,10 +16,25 @@ const TAIL: usize = MESSAGE_HEADER_BYTES + DownShard::LEN;
 const SEGMENT: usize = ViewId::LEN + Lsn::LEN;
 const BYTES_MAX: usize = TAIL + SEGMENT * SEGMENTS_PER_SHARD_MAX;
 
-/// A [`DownShard`] in bytes, to be filled for one shard after the other. The bytes are those of [`encode`].
+/// Words of the longest frame.
+const WORDS: usize = BYTES_MAX.div_ceil(WORD);
+const WORD: usize = size_of::<u64>();
+
+// Fields are whole words, but for the shard, which is the upper half of one, and for what follows the number of segments.
+const _: () = assert!(
+    SHARD % WORD == 4
+        && PREV.is_multiple_of(WORD)
+        && COUNT.is_multiple_of(WORD)
+        && TAIL == COUNT + 1
+);
+
+/// A [`DownShard`], to be filled for one shard after the other. Its bytes are those of [`encode`].
+///
+/// It is kept in words, the first byte the least of each: whoever writes frames to memory that others read does so in words, and
+/// what was written byte by byte just before could not be read as words without waiting for it.
 #[derive(Clone, Debug)]
 pub struct DownShardFrame {
-    bytes: [u8; BYTES_MAX],
+    words: [u64; WORDS],
     count: usize,
 }
 
@@ -50,39 +65,74 @@ impl DownShardFrame {
             end_gsn,
             segments: 0,
         };
-        let mut bytes = [0; BYTES_MAX];
+        let mut bytes = [[0; WORD]; WORDS];
         // There is room for the longest.
-        let _ = encode(&mut bytes, &body, &[]);
-        Self { bytes, count: 0 }
+        let _ = encode(bytes.as_flattened_mut(), &body, &[]);
+        Self {
+            words: bytes.map(u64::from_le_bytes),
+            count: 0,
+        }
     }
 
-    /// The frame for one shard, whose segments have these generations and lengths; of more than a shard may have, the first ones.
+    /// Makes it the frame for one shard, whose segments have these generations and lengths; of more than a shard may have, the first
+    /// ones.
     #[inline]
-    pub fn fill(&mut self, cut: &ShardCut, generations: &[ViewId], lens: &[Lsn]) -> &[u8] {
+    pub fn fill(&mut self, cut: &ShardCut, generations: &[ViewId], lens: &[Lsn]) {
         let count = generations
             .len()
             .min(lens.len())
             .min(SEGMENTS_PER_SHARD_MAX);
         if count != self.count {
             self.count = count;
-            let len = (DownShard::LEN + count * SEGMENT) as u32;
-            Field::put(len, &mut self.bytes[4..8]);
-            Field::put(count as u8, &mut self.bytes[COUNT..=COUNT]);
+            let len = (DownShard::LEN + count * SEGMENT) as u64;
+            self.words[0] = len << 32 | self.words[0] & LOW;
         }
-        cut.shard.put(&mut self.bytes[SHARD..SHARD + ShardId::LEN]);
-        cut.prev_entry
-            .put(&mut self.bytes[PREV..PREV + EntryNo::LEN]);
-        cut.epoch.put(&mut self.bytes[EPOCH..EPOCH + ViewId::LEN]);
-        cut.base.put(&mut self.bytes[BASE..BASE + Gsn::LEN]);
-        let tail = self.bytes[TAIL..].chunks_exact_mut(SEGMENT);
-        for (bytes, (generation, len)) in tail.zip(generations.iter().zip(lens)) {
-            let (first, second) = bytes.split_at_mut(ViewId::LEN);
-            generation.put(first);
-            len.put(second);
+        let shard = u64::from(cut.shard.get());
+        self.words[SHARD / WORD] = shard << 32 | self.words[SHARD / WORD] & LOW;
+        self.words[PREV / WORD] = cut.prev_entry.get();
+        self.words[EPOCH / WORD] = cut.epoch.get();
+        self.words[BASE / WORD] = cut.base.get();
+        // From here on every field begins one byte after a word does.
+        let (mut at, mut last) = (COUNT / WORD, count as u64);
+        for (generation, len) in generations.iter().zip(lens).take(count) {
+            for field in [generation.get(), len.get()] {
+                self.words[at] = last | field << 8;
+                last = field >> 56;
+                at += 1;
+            }
         }
-        &self.bytes[..TAIL + count * SEGMENT]
+        self.words[at] = last;
     }
+
+    /// Its length in bytes.
+    #[must_use]
+    #[inline]
+    pub const fn len_bytes(&self) -> usize {
+        TAIL + self.count * SEGMENT
+    }
+
+    /// Its words, and what is left of longer ones before it: those beyond the length are not its own.
+    #[must_use]
+    #[inline]
+    pub const fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// Writes its bytes to a buffer and gives those that are its own.
+    #[inline]
+    pub fn bytes<'a>(&self, buffer: &'a mut [u8; Self::BYTES_MAX]) -> &'a [u8] {
+        for (bytes, word) in buffer.chunks_mut(WORD).zip(&self.words) {
+            bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
+        }
+        &buffer[..self.len_bytes()]
+    }
+
+    /// Bytes of the longest.
+    pub const BYTES_MAX: usize = BYTES_MAX;
 }
+
+/// The lower half of a word.
+const LOW: u64 = 0xffff_ffff;
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +176,15 @@ mod tests {
             let used = writer.len();
             let mut bytes = [0; BYTES_MAX];
             let len = encode(&mut bytes, &body, &[&tail[..used]]).unwrap();
-            assert_eq!(frame.fill(&cut, &generations, &lens), &bytes[..len]);
+            frame.fill(&cut, &generations, &lens);
+            assert_eq!(frame.bytes(&mut [0; BYTES_MAX]), &bytes[..len]);
+            let words: Vec<u8> = frame
+                .words()
+                .iter()
+                .flat_map(|it| it.to_le_bytes())
+                .collect();
+            assert_eq!(frame.len_bytes(), len);
+            assert_eq!(words[..len], bytes[..len]);
         }
     }
 }
