@@ -1,5 +1,8 @@
-//! The machines that share a thread, and the passes that carry reports up and bases down: leaves, aggregators, the leader, its
+//! The machines that share a thread, and the turns that carry reports up and bases down: leaves, aggregators, the leader, its
 //! backups, the leader again, and back down. Each machine is the one that ships.
+//!
+//! Where frames stay in the thread, each leaf's reports have a turn of their own, as if the leaves were polled one after the other:
+//! what the first has read does not wait for the scan of the last, and what a turn has touched is still in the cache on the way down.
 
 use std::io;
 use std::sync::Arc;
@@ -142,9 +145,14 @@ pub(crate) struct Hall {
     pub(crate) clock: MonotonicClock,
     pub(crate) posts: Vec<Post>,
     pub(crate) outs: Vec<Outbox>,
-    /// In which order a pass goes: up, then down.
+    /// In which order a turn goes: up, then down.
     order: Vec<usize>,
     ups: usize,
+    leaves: Vec<usize>,
+    /// Machines that have heard something, by post: only they have something to do before something is due.
+    stirred: Vec<bool>,
+    /// All leaves are read before anybody has a turn.
+    pub(crate) at_once: bool,
     pub(crate) leader: Option<usize>,
     board: Arc<Board>,
     /// When something is to be done even if nothing comes.
@@ -164,6 +172,9 @@ impl Hall {
             outs: Vec::new(),
             order: Vec::new(),
             ups: 0,
+            leaves: Vec::new(),
+            stirred: Vec::new(),
+            at_once: false,
             leader: None,
             board,
             due: Time::ZERO,
@@ -198,6 +209,8 @@ impl Hall {
         };
         let mut vertices: Vec<usize> = of(Role::Leaf).chain(of(Role::Aggregator)).collect();
         vertices.sort_unstable();
+        self.leaves = of(Role::Leaf).collect();
+        self.stirred = vec![true; self.posts.len()];
         // Children are behind their parents.
         self.order = vertices.iter().rev().copied().collect();
         let leader: Vec<usize> = of(Role::Leader).collect();
@@ -241,21 +254,42 @@ impl Hall {
         self.carry(post, now)
     }
 
-    /// One pass over all machines, if there is something to do. Whether there was.
+    /// Takes what has come to the leaves, and does what is due. Whether there was something.
     #[inline]
     pub(crate) fn pass(&mut self) -> io::Result<bool> {
-        let now = self.clock.now();
+        let mut now = self.clock.now();
         let mut found = 0;
-        for at in 0..self.ups {
-            let post = self.order[at];
-            if let Machine::Leaf(leaf) = &mut self.posts[post].machine {
-                found += leaf.scan(now)?;
+        let together = self.listens || self.at_once;
+        for at in 0..self.leaves.len() {
+            let post = self.leaves[at];
+            let Machine::Leaf(leaf) = &mut self.posts[post].machine else {
+                continue;
+            };
+            let read = leaf.scan(now)?;
+            found += read;
+            self.stirred[post] |= read > 0;
+            if read > 0 && !together {
+                self.turn(now)?;
+                now = self.clock.now();
             }
         }
-        if found == 0 && !self.listens && now < self.due {
+        if now >= self.due || self.listens {
+            self.stirred.fill(true);
+        } else if found == 0 && !self.stirred.contains(&true) {
             return Ok(false);
         }
-        let mut now = now;
+        let heard = self.turn(now)?;
+        let deadlines = self.posts.iter().map(|post| post.machine.next_deadline());
+        self.due = deadlines.min().unwrap_or(Time::FAR);
+        if self.posts.iter_mut().any(|post| post.machine.closes()) {
+            return Err(io::Error::other("a machine has closed a connection"));
+        }
+        Ok(found + heard > 0)
+    }
+
+    /// Up and down once, over the machines that have something to do. How many frames came from other threads.
+    #[inline]
+    fn turn(&mut self, mut now: Time) -> io::Result<u64> {
         let mut heard = 0;
         for at in 0..self.order.len() {
             let post = self.order[at];
@@ -264,17 +298,14 @@ impl Hall {
             }
             if self.listens {
                 heard += self.poll(post, now)?;
+            } else if !core::mem::take(&mut self.stirred[post]) {
+                continue;
             }
             let Self { posts, outs, .. } = self;
             posts[post].machine.flush(now, &mut outs[post])?;
             self.carry(post, now)?;
         }
-        let deadlines = self.posts.iter().map(|post| post.machine.next_deadline());
-        self.due = deadlines.min().unwrap_or(Time::FAR);
-        if self.posts.iter_mut().any(|post| post.machine.closes()) {
-            return Err(io::Error::other("a machine has closed a connection"));
-        }
-        Ok(found + heard > 0)
+        Ok(heard)
     }
 
     /// Takes the frames that have come to a machine.
@@ -334,6 +365,7 @@ impl Hall {
                         Message::new_checked(from.head(&envelope)).map_err(io::Error::other)?;
                     let machine = &mut self.posts[to].machine;
                     machine.handle(now, conn, &message, answers);
+                    self.stirred[to] = true;
                 }
                 Line::Desk => self.desk.hear(frame),
                 line => self.traffic.lost += u64::from(!line.send(frame)),

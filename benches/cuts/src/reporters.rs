@@ -18,7 +18,7 @@ use crate::leaf::{DATAGRAM_BYTES, SEAT_BYTES, own_length, send};
 use crate::line::is_nothing;
 
 /// Rings looked at between two blocks of reports.
-const LOOKS: usize = 16;
+const LOOKS: usize = 32;
 
 /// Who a server is.
 #[derive(Clone, Copy, Debug)]
@@ -320,9 +320,20 @@ impl Reporters {
             ages,
             ..
         } = self;
-        for _ in 0..LOOKS.min(listeners.len()) {
-            let at = self.looked;
-            self.looked = if at + 1 < listeners.len() { at + 1 } else { 0 };
+        // Whether there is something new comes first: then nobody waits for the line of one before looking for that of the next.
+        let looks = LOOKS.min(listeners.len());
+        let mut news = 0u32;
+        let first = self.looked;
+        for look in 0..looks {
+            let ring = &listeners[(first + look) % listeners.len()].ring;
+            let has_news = ring.as_ref().is_some_and(DownReader::has_news);
+            news |= u32::from(has_news) << look;
+        }
+        self.looked = (first + looks) % listeners.len();
+        let (mut covered, mut count) = ([(0, 0); LOOKS], 0);
+        while news != 0 {
+            let at = (first + news.trailing_zeros() as usize) % listeners.len();
+            news &= news - 1;
             let listener = &mut listeners[at];
             let Some(ring) = &mut listener.ring else {
                 continue;
@@ -338,10 +349,16 @@ impl Reporters {
             counts.read += read;
             counts.lost += found.lost;
             if let Some((entry, len)) = last {
-                // Now it is read.
-                let now = clock.now();
                 listener.applied = entry;
-                counts.forgotten += listener.follower.covered(len, now, board, ages);
+                covered[count] = (at, len);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            // Now all of them are read.
+            let now = clock.now();
+            for (at, len) in &covered[..count] {
+                counts.forgotten += listeners[*at].follower.covered(*len, now, board, ages);
             }
         }
     }

@@ -35,6 +35,7 @@ impl Stepped {
         let mut stepped = Self {
             world: World::new(&setting, 1)?,
         };
+        stepped.world.halls[0].at_once = true;
         for _ in 0..WARM_UP {
             stepped.step()?;
         }
