@@ -246,6 +246,15 @@ impl Outcome {
         }
     }
 
+    /// A quantile of ages, from 0 to 1, over all measurements: in microseconds, and not a number where there are none.
+    pub fn age_us(&self, of: impl Fn(&Window) -> &Histogram<u64>, quantile: f64) -> Spread {
+        self.spread(|window| {
+            let ages = of(window);
+            let age = (!ages.is_empty()).then(|| ages.value_at_quantile(quantile) as f64 / 1e3);
+            age.unwrap_or(f64::NAN)
+        })
+    }
+
     /// All ages together.
     pub fn ages(&self, of: impl Fn(&Window) -> &Histogram<u64>) -> Histogram<u64> {
         let mut all = ages();

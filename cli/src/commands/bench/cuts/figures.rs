@@ -22,9 +22,10 @@ pub(super) struct Figures {
 
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)];
 
-fn ages_us(ages: &Histogram<u64>) -> Value {
+/// Medians of the measurements' quantiles; null where nobody reads.
+fn ages_us(outcome: &Outcome, of: fn(&Window) -> &Histogram<u64>) -> Value {
     let us = |(name, quantile): (&str, f64)| {
-        let age = (!ages.is_empty()).then(|| ages.value_at_quantile(quantile) as f64 / 1e3);
+        let age = outcome.age_us(of, quantile).median;
         (String::from(name), json!(age))
     };
     Value::Object(QUANTILES.map(us).into_iter().collect())
@@ -34,14 +35,6 @@ impl Figures {
     pub(super) fn new(outcome: Outcome) -> Self {
         let goals = goals::of(&outcome);
         Self { outcome, goals }
-    }
-
-    fn age_root(&self) -> Histogram<u64> {
-        self.outcome.ages(|it| &it.age_root)
-    }
-
-    fn age_reporter(&self) -> Histogram<u64> {
-        self.outcome.ages(|it| &it.age_reporter)
     }
 
     /// Time of the tree per report that it merged, in nanoseconds.
@@ -75,7 +68,7 @@ impl Figures {
             "reports_overwritten_per_s": median(|it| it.overwritten_per_s),
             "reports_late_per_s": median(|it| it.late_per_s),
             "cuts_per_s": median(|it| it.cuts_per_s),
-            "age_root_us": ages_us(&self.age_root()), "age_reporter_us": ages_us(&self.age_reporter()),
+            "age_root_us": ages_us(outcome, |it| &it.age_root), "age_reporter_us": ages_us(outcome, |it| &it.age_reporter),
             "up_bytes_per_s": median(|it| it.up_bytes_per_s),
             "root_group_bytes_per_s": median(|it| it.group_bytes_per_s),
             "down_bytes_per_server_per_cut": median(Window::down_bytes_per_server_per_cut),
@@ -95,8 +88,8 @@ impl Figures {
                 "reports_merged_per_s": range(spread(|it| it.merged_per_s)),
                 "cuts_per_s": range(spread(|it| it.cuts_per_s)),
                 "ordering_capacity_per_s": range(spread(|it| it.ordered_per_s)),
-                "age_root_p99_us": range(outcome.spread(|it| p99_us(&it.age_root))),
-                "age_reporter_p99_us": range(outcome.spread(|it| p99_us(&it.age_reporter))),
+                "age_root_p99_us": range(outcome.age_us(|it| &it.age_root, 0.99)),
+                "age_reporter_p99_us": range(outcome.age_us(|it| &it.age_reporter, 0.99)),
             },
             "account": {
                 "written": audit.written, "read": audit.read, "reflected": audit.reflected,
@@ -168,12 +161,11 @@ impl Figures {
             add(what, outcome.spread(of), whole);
         }
         for (name, quantile) in QUANTILES {
-            let at = |ages: &Histogram<u64>| ages.value_at_quantile(quantile) as f64 / 1e3;
             let what = format!("age at the root, {name}");
-            add(&what, outcome.spread(|it| at(&it.age_root)), us);
+            add(&what, outcome.age_us(|it| &it.age_root, quantile), us);
             let what = format!("age at the servers, {name}");
             if outcome.readers > 0 {
-                add(&what, outcome.spread(|it| at(&it.age_reporter)), us);
+                add(&what, outcome.age_us(|it| &it.age_reporter, quantile), us);
             }
         }
         let more: [(&str, Of, Show); 9] = [
@@ -275,15 +267,11 @@ impl Figures {
             x: String::from("age in microseconds"),
             y: String::from("percent of reports that are no older"),
             series: vec![
-                curve("at the root", &self.age_root()),
-                curve("at the servers", &self.age_reporter()),
+                curve("at the root", &self.outcome.ages(|it| &it.age_root)),
+                curve("at the servers", &self.outcome.ages(|it| &it.age_reporter)),
             ],
         }
     }
-}
-
-fn p99_us(ages: &Histogram<u64>) -> f64 {
-    ages.value_at_quantile(0.99) as f64 / 1e3
 }
 
 /// A line per measurement.

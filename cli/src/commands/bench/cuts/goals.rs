@@ -64,15 +64,14 @@ fn shown(value: f64) -> String {
 /// Reports that are offered and merged in full differ by what is under way at the ends of a measurement.
 const WHOLE: f64 = 0.999;
 
-/// The goals that are stated for the setting of a run.
+/// The goals that are stated for the setting of a run, by the medians of its measurements.
 pub(super) fn of(outcome: &Outcome) -> Vec<Goal> {
     let setting = &outcome.setting;
     let median = |of: fn(&ionian_bench_cuts::Window) -> f64| outcome.spread(of).median;
-    let p99_us = |ages: &hdrhistogram::Histogram<u64>| ages.value_at_quantile(0.99) as f64 / 1e3;
     let mut goals = Vec::new();
     let replicated = setting.depth >= 2 && setting.root_backups >= 2;
     if outcome.servers >= 7_000 && setting.report_rate >= 10_000 && replicated {
-        let age = p99_us(&outcome.ages(|it| &it.age_root));
+        let age = outcome.age_us(|it| &it.age_root, 0.99).median;
         goals.push(Goal::new(
             "A, tree capacity: distinct reports merged per second",
             70e6 * WHOLE,
@@ -97,7 +96,7 @@ pub(super) fn of(outcome: &Outcome) -> Vec<Goal> {
             "B, end to end: age seen by all {} servers, p99 in us",
             outcome.servers
         );
-        let age = p99_us(&outcome.ages(|it| &it.age_reporter));
+        let age = outcome.age_us(|it| &it.age_reporter, 0.99).median;
         goals.push(Goal::new(&name, 200.0, age, Sense::Below));
     }
     if setting.shards >= 7_000 && setting.shard_rate >= 150_000 {

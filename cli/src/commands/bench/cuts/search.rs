@@ -4,8 +4,8 @@ use super::figures::Figures;
 use super::goals::{Goal, Sense};
 use super::{Args, LoadArgs, one};
 
-/// The age that 99 of 100 reports may have when their server has read of them, in nanoseconds.
-const AGE: u64 = 200_000;
+/// The age that 99 of 100 reports may have when their server has read of them, in microseconds.
+const AGE_US: f64 = 200.0;
 /// Steps of the search.
 const STEPS: usize = 12;
 /// Of the reports, so many may be left out because the servers' core is late.
@@ -34,13 +34,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Figures> {
     let (mut good, mut bad) = (None, None);
     let mut next = least.max(args.load.shards);
     for _ in 0..STEPS {
-        let figures = at(next, 1)?;
+        let figures = at(next, args.load.repeat)?;
         let fine = is_fine(&figures);
         if !args.quiet {
             eprintln!(
-                "  {} servers: p99 {} us, {}",
+                "  {} servers: p99 {:.0} us, {}",
                 figures.outcome.servers,
-                p99(&figures) / 1_000,
+                p99_us(&figures),
                 if fine { "fine" } else { "too old" }
             );
         }
@@ -68,13 +68,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Figures> {
     Ok(figures)
 }
 
-fn p99(figures: &Figures) -> u64 {
-    let ages = figures.outcome.ages(|it| &it.age_reporter);
-    ages.value_at_quantile(0.99)
+fn p99_us(figures: &Figures) -> f64 {
+    figures.outcome.age_us(|it| &it.age_reporter, 0.99).median
 }
 
 fn is_fine(figures: &Figures) -> bool {
     let late = figures.outcome.spread(|it| it.late_per_s).median;
     let written = figures.outcome.spread(|it| it.written_per_s).median;
-    p99(figures) < AGE && late <= LATE * written
+    p99_us(figures) < AGE_US && late <= LATE * written
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use hdrhistogram::Histogram;
 use ionian_bench_cuts::Window;
 use ionian_bench_cuts::plot::{self, Plot, Series};
 
@@ -92,8 +93,13 @@ fn table(runs: &[Figures]) -> String {
     for run in runs {
         let (outcome, setting) = (&run.outcome, &run.outcome.setting);
         let median = |of: fn(&Window) -> f64| outcome.spread(of).median;
-        let p99 = |ages: hdrhistogram::Histogram<u64>| {
-            format!("{:.1}", ages.value_at_quantile(0.99) as f64 / 1e3)
+        let p99 = |of: fn(&Window) -> &Histogram<u64>| {
+            let age = outcome.age_us(of, 0.99).median;
+            if age.is_nan() {
+                String::from("-")
+            } else {
+                format!("{age:.1}")
+            }
         };
         table.row(&[
             setting.fan_in.to_string(),
@@ -101,8 +107,8 @@ fn table(runs: &[Figures]) -> String {
             number(outcome.servers as u64),
             number(median(|it| it.merged_per_s) as u64),
             number(median(|it| it.cuts_per_s) as u64),
-            p99(outcome.ages(|it| &it.age_root)),
-            p99(outcome.ages(|it| &it.age_reporter)),
+            p99(|it| &it.age_root),
+            p99(|it| &it.age_reporter),
             format!("{:.1}", run.tree_ns()),
             format!("{:.2}", median(Window::cut_log_bytes_per_segment)),
         ]);
@@ -128,10 +134,7 @@ fn plots(runs: &[Figures]) -> Vec<Plot> {
             series: fan_ins(runs).into_iter().map(line).collect(),
         }
     };
-    let p99 = |run: &Figures| {
-        let ages = run.outcome.ages(|it| &it.age_root);
-        ages.value_at_quantile(0.99) as f64 / 1e3
-    };
+    let p99 = |run: &Figures| run.outcome.age_us(|it| &it.age_root, 0.99).median;
     vec![
         plot("Distinct reports merged", "reports per second", &|run| {
             run.outcome.spread(|it| it.merged_per_s).median
