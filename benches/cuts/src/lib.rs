@@ -9,6 +9,7 @@
 //! come from. After every run all reports are accounted for, and the records ordered are compared with those reported.
 #![forbid(unsafe_code)]
 
+mod account;
 mod board;
 mod hall;
 mod leaf;
