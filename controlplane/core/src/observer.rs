@@ -3,13 +3,17 @@
 //! The edge says when the last packet of each came; the observer asks for a sign of life where it is quiet, speaks up about a
 //! silence, and answers the controller's questions. Whoever was late itself knows nothing of the others: packets may have come
 //! and nobody looked. It begins to measure anew. A process answers for itself, too: that shows that its reactor works.
+//!
+//! It speaks up about those that it has a session with, or wants one with, and about those whose last session ended by silence
+//! until they are heard again, or would have none any more. A session that ended otherwise was closed by one that lived:
+//! whoever has none with it since does not hear it, and need not.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use ionian_types::{Nanos, NodeId, Time};
 use ionian_wire::frame::{Evidence, Probe, ProbeAnswer, Suspect};
 
-/// A process is known as one to be heard for so long after the last session with it.
+/// A process is known as one to be heard for so long after the last session with it that was closed.
 const REMEMBERED: Nanos = Nanos::from_ms(60_000);
 /// The longest pause between two words about the same silence, in units of `suspect_after`.
 const PAUSE_MAX: u64 = 16;
@@ -50,6 +54,10 @@ struct Peer {
     heard: Time,
     /// Until when it is known without a session.
     until: Time,
+    /// There is a session with it, or one is wanted.
+    met: bool,
+    /// A session with it ended by silence, and nothing was heard of it since.
+    lost: bool,
     pinged: Time,
     /// When the silence is spoken of next.
     tell_at: Time,
@@ -87,6 +95,9 @@ impl Observer {
     /// Looks at the sessions: with whom, and when the last packet came, if one has. What came was taken in before.
     pub fn look(&mut self, now: Time, sessions: impl Iterator<Item = (NodeId, Option<Time>)>) {
         let late = now.since(self.due) > Nanos(self.suspect_after.0 / 2);
+        for peer in self.peers.values_mut() {
+            peer.met = false;
+        }
         for (node, heard) in sessions {
             if node != self.own {
                 self.meet(now, node, heard);
@@ -98,25 +109,47 @@ impl Observer {
                 peer.heard = peer.heard.max(now);
             }
         }
-        self.peers.retain(|_, peer| now < peer.until);
+        self.peers.retain(|_, peer| peer.lost || now < peer.until);
         self.answer(now, late);
         self.speak(now);
         self.due = self.next_look(now);
     }
 
-    fn meet(&mut self, now: Time, node: NodeId, heard: Option<Time>) {
+    /// A session is over: with whom, when its last packet came, if one has, and whether it ended because no more came.
+    pub fn part(&mut self, now: Time, node: NodeId, heard: Option<Time>, silent: bool) {
+        if node == self.own {
+            return;
+        }
+        self.meet(now, node, heard).lost |= silent;
+        self.due = self.due.min(self.next_look(now));
+    }
+
+    /// Who would have a session with this process, as the newest map says: of those whose session ended by silence, the silence of
+    /// others is not this one's concern any more.
+    pub fn keep(&mut self, calls: impl Fn(NodeId) -> bool) {
+        for (node, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.lost) {
+            peer.lost = calls(*node);
+        }
+    }
+
+    fn meet(&mut self, now: Time, node: NodeId, heard: Option<Time>) -> &mut Peer {
         let peer = self.peers.entry(node).or_insert(Peer {
             heard: now,
             until: now,
+            met: true,
+            lost: false,
             pinged: Time::ZERO,
             tell_at: Time::ZERO,
             pause: 1,
         });
         peer.until = now.after(REMEMBERED);
+        peer.met = true;
         if let Some(heard) = heard.filter(|heard| *heard > peer.heard) {
             peer.heard = heard;
             peer.pause = 1;
+            peer.lost = false;
         }
+        peer
     }
 
     /// The controller asks about a process.
@@ -202,11 +235,12 @@ impl Observer {
         let (suspect_after, interval) = (self.suspect_after, self.interval());
         for (&node, peer) in &mut self.peers {
             let silent = now.since(peer.heard);
-            if silent >= interval && now.since(peer.pinged) >= interval {
+            if peer.met && silent >= interval && now.since(peer.pinged) >= interval {
                 peer.pinged = now;
                 self.words.push_back(Word::Ping(node));
             }
-            if silent >= suspect_after && now >= peer.tell_at {
+            let concerns = peer.met || peer.lost;
+            if concerns && silent >= suspect_after && now >= peer.tell_at {
                 peer.tell_at = now.after(Nanos(suspect_after.0.saturating_mul(peer.pause)));
                 peer.pause = (peer.pause * 2).min(PAUSE_MAX);
                 let silent = silent.0;
@@ -223,10 +257,14 @@ impl Observer {
 
     fn next_look(&self, now: Time) -> Time {
         let interval = self.interval();
-        let peers = self.peers.values().map(|peer| {
+        let peers = self.peers.values().filter_map(|peer| {
             let ping = peer.heard.after(interval).max(peer.pinged.after(interval));
             let tell = peer.heard.after(self.suspect_after).max(peer.tell_at);
-            ping.min(tell)
+            match (peer.met, peer.lost) {
+                (true, _) => Some(ping.min(tell)),
+                (false, true) => Some(tell),
+                (false, false) => None,
+            }
         });
         // Many peers are looked at together.
         let soonest = now.after(Nanos(interval.0 / 4));
@@ -395,5 +433,83 @@ mod tests {
         observer.ask(at(now), probe(PEER));
         let said = evidence(&words(&mut observer));
         assert_eq!(said, [(Evidence::NoSession, 0)]);
+    }
+
+    /// Looks at nobody whenever it is due, until `to`. When it spoke of the peer.
+    fn alone(observer: &mut Observer, to: u64) -> Vec<u64> {
+        let mut spoken = Vec::new();
+        while observer.next_deadline() <= at(to) {
+            let now = observer.next_deadline();
+            observer.look(now, core::iter::empty());
+            let said = words(observer);
+            let of_peer = |word: &Word| matches!(word, Word::Suspect(it) if it.node == PEER);
+            assert!(said.iter().all(of_peer), "{said:?}");
+            spoken.extend(said.iter().map(|_| now.as_ns() / MS));
+        }
+        spoken
+    }
+
+    /// A vertex that has gone to another process, a root member that leads no more: who was closed is not silent.
+    #[test]
+    fn a_session_that_was_closed_leaves_nobody_to_be_suspected() {
+        let mut observer = observer();
+        observer.look(at(1000), [(PEER, Some(at(1000)))].into_iter());
+        observer.part(at(1050), PEER, Some(at(1040)), false);
+        assert_eq!(alone(&mut observer, 59_000), []);
+        // Who closed it may have ended: that is answered.
+        observer.ask(at(59_000), probe(PEER));
+        let _ = words(&mut observer);
+        observer.look(at(59_040), core::iter::empty());
+        assert_eq!(evidence(&words(&mut observer))[0].0, Evidence::Silent);
+        // Where another session is left, that one counts.
+        observer.look(at(60_000), [(PEER, Some(at(60_000)))].into_iter());
+        observer.part(at(60_010), PEER, Some(at(60_005)), false);
+        let said = run(&mut observer, 60_400, 60_000);
+        let spoken = said.iter().find(|(_, word)| *word != Word::Ping(PEER));
+        assert_eq!(spoken.map(|(ms, _)| *ms), Some(60_305), "{said:?}");
+    }
+
+    #[test]
+    fn a_silence_that_ended_the_session_is_spoken_of_until_the_peer_is_heard() {
+        let mut observer = observer();
+        observer.look(at(1000), [(PEER, Some(at(1000)))].into_iter());
+        let _ = run(&mut observer, 2000, 1000);
+        observer.part(at(2000), PEER, Some(at(1000)), true);
+        let spoken = alone(&mut observer, 200_000);
+        assert_eq!(spoken.first(), Some(&2200), "{spoken:?}");
+        let last = spoken.last().copied().unwrap_or(0);
+        assert!(
+            last > 195_000,
+            "a minute after the last session: {spoken:?}"
+        );
+        assert!(spoken.len() < 50, "{spoken:?}");
+        observer.ask(at(200_000), probe(PEER));
+        let _ = words(&mut observer);
+        observer.look(at(200_040), core::iter::empty());
+        let said = evidence(&words(&mut observer));
+        assert_eq!(said, [(Evidence::Silent, 199_040)]);
+        // A session in which nothing has come is none.
+        observer.look(at(200_050), [(PEER, None)].into_iter());
+        let _ = words(&mut observer);
+        assert!(!alone(&mut observer, 210_000).is_empty());
+        observer.look(at(210_000), [(PEER, Some(at(210_000)))].into_iter());
+        observer.part(at(210_010), PEER, Some(at(210_010)), false);
+        assert_eq!(alone(&mut observer, 300_000), []);
+    }
+
+    #[test]
+    fn whoever_would_have_no_session_any_more_is_forgotten() {
+        let mut observer = observer();
+        observer.look(at(1000), [(PEER, Some(at(1000)))].into_iter());
+        observer.part(at(2000), PEER, Some(at(1000)), true);
+        observer.keep(|node| node == PEER);
+        assert!(!alone(&mut observer, 100_000).is_empty());
+        observer.keep(|node| node != PEER);
+        observer.look(at(100_000), core::iter::empty());
+        assert_eq!(
+            (words(&mut observer), observer.peers.len()),
+            (Vec::new(), 0)
+        );
+        assert_eq!(observer.next_deadline(), Time::FAR);
     }
 }

@@ -101,6 +101,16 @@ struct Peer {
     ended: bool,
 }
 
+/// A session with another process of the cluster that is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Parting {
+    pub(crate) node: NodeId,
+    /// When its last packet came, if one has.
+    pub(crate) heard: Option<Time>,
+    /// It ended because no more came, not because an end closed it.
+    pub(crate) silent: bool,
+}
+
 /// What the messages of a session pass on their way in: whether its grant allows them, and the trace.
 struct Gate<'a> {
     now: Time,
@@ -588,11 +598,22 @@ impl UdpPort {
 
     /// The next session that is over; it is forgotten.
     pub(crate) fn take_ended(&mut self) -> Option<u32> {
+        self.take_parted().map(|(at, _)| at)
+    }
+
+    /// The next session that is over, and what it means where it was one with a process of the cluster; it is forgotten.
+    pub(crate) fn take_parted(&mut self) -> Option<(u32, Option<Parting>)> {
         let at = self.peers.iter().position(|peer| {
             peer.as_ref()
                 .is_some_and(|peer| peer.ended || peer.session.state() != SessionState::Open)
         })?;
+        let mut parting = None;
         if let Some(peer) = self.peers[at].take() {
+            parting = node_of(&peer).map(|node| Parting {
+                node,
+                heard: peer.session.heard_at(),
+                silent: peer.session.state() == SessionState::Dead,
+            });
             let silent = peer.session.stats().messages_received == 0;
             if silent && !peer.inbound && peer.session.state() == SessionState::Closed {
                 self.stats.refused += 1;
@@ -601,7 +622,7 @@ impl UdpPort {
         }
         self.free.push(at as u32);
         self.stats.ended += 1;
-        Some(at as u32)
+        Some((at as u32, parting))
     }
 
     /// Ends a session; the other end is told, best effort.

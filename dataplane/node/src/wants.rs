@@ -136,6 +136,17 @@ impl View<'_> {
         wants
     }
 
+    /// Whether a node has a place that is up, as far as the map says, and that opens a connection to a place of another one.
+    pub(crate) fn calls(&self, from: NodeId, to: NodeId) -> bool {
+        let logs = self.map.logs.iter();
+        let places = logs.flat_map(|log| places(log).map(move |(place, end)| (log, place, end)));
+        let mut up = places.filter(|(_, _, end)| end.node == from && end.inc != Inc::ZERO);
+        up.any(|(log, place, _)| {
+            let wants = self.wants(&PlaceSpec::new(place, &log.name, log.class));
+            wants.iter().any(|want| want.node == to)
+        })
+    }
+
     /// Who is above a vertex in each tree that has it, the present one first; `None` for the root.
     fn parents(&self, log: &LogInfo, vertex: VertexId) -> impl Iterator<Item = Option<Want>> {
         let parents = log.parents_of(vertex);
@@ -188,6 +199,23 @@ fn copies(known: &ShardInfo, spec: &PlaceSpec, slot: Slot) -> bool {
     named
         .zip(own)
         .is_some_and(|(named, own)| named.endpoint.node != *own)
+}
+
+/// The places of a log, with who fills them.
+fn places(log: &LogInfo) -> impl Iterator<Item = (Place, &Endpoint)> {
+    let slots = || (0..).map(Slot::new);
+    let roots = slots().zip(&log.roots);
+    let roots = roots.map(|(slot, end)| (Place::Root(log.log, slot), end));
+    let vertices = log.tree.iter().chain(&log.tree_next);
+    let vertices = vertices.map(|vertex| (vertex_place(log.log, vertex), &vertex.endpoint));
+    let replicas = log.shards.iter().flat_map(move |shard| {
+        let replicas = slots().zip(&shard.replicas);
+        replicas.map(|(slot, replica)| {
+            let place = Place::Replica(log.log, shard.shard, slot);
+            (place, &replica.endpoint)
+        })
+    });
+    roots.chain(vertices).chain(replicas)
 }
 
 fn ends(log: &LogInfo) -> impl Iterator<Item = &Endpoint> {
@@ -441,5 +469,30 @@ mod tests {
         places.sort_unstable();
         places.dedup();
         assert_eq!(places.len(), all.len());
+    }
+
+    #[test]
+    fn who_calls_whom_follows_from_the_places_that_are_up() {
+        let mut map = map();
+        let addresses = BTreeMap::new();
+        let calls = |map: &ClusterMap, from, to| {
+            let view = View {
+                map,
+                controller: ControllerAt::External,
+                addresses: &addresses,
+            };
+            view.calls(NodeId::new(from), NodeId::new(to))
+        };
+        // A replica calls its leaf, the leader and the peers below it; the leaf calls the leader; a member those below it.
+        for (from, to) in [(5, 2), (5, 7), (5, 3), (5, 4), (4, 3), (2, 7), (7, 6)] {
+            assert!(calls(&map, from, to), "{from} to {to}");
+            assert!(!calls(&map, to, from), "{to} to {from}");
+        }
+        assert!(!calls(&map, 5, 6) && !calls(&map, 2, 6) && !calls(&map, 9, 7));
+        map.logs[0].leader = Some(Slot::ZERO);
+        assert!(calls(&map, 5, 6) && !calls(&map, 5, 7));
+        // Who is down calls nobody.
+        map.logs[0].shards[0].replicas[2].endpoint.inc = Inc::ZERO;
+        assert!(!calls(&map, 5, 6) && !calls(&map, 5, 2));
     }
 }

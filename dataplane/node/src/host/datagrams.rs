@@ -58,8 +58,11 @@ impl Host {
         self.inbox.entries.clear();
         self.inbox.fresh.clear();
         work += self.poll_relays() + self.poll_readers();
-        while let Some(session) = self.udp.as_mut().and_then(UdpPort::take_ended) {
+        while let Some((session, parting)) = self.udp.as_mut().and_then(UdpPort::take_parted) {
             work += 1;
+            if let Some(parting) = parting {
+                self.parted(now, parting);
+            }
             if let Some(id) = self.forget_session(now, session) {
                 self.detach(now, id);
             }

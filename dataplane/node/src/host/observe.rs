@@ -6,6 +6,8 @@ use ionian_types::Time;
 use ionian_wire::frame::Probe;
 
 use super::Host;
+use crate::udp::Parting;
+use crate::wants::View;
 
 /// The observer of the process.
 #[derive(Debug)]
@@ -13,13 +15,18 @@ pub(super) struct Watch {
     observer: Observer,
     /// Sessions that there were when it last looked.
     admitted: u64,
+    /// The map by which it knows whom it is to hear; 0 for none.
+    map: u64,
 }
 
 impl Host {
     /// Gives the host with the socket the observer of the process.
     pub(crate) fn observe(&mut self, observer: Observer) {
-        let admitted = 0;
-        self.watch = Some(Box::new(Watch { observer, admitted }));
+        self.watch = Some(Box::new(Watch {
+            observer,
+            admitted: 0,
+            map: 0,
+        }));
     }
 
     /// When the observer is to look again.
@@ -32,6 +39,21 @@ impl Host {
     pub(super) fn probe(&mut self, now: Time, probe: Probe) {
         if let Some(watch) = &mut self.watch {
             watch.observer.ask(now, probe);
+        }
+    }
+
+    /// A session with another process is over.
+    pub(super) fn parted(&mut self, now: Time, parting: Parting) {
+        if let Some(watch) = &mut self.watch {
+            let Parting {
+                node,
+                heard,
+                silent,
+            } = parting;
+            watch.observer.part(now, node, heard, silent);
+            if silent {
+                watch.map = 0;
+            }
         }
     }
 
@@ -61,6 +83,17 @@ impl Host {
         let (Some(watch), Some(udp)) = (watch, udp) else {
             return 0;
         };
+        let version = own.shared.map_version();
+        if watch.map != version {
+            watch.map = version;
+            let (map, shared) = (own.shared.map(), &own.shared);
+            let view = View {
+                map: &map,
+                controller: shared.controller,
+                addresses: &shared.addresses,
+            };
+            watch.observer.keep(|node| view.calls(node, shared.node));
+        }
         if due {
             let wanted = dials.iter().map(|dial| (dial.node, None));
             watch.observer.look(now, udp.heard().chain(wanted));

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use ionian_core::session::{Session, SessionConfig, Take};
 use ionian_driver_api::Clock;
 use ionian_runtime::MonotonicClock;
-use ionian_types::{Nanos, Time};
+use ionian_types::{Nanos, NodeId, Time};
 use ionian_wire::frame::{Append, DirectoryRequest, Seal, Tail, TrimRequest, encode};
 use ionian_wire::packet::{PacketHeader, PacketKind, PacketPrefix};
 
-use super::{HALF_OPEN_MAX, UdpPort};
+use super::{HALF_OPEN_MAX, Parting, UdpPort};
 use crate::config::{NetworkConfig, Secret};
 use ionian_core::guard::{ANY_NODE, Granted};
 use ionian_wire::grant::Rights;
@@ -19,9 +19,13 @@ use ionian_wire::grant::Rights;
 const DEAD_AFTER: Nanos = Nanos::from_ms(600_000);
 
 fn open(address: SocketAddr, secret: u8) -> UdpPort {
+    open_at(address, secret, ANY_NODE, DEAD_AFTER)
+}
+
+fn open_at(address: SocketAddr, secret: u8, node: NodeId, dead_after: Nanos) -> UdpPort {
     let options = NetworkConfig::default().port(address);
-    let keyring = Secret::new([secret; 32]).keyring(ANY_NODE, Rights::ALL);
-    UdpPort::open(&options, keyring, DEAD_AFTER).expect("a socket")
+    let keyring = Secret::new([secret; 32]).keyring(node, Rights::ALL);
+    UdpPort::open(&options, keyring, dead_after).expect("a socket")
 }
 
 fn message() -> Vec<u8> {
@@ -120,6 +124,45 @@ fn sessions_of_an_earlier_life_are_closed_at_once() {
         ends[1].stats().strangers > 0
     });
     assert_eq!((far.stats().forgotten, near.take_ended()), (0, None));
+}
+
+/// A session that an end has closed was closed by one that lived; one that ended by silence tells of a process that may hang.
+#[test]
+fn how_a_session_with_a_process_ended_is_known() {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let clock = MonotonicClock::start();
+    let (one, two) = (NodeId::new(1), NodeId::new(2));
+    for closes in [true, false] {
+        // This end waits less long.
+        let mut near = open_at(any, 7, one, Nanos::from_ms(100));
+        let mut far = open_at(any, 7, two, DEAD_AFTER);
+        let out = near.dial(clock.now(), two, far.local_addr());
+        assert!(near.send(out.expect("room"), &message(), &[]));
+        let (mut answered, mut heard) = (false, Time::ZERO);
+        run(&clock, [&mut near, &mut far], |ends, taken, now| {
+            if taken == [0, 1] && !answered {
+                answered = ends[1].send(0, &message(), &[]);
+            }
+            heard = now;
+            taken == [1, 1]
+        });
+        if closes {
+            far.close(clock.now(), 0);
+        }
+        let parted = loop {
+            let now = clock.now();
+            near.receive(now, &mut |_, _, _| Take::Taken);
+            near.transmit(now);
+            if let Some((session, parting)) = near.take_parted() {
+                assert_eq!(Some(session), out);
+                break parting.expect("it was one with a process");
+            }
+            assert!(now.since(heard) < Nanos::from_ms(30_000));
+        };
+        let Parting { node, silent, .. } = parted;
+        assert_eq!((node, silent), (two, !closes));
+        assert!(parted.heard.is_some());
+    }
 }
 
 /// A socket without sessions of its own, which sends what the test tells it to.
