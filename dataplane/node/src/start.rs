@@ -6,7 +6,7 @@ use ionian_types::{ConnId, Inc, Time};
 use ionian_wire::frame::Message;
 
 use crate::host::{Ended, Tenant};
-use crate::role::{Admission, DirectoryRole, Machine};
+use crate::role::{Admission, DirectoryRole, Machine, Place};
 use crate::server::Shared;
 
 /// Sends the registration of a place that waits, once its store is ready.
@@ -105,17 +105,20 @@ fn from_controller(
         (_, Message::DirectoryAnswer(answer, map)) => {
             shared.learn(answer.version, map);
             if let Some(ended) = &mut tenant.ended {
-                ended.told = true;
+                ended.tell();
             }
         }
-        (Machine::Waiting(_), _) => on_waiting(tenant, shared, message),
+        (Machine::Waiting(_), _) => on_waiting(tenant, shared, now, message),
         // A later life has taken the place, or what this one holds is void, or the place is no more.
         (_, Message::Registered(answer, reason)) if answer.inc == Inc::ZERO => {
             let reason = String::from_utf8_lossy(reason).into_owned();
             shared.note(&format!("{} has ended", tenant.place), &reason);
             let refused = Machine::Refused(reason);
             let machine = core::mem::replace(&mut tenant.machine, refused);
-            if matches!(machine, Machine::Root(_)) {
+            if matches!(
+                machine,
+                Machine::Root(_) | Machine::Leaf(_) | Machine::Aggregator(_)
+            ) {
                 tenant.ended = Some(Ended::new(now, machine));
             }
         }
@@ -128,7 +131,7 @@ fn from_controller(
 }
 
 /// Handles a message of the controller to a place that has no life yet.
-fn on_waiting(tenant: &mut Tenant, shared: &Shared, message: &Message<'_>) {
+fn on_waiting(tenant: &mut Tenant, shared: &Shared, now: Time, message: &Message<'_>) {
     let Machine::Waiting(waiting) = &mut tenant.machine else {
         return;
     };
@@ -139,7 +142,12 @@ fn on_waiting(tenant: &mut Tenant, shared: &Shared, message: &Message<'_>) {
                 let reason = String::from_utf8_lossy(reason).into_owned();
                 let about = format!("{} was refused by the controllers", tenant.place);
                 shared.note(&about, &reason);
-                tenant.machine = Machine::Refused(reason);
+                let refused = Machine::Refused(reason);
+                let machine = core::mem::replace(&mut tenant.machine, refused);
+                // It may have been to go elsewhere by then, and be to come back.
+                if matches!(tenant.place, Place::Leaf(..) | Place::Aggregator(..)) {
+                    tenant.ended = Some(Ended::refused(now, machine));
+                }
                 return;
             }
             let (cluster, inc) = (answer.cluster, answer.inc);
