@@ -350,7 +350,7 @@ fn an_ordering_tree_is_shown_planned_set_moved_and_given_up() {
     cluster.refused(
         &["tree", "move", "default", "4"],
         2,
-        "has several vertices: name one with --vertex; they are leaf 0, aggregator 2, aggregator 3",
+        "has several vertices: name one with --vertex; they are leaf 0, aggregator 1, aggregator 2",
     );
     let list = cluster.json(&["transaction", "list"]);
     let running = list["transactions"].as_array().expect("a list").iter();

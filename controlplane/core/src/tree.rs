@@ -272,29 +272,28 @@ impl LogTree {
     }
 
     /// Another tree is to be in place of this one. Its vertices are those that there are, as far as they fit: a leaf that begins
-    /// where one begins, an aggregator over the same first leaf at the same height; then others of their kind. For the rest
-    /// `place` gives a node. `None` if numbers are used up; then nothing is changed.
+    /// where one begins, an aggregator over the same first leaf at the same height; then others of their kind. Those of the
+    /// present tree come first, then those that were asked for by a coming tree which this one overtakes. For the rest `place`
+    /// gives a node. `None` if numbers are used up; then nothing is changed.
     pub(crate) fn ask_for(
         &mut self,
         shape: &[VertexShape],
         mut place: impl FnMut() -> NodeId,
     ) -> Option<()> {
-        let own: Vec<VertexShape> = self.shape.iter().map(|branch| branch.is).collect();
-        let (before, now) = (seats(&own), seats(shape));
-        let mut free: BTreeMap<Seat, VertexId> = BTreeMap::new();
-        for (seat, branch) in before.iter().zip(&self.shape) {
-            free.insert(*seat, branch.vertex);
-        }
-        let mut chosen: Vec<Option<VertexId>> = now.iter().map(|seat| free.remove(seat)).collect();
+        let now = seats(shape);
+        let mut free = self.seated();
+        let mut by_seat = |seat: &Seat| free.iter_mut().find_map(|free| free.remove(seat));
+        let mut chosen: Vec<Option<VertexId>> = now.iter().map(&mut by_seat).collect();
         for (chosen, seat) in chosen.iter_mut().zip(&now) {
             if chosen.is_none() {
-                let other = free.keys().find(|it| (it.0 == 0) == (seat.0 == 0)).copied();
-                *chosen = other.and_then(|other| free.remove(&other));
+                *chosen = free.iter_mut().find_map(|free| {
+                    let other = free.keys().find(|it| (it.0 == 0) == (seat.0 == 0)).copied();
+                    other.and_then(|other| free.remove(&other))
+                });
             }
         }
         let fresh = chosen.iter().filter(|vertex| vertex.is_none()).count();
         let after = self.next_vertex.checked_add(fresh as u32)?;
-        self.keep();
         let mut coming = Vec::with_capacity(shape.len());
         for (chosen, &is) in chosen.into_iter().zip(shape) {
             let vertex = chosen.unwrap_or_else(|| {
@@ -307,10 +306,22 @@ impl LogTree {
             coming.push(Branch { vertex, is });
         }
         debug_assert_eq!(self.next_vertex, after);
-        if coming != self.shape {
-            self.coming = Some(coming);
-        }
+        self.coming = (coming != self.shape).then_some(coming);
+        self.prune();
         Some(())
+    }
+
+    /// The vertices by their seats: those of the present tree, and those that only the coming one has.
+    fn seated(&self) -> [BTreeMap<Seat, VertexId>; 2] {
+        let of = |shape: &[Branch]| -> BTreeMap<Seat, VertexId> {
+            let form: Vec<VertexShape> = shape.iter().map(|branch| branch.is).collect();
+            let vertices = shape.iter().map(|branch| branch.vertex);
+            seats(&form).into_iter().zip(vertices).collect()
+        };
+        let mut coming = of(self.coming.as_deref().unwrap_or(&[]));
+        let present: BTreeSet<VertexId> = self.shape.iter().map(|branch| branch.vertex).collect();
+        coming.retain(|_, vertex| !present.contains(vertex));
+        [of(&self.shape), coming]
     }
 
     pub(crate) fn encode(
@@ -494,6 +505,41 @@ mod tests {
         );
         tree.keep();
         assert_eq!(tree.vertices().count(), 6);
+    }
+
+    #[test]
+    fn who_was_asked_for_by_a_tree_that_has_not_come_is_asked_again() {
+        let mut tree = tree(8, 2, 2);
+        let node = |tree: &LogTree, vertex| {
+            let vertex = tree.vertex(VertexId::new(vertex));
+            vertex.map(|it| it.place.node.get())
+        };
+        // One more level: vertex 6 over all. Its process has registered by the time that another form is wanted.
+        let deep = balanced(&keys(8), 2, Some(3)).unwrap();
+        tree.ask_for(&deep, || NodeId::new(9)).unwrap();
+        tree.vertex_mut(VertexId::new(6)).unwrap().place.inc = Inc::new(5);
+        // Two more: another one over all, and over it one that is in no tree yet.
+        let deeper = balanced(&keys(8), 2, Some(4)).unwrap();
+        tree.ask_for(&deeper, || NodeId::new(7)).unwrap();
+        assert_eq!(ids(tree.coming().unwrap()), [7, 6, 0, 1, 2, 3, 4, 5]);
+        assert_eq!((node(&tree, 6), node(&tree, 7)), (Some(9), Some(7)));
+        assert_eq!(
+            tree.vertex(VertexId::new(6)).unwrap().place.inc,
+            Inc::new(5)
+        );
+        // One less: the seat decides, not the number.
+        tree.ask_for(&deep, || NodeId::new(8)).unwrap();
+        assert_eq!(ids(tree.coming().unwrap()), [6, 0, 1, 2, 3, 4, 5]);
+        assert_eq!((node(&tree, 7), tree.vertices().count()), (None, 7));
+        // In a seat that nobody has, one of its kind that only the coming tree has; the present tree's are all in use.
+        let wide = balanced(&keys(8), 3, Some(3)).unwrap();
+        tree.ask_for(&wide, || NodeId::new(8)).unwrap();
+        let wide = ids(tree.coming().unwrap());
+        assert!(wide.iter().all(|id| *id <= 6), "{wide:?}");
+        // None of it is left where the present tree is to stay.
+        let present: Vec<VertexShape> = tree.shape().iter().map(|branch| branch.is).collect();
+        tree.ask_for(&present, || NodeId::new(8)).unwrap();
+        assert_eq!((tree.coming(), tree.vertices().count()), (None, 6));
     }
 
     #[test]
