@@ -35,7 +35,10 @@ pub enum ShapeError {
     },
     /// More levels than a tree may have.
     #[error(
-        "{shards} shards with a fan-in of {fan_in} take {depth} levels, more than {max}; raise the fan-in"
+        "{} with a fan-in of {fan_in} {} {}, more than {max}; raise the fan-in",
+        counted(*shards, "shard", "shards"),
+        if *shards == 1 { "takes" } else { "take" },
+        counted(*depth, "level", "levels")
     )]
     Depth {
         /// The shards.
@@ -48,7 +51,12 @@ pub enum ShapeError {
         max: usize,
     },
     /// Fewer levels than the fan-in needs.
-    #[error("{shards} shards with a fan-in of {fan_in} need {needs} levels, not {depth}")]
+    #[error(
+        "{} with a fan-in of {fan_in} {} {}, not {depth}",
+        counted(*shards, "shard", "shards"),
+        if *shards == 1 { "needs" } else { "need" },
+        counted(*needs, "level", "levels")
+    )]
     TooFlat {
         /// The shards.
         shards: usize,
@@ -60,7 +68,10 @@ pub enum ShapeError {
         needs: usize,
     },
     /// More vertices than a tree may have.
-    #[error("it takes {vertices} vertices, more than {max}; raise the fan-in")]
+    #[error(
+        "it takes {}, more than {max}; raise the fan-in",
+        counted(*vertices, "vertex", "vertices")
+    )]
     Vertices {
         /// The vertices.
         vertices: usize,
@@ -68,7 +79,10 @@ pub enum ShapeError {
         max: usize,
     },
     /// Nodes and vertices differ in number, or there are none.
-    #[error("a tree of {vertices} vertices needs as many nodes, not {nodes}")]
+    #[error(
+        "a tree of {} needs a node for each, not {nodes}",
+        counted(*vertices, "vertex", "vertices")
+    )]
     Nodes {
         /// The vertices.
         vertices: usize,
@@ -80,6 +94,11 @@ pub enum ShapeError {
         "the vertices form no tree: each has as many below it as it says, and leaves begin one after the other"
     )]
     Form,
+}
+
+/// So many of a thing, in sentences: `1 level`, `2 levels`.
+pub(crate) fn counted(value: usize, one: &str, many: &str) -> String {
+    format!("{value} {}", if value == 1 { one } else { many })
 }
 
 /// The most vertices or shards right below one vertex.
@@ -267,6 +286,19 @@ mod tests {
             "1000 shards with a fan-in of 2 take 9 levels, more than 8; raise the fan-in"
         );
         assert!(refused(16_000, 2, Some(8)).contains("levels"));
+        assert_eq!(
+            refused(1, 2, Some(9)),
+            "1 shard with a fan-in of 2 takes 9 levels, more than 8; raise the fan-in"
+        );
+        assert_eq!(
+            refused(1, 2, Some(0)),
+            "1 shard with a fan-in of 2 needs 1 level, not 0"
+        );
+        let nobody = TreeSpec::spread(1, 2, None, &[]).unwrap_err();
+        assert_eq!(
+            nobody.to_string(),
+            "a tree of 1 vertex needs a node for each, not 0"
+        );
     }
 
     proptest! {

@@ -14,6 +14,7 @@ use ionian_types::{LogId, NodeId, ShardId, Slot, VertexId};
 pub(crate) use self::codec::{decode_tasks, encode_tasks};
 pub(crate) use self::stand::Stand;
 use crate::operation::Operation;
+use crate::shape::counted;
 use crate::spec::LogSpec;
 
 /// The most tasks of one transaction.
@@ -190,7 +191,9 @@ impl core::fmt::Display for Task {
                 log, fan_in, depth, ..
             } => {
                 write!(f, "log {log}: the tree has a fan-in of {fan_in}")?;
-                depth.map_or(Ok(()), |depth| write!(f, " and {depth} levels"))
+                depth.map_or(Ok(()), |depth| {
+                    write!(f, " and {}", counted(usize::from(depth), "level", "levels"))
+                })
             }
             Self::Replace {
                 log,

@@ -69,7 +69,11 @@ fn a_level_comes_and_goes_and_who_stays_keeps_its_life() {
     };
     assert_eq!(leaf(&deep), leaf(&before));
     assert_eq!(asked(&mut world, set(2, 2)).text, "nothing is to be done");
-    asked(&mut world, set(8, 1));
+    let flat = asked(&mut world, set(8, 1)).text;
+    assert!(
+        flat.contains("the tree has a fan-in of 8 and 1 level, in view"),
+        "{flat}"
+    );
     world.heal();
     world.check();
     assert_eq!(form(&log(&world).tree), [(0, 0)]);

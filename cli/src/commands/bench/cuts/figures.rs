@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::goals::{self, Goal};
 use crate::commands::bench::embedded::processor;
-use crate::table::{Table, duration, number};
+use crate::table::{Table, count, duration, number};
 use crate::version;
 
 /// The figures of one run.
@@ -123,8 +123,11 @@ impl Figures {
         row(
             "tree",
             format!(
-                "depth {}, fan-in {}: {} vertices; root with {} backups",
-                setting.depth, setting.fan_in, outcome.vertices, setting.root_backups
+                "depth {}, fan-in {}: {}; root with {}",
+                setting.depth,
+                setting.fan_in,
+                count(outcome.vertices as u64, "vertex", "vertices"),
+                count(setting.root_backups as u64, "backup", "backups")
             ),
         );
         let rate = match setting.report_rate {
