@@ -1,7 +1,11 @@
 //! What an ordering tree looks like: how many vertices over how many shards, without who fills them.
 
+use std::collections::BTreeMap;
+
 use ionian_types::{Inc, NodeId, ShardId};
 use ionian_wire::tree::{OrderKey, TREE_DEPTH_MAX, TREE_VERTICES_MAX, TreeVertex, check};
+
+use crate::placement::{Candidate, place};
 
 /// A vertex in a tree's depth-first order, parents first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,16 +131,40 @@ impl TreeSpec {
         depth: Option<u8>,
         nodes: &[NodeId],
     ) -> Result<Self, ShapeError> {
-        let keys: Vec<OrderKey> = (0..shards as u32)
-            .map(|id| (id, ShardId::new(id)))
-            .collect();
-        let shape = balanced(&keys, fan_in, depth)?;
+        let shape = Self::of_new_log(shards, fan_in, depth)?;
         if nodes.is_empty() {
             let vertices = shape.len();
             return Err(ShapeError::Nodes { vertices, nodes: 0 });
         }
         let nodes = nodes.iter().copied().cycle().take(shape.len()).collect();
         Ok(Self { shape, nodes })
+    }
+
+    /// As [`Self::spread`], each vertex on the node that then has the fewest places, as [`place`] has it.
+    ///
+    /// # Errors
+    /// As [`Self::spread`].
+    pub fn placed(
+        shards: usize,
+        fan_in: u16,
+        depth: Option<u8>,
+        nodes: &BTreeMap<NodeId, Candidate>,
+    ) -> Result<Self, ShapeError> {
+        let shape = Self::of_new_log(shards, fan_in, depth)?;
+        let vertices = shape.len();
+        let placed = place(vertices, 1, nodes, 1);
+        let placed = placed.map_err(|_| ShapeError::Nodes { vertices, nodes: 0 })?;
+        let nodes = placed.into_iter().flatten().collect();
+        Ok(Self { shape, nodes })
+    }
+
+    fn of_new_log(
+        shards: usize,
+        fan_in: u16,
+        depth: Option<u8>,
+    ) -> Result<Vec<VertexShape>, ShapeError> {
+        let keys = (0..shards as u32).map(|id| (id, ShardId::new(id)));
+        balanced(&keys.collect::<Vec<OrderKey>>(), fan_in, depth)
     }
 
     /// Whether it is a tree, each vertex with a node.
@@ -299,6 +327,18 @@ mod tests {
             nobody.to_string(),
             "a tree of 1 vertex needs a node for each, not 0"
         );
+    }
+
+    #[test]
+    fn vertices_go_where_the_fewest_places_are() {
+        let loads = [(1, 3), (2, 0), (4, 1)];
+        let nodes = loads.map(|(id, load)| (NodeId::new(id), Candidate { domain: id, load }));
+        let spec = TreeSpec::placed(8, 2, Some(2), &nodes.into()).unwrap();
+        assert_eq!(spec.shape.len(), 6);
+        let placed: Vec<u32> = spec.nodes.iter().map(|node| node.get()).collect();
+        assert_eq!(placed, [2, 2, 4, 2, 4, 1]);
+        let nobody = TreeSpec::placed(8, 2, Some(2), &BTreeMap::new());
+        assert!(matches!(nobody, Err(ShapeError::Nodes { nodes: 0, .. })));
     }
 
     proptest! {

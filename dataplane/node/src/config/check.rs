@@ -330,7 +330,7 @@ fn read_logs(document: &DeTable<'_>, nodes: &Nodes, sink: &mut Sink<'_>) -> Vec<
                 format!("log {} is there twice: give each its own name", name.value),
             );
         }
-        logs.extend(log(&table, name, nodes, sink));
+        logs.extend(log(&table, name, nodes, &logs, sink));
     }
     logs
 }
@@ -339,6 +339,7 @@ fn log(
     table: &Table<'_>,
     name: Option<Found<String>>,
     nodes: &Nodes,
+    before: &[LogConfig],
     sink: &mut Sink<'_>,
 ) -> Option<LogConfig> {
     let mode = table.text("mode", sink);
@@ -350,7 +351,6 @@ fn log(
     let root_quorum = table.text("root_quorum", sink);
     let placement = table.get("placement", sink);
     let (shards, replicas, durability) = (shards?, replicas?, durability?);
-    let tree = tree(table, &shards, nodes, sink);
     let class = match durability.value.as_str() {
         "D0" => Durability::D0,
         "D1" => Durability::D1,
@@ -362,7 +362,11 @@ fn log(
             span,
         }) => explicit(&lists, &span, &shards, &replicas, nodes, sink),
         _ => round(&shards, &replicas, nodes, sink),
-    }?;
+    };
+    let own = members.iter().chain(placed.iter().flatten()).flatten();
+    let taken = before.iter().flat_map(places).chain(own.copied());
+    let tree = tree(table, &shards, nodes, taken, sink);
+    let placed = placed?;
     if class == Durability::D2 && nodes.whole {
         check_domains(&placed, &durability.span, nodes, sink);
     }
@@ -383,6 +387,13 @@ fn log(
         shards: placed,
         retention_bytes_max: retention.map(|bytes| bytes.value),
     })
+}
+
+/// The nodes of the places of a log, one by one.
+fn places(log: &LogConfig) -> impl Iterator<Item = NodeId> {
+    let replicas = log.shards.iter().flatten();
+    let places = log.roots.iter().chain(&log.tree.nodes).chain(replicas);
+    places.copied()
 }
 
 /// Replicas one after the other round the nodes: a shard's replicas are on different nodes.

@@ -1,8 +1,9 @@
 //! Which nodes host what a log needs: its leaf, and the members of its root group.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use ionian_control_core::TreeSpec;
+use ionian_control_core::{Candidate, TreeSpec};
 use ionian_types::{NodeId, ROOT_MEMBERS_MAX};
 
 use super::check::Nodes;
@@ -50,11 +51,14 @@ pub(super) fn roots(table: &Table<'_>, nodes: &Nodes, sink: &mut Sink<'_>) -> Op
     (members.len() == names.len()).then_some(members)
 }
 
-/// The nodes of the ordering tree, with its form: `leaf`, `fan_in` and `depth`.
+/// The nodes of the ordering tree, with its form: `leaf`, `fan_in` and `depth`. A tree of several vertices whose nodes are not
+/// named is spread over those with the role, each vertex where the fewest places are; `taken` are those that others have, one by
+/// one.
 pub(super) fn tree(
     table: &Table<'_>,
     shards: &Found<u64>,
     nodes: &Nodes,
+    taken: impl Iterator<Item = NodeId>,
     sink: &mut Sink<'_>,
 ) -> Option<TreeSpec> {
     let fan_in = table.number("fan_in", sink);
@@ -100,13 +104,34 @@ pub(super) fn tree(
     };
     let wide = u16::try_from(fan_in.value).unwrap_or(u16::MAX);
     let depth = depth.map(|depth| u8::try_from(depth.value).unwrap_or(u8::MAX));
-    match TreeSpec::spread(shards.value as usize, wide, depth, &hosts) {
+    let shards = shards.value as usize;
+    let spread = match named_at {
+        Some(_) => TreeSpec::spread(shards, wide, depth, &hosts),
+        None => TreeSpec::placed(shards, wide, depth, &candidates(nodes, taken)),
+    };
+    match spread {
         Ok(tree) => Some(tree),
         Err(error) => {
             sink.at(&fan_in.span, error.to_string());
             None
         }
     }
+}
+
+/// The nodes that may have vertices, with the places that they have.
+fn candidates(nodes: &Nodes, taken: impl Iterator<Item = NodeId>) -> BTreeMap<NodeId, Candidate> {
+    let may = nodes.list.iter().map(|node| &node.config);
+    let may = may.filter(|node| node.roles.leaf).map(|node| {
+        let (domain, load) = (node.domain, 0);
+        (node.node, Candidate { domain, load })
+    });
+    let mut candidates: BTreeMap<NodeId, Candidate> = may.collect();
+    for node in taken {
+        if let Some(candidate) = candidates.get_mut(&node) {
+            candidate.load += 1;
+        }
+    }
+    candidates
 }
 
 /// Whether a node has the role that it is named for; an error if not.

@@ -269,8 +269,8 @@ pub(crate) const LOGS: Section = Section {
         Key {
             name: "leaf",
             kind: Kind::Nodes,
-            missing: Meaning("the first node with the role"),
-            doc: "The node whose leaf collects the shards' reports; of a tree of several vertices (`fan_in`) the nodes that have them, by turns.",
+            missing: Meaning("the first node with the role; with `fan_in` all of them"),
+            doc: "The node whose leaf collects the shards' reports; of a tree of several vertices (`fan_in`) the nodes that have them, by turns. Where none is named, each vertex is on the node with the fewest places.",
         },
         Key {
             name: "fan_in",

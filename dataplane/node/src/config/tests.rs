@@ -318,9 +318,26 @@ fn a_tree_has_a_form_and_nodes_by_turns() {
     assert_eq!(leaves.count(), 3);
     // Without a depth as few levels as it takes; without a fan-in one leaf.
     let flat = parse(&tree("fan_in = 5")).unwrap();
-    assert_eq!(flat.logs[0].tree, TreeSpec::leaf(NodeId::new(1)));
+    assert_eq!(flat.logs[0].tree, TreeSpec::leaf(NodeId::new(2)));
     let one = parse(&tree("leaf = \"n2\"")).unwrap();
     assert_eq!(one.logs[0].tree, TreeSpec::leaf(NodeId::new(2)));
+    // Where no node is named, each vertex goes where the fewest places are: node 1 has the root besides.
+    let spread = parse(&tree("fan_in = 2\ndepth = 3")).unwrap();
+    let nodes: Vec<u32> = spread.logs[0]
+        .tree
+        .nodes
+        .iter()
+        .map(|it| it.get())
+        .collect();
+    assert_eq!(nodes, [2, 1, 2, 1, 2, 1]);
+    let twice = format!(
+        "{}\n[[logs]]\nname = \"other\"\nshards = 5\nreplicas = 1\nplacement = [[\"n2\"], [\"n2\"], [\"n2\"], [\"n2\"], [\"n2\"]]\nfan_in = 3\n",
+        tree("fan_in = 2\ndepth = 3")
+    );
+    let twice = parse(&twice).unwrap();
+    assert_eq!(twice.logs[0].tree, spread.logs[0].tree);
+    let nodes: Vec<u32> = twice.logs[1].tree.nodes.iter().map(|it| it.get()).collect();
+    assert_eq!(nodes, [1, 1], "node 2 has all replicas of this log");
 
     let bad = |keys: &str| error(&tree(keys));
     let says = |keys: &str, what: &str| {
