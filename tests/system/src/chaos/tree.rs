@@ -382,7 +382,7 @@ impl Run<'_> {
         self.bed.cluster.operate(&line)?;
         self.form = form;
         self.is_there(form)?;
-        Ok(format!("fan-in {fan_in}, {depth} levels"))
+        Ok(format!("fan-in {fan_in}, depth {depth}"))
     }
 
     /// The process of a vertex dies.
@@ -451,7 +451,7 @@ impl Run<'_> {
         self.form = form;
         let name = who.name();
         Ok(format!(
-            "fan-in {fan_in}, {depth} levels, and kill -9 of {name}"
+            "fan-in {fan_in}, depth {depth}, and kill -9 of {name}"
         ))
     }
 
