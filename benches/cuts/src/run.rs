@@ -49,7 +49,7 @@ pub enum RunError {
 pub(crate) struct Cores {
     halls: Vec<Option<usize>>,
     servers: Option<usize>,
-    /// Fewer cores than threads: everybody yields.
+    /// Fewer cores than threads, those of the kernel that flush a cut log included: everybody yields.
     shared: bool,
 }
 
@@ -81,7 +81,7 @@ impl Cores {
         Ok(Self {
             halls: halls.iter().take(count).map(|core| Some(*core)).collect(),
             servers: Some(*servers),
-            shared: false,
+            shared: setting.class.is_flushed(),
         })
     }
 
@@ -412,6 +412,9 @@ fn order(hall: &mut Hall, task: Task<'_>) -> io::Result<TreeSide> {
     let mut ended_at = None;
     loop {
         let busy = hall.pass()?;
+        if shared {
+            std::thread::yield_now();
+        }
         passes += u64::from(busy);
         let now = clock.now();
         if busy {

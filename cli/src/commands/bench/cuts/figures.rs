@@ -150,7 +150,11 @@ impl Figures {
             figures.row(&[String::from(what), show(spread.median), range]);
         };
         let whole = |value: f64| number(value as u64);
-        let us = |value: f64| duration(Duration::from_nanos((value * 1e3) as u64));
+        // Of a measurement without a cut there are no ages.
+        let us = |value: f64| match value.is_nan() {
+            true => String::from("-"),
+            false => duration(Duration::from_nanos((value * 1e3) as u64)),
+        };
         let part = |value: f64| format!("{value:.2}");
         let rates: [(&str, Of); 6] = [
             ("distinct reports merged/s", |it| it.merged_per_s),
