@@ -49,7 +49,7 @@ pub enum RunError {
 pub(crate) struct Cores {
     halls: Vec<Option<usize>>,
     servers: Option<usize>,
-    /// Fewer cores than threads, those of the kernel that flush a cut log included: everybody yields.
+    /// Fewer cores than threads: everybody yields.
     shared: bool,
 }
 
@@ -63,6 +63,13 @@ impl Cores {
             cores.truncate(topology.parallelism());
             if setting.transport == Transport::InProcess {
                 cores.truncate(2);
+            }
+            // The kernel's threads that flush a cut log need one: they would wait for the time slices of threads that spin.
+            if setting.class.is_flushed()
+                && cores.len() > 1
+                && cores.len() == topology.parallelism()
+            {
+                cores.pop();
             }
         }
         let Some((servers, halls)) = cores.split_last().filter(|(_, halls)| !halls.is_empty())
@@ -81,7 +88,7 @@ impl Cores {
         Ok(Self {
             halls: halls.iter().take(count).map(|core| Some(*core)).collect(),
             servers: Some(*servers),
-            shared: setting.class.is_flushed(),
+            shared: false,
         })
     }
 
@@ -412,9 +419,6 @@ fn order(hall: &mut Hall, task: Task<'_>) -> io::Result<TreeSide> {
     let mut ended_at = None;
     loop {
         let busy = hall.pass()?;
-        if shared {
-            std::thread::yield_now();
-        }
         passes += u64::from(busy);
         let now = clock.now();
         if busy {
