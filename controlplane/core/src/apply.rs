@@ -605,9 +605,9 @@ impl State {
         if root.phase != Phase::Named || root.epoch != epoch {
             return Err(unfit("not the root epoch that is named"));
         }
-        root.record(since);
+        let parted = root.record(since);
         self.note(at_us, id, What::Led { log: id, epoch }, Why::RootReport);
-        Ok(Shown::No)
+        Ok(if parted { Shown::Yes } else { Shown::No })
     }
 }
 

@@ -218,7 +218,8 @@ impl<K: Knobs> Directory<K> {
     fn wants_epoch(&mut self, now: Time, id: LogId) -> Option<Why> {
         let patience = now.after(self.config.failover_after);
         let root = self.root_of(id)?.clone();
-        if !root.suffices(|slot, _| self.takes_part(id, slot)) {
+        let parts = root.can_part(|slot, _| self.takes_part(id, slot));
+        if !parts && !root.suffices(|slot, _| self.takes_part(id, slot)) {
             return None;
         }
         let slots = || (0..root.places.len()).map(|slot| Slot::new(slot as u8));
@@ -239,6 +240,8 @@ impl<K: Knobs> Directory<K> {
         // One that was named in vain begins first: then what the preferred one missed has come.
         let begun = root.tries == 0 || root.phase == Phase::Recorded;
         let waits = |slot: Slot| slot != config.leader && here(slot);
+        let unlisted = |slot: Slot| listed(slot) == Some(Inc::ZERO);
+        let away = |slot: Slot| parts && root.leaves(slot) && unlisted(slot);
         if begun && root.prefer.is_some_and(waits) {
             return Some(Why::Asked);
         }
@@ -250,14 +253,17 @@ impl<K: Knobs> Directory<K> {
         }
         let silent = |slot: Slot| watch.is_some_and(|watch| watch.silent.contains_key(&slot));
         let back = |slot: Slot| {
-            here(slot) && !silent(slot) && listed(slot) != root.eligible(slot).map(|(_, inc)| inc)
+            let is_listed = listed(slot) == root.eligible(slot).map(|(_, inc)| inc);
+            here(slot) && !silent(slot) && !is_listed && !away(slot)
         };
         let missed = |slot: Slot| {
             let takes_part = listed(slot).is_some_and(|inc| inc != Inc::ZERO);
             root.quorum == RootQuorum::All && takes_part && gone(slot)
         };
         let removed = config.members.len() > root.places.len();
-        let changed = removed || slots().any(|slot| back(slot) || missed(slot));
+        // Those who leave are left out in an epoch of its own, once the one before has begun.
+        let leave = parts && root.phase == Phase::Recorded && root.lists_one_that_leaves();
+        let changed = removed || leave || slots().any(|slot| back(slot) || missed(slot));
         changed.then_some(Why::MemberChanged)
     }
 
@@ -271,23 +277,27 @@ impl<K: Knobs> Directory<K> {
             let ack = watch.acks.get(&slot).is_some_and(|ack| ack.inc == inc);
             ack && root.eligible(slot).is_some_and(|(_, now)| now == inc)
         };
-        if !root.suffices(acked) {
+        // Those who leave are not needed once those who stay can do without them.
+        let parts = root.can_part(acked);
+        if !parts && !root.suffices(acked) {
             return;
         }
+        let takes_part = |slot: Slot| !(parts && root.leaves(slot));
         let sealed: Vec<Slot> = watch
             .acks
             .iter()
-            .filter(|(slot, ack)| acked(**slot, ack.inc))
+            .filter(|(slot, ack)| acked(**slot, ack.inc) && takes_part(**slot))
             .map(|(&slot, _)| slot)
             .collect();
         // Who has not answered yet would be left out, or could not be named although it is to lead.
         let here = (0..root.places.len()).map(|slot| Slot::new(slot as u8));
         let unheard = here.filter(|slot| {
             let there = self.takes_part(id, *slot) && root.eligible(*slot).is_some();
-            there && !sealed.contains(slot)
+            there && takes_part(*slot) && !sealed.contains(slot)
         });
         let all_write = root.quorum == RootQuorum::All;
-        let waits_for = |slot: &Slot| all_write || root.prefer == Some(*slot);
+        let stays = |slot: Slot| root.wanted.is_some() && !parts && !root.leaves(slot);
+        let waits_for = |slot: &Slot| all_write || root.prefer == Some(*slot) || stays(*slot);
         let left_out: Vec<Slot> = unheard.filter(waits_for).collect();
         if !left_out.is_empty() && !watch.waited {
             if let Some(watch) = self.watches.get_mut(&id) {
@@ -309,7 +319,12 @@ impl<K: Knobs> Directory<K> {
         let last_of = |slot: Slot| watch.acks.get(&slot).map(|ack| ack.last);
         let preferred = root.prefer.filter(|slot| {
             let covers = |other, inc| acked(other, inc) && last_of(other) <= last_of(*slot);
-            sealed.contains(slot) && root.suffices(covers)
+            let suffices = if parts {
+                root.can_part(covers)
+            } else {
+                root.suffices(covers)
+            };
+            sealed.contains(slot) && suffices
         });
         let Some(leader) = preferred.or_else(|| furthest.copied()) else {
             return;
@@ -384,11 +399,15 @@ impl<K: Knobs> Directory<K> {
         }
         let named = root.is_some_and(|root| root.phase == Phase::Named);
         let (log, epoch) = (led.log, led.epoch);
+        let changes = root.is_some_and(|root| root.wanted.is_some());
         if named && self.commit(Action::Record { log, epoch }) {
             self.decide(now, What::Led { log, epoch }, Why::RootReport);
         }
         self.grants.insert(log, self.state.version);
-        if named {
+        if named && changes {
+            // Who was to leave has left.
+            self.after_change(now);
+        } else if named {
             self.look_after(now, log);
             self.plan(now, log);
         }

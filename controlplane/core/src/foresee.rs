@@ -69,10 +69,12 @@ impl State {
                     (member.next, member.copy) = (None, None);
                 }
             }),
-            Task::AddShard { .. }
-            | Task::SetRoot { .. }
-            | Task::Drain { .. }
-            | Task::Undrain { .. } => {}
+            Task::SetRoot { log, .. } => {
+                if let Some(log) = self.logs.get_mut(log) {
+                    log.root.part();
+                }
+            }
+            Task::AddShard { .. } | Task::Drain { .. } | Task::Undrain { .. } => {}
         }
     }
 

@@ -12,30 +12,26 @@
 //!
 //! A group of one seals itself by registering: its epoch, name and record are one step.
 
-use ionian_types::{Inc, NodeId, RootEpoch, Slot};
-use ionian_wire::{Reader, WireError};
+mod change;
+mod config;
 
-use crate::codec::range;
+use ionian_types::{Inc, NodeId, RootEpoch, Slot};
+
 use crate::state::Place;
+
+pub use config::RootQuorum;
+pub(crate) use config::{Config, Listed};
 
 /// How often a leader is named in vain for one that is to lead.
 const TRIES_MAX: u8 = 5;
-
-/// How many members of a root group hold an entry before it is committed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum RootQuorum {
-    /// More than half of them. The group goes on while a minority is away.
-    #[default]
-    Majority,
-    /// All of those listed. A member that is away is taken off the list, so that `f + 1` members bear the loss of `f`.
-    All,
-}
 
 /// A root group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Group {
     /// The members by slot.
     pub(crate) places: Vec<Place>,
+    /// The nodes that its members are to be on, by slot, while others still hold what was committed.
+    pub(crate) wanted: Option<Vec<NodeId>>,
     pub(crate) quorum: RootQuorum,
     /// The last epoch issued.
     pub(crate) epoch: RootEpoch,
@@ -63,78 +59,11 @@ pub(crate) enum Phase {
     Recorded,
 }
 
-/// A configuration: who may commit entries in an epoch.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Config {
-    pub(crate) epoch: RootEpoch,
-    pub(crate) leader: Slot,
-    pub(crate) write_quorum: u8,
-    /// By slot.
-    pub(crate) members: Vec<Listed>,
-}
-
-/// A member of a configuration.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Listed {
-    pub(crate) node: NodeId,
-    /// The life that the leader was told of; zero for a slot that takes no part.
-    pub(crate) inc: Inc,
-    /// The life that holds what this one has promised and taken: a later one that found its data. Zero when that is lost.
-    pub(crate) holder: Inc,
-}
-
-impl RootQuorum {
-    /// Its number in commands and snapshots.
-    pub(crate) const fn code(self) -> u8 {
-        match self {
-            Self::Majority => 0,
-            Self::All => 1,
-        }
-    }
-
-    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        match reader.field::<u8>()? {
-            0 => Ok(Self::Majority),
-            1 => Ok(Self::All),
-            code => Err(range("quorum of the root group", u64::from(code))),
-        }
-    }
-}
-
-impl Config {
-    /// How many of its members meet every one of its write quorums.
-    pub(crate) fn needs(&self) -> usize {
-        let listed = self.members.iter().filter(|member| member.inc != Inc::ZERO);
-        (listed.count() + 1).saturating_sub(usize::from(self.write_quorum))
-    }
-
-    /// How many members of it are among these lives.
-    pub(crate) fn counts(&self, holds: impl Fn(Slot, NodeId, Inc) -> bool) -> usize {
-        let members = self.members.iter().enumerate();
-        let here = members.filter(|(slot, member)| {
-            member.holder != Inc::ZERO && holds(Slot::new(*slot as u8), member.node, member.holder)
-        });
-        here.count()
-    }
-
-    /// How many members a later epoch must seal, as the leader is told it.
-    pub(crate) fn seal_quorum(&self) -> u8 {
-        (self.members.len() + 1 - usize::from(self.write_quorum)) as u8
-    }
-
-    fn same_demand(&self, other: &Self) -> bool {
-        let holders = |config: &Self| -> Vec<(NodeId, Inc)> {
-            let members = config.members.iter();
-            members.map(|member| (member.node, member.holder)).collect()
-        };
-        self.needs() == other.needs() && holders(self) == holders(other)
-    }
-}
-
 impl Group {
     pub(crate) fn new(nodes: &[NodeId], quorum: RootQuorum) -> Self {
         Self {
             places: nodes.iter().map(|&node| Place::new(node)).collect(),
+            wanted: None,
             quorum,
             epoch: RootEpoch::ZERO,
             phase: Phase::Idle,
@@ -208,6 +137,11 @@ impl Group {
 
     /// Whether these lives, eligible ones, meet every write quorum that may have committed something, and can go on.
     pub(crate) fn suffices(&self, here: impl Fn(Slot, Inc) -> bool) -> bool {
+        self.can_go_on(self.quorum(), here)
+    }
+
+    /// As [`Self::suffices`], for a configuration that takes so many.
+    fn can_go_on(&self, quorum: usize, here: impl Fn(Slot, Inc) -> bool) -> bool {
         let eligible = |slot: Slot, node, inc| self.eligible(slot) == Some((node, inc));
         let meets = |config: &Config| {
             config.counts(|slot, node, inc| eligible(slot, node, inc) && here(slot, inc))
@@ -218,7 +152,7 @@ impl Group {
             let eligible = self.eligible(slot);
             eligible.is_some_and(|(_, inc)| here(slot, inc))
         });
-        there.count() >= self.quorum() && self.configs.iter().all(meets)
+        there.count() >= quorum && self.configs.iter().all(meets)
     }
 
     /// What the member in `slot` held is lost.
@@ -274,14 +208,6 @@ impl Group {
         self.since = since;
     }
 
-    /// The leader has committed the entry of the last epoch: what was before cannot come back.
-    pub(crate) fn record(&mut self, since: u64) {
-        let last = self.configs.len().saturating_sub(1);
-        self.configs.drain(..last);
-        self.phase = Phase::Recorded;
-        self.since = since;
-    }
-
     /// A life that found the data of the one before is known by its device: it stands for the earlier one.
     pub(crate) fn rename(&mut self, slot: Slot, node: NodeId, inc: Inc) {
         for config in &mut self.configs {
@@ -295,11 +221,16 @@ impl Group {
         self.merge();
     }
 
-    /// The next configuration: every eligible member for a majority, the sealed ones where all must write.
+    /// The next configuration: every eligible member for a majority, the sealed ones where all must write. Of those who leave
+    /// none, if the others can do without them.
     pub(crate) fn next_config(&self, leader: Slot, sealed: u8) -> Config {
+        let is_sealed = |slot: usize| sealed & 1 << slot != 0;
+        let parts = self.can_part(|slot, _| is_sealed(slot.index()));
         let listed = |(slot, place): (usize, &Place)| {
-            let eligible = self.eligible(Slot::new(slot as u8));
-            let takes_part = self.quorum == RootQuorum::Majority || sealed & 1 << slot != 0;
+            let (at, slot) = (slot, Slot::new(slot as u8));
+            let eligible = self.eligible(slot);
+            let asked = self.quorum == RootQuorum::Majority || is_sealed(at);
+            let takes_part = asked && !(parts && self.leaves(slot));
             let inc = eligible
                 .filter(|_| takes_part)
                 .map_or(Inc::ZERO, |(_, inc)| inc);
@@ -312,6 +243,7 @@ impl Group {
         let members: Vec<Listed> = self.places.iter().enumerate().map(listed).collect();
         let count = members.iter().filter(|member| member.inc != Inc::ZERO);
         let write_quorum = match self.quorum {
+            RootQuorum::Majority if parts => self.parted_quorum(),
             RootQuorum::Majority => self.places.len() / 2 + 1,
             RootQuorum::All => count.count(),
         };

@@ -122,7 +122,11 @@ impl State {
         let endpoint = |place: &Place| 13 + self.address(place).len();
         let replicas = log.shards.values().flat_map(|shard| &shard.members);
         let replicas = replicas.map(|member| endpoint(&member.place) + 8);
-        let roots = log.root.places.iter().map(endpoint).sum::<usize>();
+        // Members that are still to come have room already.
+        let here = log.root.places.iter().map(endpoint).sum::<usize>();
+        let wanted = log.root.wanted.iter().flatten();
+        let to_come = wanted.map(|&node| endpoint(&Place::new(node))).sum();
+        let roots = here.max(to_come);
         let coming = 4 + 10 * log.coming().count();
         let tree = |shape: &[Branch]| -> usize {
             let places = shape.iter().filter_map(|it| log.tree.vertex(it.vertex));

@@ -31,8 +31,8 @@ const MAGIC: &[u8; 8] = b"IONIDIR\n";
 /// version 3 a root is alone, and no incarnation is known to be on a device. Up to
 /// version 4 there are no transactions, up to version 5 no replacements, up to version 7 no users, up to version 9 nobody is
 /// known to be away, up to version 10 transactions that failed have no reason, up to version 11 shards that have ended no copies under
-/// way.
-const VERSION: u16 = 13;
+/// way, up to version 13 the members of a root group change at once.
+const VERSION: u16 = 14;
 
 /// Why a snapshot cannot be used. Effect: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -407,6 +407,13 @@ fn encode_group(out: &mut Encoder, group: &Group) {
             out.put(member.holder);
         }
     }
+    // None, or the members and one.
+    let wanted = group.wanted.as_deref();
+    out.put(wanted.map_or(0u8, |nodes| nodes.len() as u8 + 1));
+    wanted
+        .unwrap_or_default()
+        .iter()
+        .for_each(|node| out.put(*node));
 }
 
 fn group(reader: &mut Reader<'_>, written: u16) -> Result<Group, WireError> {
@@ -459,8 +466,14 @@ fn group(reader: &mut Reader<'_>, written: u16) -> Result<Group, WireError> {
     if named && configs.is_empty() {
         return Err(range("root configurations", 0));
     }
+    let wanted = if written >= 14 {
+        wanted_members(reader)?
+    } else {
+        None
+    };
     Ok(Group {
         places,
+        wanted,
         quorum,
         epoch,
         phase,
@@ -469,6 +482,18 @@ fn group(reader: &mut Reader<'_>, written: u16) -> Result<Group, WireError> {
         tries,
         configs,
     })
+}
+
+/// The nodes that the members of a root group are to be on.
+fn wanted_members(reader: &mut Reader<'_>) -> Result<Option<Vec<NodeId>>, WireError> {
+    let Some(count) = reader.field::<u8>()?.checked_sub(1) else {
+        return Ok(None);
+    };
+    if !(2..=ROOT_MEMBERS_MAX).contains(&usize::from(count)) {
+        return Err(range("members of a root group", u64::from(count)));
+    }
+    let nodes = (0..count).map(|_| reader.field());
+    nodes.collect::<Result<_, _>>().map(Some)
 }
 
 /// The node that takes a replica's place.

@@ -146,6 +146,20 @@ fn a_root_that_started_on_a_full_disk_orders_again() {
     );
 }
 
+/// A member of the root group was to leave, and what it held counted for nothing from then on. Another member lost its memory:
+/// the cut log was given up although two still held it, and records that had been acknowledged were lost.
+#[test]
+fn a_member_that_is_to_leave_the_root_group_still_holds_the_cut_log() {
+    passes(3_000_695, "only=4+6+10+11+19+22+23,operations_max=203");
+}
+
+/// The cut log was full of what it kept for members that were away. They came back, and since a full cut log takes no entries,
+/// what was kept for them never went: nothing was ordered any more.
+#[test]
+fn a_cut_log_that_is_full_of_what_it_keeps_for_members_is_emptied() {
+    passes(3_004_919, "");
+}
+
 /// Alarms that were false: what is ordered was looked up at replicas that became members later, a client that still waited
 /// for its map counted as one that cannot append, controllers that had been silent when their leader died said nothing
 /// for ever, and a cut log of two KiB had no room for what ended shards left in it.

@@ -44,8 +44,7 @@ impl State {
                 successor,
             } => self.finalize(*log, *shard, *successor)?,
             Operation::SetRoot { log, nodes } => {
-                let places = &self.log(*log)?.root.places;
-                if places.iter().map(|place| &place.node).eq(nodes) {
+                if self.log(*log)?.root.nodes() == *nodes {
                     return Ok(Vec::new());
                 }
                 let (log, nodes) = (*log, nodes.clone());
@@ -248,15 +247,14 @@ impl State {
                 tasks.push(replace);
                 next_shard += 1;
             }
-            let places = &log.root.places;
-            if let Some(slot) = places.iter().position(|place| place.node == node) {
+            let used = log.root.nodes();
+            if let Some(slot) = used.iter().position(|used| *used == node) {
                 if log.root.is_single() {
                     return Err(format!(
                         "node {node} is the whole root group of log {}; give it more members first",
                         log.name
                     ));
                 }
-                let used: Vec<NodeId> = places.iter().map(|place| place.node).collect();
                 let mut nodes = used.clone();
                 nodes[slot] = self.other_node(node, with, &used)?;
                 tasks.push(Task::SetRoot { log: id, nodes });

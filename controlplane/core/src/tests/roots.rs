@@ -6,6 +6,7 @@
 //! * views are dense, and a number has one content;
 //! * once everything works again, one member leads a recorded configuration that lists all of them.
 
+mod changes;
 mod members;
 mod world;
 
@@ -33,6 +34,8 @@ enum Step {
     Report(usize),
     /// A leader says that too few members answer it.
     Alone(usize),
+    /// The member is to be on another node.
+    Move(usize),
     Persist,
     Crash(u8),
     Wait,
@@ -50,7 +53,8 @@ fn step(members: usize) -> impl Strategy<Value = Step> {
         4 => slot.clone().prop_map(Step::Begin),
         12 => (slot.clone(), slot.clone()).prop_map(|(from, to)| Step::Write(from, to)),
         3 => slot.clone().prop_map(Step::Report),
-        1 => slot.prop_map(Step::Alone),
+        1 => slot.clone().prop_map(Step::Alone),
+        1 => slot.prop_map(Step::Move),
         8 => Just(Step::Persist),
         1 => (0..4u8).prop_map(Step::Crash),
         4 => Just(Step::Wait),
@@ -83,6 +87,9 @@ impl World {
             Step::Write(from, to) => self.write(from, to),
             Step::Report(slot) => self.report(slot),
             Step::Alone(slot) => self.alone(slot),
+            Step::Move(slot) => {
+                self.move_to_other(slot);
+            }
             Step::Persist => self.persist(),
             Step::Crash(agreed) => self.crash(usize::from(agreed)),
             Step::Wait => self.wait(),

@@ -8,7 +8,7 @@ use ionian_wire::directory::{ROOT_MEMBERS_MAX, SHARDS_PER_LOG_MAX};
 use super::{Reason, Task};
 use crate::shape::balanced;
 use crate::spec::LogSpec;
-use crate::state::{Log, Member, Place, Shard, State};
+use crate::state::{Log, Member, Shard, State};
 
 impl State {
     /// Begins a task: what should be is another thing from now on. A shard has its number from here on; what was planned was
@@ -51,6 +51,9 @@ impl State {
                 let root = &mut self.logs.get_mut(log).ok_or("no such log")?.root;
                 if root.is_single() || slot.index() >= root.places.len() {
                     return Err("no such member of a root group");
+                }
+                if root.leaves(*slot) {
+                    return Err("the member is about to leave the root group");
                 }
                 root.prefer(Some(*slot));
                 Ok(())
@@ -255,27 +258,7 @@ impl State {
                 "too few of those members stay that may hold the cut log alone; change fewer at a time",
             );
         }
-        let mut leaving = Vec::new();
-        let place = |(slot, &node): (usize, &NodeId)| {
-            let before = log.root.places.get(slot);
-            let same = before.filter(|place| place.node == node).cloned();
-            same.unwrap_or_else(|| Place::new(node))
-        };
-        let places = nodes.iter().enumerate().map(place).collect();
-        for (slot, place) in log.root.places.iter().enumerate() {
-            if !stays(slot, place.node) {
-                leaving.push(Slot::new(slot as u8));
-            }
-        }
-        log.root.places = places;
-        // What they hold goes with them: it counts for nothing, also if their nodes are asked for again.
-        for slot in leaving {
-            log.root.forget_member(slot);
-        }
-        let left = |slot: Slot| slot.index() >= nodes.len();
-        if log.root.prefer.is_some_and(left) {
-            log.root.prefer(None);
-        }
+        log.root.want(nodes);
         log.operated = true;
         Ok(())
     }

@@ -106,7 +106,12 @@ impl State {
                 Ok(())
             }
             Task::CreateLog { .. } => Err("the log is there; delete it instead"),
-            Task::SetRoot { .. } => Err("the members have been changed; change them back instead"),
+            Task::SetRoot { log, nodes } => {
+                let root = &mut self.logs.get_mut(log).ok_or("the log is gone")?.root;
+                let kept = root.keep(nodes);
+                kept.then_some(())
+                    .ok_or("the members have been changed; change them back instead")
+            }
             Task::RemoveLog { .. } | Task::Drain { .. } | Task::Undrain { .. } => Ok(()),
         }
     }

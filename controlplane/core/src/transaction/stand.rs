@@ -58,7 +58,8 @@ impl State {
                     members.eq(places)
                 });
                 let all = root.places.iter().all(|place| place.inc != Inc::ZERO);
-                root.phase == Phase::Recorded && listed && all && root.is_of(nodes)
+                let there = root.is_of(nodes) && root.wanted.is_none();
+                root.phase == Phase::Recorded && listed && all && there
             }),
             Task::MoveLeader { log: id, slot } => log(id).is_none_or(|log| {
                 log.root.phase == Phase::Recorded && log.root.leader() == Some(*slot)
@@ -121,7 +122,8 @@ impl State {
                 )
             }
             Task::SetRoot { log: id, nodes } => {
-                let other = !log(id)?.root.is_of(nodes);
+                let root = &log(id)?.root;
+                let other = !root.is_of(nodes) && !root.wants(nodes);
                 other.then_some("another change has given the root group other members since")
             }
             Task::MoveLeader { log: id, slot } => {

@@ -7,7 +7,7 @@ use ionian_wire::Reader;
 use ionian_wire::frame::{IntentDone, RootAlone, RootGrant, RootLed, Seal, SealAck};
 
 use super::super::*;
-use super::world::{Entry, Member, World, root_node};
+use super::world::{Entry, Member, World, other_node, root_node};
 
 impl World {
     pub(super) fn restart(&mut self, slot: usize, keep: bool) {
@@ -16,6 +16,7 @@ impl World {
         let keep = keep && member.on_device != Inc::ZERO;
         let found = if keep { member.on_device } else { Inc::ZERO };
         *member = Member {
+            node: member.node,
             conn: member.conn,
             on_device: found,
             promised: if keep {
@@ -35,7 +36,7 @@ impl World {
         if let Some((request, has_data)) = self.members[slot].asked {
             let register = Register {
                 cluster: CLUSTER,
-                node: root_node(slot),
+                node: self.members[slot].node,
                 role: Role::Root,
                 log: LOG,
                 shard: ShardId::ZERO,
@@ -46,6 +47,29 @@ impl World {
                 request,
             };
             self.send(slot, &register);
+        }
+    }
+
+    /// The member is to be on its other node.
+    pub(super) fn move_to_other(&mut self, slot: usize) -> Operated {
+        let log = self.directory.map().logs.swap_remove(0);
+        let mut nodes: Vec<NodeId> = log.roots.iter().map(|root| root.node).collect();
+        let here = nodes[slot] == root_node(slot);
+        nodes[slot] = [root_node(slot), other_node(slot)][usize::from(here)];
+        let operation = Operation::SetRoot { log: LOG, nodes };
+        operate(&mut self.directory, self.now, false, operation)
+    }
+
+    /// Processes are where the map says that the members are: the one on the node before stops, another begins with nothing.
+    pub(super) fn follow(&mut self, slot: usize) {
+        let map = self.directory.map();
+        if let Some(root) = map.logs[0].roots.get(slot)
+            && self.members[slot].node != root.node
+        {
+            self.members[slot] = Member {
+                conn: self.members[slot].conn,
+                ..Member::on(root.node)
+            };
         }
     }
 
@@ -62,7 +86,7 @@ impl World {
 
     fn say_hello(&mut self, slot: usize) {
         let hello = Hello {
-            node: root_node(slot),
+            node: self.members[slot].node,
             slot: Slot::new(slot as u8),
             ..hello(ROOT, self.members[slot].inc)
         };
@@ -97,11 +121,15 @@ impl World {
     fn registered(&mut self, slot: usize, answer: ionian_wire::frame::Registered, why: &[u8]) {
         let why = String::from_utf8_lossy(why).into_owned();
         if answer.request == 0 {
-            // This life has ended; another one is started, and begins with nothing.
+            // This life has ended; another one is started, and begins with nothing. Where the place is now.
+            let moved = why.contains("has no place in the cluster");
             assert!(
-                why.contains("ends with it") || why.contains("was replaced"),
+                moved || why.contains("ends with it") || why.contains("was replaced"),
                 "{why}"
             );
+            if moved {
+                self.follow(slot);
+            }
             return self.restart(slot, false);
         }
         if self.members[slot]
@@ -111,6 +139,10 @@ impl World {
             return;
         }
         if answer.inc == Inc::ZERO {
+            if why.contains("belongs to node") {
+                self.follow(slot);
+                return self.restart(slot, false);
+            }
             // Disks are lost in this world, and only then a member is refused: it tries again.
             assert!(
                 why.contains("has a cut log") || why.contains("old image"),
@@ -221,7 +253,7 @@ impl World {
             return;
         };
         let target = &self.members[to];
-        if listed[to] != (root_node(to), target.inc) || !target.begun {
+        if listed[to] != (target.node, target.inc) || !target.begun {
             return;
         }
         if target.promised > grant.epoch {

@@ -15,6 +15,7 @@ pub(super) fn cluster(class: Durability, members: usize, quorum: RootQuorum) -> 
     let mut spec = spec(class);
     for slot in 0..members {
         spec.nodes.insert(root_node(slot), NodeSpec::default());
+        spec.nodes.insert(other_node(slot), NodeSpec::default());
     }
     let log = &mut spec.logs[0];
     log.root = (0..members).map(root_node).collect();
@@ -27,11 +28,17 @@ pub(super) const fn root_node(slot: usize) -> NodeId {
     NodeId::new(100 + slot as u32)
 }
 
+/// Where the member in `slot` goes when it is moved.
+pub(super) const fn other_node(slot: usize) -> NodeId {
+    NodeId::new(200 + slot as u32)
+}
+
 /// An entry of a cut log: the epoch of its leader, and the view that it holds, if it is one.
 pub(super) type Entry = (RootEpoch, u64, Option<Vec<u8>>);
 
 #[derive(Clone, Default)]
 pub(super) struct Member {
+    pub(super) node: NodeId,
     pub(super) conn: Option<ConnId>,
     pub(super) inc: Inc,
     /// The incarnation on the device.
@@ -47,6 +54,15 @@ pub(super) struct Member {
     pub(super) held: BTreeMap<usize, usize>,
     pub(super) led: bool,
     pub(super) inbox: VecDeque<Vec<u8>>,
+}
+
+impl Member {
+    pub(super) fn on(node: NodeId) -> Self {
+        Self {
+            node,
+            ..Self::default()
+        }
+    }
 }
 
 pub(super) struct World {
@@ -91,7 +107,9 @@ impl World {
             config,
             agreed: State::new(),
             now: Time::ZERO,
-            members: vec![Member::default(); members],
+            members: (0..members)
+                .map(|slot| Member::on(root_node(slot)))
+                .collect(),
             others: vec![Inc::ZERO; 3],
             next_conn: 100,
             request: 0,
@@ -249,7 +267,7 @@ impl World {
         let (grant, listed) = self.members[leader.index()].leads.clone().unwrap();
         assert!(grant.recorded);
         for (slot, member) in self.members.iter().enumerate() {
-            assert_eq!(listed[slot], (root_node(slot), member.inc), "member {slot}");
+            assert_eq!(listed[slot], (member.node, member.inc), "member {slot}");
             assert!(member.leads.is_none() || slot == leader.index());
         }
         assert!(map.logs[0].shards[0].open);
