@@ -96,6 +96,13 @@ impl Kept {
         entry.into_iter().chain(row).map(|it| it.end_gsn).max()
     }
 
+    /// Whether more is kept than is wanted: of each shard, what touches it after the entry given.
+    #[must_use]
+    pub fn exceeds(&self, wanted: &BTreeMap<ShardId, EntryNo>) -> bool {
+        let beyond = |(shard, after)| wanted.get(shard).is_none_or(|wanted| wanted > after);
+        self.after.iter().any(beyond)
+    }
+
     fn rows_after(
         &self,
         shard: ShardId,

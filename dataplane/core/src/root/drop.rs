@@ -62,6 +62,28 @@ impl<K: Knobs> Root<K> {
             // To find out that it is too much costs time.
             self.keep_again_at = now.after(KEEP_AGAIN);
         }
+        self.lighten();
+    }
+
+    /// A cut log that is full takes no entries, and drops none: then what was kept for members that have come back goes by
+    /// itself, or it would stay full for good.
+    fn lighten(&mut self) {
+        let full = self.cut_log_bytes() > self.config.cut_log_bytes_max;
+        if !full || self.kept.is_empty() || self.store.checkpoint_pending() {
+            return;
+        }
+        let upto = self.base.entry;
+        let wanted = self.wanted(self.is_needless(upto));
+        if self.kept.exceeds(&wanted) {
+            let mut base = self.base.clone();
+            let kept = self
+                .kept
+                .advanced(&wanted, &mut base, &self.log, upto, u64::MAX);
+            let record = self.store.checkpoint_durable();
+            if let Some(kept) = kept {
+                self.checkpoint(record, base, kept);
+            }
+        }
     }
 
     /// The last entry that neither a live member of a shard nor one that is away will ask for.
@@ -90,19 +112,34 @@ impl<K: Knobs> Root<K> {
         }
         let end = self.log.end_gsn(upto);
         let gone = end.is_some_and(|end| end <= self.committed_trim);
-        let needless = self.granted.is_none() && upto <= self.following.drop;
         let mut base = self.base.clone();
         let kept = if gone {
             Kept::default()
         } else {
             // A snapshot has room for so much. What is too much stays in the log.
             let bytes_max = self.store.config().checkpoint_bytes_max / 2;
-            let Some(kept) = self.kept_beyond(upto, needless, bytes_max, &mut base) else {
+            let wanted = self.wanted(self.is_needless(upto));
+            let kept = self
+                .kept
+                .advanced(&wanted, &mut base, &self.log, upto, bytes_max);
+            let Some(kept) = kept else {
                 return false;
             };
             kept
         };
         advance(&mut base, &self.log, upto);
+        let Some(record) = self.map.record_of(upto) else {
+            return false;
+        };
+        let taken = self.checkpoint(record, base, kept);
+        if taken {
+            self.log.drop_through(upto);
+        }
+        taken
+    }
+
+    /// Writes a snapshot of the state after a record of the journal. `false` if the store does not take it.
+    fn checkpoint(&mut self, record: u64, base: LogState, kept: Kept) -> bool {
         let mut bytes = core::mem::take(&mut self.scratch);
         let mut size = 64 * 1024;
         let len = loop {
@@ -113,34 +150,26 @@ impl<K: Knobs> Root<K> {
             }
             size *= 2;
         };
-        let Some(record) = self.map.record_of(upto) else {
-            self.scratch = bytes;
-            return false;
-        };
         let taken = self.store.journal_checkpoint(record, &bytes[..len]).is_ok();
         if taken {
             self.base = base;
-            self.log.drop_through(upto);
             self.kept = kept;
         }
         self.scratch = bytes;
         taken
     }
 
-    /// What stays of the entries through `upto`; `None` if it is more than `bytes_max`. Of open shards it may be that `needless`
+    /// A leader has said that nobody needs the entries through `upto`.
+    fn is_needless(&self, upto: EntryNo) -> bool {
+        self.granted.is_none() && upto <= self.following.drop
+    }
+
+    /// The entry after which each shard may miss something of what is dropped. Of open shards it may be that `needless`
     /// nothing does.
     ///
     /// Nobody says of a shard that has ended how far its members are. The entries that were not dropped before it ended, the
     /// one that ended it among them, stay until they are trimmed.
-    ///
-    /// `base` is the state before the first entry; it goes along as far as entries are looked at.
-    fn kept_beyond(
-        &self,
-        upto: EntryNo,
-        needless: bool,
-        bytes_max: u64,
-        base: &mut LogState,
-    ) -> Option<Kept> {
+    fn wanted(&self, needless: bool) -> BTreeMap<ShardId, EntryNo> {
         let mut wanted: BTreeMap<ShardId, EntryNo> = BTreeMap::new();
         for state in self.state.shards().filter(|state| !state.is_open()) {
             let dropped = self.base.shard(state.shard()).map(|it| it.last());
@@ -173,8 +202,7 @@ impl<K: Knobs> Root<K> {
         for keep in self.children.iter().flat_map(|child| child.link.keeps()) {
             wanted.insert(keep.shard, keep.after);
         }
-        self.kept
-            .advanced(&wanted, base, &self.log, upto, bytes_max)
+        wanted
     }
 }
 

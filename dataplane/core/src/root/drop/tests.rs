@@ -526,6 +526,45 @@ fn a_full_cut_log_is_told_that_it_may_drop() {
     assert!(status.cut_log_bytes < 1024);
 }
 
+/// What was kept for a member that was away filled the cut log. The member came back and applied it, and since nothing is cut
+/// while the cut log is full, no entry was dropped that what was kept would have gone with.
+#[test]
+fn a_cut_log_that_is_full_of_what_was_kept_lets_it_go() {
+    let mut desk = Desk::with_a_member_away();
+    let applied = |desk: &mut Desk, keeps: &[(ShardId, u64)]| {
+        let body = Applied {
+            log: LOG,
+            edge: desk.edge,
+            inc: LEAF_INC,
+            applied: desk.root.status().commit,
+            keeps: keeps.len() as u32,
+        };
+        let mut tail = [0; 64];
+        let mut writer = Writer::new(&mut tail);
+        for (shard, after) in keeps {
+            let (shard, after) = (*shard, EntryNo::new(*after));
+            writer.field(UpKeep { shard, after }).unwrap();
+        }
+        let len = writer.len();
+        desk.root
+            .on_applied(LEAF_NODE, LEAF_INC, &body, &tail[..len]);
+        desk.settle();
+    };
+    desk.root.config.cut_log_bytes_max = desk.root.kept.bytes() / 2;
+    applied(&mut desk, &[(AWAY, 4)]);
+    let full = desk.root.status();
+    assert_eq!(full.cut_log_first, full.commit, "what can be dropped is");
+    assert!(!desk.root.kept.is_empty());
+    let record = desk.root.store.checkpoint_durable();
+    applied(&mut desk, &[]);
+    assert_eq!(desk.root.kept, Kept::default());
+    assert_eq!(desk.root.status().cut_log_first, full.cut_log_first);
+    assert_eq!(desk.root.store.checkpoint_durable(), record);
+    // The last of two snapshots of one record is the one that is found.
+    desk.restart();
+    assert_eq!(desk.root.kept, Kept::default());
+}
+
 /// Snapshots and trims take the place of entries for ever: memory and device hold no more at the end of a long run than they
 /// did early in it.
 #[test]
