@@ -115,6 +115,8 @@ pub(crate) struct Inquiry {
     put_off: bool,
     /// Its connection had ended when this began.
     closed: bool,
+    /// The one before found out too little.
+    pub(crate) again: bool,
     /// It has answered itself.
     here: bool,
     suspect: NodeId,
@@ -135,6 +137,8 @@ pub(crate) enum Finding {
     Open,
     /// Too few can say anything.
     Undecided,
+    /// Too few of those who can have said anything in time.
+    Unanswered,
     /// It is dead.
     Dead(Verdict),
 }
@@ -214,6 +218,7 @@ impl Detection {
                 .after(Nanos(config.probe_timeout.0.saturating_mul(2))),
             put_off: false,
             closed,
+            again: false,
             here: false,
             suspect,
             asked: observers
@@ -376,8 +381,11 @@ impl Inquiry {
             self.until = now.after(config.probe_timeout);
             return Finding::Open;
         }
-        if silent.len() * 2 <= reached || reached == 1 && !self.closed {
+        if reached == 1 && !self.closed {
             return Finding::Undecided;
+        }
+        if silent.len() * 2 <= reached {
+            return Finding::Unanswered;
         }
         let spans = silent.iter().map(|(_, span)| *span);
         Finding::Dead(Verdict {
@@ -456,7 +464,7 @@ mod tests {
             let (mut detection, config) = inquiry(others, false, true);
             silent(&mut detection, 1);
             assert_eq!(finding(&mut detection, 1070, &config), Finding::Open);
-            assert_eq!(finding(&mut detection, 1080, &config), Finding::Undecided);
+            assert_eq!(finding(&mut detection, 1080, &config), Finding::Unanswered);
         }
     }
 

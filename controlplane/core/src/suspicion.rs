@@ -114,7 +114,17 @@ impl<K: Knobs> Directory<K> {
         };
         match inquiry.finding(now, &config) {
             Finding::Open => {}
-            Finding::Undecided => self.detection.refute(now, node, &config),
+            Finding::Unanswered if !inquiry.again => {
+                // Those who were asked may have been late, all at a time. The suspect may hang for all that, and a pause would
+                // only be lost.
+                let closed = inquiry.is_closed();
+                self.detection.inquiries.remove(&node);
+                self.inquire(now, node, closed);
+                if let Some(inquiry) = self.detection.inquiries.get_mut(&node) {
+                    inquiry.again = true;
+                }
+            }
+            Finding::Undecided | Finding::Unanswered => self.detection.refute(now, node, &config),
             Finding::Dead(verdict) => {
                 self.detection.inquiries.remove(&node);
                 let max = config.deaths_per_minute_max;

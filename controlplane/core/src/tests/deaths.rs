@@ -168,6 +168,40 @@ impl World {
     }
 }
 
+/// Whoever was asked stood still, too, for as long as it was waited for. The suspicion rested then, longer each time, and a
+/// process that hung was found after five seconds.
+#[test]
+fn an_inquiry_that_too_few_answer_is_begun_anew_at_once_and_once_only() {
+    for answers in [true, false] {
+        let mut world = World::start(CONFIG);
+        world.suspect(2, REPLICA);
+        let first = world.probes();
+        assert_eq!(first.len(), 4, "its own process, too");
+        world.answer(
+            2,
+            first.iter().find(|(place, _)| *place == 2).unwrap().1,
+            Evidence::Silent,
+        );
+        let end = world.running.directory.next_deadline();
+        world.running.now = end;
+        world.running.directory.on_deadline(end);
+        assert_eq!(world.deaths(), []);
+        let second = world.probes();
+        assert_eq!(second.len(), 4);
+        assert!(second[0].1.number > first[0].1.number);
+        for (place, probe) in second
+            .into_iter()
+            .filter(|(place, _)| answers && *place != REPLICA)
+        {
+            world.answer(place, probe, Evidence::Silent);
+        }
+        world.wait(1000);
+        assert_eq!(world.deaths().len(), usize::from(answers));
+        // Who does not answer twice is asked again when it is suspected after a pause.
+        assert_eq!(world.probes(), []);
+    }
+}
+
 #[test]
 fn a_shard_is_closed_when_a_replica_dies_and_opens_when_it_is_back() {
     let mut world = World::start(CONFIG);
