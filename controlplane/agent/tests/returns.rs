@@ -4,14 +4,14 @@
 mod common;
 
 use common::{
-    LOG, PATIENCE, able, add, addresses, controller, furnish, issue, secret, server, until,
+    LOG, PATIENCE, able, add, addresses, ask, controller, furnish, issue, secret, server, until,
 };
 use ionian_client::{ClientConfig as LogConfig, Log};
 use ionian_control_agent::Agent;
 use ionian_control_client::identity::Role;
 use ionian_control_client::{Client, ClientConfig};
 use ionian_control_cluster::ADMIN;
-use ionian_control_core::{DirectoryConfig, Operate, Operated, Operation};
+use ionian_control_core::{DirectoryConfig, Operation};
 use ionian_control_server::Start;
 use ionian_control_server::ca::Ca;
 use ionian_node::client::LocalLink;
@@ -69,13 +69,7 @@ fn a_vertex_comes_back_to_a_node_that_it_left() {
             vertex,
             node,
         };
-        let request = Operate {
-            plan: false,
-            operation,
-        };
-        let answer = operator.operate(&request.encode(), PATIENCE);
-        let answer = Operated::decode(&answer.expect("answered")).expect("sound");
-        assert!(!answer.refused, "{}", answer.text);
+        ask(&operator, operation);
         let mut now = None;
         until("the leaf has moved", || {
             now = life(&servers[0], node);

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use common::{LOG, PATIENCE, controller_of, founding, issue, observer, secret, until};
+use common::{LOG, PATIENCE, ask, controller_of, founding, issue, observer, secret, until};
 use ionian_client::{ClientConfig as LogConfig, Gsn, Log, ReadOutcome};
 use ionian_control_agent::{Agent, Keeper, KeeperConfig};
 use ionian_control_client::identity::Role;
 use ionian_control_client::{Client, ClientConfig};
 use ionian_control_cluster::ADMIN;
-use ionian_control_core::{Operate, Operated, Operation};
+use ionian_control_core::Operation;
 use ionian_control_server::Start;
 use ionian_control_server::ca::Ca;
 use ionian_node::Server;
@@ -22,17 +22,6 @@ use ionian_types::{ClientId, Durability, Nanos, NodeId, VertexId};
 use ionian_wire::directory::LogInfo;
 
 const NODES: [u32; 3] = [1, 2, 3];
-
-fn ask(operator: &Client, operation: Operation) -> Operated {
-    let request = Operate {
-        plan: false,
-        operation,
-    };
-    let answer = operator.operate(&request.encode(), PATIENCE);
-    let answer = Operated::decode(&answer.expect("answered")).expect("sound");
-    assert!(!answer.refused, "{}", answer.text);
-    answer
-}
 
 fn log_of(server: &Server) -> LogInfo {
     server.controller_seam().map().logs[0].clone()

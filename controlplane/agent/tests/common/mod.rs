@@ -7,10 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ionian_control_client::Client;
 use ionian_control_client::identity::Role;
 use ionian_control_client::tls::Credentials;
 use ionian_control_cluster::{ClusterState, Founding};
-use ionian_control_core::{ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, RootQuorum, TreeSpec};
+use ionian_control_core::{
+    ClusterSpec, DirectoryConfig, LogSpec, NodeSpec, Operate, Operated, Operation, RootQuorum,
+    TreeSpec,
+};
 use ionian_control_server::ca::Ca;
 use ionian_control_server::{Controller, ControllerConfig, GroupTiming, Limits, Start};
 use ionian_node::config::{NetworkConfig, Secret};
@@ -34,6 +38,18 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
         );
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// What the controllers answer to an operation, which they take.
+pub(crate) fn ask(operator: &Client, operation: Operation) -> Operated {
+    let request = Operate {
+        plan: false,
+        operation,
+    };
+    let answer = operator.operate(&request.encode(), PATIENCE);
+    let answer = Operated::decode(&answer.expect("answered")).expect("sound");
+    assert!(!answer.refused, "{}", answer.text);
+    answer
 }
 
 /// How a cluster begins: a log whose shards have replicas on these nodes; its root and its leaf are on node 1.
