@@ -1,8 +1,8 @@
 //! One-sided writes over any fabric: the write travels as a message and the receiving side copies it to its region.
 //!
 //! Each message carries a trailer, one byte for a plain message and seventeen for a write, because a trailer is appended
-//! in place where a header would move the bytes. A peer that names a region it was not given, or bytes outside it, is
-//! disconnected: such a write never reaches memory.
+//! in place where a header would move the bytes. A peer that names a region it was not given, one that was taken back, or
+//! bytes outside its rights, is disconnected: such a write never reaches memory.
 
 use std::os::fd::RawFd;
 
@@ -10,8 +10,10 @@ use ionian_types::ConnId;
 
 use crate::bounded::Bounded;
 use crate::buf::{Buf, BufPool};
-use crate::fabric::{CloseReason, Fabric, FabricCaps, FabricEvent, FabricEvents, SendError};
-use crate::onesided::{ExposeError, OneSided, RegionKey, RegionRange};
+use crate::fabric::{
+    CloseReason, Fabric, FabricCaps, FabricEvent, FabricEvents, RegisterError, SendError,
+};
+use crate::onesided::{ExposeError, OneSided, RegionGrant, RegionKey, RegionRange};
 
 /// Last byte of a plain message.
 const KIND_MESSAGE: u8 = 0;
@@ -20,10 +22,33 @@ const KIND_WRITE: u8 = 1;
 /// Region, generation, offset, immediate (each u32, little-endian), kind.
 const WRITE_TRAILER_BYTES: usize = 17;
 
-#[derive(Debug, Default)]
+/// A buffer that a peer may write.
+#[derive(Debug)]
+struct Exposed {
+    conn: ConnId,
+    buf: Buf,
+    /// Bytes that the peer may write.
+    writable: RegionRange,
+    epoch: u64,
+}
+
+/// One region number. Its generation grows whenever a key ends, so that the number of an ended one names nothing.
+#[derive(Debug)]
 struct Region {
     generation: u32,
-    exposed: Option<(ConnId, Buf)>,
+    state: State,
+}
+
+/// ```text
+/// Free --expose--> Exposed --revoke, fence with room--> Free
+///                     +------fence without room--> Fenced --next fence--> Free
+/// ```
+#[derive(Debug)]
+enum State {
+    Free,
+    Exposed(Exposed),
+    /// Taken from the peer, and not yet given to the owner.
+    Fenced(Buf),
 }
 
 /// Gives a [`Fabric`] the [`OneSided`] contract. Both ends of a connection must be wrapped.
@@ -31,6 +56,8 @@ struct Region {
 pub struct Emulated<F> {
     inner: F,
     regions: Box<[Region]>,
+    /// Grants of an epoch below this one are refused.
+    epoch_min: u64,
     staged: FabricEvents,
     protocol_errors: u64,
 }
@@ -41,13 +68,19 @@ impl<F: Fabric> Emulated<F> {
     pub fn new(inner: F, regions_max: usize, events_max: usize) -> Self {
         Self {
             inner,
-            regions: (0..regions_max).map(|_| Region::default()).collect(),
+            regions: (0..regions_max)
+                .map(|_| Region {
+                    generation: 0,
+                    state: State::Free,
+                })
+                .collect(),
+            epoch_min: 0,
             staged: Bounded::with_capacity(events_max.max(1)),
             protocol_errors: 0,
         }
     }
 
-    /// Messages that no correct peer sends, each of which closed its connection.
+    /// Messages that no correct peer sends under a valid grant, each of which closed its connection.
     #[must_use]
     pub fn protocol_errors(&self) -> u64 {
         self.protocol_errors
@@ -58,12 +91,31 @@ impl<F: Fabric> Emulated<F> {
         &mut self.inner
     }
 
-    fn region(&self, key: RegionKey) -> Option<&(ConnId, Buf)> {
+    fn region(&self, key: RegionKey) -> Option<&Exposed> {
         let region = self.regions.get(key.region as usize)?;
-        region
-            .exposed
-            .as_ref()
-            .filter(|_| region.generation == key.generation)
+        match &region.state {
+            State::Exposed(exposed) if region.generation == key.generation => Some(exposed),
+            _ => None,
+        }
+    }
+
+    /// Drops what is staged of a connection that was closed: no event follows its end.
+    fn forget(&mut self, pool: &mut BufPool, gone: ConnId) {
+        for _ in 0..self.staged.len() {
+            let Some(event) = self.staged.pop() else {
+                break;
+            };
+            match event {
+                FabricEvent::Received { conn, buf } if conn == gone => pool.free(buf),
+                FabricEvent::Delivered { conn, .. } | FabricEvent::Closed { conn, .. }
+                    if conn == gone => {}
+                other => {
+                    if self.staged.push(other).is_err() {
+                        unreachable!("one was taken out");
+                    }
+                }
+            }
+        }
     }
 
     /// Turns a received message into its event, or `None` if no correct peer sends it. The buffer is used up.
@@ -109,13 +161,18 @@ impl<F: Fabric> Emulated<F> {
         range: RegionRange,
         data: &[u8],
     ) -> Option<()> {
-        let region = self
-            .regions
-            .get_mut(key.region as usize)
-            .filter(|r| r.generation == key.generation)?;
-        let (_, target) = region.exposed.as_mut().filter(|(peer, _)| *peer == conn)?;
+        let region = self.regions.get_mut(key.region as usize)?;
+        let State::Exposed(exposed) = &mut region.state else {
+            return None;
+        };
+        if region.generation != key.generation
+            || exposed.conn != conn
+            || !exposed.writable.contains(range)
+        {
+            return None;
+        }
         let start = range.offset as usize;
-        pool.bytes_mut(target)
+        pool.bytes_mut(&mut exposed.buf)
             .get_mut(start..start.checked_add(data.len())?)?
             .copy_from_slice(data);
         Some(())
@@ -145,6 +202,7 @@ impl<F: Fabric> Fabric for Emulated<F> {
                     self.accept(pool, conn, buf).unwrap_or_else(|| {
                         self.protocol_errors += 1;
                         self.inner.close(conn);
+                        self.forget(pool, conn);
                         FabricEvent::Closed {
                             conn,
                             reason: CloseReason::Protocol,
@@ -191,19 +249,39 @@ impl<F: Fabric> Fabric for Emulated<F> {
     fn wake_fd(&self) -> Option<RawFd> {
         self.inner.wake_fd()
     }
+
+    fn register(&mut self, pool: &BufPool) -> Result<(), RegisterError> {
+        self.inner.register(pool)
+    }
 }
 
 impl<F: Fabric> OneSided for Emulated<F> {
-    fn expose(&mut self, conn: ConnId, buf: Buf) -> Result<RegionKey, ExposeError> {
+    fn expose(
+        &mut self,
+        conn: ConnId,
+        buf: Buf,
+        grant: RegionGrant,
+    ) -> Result<RegionKey, ExposeError> {
+        if grant.epoch < self.epoch_min {
+            return Err(ExposeError::Fenced(buf));
+        }
+        let Some(writable) = grant.rights.range(buf.len()) else {
+            return Err(ExposeError::Rights(buf));
+        };
         let Some(index) = self
             .regions
             .iter()
-            .position(|region| region.exposed.is_none())
+            .position(|region| matches!(region.state, State::Free))
         else {
             return Err(ExposeError::Full(buf));
         };
         let region = &mut self.regions[index];
-        region.exposed = Some((conn, buf));
+        region.state = State::Exposed(Exposed {
+            conn,
+            buf,
+            writable,
+            epoch: grant.epoch,
+        });
         Ok(RegionKey {
             region: u32::try_from(index).expect("regions are few"),
             generation: region.generation,
@@ -211,23 +289,45 @@ impl<F: Fabric> OneSided for Emulated<F> {
     }
 
     fn revoke(&mut self, key: RegionKey) -> Option<Buf> {
-        let region = self
-            .regions
-            .get_mut(key.region as usize)
-            .filter(|r| r.generation == key.generation)?;
-        let (_, buf) = region.exposed.take()?;
+        self.region(key)?;
+        let region = &mut self.regions[key.region as usize];
         region.generation = region.generation.wrapping_add(1);
-        Some(buf)
+        match std::mem::replace(&mut region.state, State::Free) {
+            State::Exposed(exposed) => Some(exposed.buf),
+            State::Free | State::Fenced(_) => unreachable!("the key is valid"),
+        }
+    }
+
+    fn fence(&mut self, epoch_min: u64, out: &mut Bounded<Buf>) -> usize {
+        self.epoch_min = self.epoch_min.max(epoch_min);
+        let before = out.len();
+        for region in &mut self.regions {
+            let buf = match std::mem::replace(&mut region.state, State::Free) {
+                State::Exposed(exposed) if exposed.epoch < self.epoch_min => {
+                    region.generation = region.generation.wrapping_add(1);
+                    exposed.buf
+                }
+                State::Fenced(buf) => buf,
+                other => {
+                    region.state = other;
+                    continue;
+                }
+            };
+            if let Err(buf) = out.push(buf) {
+                region.state = State::Fenced(buf);
+            }
+        }
+        out.len() - before
     }
 
     fn copy_out(&self, pool: &BufPool, key: RegionKey, range: RegionRange, into: &mut Buf) -> bool {
-        let Some((_, source)) = self.region(key) else {
+        let Some(source) = self.region(key) else {
             return false;
         };
         let start = range.offset as usize;
         let Some(bytes) = start
             .checked_add(range.len as usize)
-            .and_then(|end| pool.bytes(source).get(start..end))
+            .and_then(|end| pool.bytes(&source.buf).get(start..end))
         else {
             return false;
         };

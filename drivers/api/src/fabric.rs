@@ -3,6 +3,7 @@
 //! A message arrives whole, once, in order, or the connection closes. The bytes are untrusted all the same. Sending
 //! never blocks: a full connection hands the buffer back.
 
+use std::io;
 use std::os::fd::RawFd;
 
 use ionian_types::ConnId;
@@ -92,6 +93,58 @@ impl SendError {
     }
 }
 
+/// Why a device does not know the memory of a pool. Effect: none.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The device locks the memory, and this process may not lock so much.
+    #[error(
+        "{backend}: {bytes} bytes of buffers cannot be locked in memory, the limit is {limit_bytes} bytes: raise it by \
+         `ulimit -l unlimited` in the shell that starts the process, or by LimitMEMLOCK=infinity in its systemd unit"
+    )]
+    Memlock {
+        /// Name of the backend.
+        backend: &'static str,
+        /// What would be locked.
+        bytes: usize,
+        /// What may be, in all.
+        limit_bytes: u64,
+    },
+    /// As many pools are registered as the backend takes.
+    #[error(
+        "{backend}: {pools_max} pools of buffers are registered already, and that is the limit"
+    )]
+    TooMany {
+        /// Name of the backend.
+        backend: &'static str,
+        /// The limit.
+        pools_max: usize,
+    },
+    /// Slots of the pool are smaller than what the backend receives.
+    #[error(
+        "{backend}: slots of {slot_bytes} bytes are too small for messages of up to {message_bytes_max}: make the pool's \
+         slots larger, or the profile's messages smaller"
+    )]
+    SlotBytes {
+        /// Name of the backend.
+        backend: &'static str,
+        /// Usable bytes of a slot.
+        slot_bytes: usize,
+        /// The largest message.
+        message_bytes_max: usize,
+    },
+    /// The device refused the memory for another reason.
+    #[error("{backend}: the device refused {bytes} bytes of buffers: {source}")]
+    Device {
+        /// Name of the backend.
+        backend: &'static str,
+        /// Size of the pool's memory.
+        bytes: usize,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
 /// A set of reliable connections. Driven by one thread; no call blocks.
 pub trait Fabric {
     /// What the fabric is and can do.
@@ -123,4 +176,16 @@ pub trait Fabric {
     /// A descriptor that polls readable when an armed wake-up fires; `None` if the owner of the reactor is woken by
     /// other means.
     fn wake_fd(&self) -> Option<RawFd>;
+
+    /// Makes the memory of `pool` known to the device, where it must be before a buffer of the pool is given to any call of
+    /// this fabric. Once per pool, before the first connection; slow. Does nothing where the CPU moves the bytes. The fabric
+    /// keeps the memory, not the pool, alive for as long as the device may touch it.
+    ///
+    /// # Errors
+    ///
+    /// See [`RegisterError`]. Effect: none.
+    fn register(&mut self, pool: &BufPool) -> Result<(), RegisterError> {
+        let _ = pool;
+        Ok(())
+    }
 }

@@ -38,12 +38,14 @@ pub use buf::{Buf, BufPool, PoolError, PoolLayout, PoolOptions, PoolStats};
 pub use clock::{Clock, ManualClock};
 pub use counting::CountingAllocator;
 pub use emulated::Emulated;
-pub use fabric::{CloseReason, Fabric, FabricCaps, FabricEvent, FabricEvents, SendError};
+pub use fabric::{
+    CloseReason, Fabric, FabricCaps, FabricEvent, FabricEvents, RegisterError, SendError,
+};
 pub use ionian_types::{ConnId, Effect, Time};
 pub use middleware::{
     BlockFaults, Dice, FabricFaults, FaultCounts, FaultyBlocks, FaultyFabric, FaultyPackets,
     PacketFaults, TraceCounts, TraceEvent, TraceKind, Traced,
 };
-pub use onesided::{ExposeError, OneSided, RegionKey, RegionRange};
+pub use onesided::{ExposeError, OneSided, RegionGrant, RegionKey, RegionRange, RegionRights};
 pub use packet::{Packet, PacketBatch, PacketCaps, PacketDevice, PeerAddr};
 pub use wake::{NoWake, Wake};

@@ -3,7 +3,7 @@
 
 use ionian_driver_api::{
     Bounded, BufPool, CountingAllocator, Emulated, Fabric, FabricEvent, NoWake, OneSided,
-    PoolLayout, PoolOptions,
+    PoolLayout, PoolOptions, RegionGrant,
 };
 use ionian_shm::{ShmFabric, duplex};
 
@@ -26,7 +26,7 @@ fn messages_and_writes_allocate_nothing() {
     };
     let ((mut a, conn), (mut b, _)) = (fabric(one), fabric(two));
     let region = pool.alloc_from(&[0; 128]).expect("free");
-    let key = b.expose(conn, region).expect("room");
+    let key = b.expose(conn, region, RegionGrant::write(1)).expect("room");
     let mut events = Bounded::with_capacity(64);
     let before = CountingAllocator::thread_count();
     assert!(before > 0, "the counting allocator is in use");

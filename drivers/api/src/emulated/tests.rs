@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::*;
+use crate::RegionRights;
 use crate::buf::{PoolLayout, PoolOptions};
 use crate::middleware::{FabricFaults, FaultyFabric, Traced};
 
@@ -113,7 +114,9 @@ fn writes_and_messages_arrive_in_order() {
     );
     let (mut pa, mut pb) = (pool(), pool());
     let exposed = region(&mut pb);
-    let key = b.expose(CONN, exposed).expect("room");
+    let key = b
+        .expose(CONN, exposed, RegionGrant::write(0))
+        .expect("room");
 
     let buf = pa.alloc_from(b"first").expect("free");
     a.send(&mut pa, CONN, buf).expect("room");
@@ -171,7 +174,11 @@ fn outcome(change: impl FnOnce(RegionKey) -> (RegionKey, u32, ConnId)) -> Fabric
         generation: 0,
     };
     let (key, offset, owner) = change(probe);
-    assert_eq!(b.expose(owner, exposed).expect("room"), probe);
+    assert_eq!(
+        b.expose(owner, exposed, RegionGrant::write(0))
+            .expect("room"),
+        probe
+    );
     let buf = pa.alloc_from(b"abcd").expect("free");
     a.write(&mut pa, CONN, key, offset, 0, buf).expect("room");
     let mut events = Bounded::with_capacity(8);
@@ -223,6 +230,116 @@ fn a_write_outside_what_was_exposed_closes_the_connection() {
         closed(outcome(|key| (key, 0, ConnId::new(1)))),
         "exposed to somebody else"
     );
+}
+
+/// The next event of `b`.
+fn next(b: &mut Emulated<End>, pool: &mut BufPool) -> Option<FabricEvent> {
+    let mut events = Bounded::with_capacity(1);
+    b.poll(pool, &mut events);
+    events.pop()
+}
+
+#[test]
+fn rights_limit_a_write_to_their_range() {
+    let (one, two, _) = ends();
+    let (mut a, mut b) = (Emulated::new(one, 4, 8), Emulated::new(two, 4, 8));
+    let (mut pa, mut pb) = (pool(), pool());
+    let within = |offset, len| RegionGrant {
+        rights: RegionRights::WriteWithin(RegionRange { offset, len }),
+        epoch: 1,
+    };
+    let exposed = region(&mut pb);
+    let exposed = match b.expose(CONN, exposed, within(30, 3)) {
+        Err(ExposeError::Rights(buf)) => buf,
+        other => panic!("{other:?}"),
+    };
+    let key = b.expose(CONN, exposed, within(8, 8)).expect("room");
+    let mut write = |a: &mut Emulated<End>, offset| {
+        let buf = pa.alloc_from(b"abcd").expect("free");
+        a.write(&mut pa, CONN, key, offset, 0, buf).expect("room");
+    };
+    for offset in [8, 12] {
+        write(&mut a, offset);
+        assert!(matches!(
+            next(&mut b, &mut pb),
+            Some(FabricEvent::Delivered { .. })
+        ));
+    }
+    for offset in [7, 13] {
+        write(&mut a, offset);
+        b.inner_mut().closed = false;
+        assert!(matches!(
+            next(&mut b, &mut pb),
+            Some(FabricEvent::Closed {
+                reason: CloseReason::Protocol,
+                ..
+            })
+        ));
+    }
+    let back = b.revoke(key).expect("exposed");
+    assert_eq!(pb.bytes(&back)[7..17], *b"\0abcdabcd\0");
+    pb.free(back);
+    assert_eq!((pa.in_use(), pb.in_use()), (0, 0));
+}
+
+#[test]
+fn a_fence_takes_back_what_older_epochs_granted_and_no_late_write_lands() {
+    let (one, two, _) = ends();
+    let (mut a, mut b) = (Emulated::new(one, 4, 8), Emulated::new(two, 4, 8));
+    let (mut pa, mut pb) = (pool(), pool());
+    let keys = [3, 4, 5, 4].map(|epoch| {
+        let exposed = region(&mut pb);
+        b.expose(CONN, exposed, RegionGrant::write(epoch))
+            .expect("room")
+    });
+    // Sent before the fence, polled after it.
+    let buf = pa.alloc_from(b"late").expect("free");
+    a.write(&mut pa, CONN, keys[1], 0, 0, buf).expect("room");
+    let buf = pa.alloc_from(b"after").expect("free");
+    a.send(&mut pa, CONN, buf).expect("room");
+
+    let mut out = Bounded::with_capacity(2);
+    assert_eq!(b.fence(3, &mut out), 0, "nothing is older");
+    assert_eq!(b.fence(5, &mut out), 2, "as many as there is room for");
+    assert!(b.revoke(keys[3]).is_none(), "fenced though still held");
+    let probe = pb.alloc().expect("free");
+    let mut probe = Some(probe);
+    for key in [keys[0], keys[1], keys[3]] {
+        let range = RegionRange { offset: 0, len: 1 };
+        let into = probe.as_mut().expect("held");
+        assert!(!b.copy_out(&pb, key, range, into));
+    }
+    pb.free(probe.take().expect("held"));
+    assert!(matches!(
+        next(&mut b, &mut pb),
+        Some(FabricEvent::Closed {
+            reason: CloseReason::Protocol,
+            ..
+        })
+    ));
+    assert!(
+        next(&mut b, &mut pb).is_none(),
+        "nothing follows the end of a connection"
+    );
+    let mut taken: Vec<Buf> = std::iter::from_fn(|| out.pop()).collect();
+    assert_eq!(
+        b.fence(1, &mut out),
+        1,
+        "the one without room, and a fence never falls"
+    );
+    taken.extend(out.pop());
+    for buf in taken {
+        assert_eq!(pb.bytes(&buf), [0; 32], "nothing landed");
+        pb.free(buf);
+    }
+    let exposed = region(&mut pb);
+    match b.expose(CONN, exposed, RegionGrant::write(4)) {
+        Err(ExposeError::Fenced(buf)) => pb.free(buf),
+        other => panic!("{other:?}"),
+    }
+    let back = b.revoke(keys[2]).expect("of the epoch itself");
+    pb.free(back);
+    assert_eq!((pa.in_use(), pb.in_use()), (0, 0));
 }
 
 #[test]

@@ -10,7 +10,9 @@ use ionian_types::ConnId;
 use super::dice::{Dice, FaultCounts};
 use crate::bounded::Bounded;
 use crate::buf::{Buf, BufPool};
-use crate::fabric::{CloseReason, Fabric, FabricCaps, FabricEvent, FabricEvents, SendError};
+use crate::fabric::{
+    CloseReason, Fabric, FabricCaps, FabricEvent, FabricEvents, RegisterError, SendError,
+};
 
 /// Chances per message sent, in parts per million.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -182,5 +184,9 @@ impl<F: Fabric> Fabric for FaultyFabric<F> {
 
     fn wake_fd(&self) -> Option<RawFd> {
         self.inner.wake_fd()
+    }
+
+    fn register(&mut self, pool: &BufPool) -> Result<(), RegisterError> {
+        self.inner.register(pool)
     }
 }

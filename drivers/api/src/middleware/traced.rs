@@ -7,7 +7,7 @@ use ionian_types::ConnId;
 use crate::block::{BlockLimits, BlockQueue, BlockRequest, Completions, FileId};
 use crate::bounded::Bounded;
 use crate::buf::{Buf, BufPool};
-use crate::fabric::{Fabric, FabricCaps, FabricEvent, FabricEvents, SendError};
+use crate::fabric::{Fabric, FabricCaps, FabricEvent, FabricEvents, RegisterError, SendError};
 use crate::packet::{PacketBatch, PacketCaps, PacketDevice, PeerAddr};
 
 /// What happened.
@@ -220,6 +220,10 @@ impl<F: Fabric> Fabric for Traced<F> {
 
     fn wake_fd(&self) -> Option<RawFd> {
         self.inner.wake_fd()
+    }
+
+    fn register(&mut self, pool: &BufPool) -> Result<(), RegisterError> {
+        self.inner.register(pool)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use ionian_driver_api::{Bounded, Emulated, OneSided, PoolLayout, PoolOptions, RegionRange};
+use ionian_driver_api::{
+    Bounded, Emulated, OneSided, PoolLayout, PoolOptions, RegionGrant, RegionRange,
+};
 
 use super::*;
 use crate::duplex;
@@ -192,7 +194,9 @@ fn one_sided_writes_work_over_it() {
     let (mut a, mut b) = (Emulated::new(a, 2, 8), Emulated::new(b, 2, 8));
     let (mut pa, mut pb) = (pool(4), pool(4));
     let exposed = pb.alloc_from(&[0; 64]).expect("free");
-    let key = b.expose(conn, exposed).expect("room");
+    let key = b
+        .expose(conn, exposed, RegionGrant::write(1))
+        .expect("room");
     let buf = pa.alloc_from(b"cut").expect("free");
     a.write(&mut pa, conn, key, 16, 9, buf).expect("room");
     a.flush();
