@@ -3,6 +3,11 @@
 //! A pool allocates everything when it is made; after that `alloc` and `free` are a pop and a push. A [`Buf`] is the
 //! only key to its slot. Whoever holds it owns the bytes; giving it to a driver gives the bytes away until the driver
 //! hands a `Buf` back. An empty pool is backpressure: `alloc` answers `None`.
+//!
+//! A pool made with headroom has room in front of each slot's payload, where a driver puts the headers of its network
+//! without moving the payload; the methods for that are in [`headroom`].
+
+mod headroom;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,11 +26,13 @@ pub struct Buf {
     index: u32,
     generation: u32,
     len: u32,
+    /// Bytes of headers in front of the payload.
+    head: u32,
     pool: u32,
 }
 
 impl Buf {
-    /// Number of valid bytes, from the start of the slot.
+    /// Number of valid bytes, from the start of the payload.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len as usize
@@ -83,6 +90,12 @@ pub enum PoolError {
         /// Bytes per slot asked for.
         slot_bytes: u32,
     },
+    /// The headroom is too large.
+    #[error("headroom of {headroom_bytes} bytes is more than {HEADROOM_BYTES_MAX}")]
+    Headroom {
+        /// Bytes asked for in front of each payload.
+        headroom_bytes: u32,
+    },
 }
 
 /// Counters of a pool since it was made.
@@ -118,17 +131,30 @@ pub struct BufPool {
 const SLOT_BYTES_MAX: u32 = 1 << 30;
 /// Most slots of one pool.
 const SLOTS_MAX: u32 = 1 << 31;
+/// Most room in front of a payload, in bytes: far more than the headers of any network.
+const HEADROOM_BYTES_MAX: u32 = 4096;
 
 /// Numbers pools, so that a handle used with a foreign pool is caught.
 static NEXT_POOL: AtomicU32 = AtomicU32::new(1);
 
 impl BufPool {
-    /// Allocates and touches the whole arena.
+    /// Allocates and touches the whole arena. Slots have no headroom.
     ///
     /// # Errors
     ///
     /// [`PoolError::Size`] for a size of zero or beyond the limits. Effect: none.
     pub fn new(options: PoolOptions) -> Result<Self, PoolError> {
+        Self::with_headroom(options, 0)
+    }
+
+    /// Allocates and touches the whole arena, with at least `headroom_bytes` (0 to 4096) of room in front of each slot's
+    /// payload. Payloads lie as the layout says; the headroom is rounded up to the layout's unit for that.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Size`] for a size of zero or beyond the limits, [`PoolError::Headroom`] for too much headroom.
+    /// Effect: none.
+    pub fn with_headroom(options: PoolOptions, headroom_bytes: u32) -> Result<Self, PoolError> {
         let PoolOptions {
             slots,
             slot_bytes,
@@ -138,24 +164,20 @@ impl BufPool {
         if slots == 0 || slots > SLOTS_MAX || slot_bytes == 0 || slot_bytes > SLOT_BYTES_MAX {
             return Err(size_error);
         }
-        let (usable, stride) = match layout {
-            PoolLayout::Coloured => {
-                let usable = (slot_bytes as usize).next_multiple_of(64);
-                // An odd number of cache lines: consecutive slots walk through all 64 colours of a page.
-                (
-                    usable,
-                    usable
-                        + if (usable / 64).is_multiple_of(2) {
-                            64
-                        } else {
-                            0
-                        },
-                )
-            }
-            PoolLayout::BlockAligned => {
-                let usable = (slot_bytes as usize).next_multiple_of(4096);
-                (usable, usable)
-            }
+        if headroom_bytes > HEADROOM_BYTES_MAX {
+            return Err(PoolError::Headroom { headroom_bytes });
+        }
+        let unit = match layout {
+            PoolLayout::Coloured => 64,
+            PoolLayout::BlockAligned => 4096,
+        };
+        let headroom = (headroom_bytes as usize).next_multiple_of(unit);
+        let usable = (slot_bytes as usize).next_multiple_of(unit);
+        let whole = headroom + usable;
+        let stride = match layout {
+            // An odd number of cache lines: consecutive slots walk through all 64 colours of a page.
+            PoolLayout::Coloured if (whole / 64).is_multiple_of(2) => whole + 64,
+            PoolLayout::Coloured | PoolLayout::BlockAligned => whole,
         };
         let fits = (slots as usize)
             .checked_mul(stride)
@@ -164,7 +186,7 @@ impl BufPool {
             return Err(size_error);
         }
         Ok(Self {
-            arena: Arc::new(Arena::new(slots as usize, usable, stride)),
+            arena: Arc::new(Arena::new(slots as usize, headroom, usable, stride)),
             generations: vec![0; slots as usize].into_boxed_slice(),
             free: (0..slots).rev().collect(),
             id: NEXT_POOL.fetch_add(1, Ordering::Relaxed),
@@ -186,6 +208,7 @@ impl BufPool {
             index,
             generation: self.generations[index as usize],
             len: 0,
+            head: 0,
             pool: self.id,
         })
     }
@@ -213,7 +236,7 @@ impl BufPool {
         self.check(buf);
         // SAFETY: `buf` is the slot's only handle (checked) and is borrowed for `'a`; a driver with the slot in flight
         // would own it; `self` keeps the arena alive for `'a`.
-        unsafe { self.arena.slice(buf.index, buf.len()) }
+        unsafe { self.arena.slice(buf.index, 0, buf.len()) }
     }
 
     /// The valid bytes of a slot, for writing.
@@ -226,10 +249,10 @@ impl BufPool {
         self.check(buf);
         // SAFETY: `buf` is the slot's only handle (checked) and is exclusively borrowed for `'a`; a driver with the
         // slot in flight would own it; `self` keeps the arena alive for `'a`.
-        unsafe { self.arena.slice_mut(buf.index, buf.len()) }
+        unsafe { self.arena.slice_mut(buf.index, 0, buf.len()) }
     }
 
-    /// The whole slot, valid or not, for writing; call [`BufPool::set_len`] afterwards.
+    /// The whole slot without its headroom, valid or not, for writing; call [`BufPool::set_len`] afterwards.
     ///
     /// # Panics
     ///
@@ -238,7 +261,7 @@ impl BufPool {
     pub fn slot_mut<'a>(&'a self, buf: &'a mut Buf) -> &'a mut [u8] {
         self.check(buf);
         // SAFETY: as in `bytes_mut`.
-        unsafe { self.arena.slice_mut(buf.index, self.arena.slot_bytes()) }
+        unsafe { self.arena.slice_mut(buf.index, 0, self.arena.slot_bytes()) }
     }
 
     /// Sets the number of valid bytes. Bytes between the old and the new length are whatever the slot holds.
@@ -268,7 +291,7 @@ impl BufPool {
         Some(buf)
     }
 
-    /// Usable bytes of each slot.
+    /// Usable bytes of each slot, without its headroom.
     #[must_use]
     pub fn slot_bytes(&self) -> usize {
         self.arena.slot_bytes()
@@ -310,7 +333,7 @@ impl BufPool {
         &self.arena
     }
 
-    /// Drivers only: the address of a slot whose handle the driver owns. See [`crate::dma`] for who may use it.
+    /// Drivers only: the address of the payload of a slot whose handle the driver owns. See [`crate::dma`] for who may use it.
     ///
     /// # Panics
     ///
@@ -421,6 +444,7 @@ mod tests {
             index: buf.index,
             generation: buf.generation,
             len: 0,
+            head: 0,
             pool: buf.pool,
         };
         pool.free(buf);

@@ -135,20 +135,28 @@ impl Drop for RawBytes {
 pub struct Arena {
     memory: RawBytes,
     stride_bytes: usize,
+    headroom_bytes: usize,
     slot_bytes: usize,
     slots: usize,
 }
 
 impl Arena {
-    /// Allocates `slots` slots of `slot_bytes`, `stride_bytes` apart, starting at a multiple of 4096.
+    /// Allocates `slots` slots of `slot_bytes` behind `headroom_bytes` each, `stride_bytes` apart; the first headroom
+    /// starts at a multiple of 4096.
     ///
     /// # Panics
     ///
-    /// If a size is zero, the stride is smaller than a slot, or the product overflows: the pool has checked them.
-    pub(crate) fn new(slots: usize, slot_bytes: usize, stride_bytes: usize) -> Self {
+    /// If a size is zero, the stride is smaller than a slot with its headroom, or the product overflows: the pool has
+    /// checked them.
+    pub(crate) fn new(
+        slots: usize,
+        headroom_bytes: usize,
+        slot_bytes: usize,
+        stride_bytes: usize,
+    ) -> Self {
         assert!(
-            slots > 0 && slot_bytes > 0 && stride_bytes >= slot_bytes,
-            "arena of {slots} x {slot_bytes}"
+            slots > 0 && slot_bytes > 0 && stride_bytes >= headroom_bytes + slot_bytes,
+            "arena of {slots} x ({headroom_bytes} + {slot_bytes})"
         );
         let bytes = slots
             .checked_mul(stride_bytes)
@@ -156,6 +164,7 @@ impl Arena {
         Self {
             memory: RawBytes::new(bytes),
             stride_bytes,
+            headroom_bytes,
             slot_bytes,
             slots,
         }
@@ -173,13 +182,32 @@ impl Arena {
         self.memory.bytes()
     }
 
-    /// Usable bytes of each slot.
+    /// Slots in all.
+    #[must_use]
+    pub const fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// From the start of one slot's payload to that of the next, in bytes.
+    #[must_use]
+    pub const fn stride_bytes(&self) -> usize {
+        self.stride_bytes
+    }
+
+    /// Room in front of each slot's payload, in bytes.
+    #[must_use]
+    pub const fn headroom_bytes(&self) -> usize {
+        self.headroom_bytes
+    }
+
+    /// Usable bytes of each slot, without its headroom.
     #[must_use]
     pub const fn slot_bytes(&self) -> usize {
         self.slot_bytes
     }
 
-    /// Address of slot `index`. Valid for [`Arena::slot_bytes`] bytes while the arena lives.
+    /// Address of the payload of slot `index`. Valid for [`Arena::slot_bytes`] bytes from there and
+    /// [`Arena::headroom_bytes`] before it while the arena lives.
     ///
     /// Forming the address is safe; using it is not: only the driver that holds the slot's `Buf` may, and only through
     /// raw pointers while a device can write there.
@@ -189,44 +217,60 @@ impl Arena {
     /// If there is no such slot.
     #[must_use]
     pub fn slot(&self, index: u32) -> *mut u8 {
-        self.memory.at(self.offset(index))
+        self.memory.at(self.offset(index, 0))
     }
 
-    fn offset(&self, index: u32) -> usize {
+    /// Address `head` bytes in front of the payload of slot `index`; as [`Arena::slot`] otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot, or the headroom is smaller.
+    #[must_use]
+    pub fn slot_front(&self, index: u32, head: usize) -> *mut u8 {
+        self.memory.at(self.offset(index, head))
+    }
+
+    /// Where the payload of a slot begins, less `head` bytes of its headroom.
+    fn offset(&self, index: u32, head: usize) -> usize {
         let index = index as usize;
         assert!(index < self.slots, "slot {index} of {}", self.slots);
-        index * self.stride_bytes
+        assert!(
+            head <= self.headroom_bytes,
+            "{head} bytes in a headroom of {}",
+            self.headroom_bytes
+        );
+        index * self.stride_bytes + self.headroom_bytes - head
     }
 
-    /// The first `len` bytes of a slot as a slice.
+    /// Bytes of a slot as a slice: `head` in front of the payload and `len` of it.
     ///
     /// # Safety
     ///
     /// The caller holds a shared borrow of the slot's only `Buf` for `'a`; no device has it in flight; `'a` does not
     /// outlive the arena.
-    pub(crate) unsafe fn slice<'a>(&self, index: u32, len: usize) -> &'a [u8] {
+    pub(crate) unsafe fn slice<'a>(&self, index: u32, head: usize, len: usize) -> &'a [u8] {
         assert!(
             len <= self.slot_bytes,
             "slice of {len} bytes in a slot of {}",
             self.slot_bytes
         );
         // SAFETY: the caller's borrow of the slot's only handle means that nobody writes the slot during `'a`.
-        unsafe { self.memory.slice(self.offset(index), len) }
+        unsafe { self.memory.slice(self.offset(index, head), head + len) }
     }
 
-    /// The first `len` bytes of a slot as a mutable slice.
+    /// Bytes of a slot as a mutable slice: `head` in front of the payload and `len` of it.
     ///
     /// # Safety
     ///
     /// The caller holds an exclusive borrow of the slot's only `Buf` for `'a`; no device has it in flight; `'a` does
     /// not outlive the arena.
-    pub(crate) unsafe fn slice_mut<'a>(&self, index: u32, len: usize) -> &'a mut [u8] {
+    pub(crate) unsafe fn slice_mut<'a>(&self, index: u32, head: usize, len: usize) -> &'a mut [u8] {
         assert!(
             len <= self.slot_bytes,
             "slice of {len} bytes in a slot of {}",
             self.slot_bytes
         );
         // SAFETY: the caller's exclusive borrow of the slot's only handle means that nobody else uses it during `'a`.
-        unsafe { self.memory.slice_mut(self.offset(index), len) }
+        unsafe { self.memory.slice_mut(self.offset(index, head), head + len) }
     }
 }

@@ -32,6 +32,9 @@ pub struct PacketCaps {
     pub backend: &'static str,
     /// Largest payload of one packet in bytes; also the least slot size of a pool used to receive.
     pub payload_bytes_max: usize,
+    /// Room that the device needs in front of each payload, in bytes: pools given to it are made with at least this much
+    /// ([`BufPool::with_headroom`]). 0 where somebody else writes the headers.
+    pub headroom_bytes: usize,
     /// Packets one call handles at most.
     pub batch_max: usize,
     /// The device cuts one large send into packets (UDP GSO).
@@ -48,8 +51,8 @@ pub trait PacketDevice {
     /// The address that peers send to.
     fn local_addr(&self) -> PeerAddr;
 
-    /// Receives into slots of `pool` and appends to `out`, until nothing is waiting, `out` is full, the pool is empty or
-    /// a batch is done. Returns the number of packets appended.
+    /// Receives into slots of `pool`, which has the headroom that [`PacketCaps`] asks for, and appends to `out`, until
+    /// nothing is waiting, `out` is full, the pool is empty or a batch is done. Returns the number of packets appended.
     fn rx_burst(&mut self, pool: &mut BufPool, out: &mut PacketBatch) -> usize;
 
     /// Sends from the front of `burst` and frees what was sent to `pool`, at once or when the device is done with it.

@@ -52,6 +52,7 @@ impl UdpDevice {
         let caps = PacketCaps {
             backend: "udp",
             payload_bytes_max,
+            headroom_bytes: 0,
             batch_max: options.batch,
             gso: socket.gso,
             gro: socket.gro,

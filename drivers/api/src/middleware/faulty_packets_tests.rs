@@ -15,6 +15,7 @@ impl PacketDevice for Loopback {
         PacketCaps {
             backend: "loopback",
             payload_bytes_max: 64,
+            headroom_bytes: 0,
             batch_max: 32,
             gso: false,
             gro: false,
