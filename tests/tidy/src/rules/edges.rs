@@ -50,6 +50,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("ionian-driver-api", &["ionian-types"]),
+    ("ionian-ether", &["ionian-types", "ionian-driver-api"]),
     ("ionian-shm", &["ionian-types", "ionian-driver-api"]),
     ("ionian-udp", &["ionian-types", "ionian-driver-api"]),
     ("ionian-uring", &["ionian-types", "ionian-driver-api"]),
