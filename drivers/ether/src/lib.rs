@@ -38,3 +38,6 @@ pub use link::{Checksum, Frame, FrameBatch, FrameLink, LinkCaps, LinkStats};
 pub use mac::{MacAddr, MacError};
 pub use memory::{MemoryLink, Wire};
 pub use options::{EtherOpenError, EtherOptions, EtherStats};
+
+#[cfg(test)]
+mod tests;
