@@ -55,7 +55,7 @@ pub(crate) const HWLOC: Requirement = Requirement {
 pub(crate) const IP: Requirement = Requirement {
     name: "ip",
     package: "iproute2",
-    enables: "chaos in network namespaces",
+    enables: "chaos, TAP devices and packet sockets in network namespaces",
     probe: || answers("ip", "-V"),
 };
 

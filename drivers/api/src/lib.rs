@@ -7,7 +7,7 @@
 //!
 //! | trait | what it is | who implements it |
 //! |---|---|---|
-//! | [`PacketDevice`] | unreliable datagrams in bursts | UDP sockets, TAP, AF_XDP, DPDK |
+//! | [`PacketDevice`] | unreliable datagrams in bursts | UDP sockets, the device of `drivers/ether` over TAP, AF_PACKET, AF_XDP, DPDK |
 //! | [`Fabric`] | reliable FIFO connections | shared memory, RDMA RC |
 //! | [`OneSided`] | writes into a peer's exposed buffer | RDMA, or [`Emulated`] over any fabric |
 //! | [`BlockQueue`] | a submit/poll queue pair over numbered files | memory, files, NVMe |

@@ -52,6 +52,11 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("ionian-driver-api", &["ionian-types"]),
     ("ionian-ether", &["ionian-types", "ionian-driver-api"]),
     ("ionian-shm", &["ionian-types", "ionian-driver-api"]),
+    // Frames through the kernel; what is in them is the business of ether.
+    (
+        "ionian-tap",
+        &["ionian-types", "ionian-driver-api", "ionian-ether"],
+    ),
     ("ionian-udp", &["ionian-types", "ionian-driver-api"]),
     ("ionian-uring", &["ionian-types", "ionian-driver-api"]),
     ("ionian-runtime", &["ionian-types", "ionian-driver-api"]),
