@@ -20,7 +20,7 @@ pub(crate) struct Requirement {
 
 /// Everything that can be missing, in the order it is reported. A new row needs a test that prints `SKIP name: reason (install PACKAGE)`
 /// when it is absent.
-pub(crate) const ALL: &[Requirement] = &[CXX, PKG_CONFIG, HWLOC, IP, NFT, MKFS];
+pub(crate) const ALL: &[Requirement] = &[CXX, PKG_CONFIG, HWLOC, LIBCLANG, IBVERBS, IP, NFT, MKFS];
 
 /// Builds libFuzzer, which is C++.
 pub(crate) const CXX: Requirement = Requirement {
@@ -46,6 +46,27 @@ pub(crate) const HWLOC: Requirement = Requirement {
     probe: || {
         Command::new("pkg-config")
             .args(["--exists", "hwloc >= 2.0.0"])
+            .status()
+            .is_ok_and(|s| s.success())
+    },
+};
+
+/// Reads the headers of C libraries for the bindings.
+pub(crate) const LIBCLANG: Requirement = Requirement {
+    name: "libclang",
+    package: "libclang-dev",
+    enables: "features that bind a C library by its headers",
+    probe: || has_library(Path::new("/usr/lib"), "libclang"),
+};
+
+/// The library behind the feature `rdma`.
+pub(crate) const IBVERBS: Requirement = Requirement {
+    name: "libibverbs",
+    package: "libibverbs-dev",
+    enables: "the feature `rdma`: RDMA devices by the verbs",
+    probe: || {
+        Command::new("pkg-config")
+            .args(["--exists", "libibverbs >= 1.11"])
             .status()
             .is_ok_and(|s| s.success())
     },
@@ -167,6 +188,30 @@ fn answers(program: &str, argument: &str) -> bool {
     command.status().is_ok_and(|s| s.success())
 }
 
+/// Whether a shared library, or a link to one, is where distributions put LLVM's: `/usr/lib/llvm-N/lib`, or the folder of the
+/// architecture.
+fn has_library(root: &Path, name: &str) -> bool {
+    let holds = |folder: &Path| {
+        std::fs::read_dir(folder).is_ok_and(|entries| {
+            entries.flatten().any(|entry| {
+                let file = entry.file_name().to_string_lossy().into_owned();
+                let rest = file.strip_prefix(name);
+                rest.is_some_and(|rest| {
+                    rest.starts_with(".so") || rest.starts_with('-') && rest.contains(".so")
+                })
+            })
+        })
+    };
+    let folders = std::fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    folders
+        .flat_map(|folder| [folder.join("lib"), folder])
+        .any(|folder| holds(&folder))
+}
+
 fn is_debian(os_release: &str) -> bool {
     os_release.lines().any(|line| {
         let value = line
@@ -208,6 +253,19 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_does_not_answer() {
         assert!(!answers("no-such-program-here", "--version"));
+    }
+
+    #[test]
+    fn a_library_is_found_where_distributions_put_it() {
+        let root = std::env::temp_dir().join(format!("xtask-library-{}", std::process::id()));
+        let folder = root.join("llvm-99/lib");
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::write(folder.join("libclang-cpp.a"), "").expect("written");
+        assert!(!has_library(&root, "libclang"));
+        std::fs::write(folder.join("libclang-99.so.1"), "").expect("written");
+        assert!(has_library(&root, "libclang"));
+        std::fs::remove_dir_all(&root).expect("removed");
+        assert!(!has_library(&root, "libclang"));
     }
 
     #[test]

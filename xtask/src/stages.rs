@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 use crate::counts::{Counts, Skip, TestOutput};
-use crate::requirements::{HWLOC, PKG_CONFIG, Requirement};
+use crate::requirements::{CXX, HWLOC, IBVERBS, LIBCLANG, PKG_CONFIG, Requirement};
 use crate::workspace::{Feature, SIMULATOR, SYSTEM_TESTS, TIDY, Workspace, simulator_arguments};
 use crate::{budget, fuzz, mutants, process};
 
@@ -72,8 +72,13 @@ pub(crate) const SYSTEM: Stage = Stage {
 /// What the simulator is asked for in the gate.
 const SEED_ARGUMENTS: &[&str] = &["gate"];
 
-/// Features that link a C library, and what must be there to build them. Other features build everywhere.
-const FEATURE_NEEDS: &[(&str, &[Requirement])] = &[("hwloc", &[PKG_CONFIG, HWLOC])];
+/// Features that link a C library, by name or as `package/name`, and what must be there to build them. Other features build everywhere.
+const FEATURE_NEEDS: &[(&str, &[Requirement])] = &[
+    ("hwloc", &[PKG_CONFIG, HWLOC]),
+    ("rdma", NEEDS_OF_RDMA),
+    ("ionian-verbs-sys/link", NEEDS_OF_RDMA),
+];
+const NEEDS_OF_RDMA: &[Requirement] = &[CXX, PKG_CONFIG, LIBCLANG, IBVERBS];
 
 /// What a stage works with.
 #[derive(Debug)]
@@ -249,7 +254,7 @@ fn features(context: &Context<'_>, report: &mut Report) -> Result<()> {
     {
         let needs = FEATURE_NEEDS
             .iter()
-            .find(|(feature, _)| *feature == name)
+            .find(|(feature, _)| *feature == name || *feature == format!("{package}/{name}"))
             .map_or(&[][..], |(_, needs)| needs);
         if let Some(missing) = needs.iter().find(|n| !n.present()) {
             report.skip(&format!("{package}/{name}"), missing.reason());

@@ -291,6 +291,31 @@ impl BufPool {
         Some(buf)
     }
 
+    /// Drivers only: copies bytes `offset..offset + len` of a slot that a device may be writing into `into`, from its
+    /// start, and sets its length. `false`, and nothing copied, if they are not all valid bytes of `source` or do not fit.
+    ///
+    /// # Panics
+    ///
+    /// If a handle is not of this pool: our own bug.
+    #[must_use]
+    pub fn copy_shared(&self, source: &Buf, offset: usize, len: usize, into: &mut Buf) -> bool {
+        self.check(source);
+        let valid = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= source.len());
+        if !valid || len > self.slot_bytes() {
+            return false;
+        }
+        self.set_len(into, len);
+        // SAFETY: `source` is the slot's only handle (checked) and is borrowed: no thread writes its slot. `into` is
+        // another handle, hence another slot.
+        unsafe {
+            self.arena
+                .copy_shared(source.index, offset, self.bytes_mut(into));
+        }
+        true
+    }
+
     /// Usable bytes of each slot, without its headroom.
     #[must_use]
     pub fn slot_bytes(&self) -> usize {
@@ -424,6 +449,24 @@ mod tests {
         assert!(pool.alloc_from(&[0; 65]).is_none(), "larger than a slot");
         pool.free(a);
         pool.free(b);
+    }
+
+    #[test]
+    fn bytes_that_a_device_may_write_are_copied_out_at_every_offset() {
+        let mut pool = pool(2, 64, PoolLayout::Coloured);
+        let bytes: Vec<u8> = (0..40).collect();
+        let source = pool.alloc_from(&bytes).expect("free");
+        let mut into = pool.alloc().expect("free");
+        for offset in 0..=40 {
+            for len in 0..=40 {
+                let copied = pool.copy_shared(&source, offset, len, &mut into);
+                assert_eq!(copied, offset + len <= 40);
+                if copied {
+                    assert_eq!(pool.bytes(&into), &bytes[offset..offset + len]);
+                }
+            }
+        }
+        assert!(!pool.copy_shared(&source, usize::MAX, 2, &mut into));
     }
 
     #[test]

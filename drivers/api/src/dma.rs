@@ -128,6 +128,30 @@ impl Drop for RawBytes {
     }
 }
 
+/// Copies bytes that a device or a peer may be writing: volatile, so that each is read once, and without any reference to
+/// them. What is read can be torn between two values; its reader checks it.
+///
+/// # Safety
+///
+/// `source` is valid for reads of `target.len()` bytes, and no thread of this process writes them meanwhile.
+unsafe fn copy_volatile(source: *const u8, target: &mut [u8]) {
+    let (mut at, len) = (0, target.len());
+    while at < len {
+        // SAFETY: `at` is smaller than the number of valid bytes.
+        let from = unsafe { source.add(at) };
+        if len - at >= 8 && from.addr().is_multiple_of(8) {
+            // SAFETY: eight bytes are valid here, the address is aligned, and every bit pattern is a number.
+            let word = unsafe { from.cast::<u64>().read_volatile() };
+            target[at..at + 8].copy_from_slice(&u64::from_le(word).to_le_bytes());
+            at += 8;
+        } else {
+            // SAFETY: one byte is valid here.
+            target[at] = unsafe { from.read_volatile() };
+            at += 1;
+        }
+    }
+}
+
 /// The memory of a pool, cut into equal slots. Freed when the pool and every driver that registered it are gone.
 ///
 /// *Units*: bytes. *Source*: DESIGN, buffer arenas.
@@ -272,5 +296,28 @@ impl Arena {
         );
         // SAFETY: the caller's exclusive borrow of the slot's only handle means that nobody else uses it during `'a`.
         unsafe { self.memory.slice_mut(self.offset(index, head), head + len) }
+    }
+
+    /// Copies `into.len()` bytes of a slot, from `offset`, while a device may be writing them.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds a shared borrow of the slot's only `Buf`, so that no thread of this process writes the slot.
+    pub(crate) unsafe fn copy_shared(&self, index: u32, offset: usize, into: &mut [u8]) {
+        let inside = offset
+            .checked_add(into.len())
+            .is_some_and(|end| end <= self.slot_bytes);
+        assert!(
+            inside,
+            "{} bytes at {offset} of {}",
+            into.len(),
+            self.slot_bytes
+        );
+        if into.is_empty() {
+            return;
+        }
+        let source = self.memory.at(self.offset(index) + offset);
+        // SAFETY: the bytes are inside the slot (checked), which is inside the arena; the rest is the caller's promise.
+        unsafe { copy_volatile(source, into) };
     }
 }

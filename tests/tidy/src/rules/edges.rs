@@ -59,6 +59,12 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ),
     ("ionian-udp", &["ionian-types", "ionian-driver-api"]),
     ("ionian-uring", &["ionian-types", "ionian-driver-api"]),
+    (
+        "ionian-verbs",
+        &["ionian-types", "ionian-driver-api", "ionian-verbs-sys"],
+    ),
+    // Raw bindings know nothing of ours.
+    ("ionian-verbs-sys", &[]),
     ("ionian-runtime", &["ionian-types", "ionian-driver-api"]),
     (
         "ionian-client",

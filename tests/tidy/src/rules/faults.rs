@@ -28,6 +28,7 @@ const CRATES: &[(&str, &str)] = &[
     ("system", "tests/system/"),
     ("udp", "drivers/udp/"),
     ("uring", "drivers/uring/"),
+    ("verbs", "drivers/verbs/"),
     ("wire", "dataplane/wire/"),
 ];
 
