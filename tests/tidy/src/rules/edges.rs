@@ -65,6 +65,10 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ),
     // Raw bindings know nothing of ours.
     ("ionian-verbs-sys", &[]),
+    (
+        "ionian-xdp",
+        &["ionian-types", "ionian-driver-api", "ionian-ether"],
+    ),
     ("ionian-runtime", &["ionian-types", "ionian-driver-api"]),
     (
         "ionian-client",
