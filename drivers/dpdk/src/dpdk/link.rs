@@ -339,7 +339,7 @@ impl FrameLink for DpdkLink {
     }
 
     fn tx_burst(&mut self, pool: &mut BufPool, burst: &mut FrameBatch) -> usize {
-        if burst.is_empty() {
+        if burst.is_empty() && self.waiting == 0 {
             return 0;
         }
         if !self.ready() {
