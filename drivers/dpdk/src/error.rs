@@ -153,6 +153,14 @@ pub enum OpenError {
         /// Why.
         why: String,
     },
+    /// Another AF_XDP socket has the queue.
+    #[error("queue {queue} of the network interface {interface} is taken by another AF_XDP socket: end the process that has it (a process keeps it until it ends, even after closing the port), then `ip link set {interface} xdp off`")]
+    XdpBusy {
+        /// The interface.
+        interface: String,
+        /// The first of the queues that were asked for.
+        queue: u16,
+    },
     /// There is not enough memory for the buffers.
     #[error("{mbufs} buffers of {bytes_each} bytes do not fit DPDK's memory: raise memory_mib ({memory_mib} now), or lower mbufs")]
     Memory {
@@ -240,6 +248,9 @@ pub(crate) fn no_huge_pages(options: &EalOptions, free_mib: u64) -> StartError {
     }
 }
 
+/// What DPDK always says after the line that says what is wrong.
+const EMPTY_WORDS: &[&str] = &["Driver cannot attach the device", "Failed to attach device"];
+
 /// The last lines of a log that say anything, on one line: errors and not the chatter before them.
 pub(crate) fn last_words(log: &str) -> String {
     const LINES: usize = 3;
@@ -247,7 +258,7 @@ pub(crate) fn last_words(log: &str) -> String {
     let lines: Vec<&str> = log
         .lines()
         .map(str::trim)
-        .filter(|line| !line.is_empty())
+        .filter(|line| !line.is_empty() && !EMPTY_WORDS.iter().any(|words| line.contains(words)))
         .collect();
     let from = lines.len().saturating_sub(LINES);
     let words = lines[from..].join(" / ");
@@ -309,6 +320,8 @@ mod tests {
     fn last_words_are_few_and_never_none() {
         assert_eq!(last_words("\n \n"), "(nothing)");
         assert_eq!(last_words("a\nb\n\nc\nd"), "b / c / d");
+        let log = "net: why\nEAL: Driver cannot attach the device (x)\nEAL: Failed to attach device on primary process\n";
+        assert_eq!(last_words(log), "net: why");
         assert_eq!(last_words(&"ä".repeat(1000)).chars().count(), 400);
     }
 }

@@ -36,13 +36,28 @@ pub fn check(device: &Device, options: &PortOptions, drivers: &Path) -> Result<(
     }
     match vdev {
         Vdev::AfPacket { .. } => check_capability(vdev, CAP_NET_RAW, "CAP_NET_RAW", "cap_net_raw"),
-        // Loading the program that redirects frames is an administrator's business, and so is taking the queue.
-        Vdev::AfXdp { .. } => check_capability(
-            vdev,
-            CAP_NET_ADMIN,
-            "CAP_NET_ADMIN",
-            "cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock",
-        ),
+        Vdev::AfXdp {
+            interface,
+            start_queue,
+            ..
+        } => {
+            if let Some(most) = queues(interface)
+                && u32::from(*start_queue) + u32::from(options.queues) > most
+            {
+                return Err(OpenError::Queues {
+                    device: vdev.to_string(),
+                    asked: options.queues,
+                    most: most.saturating_sub((*start_queue).into()),
+                });
+            }
+            // Loading the program that redirects frames is an administrator's business, and so is taking the queue.
+            check_capability(
+                vdev,
+                CAP_NET_ADMIN,
+                "CAP_NET_ADMIN",
+                "cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock",
+            )
+        }
         Vdev::Tap { interface } => {
             if !Path::new("/dev/net/tun").exists() {
                 return Err(OpenError::NoTun);
@@ -218,30 +233,69 @@ impl Interface {
         if !interface_index(name) {
             return None;
         }
-        let socket = socket(libc::AF_INET, libc::SOCK_DGRAM).ok()?;
-        // SAFETY: integers and a union of integers and addresses, for which zero bits are a value.
-        let mut request: libc::ifreq = unsafe { zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            // The sign of a character is the platform's.
-            *to = from as libc::c_char;
-        }
-        // SAFETY: the descriptor is a socket and the request is whole and lives during the call.
-        if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) } != 0 {
-            return None;
-        }
-        // SAFETY: the call above filled in this member of the union.
+        let mut request = request(name);
+        ask(libc::SIOCGIFFLAGS, &mut request)?;
+        // SAFETY: the call filled in this member of the union.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
-        // SAFETY: as for the first call.
-        if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) } != 0 {
-            return None;
-        }
-        // SAFETY: the call above filled in this member of the union.
+        ask(libc::SIOCGIFMTU, &mut request)?;
+        // SAFETY: the call filled in this member of the union.
         let mtu = unsafe { request.ifr_ifru.ifru_mtu };
         Some(Self {
             up: i32::from(flags) & libc::IFF_UP != 0,
             mtu_bytes: u32::try_from(mtu).unwrap_or(0),
         })
     }
+}
+
+/// Numbers of queues of an interface. *Source*: `struct ethtool_channels` in `linux/ethtool.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Channels {
+    command: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// Receive queues of an interface; `None` where its driver does not say.
+fn queues(interface: &str) -> Option<u32> {
+    const SIOCETHTOOL: libc::Ioctl = 0x8946;
+    const ETHTOOL_GCHANNELS: u32 = 0x3c;
+    let mut channels = Channels {
+        command: ETHTOOL_GCHANNELS,
+        ..Default::default()
+    };
+    let mut request = request(interface);
+    request.ifr_ifru.ifru_data = (&raw mut channels).cast();
+    ask(SIOCETHTOOL, &mut request)?;
+    let count = channels.rx.max(channels.combined);
+    (count > 0).then_some(count)
+}
+
+fn request(interface: &str) -> libc::ifreq {
+    // SAFETY: integers and a union of integers and addresses, for which zero bits are a value.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    // The name is shorter than its place: `Vdev::check` saw to it, and a longer one is cut short with its zero kept.
+    let places = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..places].iter_mut().zip(interface.bytes()) {
+        // The sign of a character is the platform's.
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+/// Asks the kernel about an interface.
+fn ask(what: libc::Ioctl, request: &mut libc::ifreq) -> Option<()> {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM).ok()?;
+    let request = std::ptr::from_mut(request);
+    // SAFETY: the descriptor is a socket; the request is whole, names an interface, and lives during the call, as does what it points at.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), what, request) };
+    (result == 0).then_some(())
 }
 
 fn socket(family: i32, kind: i32) -> io::Result<OwnedFd> {

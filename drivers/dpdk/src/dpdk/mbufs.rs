@@ -70,13 +70,17 @@ impl Mbufs {
 
 impl Drop for Mbufs {
     fn drop(&mut self) {
-        // Whoever could use a buffer of this pool holds it by a counted reference: what is missing now is what a driver keeps for
-        // itself to its end (AF_XDP leaves in the kernel's ring what it put there).
+        // Whoever could use a buffer of this pool holds it by a counted reference: what is missing now is what a driver keeps to its
+        // end. AF_XDP does: what it put into the kernel's ring stays there, and DPDK 22.11 does not close its socket, so that the
+        // kernel may still write there. Such a pool is kept until the process ends.
         let missing = self.count.saturating_sub(self.available());
-        self.eal
-            .mbufs_missing
-            .fetch_add(missing.into(), Ordering::Relaxed);
-        // SAFETY: the ports that used it are closed, by the counted references; DPDK still runs (`eal`).
+        if missing > 0 {
+            self.eal
+                .mbufs_missing
+                .fetch_add(missing.into(), Ordering::Relaxed);
+            return;
+        }
+        // SAFETY: the ports that used it are closed, by the counted references, and every buffer is back; DPDK still runs (`eal`).
         unsafe { sys::rte_mempool_free(self.as_ptr()) };
     }
 }

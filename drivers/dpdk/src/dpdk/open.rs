@@ -25,14 +25,33 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Both checksums that the layer above asks for together.
 const TX_OFFLOADS: u32 = sys::IONIAN_OFFLOAD_TX_IPV4 | sys::IONIAN_OFFLOAD_TX_UDP;
 
+/// Attempts at a queue that another AF_XDP socket has, and the time between two of them.
+const XDP_TRIES: u32 = 10;
+const XDP_PAUSE_MS: i32 = 100;
+
 impl Eal {
     /// Opens a port of a device and gives a link for each pair of its queues. The port is closed, and a virtual device removed, when
-    /// the last of them is dropped.
+    /// the last of them is dropped. Takes tenths of a second; a second where another AF_XDP socket has the queue.
     ///
     /// # Errors
     ///
     /// [`OpenError`], with what to do. Effect: none.
     pub fn open(
+        &self,
+        device: &Device,
+        options: &PortOptions,
+    ) -> Result<Vec<DpdkLink>, OpenError> {
+        // The kernel takes its time to let go of the queues of a process that ended.
+        for _ in 1..XDP_TRIES {
+            match self.try_open(device, options) {
+                Err(OpenError::XdpBusy { .. }) => pause_ms(XDP_PAUSE_MS),
+                other => return other,
+            }
+        }
+        self.try_open(device, options)
+    }
+
+    fn try_open(
         &self,
         device: &Device,
         options: &PortOptions,
@@ -61,7 +80,21 @@ impl Eal {
             // The kernel's side of a TAP interface has the address that the driver knows, so this side needs another one.
             own_mac: matches!(device, Device::Virtual(Vdev::Tap { .. })),
         };
-        self.links(opened, options, mbufs, None, &capture)
+        let result = self.links(opened, options, mbufs, None, &capture);
+        match (device, result) {
+            (
+                Device::Virtual(Vdev::AfXdp {
+                    interface,
+                    start_queue,
+                    ..
+                }),
+                Err(OpenError::Refused { said, .. }),
+            ) if said.contains("Failed to create xsk socket") => Err(OpenError::XdpBusy {
+                interface: interface.clone(),
+                queue: *start_queue,
+            }),
+            (_, result) => result,
+        }
     }
 
     /// Opens two ports, each of which receives what the other sends, in this process. Their buffers are one pool.
@@ -157,10 +190,11 @@ impl Eal {
         };
         let port = if result == 0 { find_port(&name) } else { None };
         port.map(|port| (port, name)).ok_or_else(|| {
-            let why = if result == 0 {
-                "it has no port".to_owned()
-            } else {
-                words(result)
+            let why = match result {
+                0 => "it has no port".to_owned(),
+                // Most drivers return this whatever is wrong; it is no error number.
+                -1 => "no reason was given".to_owned(),
+                _ => words(result),
             };
             OpenError::Refused {
                 call: "making",
@@ -296,6 +330,12 @@ impl Drop for Closing {
             port.close_locked();
         }
     }
+}
+
+/// Waits: there is no event for a queue of the kernel's that becomes free.
+fn pause_ms(ms: i32) {
+    // SAFETY: no descriptors are given, so that the call only waits.
+    unsafe { libc::poll(std::ptr::null_mut(), 0, ms) };
 }
 
 /// The port of a device, by the device's name.
