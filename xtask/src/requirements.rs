@@ -20,7 +20,7 @@ pub(crate) struct Requirement {
 
 /// Everything that can be missing, in the order it is reported. A new row needs a test that prints `SKIP name: reason (install PACKAGE)`
 /// when it is absent.
-pub(crate) const ALL: &[Requirement] = &[CXX, PKG_CONFIG, HWLOC, LIBCLANG, IBVERBS, IP, NFT, MKFS];
+pub(crate) const ALL: &[Requirement] = &[CXX, PKG_CONFIG, HWLOC, LIBCLANG, IBVERBS, DPDK, IP, NFT, MKFS];
 
 /// Builds libFuzzer, which is C++.
 pub(crate) const CXX: Requirement = Requirement {
@@ -67,6 +67,19 @@ pub(crate) const IBVERBS: Requirement = Requirement {
     probe: || {
         Command::new("pkg-config")
             .args(["--exists", "libibverbs >= 1.11"])
+            .status()
+            .is_ok_and(|s| s.success())
+    },
+};
+
+/// The library behind the feature `dpdk`, with its drivers.
+pub(crate) const DPDK: Requirement = Requirement {
+    name: "libdpdk 22.11",
+    package: "libdpdk-dev",
+    enables: "the feature `dpdk`: user-space network drivers, tried on virtual devices",
+    probe: || {
+        Command::new("pkg-config")
+            .args(["--exists", "libdpdk >= 22.11"])
             .status()
             .is_ok_and(|s| s.success())
     },

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 use crate::counts::{Counts, Skip, TestOutput};
-use crate::requirements::{CXX, HWLOC, IBVERBS, LIBCLANG, PKG_CONFIG, Requirement};
+use crate::requirements::{CXX, DPDK, HWLOC, IBVERBS, LIBCLANG, PKG_CONFIG, Requirement};
 use crate::workspace::{Feature, SIMULATOR, SYSTEM_TESTS, TIDY, Workspace, simulator_arguments};
 use crate::{budget, fuzz, mutants, process};
 
@@ -77,8 +77,11 @@ const FEATURE_NEEDS: &[(&str, &[Requirement])] = &[
     ("hwloc", &[PKG_CONFIG, HWLOC]),
     ("rdma", NEEDS_OF_RDMA),
     ("ionian-verbs-sys/link", NEEDS_OF_RDMA),
+    ("dpdk", NEEDS_OF_DPDK),
+    ("ionian-dpdk-sys/link", NEEDS_OF_DPDK),
 ];
 const NEEDS_OF_RDMA: &[Requirement] = &[CXX, PKG_CONFIG, LIBCLANG, IBVERBS];
+const NEEDS_OF_DPDK: &[Requirement] = &[CXX, PKG_CONFIG, LIBCLANG, DPDK];
 
 /// What a stage works with.
 #[derive(Debug)]

@@ -14,13 +14,17 @@ use crate::options::{EalOptions, OptionError};
 #[non_exhaustive]
 pub enum StartError {
     /// This process has or had it already.
-    #[error("DPDK starts once in the life of a process, and it has been started before: use the `Eal` that is there, or start another process")]
+    #[error(
+        "DPDK starts once in the life of a process, and it has been started before: use the `Eal` that is there, or start another process"
+    )]
     Again,
     /// An option is out of its limits.
     #[error(transparent)]
     Options(#[from] OptionError),
     /// Huge pages are required, and too few are free.
-    #[error("{needed_mib} MiB of huge pages are needed and {free_mib} MiB are free: `sysctl -w vm.nr_hugepages={pages}` reserves them as root, or set huge_pages to auto or off")]
+    #[error(
+        "{needed_mib} MiB of huge pages are needed and {free_mib} MiB are free: `sysctl -w vm.nr_hugepages={pages}` reserves them as root, or set huge_pages to auto or off"
+    )]
     NoHugePages {
         /// Memory asked for, in MiB.
         needed_mib: u32,
@@ -30,7 +34,9 @@ pub enum StartError {
         pages: u32,
     },
     /// Another process has the name.
-    #[error("another DPDK process uses the file prefix {prefix}: leave the prefix out, which makes a unique one, or end that process (`ls {directory}` shows its files)")]
+    #[error(
+        "another DPDK process uses the file prefix {prefix}: leave the prefix out, which makes a unique one, or end that process (`ls {directory}` shows its files)"
+    )]
     PrefixInUse {
         /// The name.
         prefix: String,
@@ -38,13 +44,17 @@ pub enum StartError {
         directory: String,
     },
     /// This process may not make the files that DPDK needs.
-    #[error("DPDK may not make its files: run as root, or set XDG_RUNTIME_DIR to a directory that this user may write (DPDK said: {said})")]
+    #[error(
+        "DPDK may not make its files: run as root, or set XDG_RUNTIME_DIR to a directory that this user may write (DPDK said: {said})"
+    )]
     NotPermitted {
         /// What DPDK wrote last.
         said: String,
     },
     /// No driver could be loaded.
-    #[error("there are no DPDK drivers in {directory}: on Debian, `apt-get install -y dpdk-dev` brings them (DPDK said: {said})")]
+    #[error(
+        "there are no DPDK drivers in {directory}: on Debian, `apt-get install -y dpdk-dev` brings them (DPDK said: {said})"
+    )]
     NoDrivers {
         /// Where they should be.
         directory: String,
@@ -67,7 +77,9 @@ pub enum OpenError {
     #[error(transparent)]
     Options(#[from] OptionError),
     /// The driver of the device is not installed.
-    #[error("the DPDK driver {driver} is not in {directory}: on Debian, `apt-get install -y {package}` brings it")]
+    #[error(
+        "the DPDK driver {driver} is not in {directory}: on Debian, `apt-get install -y {package}` brings it"
+    )]
     NoDriver {
         /// The driver.
         driver: String,
@@ -77,13 +89,17 @@ pub enum OpenError {
         package: String,
     },
     /// The interface is not there.
-    #[error("there is no network interface {interface} in this network namespace: `ip link` lists those that there are")]
+    #[error(
+        "there is no network interface {interface} in this network namespace: `ip link` lists those that there are"
+    )]
     NoInterface {
         /// Its name.
         interface: String,
     },
     /// The interface that shall be made is there already.
-    #[error("a network interface {interface} is there already: choose another name, or `ip link delete {interface}` if a process that is gone left it")]
+    #[error(
+        "a network interface {interface} is there already: choose another name, or `ip link delete {interface}` if a process that is gone left it"
+    )]
     InterfaceExists {
         /// Its name.
         interface: String,
@@ -95,7 +111,9 @@ pub enum OpenError {
         interface: String,
     },
     /// The interface carries smaller packets.
-    #[error("mtu_bytes = {asked} is more than the {most} of the network interface {interface}: `ip link set {interface} mtu {asked}`, or lower mtu_bytes")]
+    #[error(
+        "mtu_bytes = {asked} is more than the {most} of the network interface {interface}: `ip link set {interface} mtu {asked}`, or lower mtu_bytes"
+    )]
     InterfaceMtu {
         /// Its name.
         interface: String,
@@ -105,7 +123,9 @@ pub enum OpenError {
         most: u32,
     },
     /// The device carries smaller packets, or none so small.
-    #[error("mtu_bytes = {asked} is not within the {least}..={most} of {device}: set mtu_bytes within them")]
+    #[error(
+        "mtu_bytes = {asked} is not within the {least}..={most} of {device}: set mtu_bytes within them"
+    )]
     Mtu {
         /// The device.
         device: String,
@@ -127,7 +147,9 @@ pub enum OpenError {
         most: u32,
     },
     /// This process lacks a capability.
-    #[error("{device} needs the capability {capability}, which this process does not have: run as root, or `setcap {setcap}+ep PROGRAM`")]
+    #[error(
+        "{device} needs the capability {capability}, which this process does not have: run as root, or `setcap {setcap}+ep PROGRAM`"
+    )]
     NotPermitted {
         /// The device.
         device: String,
@@ -137,7 +159,9 @@ pub enum OpenError {
         setcap: &'static str,
     },
     /// The kernel offers no TAP devices.
-    #[error("/dev/net/tun is missing: `modprobe tun`, or start the container with --device /dev/net/tun")]
+    #[error(
+        "/dev/net/tun is missing: `modprobe tun`, or start the container with --device /dev/net/tun"
+    )]
     NoTun,
     /// Another process listens where this one shall.
     #[error("another process listens on the memif socket {}: give each pair of processes a socket of its own", socket.display())]
@@ -154,7 +178,9 @@ pub enum OpenError {
         why: String,
     },
     /// Another AF_XDP socket has the queue.
-    #[error("queue {queue} of the network interface {interface} is taken by another AF_XDP socket: end the process that has it (a process keeps it until it ends, even after closing the port), then `ip link set {interface} xdp off`")]
+    #[error(
+        "queue {queue} of the network interface {interface} is taken by another AF_XDP socket: end the process that has it (a process keeps it until it ends, even after closing the port), then `ip link set {interface} xdp off`"
+    )]
     XdpBusy {
         /// The interface.
         interface: String,
@@ -162,7 +188,9 @@ pub enum OpenError {
         queue: u16,
     },
     /// There is not enough memory for the buffers.
-    #[error("{mbufs} buffers of {bytes_each} bytes do not fit DPDK's memory: raise memory_mib ({memory_mib} now), or lower mbufs")]
+    #[error(
+        "{mbufs} buffers of {bytes_each} bytes do not fit DPDK's memory: raise memory_mib ({memory_mib} now), or lower mbufs"
+    )]
     Memory {
         /// Buffers asked for.
         mbufs: u32,
@@ -178,13 +206,17 @@ pub enum OpenError {
         most: u32,
     },
     /// A PCI device that DPDK does not see.
-    #[error("DPDK sees no PCI device {address} with a driver of its own: name it in `pci`, bind it (`dpdk-devbind.py -b vfio-pci {address}`), and see `ionian doctor`")]
+    #[error(
+        "DPDK sees no PCI device {address} with a driver of its own: name it in `pci`, bind it (`dpdk-devbind.py -b vfio-pci {address}`), and see `ionian doctor`"
+    )]
     NoPci {
         /// Its address.
         address: String,
     },
     /// A PCI device that this process has or had open.
-    #[error("the PCI device {address} was opened before in this process, and DPDK opens a device once: use the links that are there, or start the process again")]
+    #[error(
+        "the PCI device {address} was opened before in this process, and DPDK opens a device once: use the links that are there, or start the process again"
+    )]
     PciAgain {
         /// Its address.
         address: String,

@@ -123,7 +123,9 @@ pub enum OptionError {
         wanted: &'static str,
     },
     /// The queues hold more buffers than the port has.
-    #[error("mbufs = {mbufs} is less than the {needed} that {queues} queue pairs hold: raise mbufs, or lower rx_frames and tx_frames")]
+    #[error(
+        "mbufs = {mbufs} is less than the {needed} that {queues} queue pairs hold: raise mbufs, or lower rx_frames and tx_frames"
+    )]
     Mbufs {
         /// Buffers asked for.
         mbufs: u32,
@@ -272,7 +274,8 @@ impl PortOptions {
             0,
             self.queues.into(),
         )?;
-        let pair = u32::from(self.rx_frames) + u32::from(self.tx_frames) + 2 * u32::from(self.batch);
+        let pair =
+            u32::from(self.rx_frames) + u32::from(self.tx_frames) + 2 * u32::from(self.batch);
         let needed = pair * u32::from(self.queues);
         if self.mbufs < needed {
             return Err(OptionError::Mbufs {
@@ -413,7 +416,10 @@ mod tests {
             memory_mib: 8,
             ..Default::default()
         };
-        assert_eq!(text(eal.check()), "memory_mib = 8 is not within 32..=1048576");
+        assert_eq!(
+            text(eal.check()),
+            "memory_mib = 8 is not within 32..=1048576"
+        );
         for prefix in ["", "a/b", "a b"] {
             let eal = EalOptions {
                 prefix: Some(prefix.to_owned()),
@@ -421,7 +427,14 @@ mod tests {
             };
             assert!(text(eal.check()).ends_with("is not 1 to 64 letters, digits, - and _"));
         }
-        for pci in ["", "eth0", "0000:3b:00", "0000:3b:00.9", "00:0:3b:00.1", "3g:00.0"] {
+        for pci in [
+            "",
+            "eth0",
+            "0000:3b:00",
+            "0000:3b:00.9",
+            "00:0:3b:00.1",
+            "3g:00.0",
+        ] {
             let eal = EalOptions {
                 pci: vec![pci.to_owned()],
                 ..Default::default()
@@ -433,23 +446,38 @@ mod tests {
         let default = PortOptions::default;
         for (port, sentence) in [
             (
-                PortOptions { queues: 17, ..default() },
+                PortOptions {
+                    queues: 17,
+                    ..default()
+                },
                 "queues = 17 is not within 1..=16",
             ),
             (
-                PortOptions { batch: 0, ..default() },
+                PortOptions {
+                    batch: 0,
+                    ..default()
+                },
                 "batch = 0 is not within 1..=256",
             ),
             (
-                PortOptions { mtu_bytes: 9217, ..default() },
+                PortOptions {
+                    mtu_bytes: 9217,
+                    ..default()
+                },
                 "mtu_bytes = 9217 is not within 576..=9216",
             ),
             (
-                PortOptions { steer_udp: vec![1, 2], ..default() },
+                PortOptions {
+                    steer_udp: vec![1, 2],
+                    ..default()
+                },
                 "the number of UDP ports in steer_udp = 2 is not within 0..=1",
             ),
             (
-                PortOptions { queues: 4, ..default() },
+                PortOptions {
+                    queues: 4,
+                    ..default()
+                },
                 "mbufs = 8191 is less than the 8704 that 4 queue pairs hold: raise mbufs, or lower rx_frames and tx_frames",
             ),
         ] {

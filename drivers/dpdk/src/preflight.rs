@@ -325,7 +325,9 @@ fn clear_socket(path: &Path) -> Result<(), OpenError> {
         Err(found) => return Err(error(found.to_string())),
     };
     if !kind.is_socket() {
-        return Err(error("there is a file of that name that is no socket".to_owned()));
+        return Err(error(
+            "there is a file of that name that is no socket".to_owned(),
+        ));
     }
     match connect(path) {
         Ok(()) => Err(OpenError::SocketInUse {

@@ -158,8 +158,7 @@ impl Vdev {
                 if good {
                     Ok(())
                 } else {
-                    let wanted =
-                        "the name of an interface: 1 to 15 characters without space, comma, = and /";
+                    let wanted = "the name of an interface: 1 to 15 characters without space, comma, = and /";
                     Err(value("iface", interface, wanted))
                 }
             }
@@ -173,7 +172,8 @@ impl Vdev {
                 if good {
                     Ok(())
                 } else {
-                    let wanted = "an absolute path of at most 107 characters without space, comma and =";
+                    let wanted =
+                        "an absolute path of at most 107 characters without space, comma and =";
                     Err(value("socket", &text, wanted))
                 }
             }
@@ -415,10 +415,7 @@ mod tests {
                 "net_tap has no argument iface: it knows each of these once: iface",
             ),
             ("net_tap", "net_tap needs iface=VALUE"),
-            (
-                "net_memif,role=server",
-                "net_memif needs socket=VALUE",
-            ),
+            ("net_memif,role=server", "net_memif needs socket=VALUE"),
             (
                 "net_memif,role=master,socket=/a",
                 "net_memif: role=master is not server or client",
@@ -451,7 +448,13 @@ mod tests {
             start_queue: 0,
             force_copy: false,
         };
-        assert!(matches!(vdev.check(), Err(VdevError::Value { argument: "iface", .. })));
+        assert!(matches!(
+            vdev.check(),
+            Err(VdevError::Value {
+                argument: "iface",
+                ..
+            })
+        ));
         let memif = Vdev::Memif {
             role: MemifRole::Server,
             socket: PathBuf::from("/a,zero-copy=yes"),

@@ -98,43 +98,48 @@ fn rounds(link: &mut DpdkLink, count: u64) {
 
 #[test]
 fn two_processes_exchange_frames_and_survive_the_death_of_one() {
-    alone("two_processes_exchange_frames_and_survive_the_death_of_one", || {
-        let directory = tempfile::tempdir().expect("a directory");
-        let socket = directory.path().join("memif.sock");
-        let eal = eal();
-        let mut link = open(&eal, MemifRole::Server, &socket);
-        assert!(!link.port_stats().link_up, "nobody is there");
+    alone(
+        "two_processes_exchange_frames_and_survive_the_death_of_one",
+        || {
+            let directory = tempfile::tempdir().expect("a directory");
+            let socket = directory.path().join("memif.sock");
+            let eal = eal();
+            let mut link = open(&eal, MemifRole::Server, &socket);
+            assert!(!link.port_stats().link_up, "nobody is there");
 
-        // What is sent to nobody is lost, as on a cable without an end, and holds no slot.
-        let (mut pool, pattern) = (pool(8), Pattern::new());
-        let mut burst = batch(8);
-        burst.push(pattern.frame(&mut pool, 0, [2; 6], [4; 6]).expect("free")).expect("room");
-        assert_eq!(link.tx_burst(&mut pool, &mut burst), 1);
-        assert_eq!(pool.in_use(), 0);
-        let stats = link.stats();
-        assert_eq!((stats.tx_refused, stats.tx_last_errno), (1, libc::ENETDOWN));
+            // What is sent to nobody is lost, as on a cable without an end, and holds no slot.
+            let (mut pool, pattern) = (pool(8), Pattern::new());
+            let mut burst = batch(8);
+            burst
+                .push(pattern.frame(&mut pool, 0, [2; 6], [4; 6]).expect("free"))
+                .expect("room");
+            assert_eq!(link.tx_burst(&mut pool, &mut burst), 1);
+            assert_eq!(pool.in_use(), 0);
+            let stats = link.stats();
+            assert_eq!((stats.tx_refused, stats.tx_last_errno), (1, libc::ENETDOWN));
 
-        let mut first = start_part(ECHO, &socket.to_string_lossy());
-        connected(&mut link);
-        hear(&mut first, "connected");
-        rounds(&mut link, 20_000);
-        first.kill().expect("it runs");
-        first.wait().expect("it ends");
-        until("the loss of the peer", || !link.port_stats().link_up);
-        assert_eq!(link.port_stats().downs, 1);
+            let mut first = start_part(ECHO, &socket.to_string_lossy());
+            connected(&mut link);
+            hear(&mut first, "connected");
+            rounds(&mut link, 20_000);
+            first.kill().expect("it runs");
+            first.wait().expect("it ends");
+            until("the loss of the peer", || !link.port_stats().link_up);
+            assert_eq!(link.port_stats().downs, 1);
 
-        let mut second = start_part(ECHO, &socket.to_string_lossy());
-        connected(&mut link);
-        hear(&mut second, "connected");
-        assert_eq!(link.port_stats().ups, 2);
-        // The peer is new: what was under way to the first one is gone.
-        rounds(&mut link, 1_000);
-        drop(link);
-        assert_eq!(eal.mbufs_missing(), 0);
-        hear(&mut second, "all buffers are back");
-        assert!(second.wait().expect("it ends").success());
-        assert!(!socket.exists(), "the server removes its socket");
-    });
+            let mut second = start_part(ECHO, &socket.to_string_lossy());
+            connected(&mut link);
+            hear(&mut second, "connected");
+            assert_eq!(link.port_stats().ups, 2);
+            // The peer is new: what was under way to the first one is gone.
+            rounds(&mut link, 1_000);
+            drop(link);
+            assert_eq!(eal.mbufs_missing(), 0);
+            hear(&mut second, "all buffers are back");
+            assert!(second.wait().expect("it ends").success());
+            assert!(!socket.exists(), "the server removes its socket");
+        },
+    );
 }
 
 /// The test that is a server until it is killed.
@@ -155,31 +160,39 @@ fn the_other_process_serves() {
 
 #[test]
 fn a_socket_in_use_is_refused_and_one_left_behind_is_taken_over() {
-    alone("a_socket_in_use_is_refused_and_one_left_behind_is_taken_over", || {
-        let directory = tempfile::tempdir().expect("a directory");
-        let socket = directory.path().join("memif.sock");
-        let mut server = start_part(SERVER, &socket.to_string_lossy());
-        hear(&mut server, "serving");
-        let eal = eal();
-        let device = Device::Virtual(Vdev::Memif {
-            role: MemifRole::Server,
-            socket: socket.clone(),
-            id: 0,
-        });
-        let error = eal.open(&device, &PortOptions::default()).expect_err("in use");
-        assert_eq!(
-            error.to_string(),
-            format!("another process listens on the memif socket {}: give each pair of processes a socket of its own", socket.display())
-        );
-        server.kill().expect("it runs");
-        server.wait().expect("it ends");
-        assert!(socket.exists(), "a killed server leaves it");
-        let mut link = open(&eal, MemifRole::Server, &socket);
-        let mut peer = start_part(ECHO, &socket.to_string_lossy());
-        connected(&mut link);
-        hear(&mut peer, "connected");
-        rounds(&mut link, 100);
-        drop(link);
-        assert!(peer.wait().expect("it ends").success());
-    });
+    alone(
+        "a_socket_in_use_is_refused_and_one_left_behind_is_taken_over",
+        || {
+            let directory = tempfile::tempdir().expect("a directory");
+            let socket = directory.path().join("memif.sock");
+            let mut server = start_part(SERVER, &socket.to_string_lossy());
+            hear(&mut server, "serving");
+            let eal = eal();
+            let device = Device::Virtual(Vdev::Memif {
+                role: MemifRole::Server,
+                socket: socket.clone(),
+                id: 0,
+            });
+            let error = eal
+                .open(&device, &PortOptions::default())
+                .expect_err("in use");
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "another process listens on the memif socket {}: give each pair of processes a socket of its own",
+                    socket.display()
+                )
+            );
+            server.kill().expect("it runs");
+            server.wait().expect("it ends");
+            assert!(socket.exists(), "a killed server leaves it");
+            let mut link = open(&eal, MemifRole::Server, &socket);
+            let mut peer = start_part(ECHO, &socket.to_string_lossy());
+            connected(&mut link);
+            hear(&mut peer, "connected");
+            rounds(&mut link, 100);
+            drop(link);
+            assert!(peer.wait().expect("it ends").success());
+        },
+    );
 }

@@ -25,20 +25,23 @@ fn all_back(pool: &BufPool, link: &DpdkLink) {
 
 #[test]
 fn a_million_frames_arrive_unchanged_in_order_and_once() {
-    alone("a_million_frames_arrive_unchanged_in_order_and_once", || {
-        let eal = eal();
-        let (mut near, mut far) = pair(&eal, &PortOptions::default());
-        let mut pool = pool(512);
-        all_back(&pool, &near);
-        exchange(&mut near, &mut far, &mut pool, 1_000_000, 400);
-        exchange(&mut far, &mut near, &mut pool, 1_000, 400);
-        assert_eq!(near.stats().tx_frames, 1_000_000);
-        assert_eq!(far.stats().rx_frames, 1_000_000);
-        assert_eq!(near.stats().tx_refused, 0);
-        all_back(&pool, &near);
-        drop((near, far));
-        assert_eq!(eal.mbufs_missing(), 0);
-    });
+    alone(
+        "a_million_frames_arrive_unchanged_in_order_and_once",
+        || {
+            let eal = eal();
+            let (mut near, mut far) = pair(&eal, &PortOptions::default());
+            let mut pool = pool(512);
+            all_back(&pool, &near);
+            exchange(&mut near, &mut far, &mut pool, 1_000_000, 400);
+            exchange(&mut far, &mut near, &mut pool, 1_000, 400);
+            assert_eq!(near.stats().tx_frames, 1_000_000);
+            assert_eq!(far.stats().rx_frames, 1_000_000);
+            assert_eq!(near.stats().tx_refused, 0);
+            all_back(&pool, &near);
+            drop((near, far));
+            assert_eq!(eal.mbufs_missing(), 0);
+        },
+    );
 }
 
 #[test]
@@ -59,7 +62,9 @@ fn a_full_ring_is_backpressure_and_loses_nothing() {
         let mut made = 0;
         loop {
             while !burst.is_full() {
-                burst.push(pattern.frame(&mut pool, made, to, from).expect("free")).expect("room");
+                burst
+                    .push(pattern.frame(&mut pool, made, to, from).expect("free"))
+                    .expect("room");
                 made += 1;
             }
             if near.tx_burst(&mut pool, &mut burst) == 0 {
@@ -104,7 +109,13 @@ fn what_lies_in_rings_comes_back_when_the_ports_go() {
             let (mut near, far) = pair(&eal, &options);
             let mut burst = batch(200);
             for number in 0..200 {
-                burst.push(pattern.frame(&mut pool, number, [2; 6], [4; 6]).expect("free")).expect("room");
+                burst
+                    .push(
+                        pattern
+                            .frame(&mut pool, number, [2; 6], [4; 6])
+                            .expect("free"),
+                    )
+                    .expect("room");
             }
             // More than the ring holds: some lie in it, some wait in the link, the rest stays here.
             assert!(near.tx_burst(&mut pool, &mut burst) == 64);
@@ -138,14 +149,27 @@ fn frames_of_wrong_sizes_are_dropped_and_counted() {
             let mut buf = pool.alloc().expect("free");
             pool.set_front(&mut buf, head, bytes);
             pool.front_mut(&mut buf).fill(7);
-            burst.push(Frame { buf, checksum: Checksum::InFrame }).expect("room");
+            burst
+                .push(Frame {
+                    buf,
+                    checksum: Checksum::InFrame,
+                })
+                .expect("room");
         }
         let mut buf = pool.alloc().expect("free");
         pool.set_front(&mut buf, 20, 20);
-        burst.push(Frame { buf, checksum: Checksum::InFrame }).expect("room");
+        burst
+            .push(Frame {
+                buf,
+                checksum: Checksum::InFrame,
+            })
+            .expect("room");
         assert_eq!(near.tx_burst(&mut pool, &mut burst), 4);
         let sent = near.stats();
-        assert_eq!((sent.tx_frames, sent.tx_refused, sent.tx_last_errno), (3, 1, libc::EMSGSIZE));
+        assert_eq!(
+            (sent.tx_frames, sent.tx_refused, sent.tx_last_errno),
+            (3, 1, libc::EMSGSIZE)
+        );
         // Slots that are smaller than the long frame.
         let mut small = BufPool::with_headroom(
             ionian_driver_api::PoolOptions {
@@ -176,7 +200,13 @@ fn an_empty_pool_leaves_frames_in_the_ring() {
         let (mut pool, pattern) = (pool(8), Pattern::new());
         let mut burst = batch(8);
         for number in 0..8 {
-            burst.push(pattern.frame(&mut pool, number, [2; 6], [4; 6]).expect("free")).expect("room");
+            burst
+                .push(
+                    pattern
+                        .frame(&mut pool, number, [2; 6], [4; 6])
+                        .expect("free"),
+                )
+                .expect("room");
         }
         assert_eq!(near.tx_burst(&mut pool, &mut burst), 8);
         let held: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
@@ -207,9 +237,8 @@ fn ask_for_reset(link: &DpdkLink) {
         symbol
     };
     // SAFETY: `ethdev_driver.h` declares it with this type.
-    let by_name = unsafe {
-        std::mem::transmute::<*mut c_void, ByName>(find("rte_eth_dev_get_by_name"))
-    };
+    let by_name =
+        unsafe { std::mem::transmute::<*mut c_void, ByName>(find("rte_eth_dev_get_by_name")) };
     // SAFETY: as above; the kind of event is a C enumeration.
     let process = unsafe {
         std::mem::transmute::<*mut c_void, Process>(find("rte_eth_dev_callback_process"))
@@ -224,56 +253,72 @@ fn ask_for_reset(link: &DpdkLink) {
 
 #[test]
 fn a_reset_stops_all_links_of_a_port_and_starts_them_again() {
-    alone("a_reset_stops_all_links_of_a_port_and_starts_them_again", || {
-        let eal = eal();
-        let options = PortOptions {
-            queues: 2,
-            rx_frames: 64,
-            tx_frames: 64,
-            ..Default::default()
-        };
-        let [mut near, mut far] = eal.ring_pair(&options).expect("a pair");
-        let (mut pool, pattern) = (pool(256), Pattern::new());
-        let (mut burst, mut out) = (batch(64), batch(64));
-        let fill = |pool: &mut BufPool, burst: &mut ionian_ether::FrameBatch| {
-            while !burst.is_full() {
-                burst.push(pattern.frame(pool, 1, [2; 6], [4; 6]).expect("free")).expect("room");
-            }
-        };
-        fill(&mut pool, &mut burst);
-        near[0].tx_burst(&mut pool, &mut burst);
-        assert!(!near[0].arm(), "one frame more than the ring holds waits");
-        ask_for_reset(&near[0]);
-        fill(&mut pool, &mut burst);
-        assert_eq!(near[0].tx_burst(&mut pool, &mut burst), 0, "closed");
-        assert_eq!(burst.len(), 64, "nothing is taken meanwhile");
-        assert!(near[0].arm(), "what waited was given up");
-        assert_eq!(near[0].port_stats().resets, 0, "the other queue is still in use");
-        near[1].rx_burst(&mut pool, headers(), &mut out);
-        let stats = near[0].port_stats();
-        assert_eq!((stats.resets, stats.resets_failed, stats.reset_lost), (1, 0, 1));
-        assert_eq!(far[0].port_stats().resets, 0, "the other port has nothing to do with it");
-        // What lay in the ring is still there, and everything goes on.
-        let mut received = 0;
-        until("all that was taken", || {
+    alone(
+        "a_reset_stops_all_links_of_a_port_and_starts_them_again",
+        || {
+            let eal = eal();
+            let options = PortOptions {
+                queues: 2,
+                rx_frames: 64,
+                tx_frames: 64,
+                ..Default::default()
+            };
+            let [mut near, mut far] = eal.ring_pair(&options).expect("a pair");
+            let (mut pool, pattern) = (pool(256), Pattern::new());
+            let (mut burst, mut out) = (batch(64), batch(64));
+            let fill = |pool: &mut BufPool, burst: &mut ionian_ether::FrameBatch| {
+                while !burst.is_full() {
+                    burst
+                        .push(pattern.frame(pool, 1, [2; 6], [4; 6]).expect("free"))
+                        .expect("room");
+                }
+            };
+            fill(&mut pool, &mut burst);
             near[0].tx_burst(&mut pool, &mut burst);
-            far[0].rx_burst(&mut pool, headers(), &mut out);
-            while let Some(frame) = out.pop() {
-                pool.free(frame.buf);
-                received += 1;
-            }
-            received == 63 + 64
-        });
-        // A link that is dropped while the others wait for it is not waited for.
-        ask_for_reset(&near[0]);
-        assert_eq!(near[0].rx_burst(&mut pool, headers(), &mut out), 0);
-        near.truncate(1);
-        near[0].rx_burst(&mut pool, headers(), &mut out);
-        assert_eq!(near[0].port_stats().resets, 2);
-        all_back(&pool, &near[0]);
-        drop((near, far));
-        assert_eq!(eal.mbufs_missing(), 0);
-    });
+            assert!(!near[0].arm(), "one frame more than the ring holds waits");
+            ask_for_reset(&near[0]);
+            fill(&mut pool, &mut burst);
+            assert_eq!(near[0].tx_burst(&mut pool, &mut burst), 0, "closed");
+            assert_eq!(burst.len(), 64, "nothing is taken meanwhile");
+            assert!(near[0].arm(), "what waited was given up");
+            assert_eq!(
+                near[0].port_stats().resets,
+                0,
+                "the other queue is still in use"
+            );
+            near[1].rx_burst(&mut pool, headers(), &mut out);
+            let stats = near[0].port_stats();
+            assert_eq!(
+                (stats.resets, stats.resets_failed, stats.reset_lost),
+                (1, 0, 1)
+            );
+            assert_eq!(
+                far[0].port_stats().resets,
+                0,
+                "the other port has nothing to do with it"
+            );
+            // What lay in the ring is still there, and everything goes on.
+            let mut received = 0;
+            until("all that was taken", || {
+                near[0].tx_burst(&mut pool, &mut burst);
+                far[0].rx_burst(&mut pool, headers(), &mut out);
+                while let Some(frame) = out.pop() {
+                    pool.free(frame.buf);
+                    received += 1;
+                }
+                received == 63 + 64
+            });
+            // A link that is dropped while the others wait for it is not waited for.
+            ask_for_reset(&near[0]);
+            assert_eq!(near[0].rx_burst(&mut pool, headers(), &mut out), 0);
+            near.truncate(1);
+            near[0].rx_burst(&mut pool, headers(), &mut out);
+            assert_eq!(near[0].port_stats().resets, 2);
+            all_back(&pool, &near[0]);
+            drop((near, far));
+            assert_eq!(eal.mbufs_missing(), 0);
+        },
+    );
 }
 
 #[test]
@@ -300,9 +345,17 @@ fn links_work_on_threads_of_their_own() {
         let (mut pool, pattern) = (pool(64), Pattern::new());
         let mut queue = batch(32);
         for number in 0..rounds as u64 {
-            queue.push(pattern.frame(&mut pool, number, [2; 6], [4; 6]).expect("free")).expect("room");
+            queue
+                .push(
+                    pattern
+                        .frame(&mut pool, number, [2; 6], [4; 6])
+                        .expect("free"),
+                )
+                .expect("room");
             near.tx_burst(&mut pool, &mut queue);
-            until("the echo", || near.rx_burst(&mut pool, headers(), &mut queue) > 0);
+            until("the echo", || {
+                near.rx_burst(&mut pool, headers(), &mut queue) > 0
+            });
             let frame = queue.pop().expect("one");
             assert_eq!(pattern.check(pool.front(&frame.buf)), Some(number));
             pool.free(frame.buf);
@@ -338,7 +391,10 @@ fn what_a_device_cannot_steer_is_counted_and_no_error() {
         };
         let [near, _far] = eal.ring_pair(&options).expect("a pair");
         let stats = near[0].port_stats();
-        assert_eq!((stats.flows, stats.flows_unsupported, stats.flows_refused), (0, 4, 0));
+        assert_eq!(
+            (stats.flows, stats.flows_unsupported, stats.flows_refused),
+            (0, 4, 0)
+        );
     });
 }
 

@@ -21,7 +21,9 @@ fn options() -> EalOptions {
 fn state() -> Vec<String> {
     let status = std::fs::read_to_string("/proc/thread-self/status").expect("the kernel's");
     let lines = status.lines().filter(|line| {
-        ["Cpus_allowed:", "SigBlk:", "Name:"].iter().any(|name| line.starts_with(name))
+        ["Cpus_allowed:", "SigBlk:", "Name:"]
+            .iter()
+            .any(|name| line.starts_with(name))
     });
     lines.map(str::to_owned).collect()
 }
@@ -87,28 +89,37 @@ fn a_thread_bound_to_one_core_stays_there() {
 
 #[test]
 fn huge_pages_that_are_not_there_are_an_error_only_where_required() {
-    alone("huge_pages_that_are_not_there_are_an_error_only_where_required", || {
-        let asked = EalOptions {
-            huge_pages: HugePages::Require,
-            memory_mib: 1 << 20,
-            ..Default::default()
-        };
-        let error = Eal::start(&asked).expect_err("a tebibyte").to_string();
-        let begin = format!("1048576 MiB of huge pages are needed and {} MiB are free: `sysctl -w vm.nr_hugepages=524288`", huge_free_mib());
-        assert!(error.starts_with(&begin), "{error}");
-        // Nothing was started by that.
-        let enough = huge_free_mib() >= 64;
-        let eal = Eal::start(&EalOptions {
-            huge_pages: HugePages::Auto,
-            ..options()
-        })
-        .expect("starts");
-        assert_eq!(eal.huge(), enough);
-        drop(eal.ring_pair(&PortOptions {
-            mbufs: 4095,
-            ..Default::default()
-        }).expect("a pair in either kind of memory"));
-    });
+    alone(
+        "huge_pages_that_are_not_there_are_an_error_only_where_required",
+        || {
+            let asked = EalOptions {
+                huge_pages: HugePages::Require,
+                memory_mib: 1 << 20,
+                ..Default::default()
+            };
+            let error = Eal::start(&asked).expect_err("a tebibyte").to_string();
+            let begin = format!(
+                "1048576 MiB of huge pages are needed and {} MiB are free: `sysctl -w vm.nr_hugepages=524288`",
+                huge_free_mib()
+            );
+            assert!(error.starts_with(&begin), "{error}");
+            // Nothing was started by that.
+            let enough = huge_free_mib() >= 64;
+            let eal = Eal::start(&EalOptions {
+                huge_pages: HugePages::Auto,
+                ..options()
+            })
+            .expect("starts");
+            assert_eq!(eal.huge(), enough);
+            drop(
+                eal.ring_pair(&PortOptions {
+                    mbufs: 4095,
+                    ..Default::default()
+                })
+                .expect("a pair in either kind of memory"),
+            );
+        },
+    );
 }
 
 /// The test that is a process with a name of its own.
@@ -194,7 +205,11 @@ fn what_is_missing_is_said_with_the_command_that_helps() {
             "a network interface vA is there already: choose another name, or `ip link delete vA` if a process that is gone left it"
         );
         assert_eq!(
-            refused(&eal, "net_memif,role=server,socket=/no/such/directory/s", &usual),
+            refused(
+                &eal,
+                "net_memif,role=server,socket=/no/such/directory/s",
+                &usual
+            ),
             "the memif socket /no/such/directory/s cannot be made: its directory is not there; name a path in a directory that this user may write"
         );
         let many = PortOptions {
@@ -205,12 +220,23 @@ fn what_is_missing_is_said_with_the_command_that_helps() {
             ..Default::default()
         };
         let error = refused(&eal, "net_af_xdp,iface=vA", &many);
-        assert!(error.starts_with("queues = 16 is more than the "), "{error}");
-        assert!(error.ends_with("that net_af_xdp on vA has: lower queues"), "{error}");
+        assert!(
+            error.starts_with("queues = 16 is more than the "),
+            "{error}"
+        );
+        assert!(
+            error.ends_with("that net_af_xdp on vA has: lower queues"),
+            "{error}"
+        );
         let address = "0000:ff:1f.7".to_owned();
         let error = eal
             .open(&Device::Pci(address), &usual)
             .expect_err("no device is named");
-        assert!(error.to_string().starts_with("DPDK sees no PCI device 0000:ff:1f.7"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("DPDK sees no PCI device 0000:ff:1f.7"),
+            "{error}"
+        );
     });
 }

@@ -26,7 +26,9 @@ fn warm(near: &mut DpdkLink, far: &mut DpdkLink) {
     let mut rounds = 0_u64;
     until("the first frame", || {
         if rounds.is_multiple_of(10_000) && burst.is_empty() {
-            burst.push(pattern.frame(&mut pool, rounds, to, from).expect("free")).expect("room");
+            burst
+                .push(pattern.frame(&mut pool, rounds, to, from).expect("free"))
+                .expect("room");
         }
         rounds += 1;
         near.tx_burst(&mut pool, &mut burst);
@@ -70,10 +72,16 @@ fn over_veth(test: &str, driver: &str) {
     exchange(&mut far, &mut near, &mut pool, 20_000, WINDOW);
     assert_eq!(pool.in_use(), 0);
     let held = |before: PortStats, now: PortStats| before.mbufs_available - now.mbufs_available;
-    let held = (held(before.0, near.port_stats()), held(before.1, far.port_stats()));
+    let held = (
+        held(before.0, near.port_stats()),
+        held(before.1, far.port_stats()),
+    );
     if driver == "net_af_xdp" {
         // Sent buffers come back when the next ones are sent.
-        assert!(held.0 <= WINDOW as u32 && held.1 <= WINDOW as u32, "{held:?}");
+        assert!(
+            held.0 <= WINDOW as u32 && held.1 <= WINDOW as u32,
+            "{held:?}"
+        );
         let second: Vdev = format!("{driver},iface=vA").parse().expect("known");
         let error = eal
             .open(&Device::Virtual(second), &PortOptions::default())

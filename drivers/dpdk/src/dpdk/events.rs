@@ -30,9 +30,8 @@ impl Events {
         for kind in KINDS {
             let argument = std::ptr::from_ref(self).cast_mut().cast::<c_void>();
             // SAFETY: the function has the type that DPDK calls, and its argument stays, by the caller's promise.
-            let result = unsafe {
-                sys::rte_eth_dev_callback_register(port, kind, Some(on_event), argument)
-            };
+            let result =
+                unsafe { sys::rte_eth_dev_callback_register(port, kind, Some(on_event), argument) };
             if result != 0 {
                 return result;
             }

@@ -56,9 +56,9 @@ impl Gate {
 
     /// Asks for a reset. A second request during the first is the same one.
     pub(super) fn ask(&self) {
-        let _ =
-            self.state
-                .compare_exchange(RUNNING, STOPPING, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self
+            .state
+            .compare_exchange(RUNNING, STOPPING, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Called by a link that found the gate closed; `parked_in` is the round in which it last parked. It no longer uses the device.
@@ -121,7 +121,11 @@ mod tests {
         gate.done(true);
         assert!(gate.is_open());
         gate.ask();
-        assert_eq!(gate.park(&mut b), Pass::Wait, "the next round is another one");
+        assert_eq!(
+            gate.park(&mut b),
+            Pass::Wait,
+            "the next round is another one"
+        );
         assert_eq!(gate.park(&mut a), Pass::Reset);
         gate.done(false);
         assert_eq!(gate.park(&mut a), Pass::Failed);

@@ -9,9 +9,7 @@ use std::sync::atomic::Ordering;
 
 use ionian_dpdk_sys as sys;
 use ionian_driver_api::BufPool;
-use ionian_ether::{
-    Checksum, Frame, FrameBatch, FrameLink, Headers, LinkCaps, LinkStats, MacAddr,
-};
+use ionian_ether::{Checksum, Frame, FrameBatch, FrameLink, Headers, LinkCaps, LinkStats, MacAddr};
 
 use super::gate::Pass;
 use super::port::{Port, PortStats};
@@ -167,11 +165,11 @@ impl DpdkLink {
         self.stats.tx_calls += 1;
         // SAFETY: the gate is open and this link alone uses the queue; the first `count` frames, at most a batch, hold buffers of ours whose
         // bytes are written. The device owns those that it takes.
-        let sent = unsafe {
-            sys::ionian_tx(self.port.id, self.queue, self.tx.as_mut_ptr(), count)
-        };
+        let sent = unsafe { sys::ionian_tx(self.port.id, self.queue, self.tx.as_mut_ptr(), count) };
         if sent < count {
-            self.tx.0.copy_within(usize::from(sent)..usize::from(count), 0);
+            self.tx
+                .0
+                .copy_within(usize::from(sent)..usize::from(count), 0);
             self.stats.tx_full += 1;
             self.full();
         } else {
@@ -292,9 +290,8 @@ impl FrameLink for DpdkLink {
         // A batch is at most 256.
         let most = most as u16;
         // SAFETY: the gate is open and this link alone uses the queue; the array has room for a batch. What is received is ours.
-        let received = unsafe {
-            sys::ionian_rx(self.port.id, self.queue, self.rx.as_mut_ptr(), most)
-        };
+        let received =
+            unsafe { sys::ionian_rx(self.port.id, self.queue, self.rx.as_mut_ptr(), most) };
         if received == 0 {
             return 0;
         }
@@ -361,9 +358,8 @@ impl FrameLink for DpdkLink {
         while self.waiting == 0 && !burst.is_empty() {
             let count = burst.len().min(self.batch.into()) as u16;
             // SAFETY: the pool lives as long as the port, and the array has room for a batch; nothing waits in it.
-            let taken = unsafe {
-                sys::ionian_take(self.port.mbufs.as_ptr(), self.tx.as_mut_ptr(), count)
-            };
+            let taken =
+                unsafe { sys::ionian_take(self.port.mbufs.as_ptr(), self.tx.as_mut_ptr(), count) };
             if taken != 0 {
                 // All buffers are under way.
                 self.stats.tx_full += 1;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ionian_dpdk_sys as sys;
 
@@ -21,6 +21,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub(super) struct Mbufs {
     pool: NonNull<sys::rte_mempool>,
     count: u32,
+    /// What is missing was lost by a driver that has ended, and nothing will touch it.
+    untouched: AtomicBool,
     eal: Arc<Inner>,
 }
 
@@ -48,6 +50,7 @@ impl Mbufs {
         Ok(Self {
             pool,
             count,
+            untouched: AtomicBool::new(false),
             eal: Arc::clone(eal),
         })
     }
@@ -59,6 +62,11 @@ impl Mbufs {
     /// Buffers in all.
     pub(super) const fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Says that no device ever got a buffer of this pool that could touch it still, so that it is freed whatever is missing.
+    pub(super) fn give_up_missing(&self) {
+        self.untouched.store(true, Ordering::Relaxed);
     }
 
     /// Buffers that nobody holds. Counts the caches of all threads, so it is not for the path of a frame.
@@ -74,13 +82,14 @@ impl Drop for Mbufs {
         // end. AF_XDP does: what it put into the kernel's ring stays there, and DPDK 22.11 does not close its socket, so that the
         // kernel may still write there. Such a pool is kept until the process ends.
         let missing = self.count.saturating_sub(self.available());
-        if missing > 0 {
+        if missing > 0 && !self.untouched.load(Ordering::Relaxed) {
             self.eal
                 .mbufs_missing
                 .fetch_add(missing.into(), Ordering::Relaxed);
             return;
         }
-        // SAFETY: the ports that used it are closed, by the counted references, and every buffer is back; DPDK still runs (`eal`).
+        // SAFETY: the ports that used it are closed, by the counted references; no device touches a buffer that is not back; DPDK
+        // still runs (`eal`).
         unsafe { sys::rte_mempool_free(self.as_ptr()) };
     }
 }

@@ -1,8 +1,8 @@
 //! Opening ports: what is checked, in which order, and what each refusal means.
 
 use std::ffi::CString;
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use ionian_dpdk_sys as sys;
 use ionian_ether::MacAddr;
@@ -36,11 +36,7 @@ impl Eal {
     /// # Errors
     ///
     /// [`OpenError`], with what to do. Effect: none.
-    pub fn open(
-        &self,
-        device: &Device,
-        options: &PortOptions,
-    ) -> Result<Vec<DpdkLink>, OpenError> {
+    pub fn open(&self, device: &Device, options: &PortOptions) -> Result<Vec<DpdkLink>, OpenError> {
         // The kernel takes its time to let go of the queues of a process that ended.
         for _ in 1..XDP_TRIES {
             match self.try_open(device, options) {
@@ -51,11 +47,7 @@ impl Eal {
         self.try_open(device, options)
     }
 
-    fn try_open(
-        &self,
-        device: &Device,
-        options: &PortOptions,
-    ) -> Result<Vec<DpdkLink>, OpenError> {
+    fn try_open(&self, device: &Device, options: &PortOptions) -> Result<Vec<DpdkLink>, OpenError> {
         preflight::check(device, options, &self.inner.drivers)?;
         let _control = eal::control();
         let capture = Capture::begin();
@@ -63,7 +55,9 @@ impl Eal {
         let room = match device {
             Device::Virtual(vdev) => vdev.room_bytes(options.mtu_bytes),
             // Ethernet header, two tags and a check sequence; the least is what most drivers want.
-            Device::Pci(_) => (options.mtu_bytes + 14 + 8 + 4).next_multiple_of(64).max(2048),
+            Device::Pci(_) => (options.mtu_bytes + 14 + 8 + 4)
+                .next_multiple_of(64)
+                .max(2048),
         };
         let mbufs = Arc::new(Mbufs::new(&self.inner, options.mbufs, room)?);
         let (id, vdev) = match device {
@@ -80,7 +74,7 @@ impl Eal {
             // The kernel's side of a TAP interface has the address that the driver knows, so this side needs another one.
             own_mac: matches!(device, Device::Virtual(Vdev::Tap { .. })),
         };
-        let result = self.links(opened, options, mbufs, None, &capture);
+        let result = self.links(opened, options, Arc::clone(&mbufs), None, &capture);
         match (device, result) {
             (
                 Device::Virtual(Vdev::AfXdp {
@@ -89,10 +83,14 @@ impl Eal {
                     ..
                 }),
                 Err(OpenError::Refused { said, .. }),
-            ) if said.contains("Failed to create xsk socket") => Err(OpenError::XdpBusy {
-                interface: interface.clone(),
-                queue: *start_queue,
-            }),
+            ) if said.contains("Failed to create xsk socket") => {
+                // The driver took buffers for a socket that never came to be, and forgot them.
+                mbufs.give_up_missing();
+                Err(OpenError::XdpBusy {
+                    interface: interface.clone(),
+                    queue: *start_queue,
+                })
+            }
             (_, result) => result,
         }
     }

@@ -324,10 +324,7 @@ impl Port {
     /// Stops, closes and removes the device. The control lock is held.
     fn shut(&mut self) {
         self.events.unregister(self.id);
-        let flows = self
-            .flows
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
+        let flows = self.flows.get_mut().unwrap_or_else(PoisonError::into_inner);
         for flow in flows.0.drain(..) {
             // SAFETY: a rule of this port that was not destroyed yet.
             unsafe { sys::ionian_flow_destroy(self.id, flow) };

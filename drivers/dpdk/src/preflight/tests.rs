@@ -118,7 +118,10 @@ fn a_socket_that_a_killed_process_left_is_removed_and_a_living_one_is_not() {
 
     let listener = bound(&path, true);
     let error = clear_socket(&path).expect_err("somebody listens");
-    assert!(error.to_string().contains("another process listens"), "{error}");
+    assert!(
+        error.to_string().contains("another process listens"),
+        "{error}"
+    );
     assert!(path.exists());
     drop(listener);
 
@@ -126,7 +129,10 @@ fn a_socket_that_a_killed_process_left_is_removed_and_a_living_one_is_not() {
     let error = clear_socket(&root.path().join("file")).expect_err("no socket");
     assert!(error.to_string().contains("that is no socket"), "{error}");
     let error = clear_socket(&root.path().join("no/where")).expect_err("no directory");
-    assert!(error.to_string().contains("its directory is not there"), "{error}");
+    assert!(
+        error.to_string().contains("its directory is not there"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -127,7 +127,13 @@ impl Pattern {
     }
 
     /// A frame of this number in a slot, or `None` if the pool is empty.
-    pub(crate) fn frame(&self, pool: &mut BufPool, number: u64, to: [u8; 6], from: [u8; 6]) -> Option<Frame> {
+    pub(crate) fn frame(
+        &self,
+        pool: &mut BufPool,
+        number: u64,
+        to: [u8; 6],
+        from: [u8; 6],
+    ) -> Option<Frame> {
         let mut buf = pool.alloc()?;
         let len = Self::len(number);
         pool.set_front(&mut buf, headers().bytes(), len);
@@ -213,7 +219,11 @@ pub(crate) fn exchange(
 
 /// Moves this process into a network namespace of its own, which ends with it. Prints why not and says so if that is not possible.
 pub(crate) fn own_network(test: &str) -> bool {
-    if !Command::new("ip").arg("-V").output().is_ok_and(|o| o.status.success()) {
+    if !Command::new("ip")
+        .arg("-V")
+        .output()
+        .is_ok_and(|o| o.status.success())
+    {
         println!("SKIP {test}: ip is missing (install iproute2)");
         return false;
     }

@@ -50,6 +50,12 @@ pub const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("ionian-driver-api", &["ionian-types"]),
+    // Raw bindings know nothing of ours.
+    ("ionian-dpdk-sys", &[]),
+    (
+        "ionian-dpdk",
+        &["ionian-driver-api", "ionian-dpdk-sys", "ionian-ether"],
+    ),
     ("ionian-ether", &["ionian-types", "ionian-driver-api"]),
     ("ionian-shm", &["ionian-types", "ionian-driver-api"]),
     // Frames through the kernel; what is in them is the business of ether.
