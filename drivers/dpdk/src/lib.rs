@@ -1,13 +1,13 @@
 //! Ethernet frames over DPDK: user-space drivers of NICs, and virtual devices.
 //!
-//! [`Eal`] starts DPDK, once in the life of a process. [`Eal::open`] makes a port of a virtual device or a PCI device and gives one
-//! [`DpdkLink`] per pair of queues, each a [`FrameLink`](ionian_ether::FrameLink) for one thread, driven to completion: no
+//! `Eal` starts DPDK, once in the life of a process. `Eal::open` makes a port of a virtual device or a PCI device and gives one
+//! `DpdkLink` per pair of queues, each a [`FrameLink`](ionian_ether::FrameLink) for one thread, driven to completion: no
 //! thread of DPDK's touches a frame. Both are there with the feature `dpdk` only, which links an installed DPDK; options, their checks,
 //! and the sentences that say what is missing are there without it.
 //!
 //! | device | other end | needs |
 //! |---|---|---|
-//! | [`Eal::ring_pair`] | the other port of the pair, in this process | nothing |
+//! | `Eal::ring_pair` | the other port of the pair, in this process | nothing |
 //! | [`Vdev::Memif`] | another process of this machine | nothing |
 //! | [`Vdev::AfPacket`] | whatever the interface is connected with | `CAP_NET_RAW` |
 //! | [`Vdev::AfXdp`] | the same | `CAP_NET_ADMIN`, `CAP_BPF` |
