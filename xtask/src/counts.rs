@@ -104,6 +104,27 @@ impl TestOutput {
     }
 }
 
+/// Reads the output of a command of ours that prints `PASS name`, `FAIL name: reason` or `SKIP name: reason` for each of its checks.
+#[derive(Debug, Default)]
+pub(crate) struct CheckOutput {
+    pub(crate) counts: Counts,
+    pub(crate) skips: Vec<Skip>,
+}
+
+impl CheckOutput {
+    /// Takes a line and says whether it is worth showing. Skips are not among the counts.
+    pub(crate) fn line(&mut self, line: &str) -> bool {
+        if let Some(skip) = Skip::parse(line) {
+            self.skips.push(skip);
+            return false;
+        }
+        let passed = line.starts_with("PASS ");
+        self.counts.passed += u64::from(passed);
+        self.counts.failed += u64::from(line.starts_with("FAIL "));
+        !passed
+    }
+}
+
 /// `test result: ok. 42 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`
 fn summary(line: &str) -> Option<Counts> {
     let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
@@ -182,6 +203,16 @@ mod tests {
             .to_string(),
             "1 passed, 2 failed, 3 skipped"
         );
+    }
+
+    #[test]
+    fn checks_are_counted_by_their_lines() {
+        let mut output = CheckOutput::default();
+        let lines = ["PASS a", "FAIL b: why", "SKIP c: no kernel", "PASSED", "note"];
+        let shown: Vec<&str> = lines.into_iter().filter(|l| output.line(l)).collect();
+        assert_eq!(shown, ["FAIL b: why", "PASSED", "note"]);
+        assert_eq!((output.counts.passed, output.counts.failed), (1, 1));
+        assert_eq!(output.skips.len(), 1);
     }
 
     #[test]

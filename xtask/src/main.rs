@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask verify | fix | test | fuzz | mutants | swarm | demo-cluster | chaos`, one file per command.
+//! Developer commands: `cargo xtask verify | fix | test | fuzz | mutants | swarm | demo-cluster | chaos | hostile | vm`, one file per command.
 //!
 //! A command is a module with `Options` (its flags, for `--help`) and `run`, which answers whether all went well. Everything that is
 //! built or written goes to cargo's target directory.
@@ -18,6 +18,7 @@ mod stages;
 mod swarm;
 mod test;
 mod verify;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum Task {
     Chaos(chaos::Options),
     /// Sends a node what it never granted: it must stay as it was. Prints what that costs.
     Hostile(hostile::Options),
+    /// Runs a command in a guest: this host's files and programs, but a Debian kernel, soft-RoCE, NVMe.
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -75,8 +78,9 @@ fn main() -> ExitCode {
         Task::Mutants(options) => mutants::run(options),
         Task::DemoCluster(options) => demo_cluster::run(options),
         Task::Swarm(options) => swarm::run(options),
-        Task::Chaos(options) => return verdict(chaos::run(options)),
+        Task::Chaos(options) => return verdict(chaos::run(options), HARNESS_ERROR),
         Task::Hostile(options) => hostile::run(options),
+        Task::Vm(options) => return verdict(vm::run(options), vm::MACHINE_ERROR),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -88,13 +92,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code of a command that judges. A run that could not be judged is the harness's fault.
-fn verdict(outcome: anyhow::Result<u8>) -> ExitCode {
+/// The exit code of a command that has one of its own. A run that could not take place has `failed`.
+fn verdict(outcome: anyhow::Result<u8>, failed: u8) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("xtask: {error:#}");
-            ExitCode::from(HARNESS_ERROR)
+            ExitCode::from(failed)
         }
     }
 }

@@ -20,7 +20,24 @@ pub(crate) struct Requirement {
 
 /// Everything that can be missing, in the order it is reported. A new row needs a test that prints `SKIP name: reason (install PACKAGE)`
 /// when it is absent.
-pub(crate) const ALL: &[Requirement] = &[CXX, PKG_CONFIG, HWLOC, LIBCLANG, IBVERBS, DPDK, IP, NFT, MKFS];
+pub(crate) const ALL: &[Requirement] = &[
+    CXX,
+    PKG_CONFIG,
+    HWLOC,
+    LIBCLANG,
+    IBVERBS,
+    DPDK,
+    IP,
+    NFT,
+    MKFS,
+    QEMU,
+    BUSYBOX,
+    KMOD,
+    XZ,
+    RXE_PROVIDER,
+    VERBS_TOOLS,
+    PERFTEST,
+];
 
 /// Builds libFuzzer, which is C++.
 pub(crate) const CXX: Requirement = Requirement {
@@ -109,6 +126,66 @@ pub(crate) const MKFS: Requirement = Requirement {
     probe: || answers("mkfs.ext4", "-V"),
 };
 
+/// Runs guests.
+pub(crate) const QEMU: Requirement = Requirement {
+    name: "QEMU for x86-64",
+    package: "qemu-system-x86",
+    enables: "guests with a Debian kernel (cargo xtask vm)",
+    probe: || answers("qemu-system-x86_64", "--version"),
+};
+
+/// The programs of a guest before it has a root.
+pub(crate) const BUSYBOX: Requirement = Requirement {
+    name: "a static busybox",
+    package: "busybox-static",
+    enables: "the first stage of a guest's boot",
+    probe: crate::vm::has_static_busybox,
+};
+
+/// Indexes kernel modules on the host, and loads them in a guest.
+pub(crate) const KMOD: Requirement = Requirement {
+    name: "depmod",
+    package: "kmod",
+    enables: "the kernel modules of a guest",
+    probe: || {
+        ["/usr/sbin/depmod", "/sbin/depmod"]
+            .iter()
+            .any(|p| Path::new(p).exists())
+    },
+};
+
+/// Unpacks the kernel of a guest.
+pub(crate) const XZ: Requirement = Requirement {
+    name: "xz",
+    package: "xz-utils",
+    enables: "the kernel of a guest",
+    probe: || answers("xz", "--version"),
+};
+
+/// What libibverbs needs to know of soft-RoCE devices.
+pub(crate) const RXE_PROVIDER: Requirement = Requirement {
+    name: "the libibverbs provider of soft-RoCE",
+    package: "ibverbs-providers",
+    enables: "RDMA in a guest",
+    probe: || Path::new("/etc/libibverbs.d/rxe.driver").exists(),
+};
+
+/// Looks at RDMA devices.
+pub(crate) const VERBS_TOOLS: Requirement = Requirement {
+    name: "ibv_devinfo",
+    package: "ibverbs-utils",
+    enables: "looking at RDMA devices in a guest",
+    probe: || found("ibv_devinfo"),
+};
+
+/// The raw tools that RDMA is compared with.
+pub(crate) const PERFTEST: Requirement = Requirement {
+    name: "ib_send_lat",
+    package: "perftest",
+    enables: "sending through soft-RoCE in a guest",
+    probe: || found("ib_send_lat"),
+};
+
 impl Requirement {
     /// Looks whether it is there now.
     pub(crate) fn present(&self) -> bool {
@@ -161,34 +238,62 @@ pub(crate) fn provide(host: Host, install: bool) -> Result<()> {
             requirement.name, requirement.package, requirement.enables
         );
     }
-    let packages: Vec<&str> = missing.iter().map(|r| r.package).collect();
-    let command = format!(
-        "apt-get update && apt-get install -y --no-install-recommends {}",
-        packages.join(" ")
-    );
     if !(install && host.installs()) {
-        println!("to install it on Debian, as root: {command}");
+        let packages: Vec<&str> = missing.iter().map(|r| r.package).collect();
+        println!(
+            "to install it on Debian, as root: {}",
+            command_line(&packages)
+        );
         return Ok(());
     }
-    println!("installing: {command}");
+    self::install(missing.into_iter(), |line| println!("{line}"))
+}
+
+/// The command that installs packages.
+pub(crate) fn command_line(packages: &[&str]) -> String {
+    format!(
+        "apt-get update && apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    )
+}
+
+/// Installs what is missing. What apt-get prints goes to standard error, so that commands whose output counts can call this.
+///
+/// # Errors
+/// When apt-get cannot be started. That it fails is not an error: what is still missing shows.
+pub(crate) fn install<'a>(
+    missing: impl Iterator<Item = &'a Requirement>,
+    tell: impl Fn(&str),
+) -> Result<()> {
+    let packages: Vec<&str> = missing.map(|r| r.package).collect();
+    tell(&format!("installing: {}", command_line(&packages)));
     if !apt(&["update"])? {
-        println!("apt-get update failed; going on with the package lists that are there");
+        tell("apt-get update failed; going on with the package lists that are there");
     }
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(packages);
     if !apt(&arguments)? {
-        println!("apt-get install failed; going on with what is there");
+        tell("apt-get install failed; going on with what is there");
     }
     Ok(())
 }
 
 fn apt(arguments: &[&str]) -> Result<bool> {
     let mut command = Command::new("apt-get");
+    // Another apt-get at work is waited for.
     command
+        .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null());
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr());
     Ok(command.status()?.success())
+}
+
+/// Whether a program is on the path. Some have no flag that does nothing.
+fn found(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn answers(program: &str, argument: &str) -> bool {

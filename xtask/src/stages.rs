@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-use crate::counts::{Counts, Skip, TestOutput};
+use crate::counts::{CheckOutput, Counts, Skip, TestOutput};
 use crate::requirements::{CXX, DPDK, HWLOC, IBVERBS, LIBCLANG, PKG_CONFIG, Requirement};
 use crate::workspace::{Feature, SIMULATOR, SYSTEM_TESTS, TIDY, Workspace, simulator_arguments};
 use crate::{budget, fuzz, mutants, process};
@@ -60,6 +60,10 @@ pub(crate) const GATE: &[Stage] = &[
     Stage {
         name: "mutants",
         run: find_mutants,
+    },
+    Stage {
+        name: "vm",
+        run: virtual_machine,
     },
 ];
 
@@ -314,6 +318,30 @@ fn find_mutants(context: &Context<'_>, report: &mut Report) -> Result<()> {
         command.args(mutants::arguments(&mutants::Options::of_gate())),
         report,
     )
+}
+
+/// The guests that tests run in are what they are said to be. By a process of its own, so that it is ended with what it started; it installs
+/// nothing, because the test command has done so and the gate must not.
+fn virtual_machine(context: &Context<'_>, report: &mut Report) -> Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .current_dir(&context.workspace.root)
+        .args(["vm", "--check", "--no-install"]);
+    let mut checks = CheckOutput::default();
+    let ended = process::run(
+        &mut command,
+        &context.log,
+        budget::ended_after(context.stage),
+        |line| checks.line(line),
+    )?;
+    if !ended.success() && checks.counts.failed == 0 {
+        checks.counts.failed = 1;
+    }
+    report.counts += checks.counts;
+    for skip in checks.skips {
+        report.skip(&skip.name, skip.reason);
+    }
+    Ok(())
 }
 
 /// Builds what is shipped as it is shipped, then drives it.

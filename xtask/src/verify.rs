@@ -16,7 +16,7 @@ pub(crate) struct Options {
     /// Stop at the first stage that fails.
     #[arg(long)]
     pub(crate) fail_fast: bool,
-    /// Run one stage only: fmt, tidy, clippy, tests, loom, docs, features, fuzz, seeds.
+    /// Run one stage only: fmt, tidy, clippy, tests, loom, docs, features, fuzz, seeds, mutants, vm.
     #[arg(long, value_name = "NAME")]
     pub(crate) stage: Option<String>,
 }

@@ -1,0 +1,425 @@
+//! One run: starts the guests, passes on what their commands print, and ends them when there is nothing more to wait for.
+//!
+//! A guest answers by files in its control folder: `started`, `out`, `err`, `status`, or `failure`. It never ends by itself; a guest whose
+//! command has ended stays up until the other one's has, so that a link between them lasts as long as either needs it.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::Kit;
+use super::initrd;
+use super::machine::{self, Files, Link, Process};
+use super::outcome::{self, BOOT_LIMIT, End, Facts, OUTPUT_BYTES_MAX, Why};
+use super::place::Place;
+use super::plan::Plan;
+
+/// How often the guests are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The most that is read of a file at once, in bytes.
+const READ_BYTES_MAX: u64 = 1 << 20;
+
+/// Where what the commands print goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// To this program's own streams while it comes; of two guests with `0| ` or `1| ` before each line.
+    Stream,
+    /// To [`Heard`] only.
+    Keep,
+}
+
+/// What came of one guest.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) end: End,
+    /// The command's output, if it was kept: the first MiB of each stream.
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) console: String,
+    /// The id that QEMU's process had.
+    pub(crate) process: u32,
+}
+
+/// Runs the plan to its end; what is heard has one item per guest. Nothing is left behind, whatever comes of it.
+///
+/// # Errors
+/// When the run cannot be begun: a sentence.
+pub(crate) fn run(
+    kit: &Kit,
+    plan: &Plan,
+    show: Show,
+    interrupt: &Receiver<i32>,
+) -> Result<Vec<Heard>> {
+    initrd::ready()?;
+    kit.kernel.modules()?.require(&plan.all_modules())?;
+    let place = Place::make(&kit.runs)?;
+    let archive = place.path().join("initrd");
+    initrd::write(&kit.kernel, &archive)?;
+    let job = match &plan.job {
+        Some(folder) => std::fs::canonicalize(folder)
+            .with_context(|| format!("the job directory {} is not there", folder.display()))?,
+        None => {
+            let folder = place.path().join("job");
+            std::fs::create_dir(&folder)?;
+            folder
+        }
+    };
+    let mut guests = Vec::new();
+    for (peer, link) in (0..plan.peers).zip(links(plan)?) {
+        guests.push(Guest::start(kit, plan, peer, &place, &archive, &job, link)?);
+    }
+    let several = guests.len() > 1;
+    loop {
+        for guest in &mut guests {
+            guest.look(plan.limit)?;
+            if show == Show::Stream {
+                guest.pass_on(several)?;
+            }
+        }
+        // One machine that failed leaves the other one waiting for it.
+        let failed = |g: &Guest| matches!(g.end, Some(End::Failed(_)));
+        if guests.iter().any(failed) {
+            for guest in &mut guests {
+                guest.end.get_or_insert_with(|| {
+                    End::Failed("ended because the other guest failed".to_owned())
+                });
+            }
+        }
+        if guests.iter().all(|g| g.end.is_some()) {
+            break;
+        }
+        match interrupt.recv_timeout(LOOK) {
+            Ok(signal) => {
+                for guest in &mut guests {
+                    guest.end.get_or_insert(End::Interrupted(signal));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => bail!("nobody listens to signals any more"),
+        }
+    }
+    if kit.verbose {
+        for guest in &guests {
+            guest.tell_times();
+        }
+    }
+    guests
+        .into_iter()
+        .map(|guest| guest.finish(show, several))
+        .collect()
+}
+
+/// What each guest's network leads to.
+fn links(plan: &Plan) -> Result<Vec<Link>> {
+    if plan.peers > 1 {
+        let (one, other) = UnixStream::pair().context("making the link between the guests")?;
+        return Ok(vec![Link::Peer(one.into()), Link::Peer(other.into())]);
+    }
+    Ok(vec![if plan.has_network() {
+        Link::Alone
+    } else {
+        Link::None
+    }])
+}
+
+/// One guest while it runs.
+#[derive(Debug)]
+struct Guest {
+    peer: u32,
+    process: Process,
+    control: PathBuf,
+    console: PathBuf,
+    log: PathBuf,
+    out: Tail,
+    err: Tail,
+    began: Instant,
+    /// When its command was seen to have begun.
+    started: Option<Instant>,
+    ended: Option<Instant>,
+    end: Option<End>,
+}
+
+impl Guest {
+    fn start(
+        kit: &Kit,
+        plan: &Plan,
+        peer: u32,
+        place: &Place,
+        initrd: &Path,
+        job: &Path,
+        link: Link,
+    ) -> Result<Self> {
+        let control = place.path().join(format!("control-{peer}"));
+        std::fs::create_dir(&control)?;
+        let caller = std::env::vars_os()
+            .filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+        let modules = kit.kernel.module_folder();
+        for (name, text) in [
+            ("stage2", include_str!("guest/stage2.sh").to_owned()),
+            ("settings", plan.settings(peer, &modules)),
+            ("environment", plan.environment(peer, caller)),
+            ("command", format!("{}\n", plan.command)),
+        ] {
+            let path = control.join(name);
+            std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        }
+        let file = |name: &str| place.path().join(format!("{name}-{peer}"));
+        let (console, log, nvme) = (file("console"), file("qemu.log"), file("nvme"));
+        let files = Files {
+            control: &control,
+            job,
+            initrd,
+            console: &console,
+            log: &log,
+            nvme: &nvme,
+        };
+        let process = machine::start(kit, plan, peer, &files, link)?;
+        Ok(Self {
+            peer,
+            process,
+            out: Tail::of(control.join("out")),
+            err: Tail::of(control.join("err")),
+            control,
+            console,
+            log,
+            began: Instant::now(),
+            started: None,
+            ended: None,
+            end: None,
+        })
+    }
+
+    /// Looks how far it is; sets its end once there is one.
+    fn look(&mut self, limit: Duration) -> Result<()> {
+        if self.end.is_some() {
+            return Ok(());
+        }
+        // First whether there is a process, then what it wrote: what it wrote before its end is not missed.
+        let gone = self.process.ended()?.is_some();
+        if self.started.is_none() && self.control.join("started").exists() {
+            self.started = Some(Instant::now());
+        }
+        if let Some(status) = outcome::status(&head(&self.control.join("status"))) {
+            self.set(End::Exited(status));
+            return Ok(());
+        }
+        let why = if self.control.join("failure").exists() {
+            Some(Why::Told)
+        } else if gone {
+            Some(Why::Gone)
+        } else if self.out.length() > OUTPUT_BYTES_MAX || self.err.length() > OUTPUT_BYTES_MAX {
+            Some(Why::Output)
+        } else {
+            match self.started {
+                Some(started) if started.elapsed() > limit => Some(Why::CommandLimit(limit)),
+                None if self.began.elapsed() > BOOT_LIMIT => Some(Why::BootLimit),
+                _ => None,
+            }
+        };
+        if let Some(why) = why {
+            let facts = Facts {
+                why,
+                started: self.started.is_some(),
+                failure: &head(&self.control.join("failure")),
+                console: &foot(&self.console),
+                qemu: &foot(&self.log),
+            };
+            self.set(facts.end());
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, end: End) {
+        self.ended = Some(Instant::now());
+        self.end = Some(end);
+    }
+
+    /// Prints what is new.
+    fn pass_on(&mut self, several: bool) -> Result<()> {
+        let mark = several.then(|| format!("{}| ", self.peer));
+        let mark = mark.as_deref();
+        self.out.pass_on(&mut std::io::stdout().lock(), mark)?;
+        self.err.pass_on(&mut std::io::stderr().lock(), mark)
+    }
+
+    fn tell_times(&self) {
+        let since = |at: Option<Instant>| at.map_or(0.0, |at| (at - self.began).as_secs_f64());
+        eprintln!(
+            "vm: guest {} came to its command after {:.1} s and to its end after {:.1} s",
+            self.peer,
+            since(self.started),
+            since(self.ended)
+        );
+    }
+
+    /// Ends it and takes what is left to take.
+    fn finish(mut self, show: Show, several: bool) -> Result<Heard> {
+        let process = self.process.id();
+        let Self { out, err, .. } = &mut self;
+        let (mut kept_out, mut kept_err) = (String::new(), String::new());
+        if show == Show::Keep {
+            kept_out = head(&out.path);
+            kept_err = head(&err.path);
+        } else {
+            self.pass_on(several)?;
+            let several = several.then(|| format!("{}| ", self.peer));
+            self.out.end(&mut std::io::stdout().lock(), several.as_deref())?;
+            self.err.end(&mut std::io::stderr().lock(), several.as_deref())?;
+        }
+        Ok(Heard {
+            end: self.end.take().context("the guest has not ended")?,
+            out: kept_out,
+            err: kept_err,
+            console: foot(&self.console),
+            process,
+        })
+    }
+}
+
+/// A file that grows, of which everything is passed on once.
+#[derive(Debug)]
+struct Tail {
+    path: PathBuf,
+    passed_bytes: u64,
+    /// The beginning of a line, if lines are marked.
+    line: Vec<u8>,
+}
+
+impl Tail {
+    const fn of(path: PathBuf) -> Self {
+        Self {
+            path,
+            passed_bytes: 0,
+            line: Vec::new(),
+        }
+    }
+
+    /// Its length now, in bytes.
+    fn length(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |m| m.len())
+    }
+
+    /// Writes what has come since the last time to `to`; with a mark, whole lines only, each after it.
+    fn pass_on(&mut self, to: &mut impl Write, mark: Option<&str>) -> Result<()> {
+        // It is not there before the command has begun.
+        let Ok(mut file) = File::open(&self.path) else {
+            return Ok(());
+        };
+        file.seek(SeekFrom::Start(self.passed_bytes))?;
+        loop {
+            let mut new = Vec::new();
+            let read = (&file).take(READ_BYTES_MAX).read_to_end(&mut new)?;
+            if read == 0 {
+                return to.flush().context("passing on what the command prints");
+            }
+            self.passed_bytes += new.len() as u64;
+            match mark {
+                None => to.write_all(&new)?,
+                Some(mark) => {
+                    for byte in new {
+                        self.line.push(byte);
+                        // A line without an end is cut, so that it does not fill the memory.
+                        if byte == b'\n' || self.line.len() as u64 >= READ_BYTES_MAX {
+                            to.write_all(mark.as_bytes())?;
+                            to.write_all(&self.line)?;
+                            self.line.clear();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the beginning of a line that never ended.
+    fn end(&mut self, to: &mut impl Write, mark: Option<&str>) -> Result<()> {
+        if let Some(mark) = mark.filter(|_| !self.line.is_empty()) {
+            to.write_all(mark.as_bytes())?;
+            to.write_all(&self.line)?;
+            to.write_all(b"\n")?;
+            self.line.clear();
+        }
+        to.flush().context("passing on what the command prints")
+    }
+}
+
+/// The first MiB of a file, as text; nothing if it is not there.
+fn head(path: &Path) -> String {
+    part(path, |_| 0)
+}
+
+/// The last MiB of a file, as text; nothing if it is not there.
+fn foot(path: &Path) -> String {
+    part(path, |length| length.saturating_sub(READ_BYTES_MAX))
+}
+
+fn part(path: &Path, begin: fn(u64) -> u64) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = File::open(path) {
+        let length = file.metadata().map_or(0, |m| m.len());
+        // What cannot be read is missing in what is told.
+        let _ = file.seek(SeekFrom::Start(begin(length)));
+        let _ = file.take(READ_BYTES_MAX).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> PathBuf {
+        let program = std::env::current_exe().expect("a running test has a program");
+        program.with_file_name(format!("xtask-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn what_a_file_grows_by_is_passed_on_once_and_as_it_is() {
+        let path = file("plain");
+        let (mut tail, mut to) = (Tail::of(path.clone()), Vec::new());
+        tail.pass_on(&mut to, None).expect("no file is no error");
+        for part in [&b"a\xff"[..], b"", b"\0b\nc"] {
+            let mut grown = File::options()
+                .append(true)
+                .create(true)
+                .open(&path)
+                .expect("opened");
+            grown.write_all(part).expect("written");
+            tail.pass_on(&mut to, None).expect("passed on");
+        }
+        tail.end(&mut to, None).expect("passed on");
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(to, b"a\xff\0b\nc");
+    }
+
+    #[test]
+    fn of_two_guests_whole_lines_are_passed_on_with_a_mark() {
+        let path = file("marked");
+        let (mut tail, mut to) = (Tail::of(path.clone()), Vec::new());
+        std::fs::write(&path, "one\ntw").expect("written");
+        tail.pass_on(&mut to, Some("1| ")).expect("passed on");
+        assert_eq!(to, b"1| one\n");
+        std::fs::write(&path, "one\ntwo\nthree").expect("written");
+        tail.pass_on(&mut to, Some("1| ")).expect("passed on");
+        tail.end(&mut to, Some("1| ")).expect("passed on");
+        assert_eq!(tail.length(), 13);
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(to, b"1| one\n1| two\n1| three\n");
+    }
+
+    #[test]
+    fn two_guests_have_the_ends_of_one_link_and_one_has_what_it_asks_for() {
+        let mut plan = Plan::of("true", Path::new("/tmp"));
+        assert!(matches!(links(&plan).expect("made")[..], [Link::None]));
+        plan.rdma = true;
+        assert!(matches!(links(&plan).expect("made")[..], [Link::Alone]));
+        plan.peers = 2;
+        let both = links(&plan).expect("made");
+        assert!(matches!(both[..], [Link::Peer(_), Link::Peer(_)]));
+    }
+}
