@@ -19,8 +19,9 @@ pub(crate) const STAGES: &[(&str, u64)] = &[
     ("features", 60),
     ("fuzz", 200),
     ("seeds", 200),
-    ("mutants", 150),
-    ("system", 610),
+    ("mutants", 120),
+    ("vm", 90),
+    ("system", 550),
 ];
 
 /// No stage is ended before this, however small its budget: on a busy machine a compiler may just be slow to start.

@@ -208,7 +208,13 @@ mod tests {
     #[test]
     fn checks_are_counted_by_their_lines() {
         let mut output = CheckOutput::default();
-        let lines = ["PASS a", "FAIL b: why", "SKIP c: no kernel", "PASSED", "note"];
+        let lines = [
+            "PASS a",
+            "FAIL b: why",
+            "SKIP c: no kernel",
+            "PASSED",
+            "note",
+        ];
         let shown: Vec<&str> = lines.into_iter().filter(|l| output.line(l)).collect();
         assert_eq!(shown, ["FAIL b: why", "PASSED", "note"]);
         assert_eq!((output.counts.passed, output.counts.failed), (1, 1));

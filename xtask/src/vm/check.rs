@@ -28,6 +28,11 @@ const STATUS: u8 = 7;
 /// The loss between two guests, in percent: of some 400 frames, one is lost for all but one run in a billion.
 const LOSS_PERCENT: f64 = 5.0;
 
+/// One boot: gives its verdicts and what was heard of its guests.
+type Boot = fn(&Kit, &Path, &mut Verdicts, &Receiver<i32>) -> Result<Vec<Heard>>;
+
+const BOOTS: [Boot; 4] = [alone, peers, hang, panic];
+
 /// The verdicts, printed as they come.
 #[derive(Debug, Default)]
 struct Verdicts {
@@ -52,9 +57,7 @@ pub(crate) fn run(kit: &Kit, signals: &Receiver<i32>) -> Result<u8> {
     let place = Place::make(&kit.runs)?;
     let mut verdicts = Verdicts::default();
     let mut processes = Vec::new();
-    let checks: [fn(&Kit, &Path, &mut Verdicts, &Receiver<i32>) -> Result<Vec<Heard>>; 4] =
-        [alone, peers, hang, panic];
-    for check in checks {
+    for check in BOOTS {
         let heard = check(kit, place.path(), &mut verdicts, signals)?;
         for one in &heard {
             if let End::Interrupted(signal) = one.end {

@@ -92,7 +92,10 @@ pub(crate) fn decompress(packed: &[u8]) -> Result<Vec<u8>> {
         );
     }
     if output.stdout.len() > KERNEL_BYTES_MAX {
-        bail!("xz made {} bytes, more than any kernel has", output.stdout.len());
+        bail!(
+            "xz made {} bytes, more than any kernel has",
+            output.stdout.len()
+        );
     }
     Ok(output.stdout)
 }

@@ -28,7 +28,9 @@ const PLAIN: u32 = 0o100_644;
 /// When a part is missing or cannot be read, or the archive cannot be written.
 pub(crate) fn write(kernel: &Kernel, to: &Path) -> Result<()> {
     let mut archive = Archive::default();
-    for directory in ["bin", "dev", "lower", "modules", "new", "proc", "sys", "upper"] {
+    for directory in [
+        "bin", "dev", "lower", "modules", "new", "proc", "sys", "upper",
+    ] {
         archive.add(directory, DIRECTORY, &[])?;
     }
     let busybox = std::fs::read(BUSYBOX)

@@ -124,7 +124,9 @@ fn newest(told: &dyn Fn(&str)) -> Result<Package> {
     told("fetching apt's package lists");
     let mut update = tool("apt-get");
     update.args(["-qq", "update"]);
-    output(update).context("apt knows no linux-image-amd64, and its lists cannot be fetched (as root: apt-get update)")?;
+    output(update).context(
+        "apt knows no linux-image-amd64, and its lists cannot be fetched (as root: apt-get update)",
+    )?;
     ask()?.with_context(|| {
         format!("apt's lists name no kernel ({META_PACKAGE}): the guest needs Debian's, so run this on Debian for amd64")
     })
@@ -193,7 +195,10 @@ fn unpack(package: &Package, folder: &Path) -> Result<()> {
     let kernel = Kernel::in_folder(folder.to_owned())
         .with_context(|| format!("{} holds no modules", package.name))?;
     let mut index = tool("depmod");
-    index.arg("-b").arg(folder.join("root")).arg(&kernel.release);
+    index
+        .arg("-b")
+        .arg(folder.join("root"))
+        .arg(&kernel.release);
     output(index)?;
     let packed = packed_image(folder, &kernel.release);
     image::unpack(&packed, &folder.join("vmlinux"))?;
@@ -281,7 +286,10 @@ mod tests {
         let mut command = tool("sh");
         command.args(["-c", "echo first >&2; echo last >&2; exit 9"]);
         let error = output(command).expect_err("it fails").to_string();
-        assert!(error.contains("sh -c") && error.ends_with(": last"), "{error}");
+        assert!(
+            error.contains("sh -c") && error.ends_with(": last"),
+            "{error}"
+        );
         let mut fine = tool("sh");
         fine.args(["-c", "echo out"]);
         assert_eq!(output(fine).expect("it does not fail"), "out\n");

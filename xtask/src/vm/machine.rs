@@ -88,8 +88,8 @@ pub(crate) fn start(
     share(&mut command, "control", files.control, "");
     share(&mut command, "job", files.job, "");
     if plan.nvme {
-        let content = File::create(files.nvme)
-            .with_context(|| format!("making {}", files.nvme.display()))?;
+        let content =
+            File::create(files.nvme).with_context(|| format!("making {}", files.nvme.display()))?;
         content.set_len(NVME_BYTES)?;
         let file = option(files.nvme);
         command
@@ -112,8 +112,7 @@ pub(crate) fn start(
         );
         command.args(["-netdev", &network, "-device", &device]);
     }
-    let log =
-        File::create(files.log).with_context(|| format!("making {}", files.log.display()))?;
+    let log = File::create(files.log).with_context(|| format!("making {}", files.log.display()))?;
     command
         .current_dir(files.control)
         .stdin(input)
@@ -155,9 +154,9 @@ pub(crate) struct Process {
 impl Process {
     /// Starts what [`command`] began. The thread that calls this must live as long as the process.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {PROGRAM} by setpriv (Debian package util-linux)"))?;
+        let child = command.spawn().with_context(|| {
+            format!("starting {PROGRAM} by setpriv (Debian package util-linux)")
+        })?;
         Ok(Self { child })
     }
 

@@ -121,10 +121,7 @@ mod tests {
             let order = modules().with_dependencies(&[wanted]).expect("it is there");
             assert_eq!(
                 order,
-                [
-                    "kernel/drivers/vfio.ko.xz",
-                    "kernel/drivers/vfio-pci.ko.xz"
-                ]
+                ["kernel/drivers/vfio.ko.xz", "kernel/drivers/vfio-pci.ko.xz"]
             );
         }
     }

@@ -60,10 +60,7 @@ fn complaint(missing: &[&Requirement]) -> Option<String> {
     }
     if !others.is_empty() {
         let packages: Vec<&str> = missing.iter().map(|r| r.package).collect();
-        text = format!(
-            "as root: {}; {text}",
-            requirements::command_line(&packages)
-        );
+        text = format!("as root: {}; {text}", requirements::command_line(&packages));
     }
     Some(format!("{text}{}", last.reason()))
 }

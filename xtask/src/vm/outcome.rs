@@ -174,10 +174,19 @@ mod tests {
     #[test]
     fn every_failure_is_a_sentence_with_the_last_lines_of_the_console() {
         let told = failed(facts(Why::Told, false, CONSOLE));
-        assert!(told.starts_with("the kernel module x could not be loaded: no\n"), "{told}");
-        assert!(told.ends_with("  | [    1.0] first\n  | [    2.0] last[2J\n"), "{told}");
+        assert!(
+            told.starts_with("the kernel module x could not be loaded: no\n"),
+            "{told}"
+        );
+        assert!(
+            told.ends_with("  | [    1.0] first\n  | [    2.0] last[2J\n"),
+            "{told}"
+        );
         let qemu = failed(facts(Why::Gone, false, ""));
-        assert!(qemu.starts_with("QEMU ended before the command: qemu: no such device"), "{qemu}");
+        assert!(
+            qemu.starts_with("QEMU ended before the command: qemu: no such device"),
+            "{qemu}"
+        );
         assert!(qemu.ends_with("its console is empty"), "{qemu}");
         let boot = failed(facts(Why::BootLimit, false, CONSOLE));
         assert!(boot.contains("240 s"), "{boot}");
@@ -186,15 +195,21 @@ mod tests {
 
     #[test]
     fn a_panic_is_told_before_all_else_and_the_first_stage_before_qemu() {
-        let panic = "x\nionian-vm: odd\n[ 3.1] Kernel panic - not syncing: sysrq triggered crash\nmore\n";
+        let panic =
+            "x\nionian-vm: odd\n[ 3.1] Kernel panic - not syncing: sysrq triggered crash\nmore\n";
         let told = failed(facts(Why::Gone, true, panic));
         assert!(
-            told.starts_with("the guest's kernel panicked while the command ran - not syncing: sysrq"),
+            told.starts_with(
+                "the guest's kernel panicked while the command ran - not syncing: sysrq"
+            ),
             "{told}"
         );
         let boot = "ionian-vm: the share 'job' could not be mounted over 9p\n[ 2.0] reset\n";
         let told = failed(facts(Why::Gone, false, boot));
-        assert!(told.starts_with("the guest could not boot: the share 'job'"), "{told}");
+        assert!(
+            told.starts_with("the guest could not boot: the share 'job'"),
+            "{told}"
+        );
         let told = failed(facts(Why::Gone, true, CONSOLE));
         assert!(told.starts_with("the guest was reset"), "{told}");
     }

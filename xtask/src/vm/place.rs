@@ -48,7 +48,9 @@ fn sweep(runs: &Path) {
     };
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.split_once('-').and_then(|(id, _)| id.parse::<u32>().ok());
+        let owner = name
+            .split_once('-')
+            .and_then(|(id, _)| id.parse::<u32>().ok());
         let alive = |id: u32| Path::new(&format!("/proc/{id}")).exists();
         // Another run may remove it at the same time; one of them does.
         if owner.is_some_and(|id| !alive(id)) {

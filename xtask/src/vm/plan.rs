@@ -74,10 +74,7 @@ impl Plan {
                 self.directory.display()
             );
         }
-        let most = self
-            .memory_mib
-            .saturating_sub(MEMORY_BESIDE_HUGE_PAGES_MIB)
-            / 2;
+        let most = self.memory_mib.saturating_sub(MEMORY_BESIDE_HUGE_PAGES_MIB) / 2;
         if self.huge_pages > most {
             bail!(
                 "{} huge pages of 2 MiB do not fit {} MiB of memory beside the kernel: ask for {most} at most, or for --memory-mib {}",
@@ -281,7 +278,9 @@ mod tests {
             ("SECRET", "no"),
             ("IONIAN_$(x)", "no"),
         ];
-        let caller = caller.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter();
+        let caller = caller
+            .map(|(n, v)| (n.to_owned(), v.to_owned()))
+            .into_iter();
         let text = plan().environment(0, caller);
         assert!(!text.contains("no"), "{text}");
         let script = format!("{text}printf %s \"$IONIAN_BIN\"");

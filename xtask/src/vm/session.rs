@@ -269,8 +269,10 @@ impl Guest {
         } else {
             self.pass_on(several)?;
             let several = several.then(|| format!("{}| ", self.peer));
-            self.out.end(&mut std::io::stdout().lock(), several.as_deref())?;
-            self.err.end(&mut std::io::stderr().lock(), several.as_deref())?;
+            self.out
+                .end(&mut std::io::stdout().lock(), several.as_deref())?;
+            self.err
+                .end(&mut std::io::stderr().lock(), several.as_deref())?;
         }
         Ok(Heard {
             end: self.end.take().context("the guest has not ended")?,
