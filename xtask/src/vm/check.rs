@@ -176,14 +176,12 @@ fn peers(
     let read = |name: &str| std::fs::read_to_string(job.join(name)).unwrap_or_default();
     let (netem, statistic) = (read("netem"), read("rdma-statistic"));
     let dropped = number_after(&netem, "(dropped").unwrap_or(0);
-    let again = ["completer_retry_err", "duplicate_request", "rcvd_seq_err"]
-        .iter()
-        .filter_map(|counter| number_after(&statistic, counter))
-        .sum::<u64>();
+    // Requests that nobody answered in time. Duplicates are no sign of loss: an emulated peer can be too slow for the other one's patience.
+    let again = number_after(&statistic, "completer_retry_err").unwrap_or(0);
     verdicts.add(
         "peers-lose-and-retry",
         dropped > 0 && again > 0,
-        &format!("netem dropped {dropped}, the device sent or got {again} again: {statistic}"),
+        &format!("netem dropped {dropped}, the device sent {again} again: {statistic}"),
     );
     Ok(heard)
 }

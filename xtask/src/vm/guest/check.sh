@@ -51,7 +51,8 @@ nvme() {
 }
 
 huge_pages() {
-    grep -E 'HugePages_Total: +8$' /proc/meminfo && grep -q ' /dev/hugepages hugetlbfs ' /proc/mounts
+    grep HugePages_Total /proc/meminfo
+    [ "$(awk '/HugePages_Total/ { print $2 }' /proc/meminfo)" = 8 ] && grep -q ' /dev/hugepages hugetlbfs ' /proc/mounts
 }
 
 check host-root-read-only read_only
