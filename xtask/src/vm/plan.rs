@@ -40,7 +40,7 @@ pub(crate) struct Plan {
     pub(crate) peers: u32,
     /// Of the frames that the first of two guests sends.
     pub(crate) loss_percent: Option<f64>,
-    /// How long the command may take, from its start in the guest.
+    /// How long the command may take, from its start in the guest. Pauses in which the host ran nothing are not counted.
     pub(crate) limit: Duration,
 }
 

@@ -22,6 +22,10 @@ use super::plan::Plan;
 /// How often the guests are looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// The most that counts as time between two looks. What is longer, this program did not run either: the machine stood still, or had no time
+/// for anybody, and neither says anything about a guest.
+const LOOK_COUNTED_MAX: Duration = Duration::from_secs(1);
+
 /// The most that is read of a file at once, in bytes.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
@@ -75,9 +79,11 @@ pub(crate) fn run(
         guests.push(Guest::start(kit, plan, peer, &place, &archive, &job, link)?);
     }
     let several = guests.len() > 1;
+    let mut clock = Clock::start();
     loop {
+        let now = clock.now();
         for guest in &mut guests {
-            guest.look(plan.limit)?;
+            guest.look(now, plan.limit)?;
             if show == Show::Stream {
                 guest.pass_on(several)?;
             }
@@ -138,10 +144,9 @@ struct Guest {
     log: PathBuf,
     out: Tail,
     err: Tail,
-    began: Instant,
-    /// When its command was seen to have begun.
-    started: Option<Instant>,
-    ended: Option<Instant>,
+    /// When its command was seen to have begun, by the run's clock.
+    started: Option<Duration>,
+    ended: Option<Duration>,
     end: Option<End>,
 }
 
@@ -188,7 +193,6 @@ impl Guest {
             control,
             console,
             log,
-            began: Instant::now(),
             started: None,
             ended: None,
             end: None,
@@ -196,17 +200,17 @@ impl Guest {
     }
 
     /// Looks how far it is; sets its end once there is one.
-    fn look(&mut self, limit: Duration) -> Result<()> {
+    fn look(&mut self, now: Duration, limit: Duration) -> Result<()> {
         if self.end.is_some() {
             return Ok(());
         }
         // First whether there is a process, then what it wrote: what it wrote before its end is not missed.
         let gone = self.process.ended()?.is_some();
         if self.started.is_none() && self.control.join("started").exists() {
-            self.started = Some(Instant::now());
+            self.started = Some(now);
         }
         if let Some(status) = outcome::status(&head(&self.control.join("status"))) {
-            self.set(End::Exited(status));
+            self.set(now, End::Exited(status));
             return Ok(());
         }
         let why = if self.control.join("failure").exists() {
@@ -217,8 +221,10 @@ impl Guest {
             Some(Why::Output)
         } else {
             match self.started {
-                Some(started) if started.elapsed() > limit => Some(Why::CommandLimit(limit)),
-                None if self.began.elapsed() > BOOT_LIMIT => Some(Why::BootLimit),
+                Some(started) if now.saturating_sub(started) > limit => {
+                    Some(Why::CommandLimit(limit))
+                }
+                None if now > BOOT_LIMIT => Some(Why::BootLimit),
                 _ => None,
             }
         };
@@ -230,13 +236,13 @@ impl Guest {
                 console: &foot(&self.console),
                 qemu: &foot(&self.log),
             };
-            self.set(facts.end());
+            self.set(now, facts.end());
         }
         Ok(())
     }
 
-    fn set(&mut self, end: End) {
-        self.ended = Some(Instant::now());
+    fn set(&mut self, now: Duration, end: End) {
+        self.ended = Some(now);
         self.end = Some(end);
     }
 
@@ -249,12 +255,16 @@ impl Guest {
     }
 
     fn tell_times(&self) {
-        let since = |at: Option<Instant>| at.map_or(0.0, |at| (at - self.began).as_secs_f64());
+        let told = |at: Option<Duration>| {
+            at.map_or("never".to_owned(), |at| {
+                format!("after {:.1} s", at.as_secs_f64())
+            })
+        };
         eprintln!(
-            "vm: guest {} came to its command after {:.1} s and to its end after {:.1} s",
+            "vm: guest {} came to its command {} and to its end {}",
             self.peer,
-            since(self.started),
-            since(self.ended)
+            told(self.started),
+            told(self.ended)
         );
     }
 
@@ -281,6 +291,35 @@ impl Guest {
             console: foot(&self.console),
             process,
         })
+    }
+}
+
+/// The time that a run had: that of the system, without pauses in which nothing was looked at.
+#[derive(Debug)]
+struct Clock {
+    looked: Instant,
+    counted: Duration,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            looked: Instant::now(),
+            counted: Duration::ZERO,
+        }
+    }
+
+    /// Since the start.
+    fn now(&mut self) -> Duration {
+        let now = Instant::now();
+        self.at(now)
+    }
+
+    fn at(&mut self, now: Instant) -> Duration {
+        let passed = now.saturating_duration_since(self.looked);
+        self.counted += passed.min(LOOK_COUNTED_MAX);
+        self.looked = now;
+        self.counted
     }
 }
 
@@ -412,6 +451,16 @@ mod tests {
         assert_eq!(tail.length(), 13);
         std::fs::remove_file(&path).expect("removed");
         assert_eq!(to, b"1| one\n1| two\n1| three\n");
+    }
+
+    #[test]
+    fn a_pause_of_the_machine_is_not_a_guests_time() {
+        let mut clock = Clock::start();
+        let start = clock.looked;
+        assert_eq!(clock.at(start + LOOK), LOOK);
+        let after = start + LOOK + Duration::from_secs(3600);
+        assert_eq!(clock.at(after), LOOK + LOOK_COUNTED_MAX);
+        assert_eq!(clock.at(after), LOOK + LOOK_COUNTED_MAX);
     }
 
     #[test]
