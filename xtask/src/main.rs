@@ -1,4 +1,5 @@
-//! Developer commands: `cargo xtask verify | fix | test | fuzz | mutants | swarm | demo-cluster | chaos | hostile | vm`, one file per command.
+//! Developer commands: `cargo xtask verify | fix | test | fuzz | mutants | swarm | conformance | demo-cluster | chaos | hostile | vm`, one file
+//! per command.
 //!
 //! A command is a module with `Options` (its flags, for `--help`) and `run`, which answers whether all went well. Everything that is
 //! built or written goes to cargo's target directory.
@@ -6,6 +7,7 @@
 
 mod budget;
 mod chaos;
+mod conformance;
 mod counts;
 mod demo_cluster;
 mod fix;
@@ -56,6 +58,8 @@ enum Task {
     DemoCluster(demo_cluster::Options),
     /// Runs many seeds of the simulator on all cores and prints how to replay what fails.
     Swarm(swarm::Options),
+    /// Runs the same cases over every network backend that opens here, and accounts for every message and buffer.
+    Conformance(conformance::Options),
     /// Does faults to a cluster of processes under load; the exit status is the judge's verdict.
     Chaos(chaos::Options),
     /// Sends a node what it never granted: it must stay as it was. Prints what that costs.
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Task::Mutants(options) => mutants::run(options),
         Task::DemoCluster(options) => demo_cluster::run(options),
         Task::Swarm(options) => swarm::run(options),
+        Task::Conformance(options) => conformance::run(options),
         Task::Chaos(options) => return verdict(chaos::run(options), HARNESS_ERROR),
         Task::Hostile(options) => hostile::run(options),
         Task::Vm(options) => return verdict(vm::run(options), vm::MACHINE_ERROR),

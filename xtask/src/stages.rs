@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::counts::{CheckOutput, Counts, Skip, TestOutput};
 use crate::requirements::{CXX, DPDK, HWLOC, IBVERBS, LIBCLANG, PKG_CONFIG, Requirement};
 use crate::workspace::{Feature, SIMULATOR, SYSTEM_TESTS, TIDY, Workspace, simulator_arguments};
-use crate::{budget, fuzz, mutants, process};
+use crate::{budget, conformance, fuzz, mutants, process};
 
 /// One stage.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ pub(crate) const GATE: &[Stage] = &[
     Stage {
         name: "features",
         run: features,
+    },
+    Stage {
+        name: "conformance",
+        run: conform,
     },
     Stage {
         name: "fuzz",
@@ -288,6 +292,25 @@ fn features(context: &Context<'_>, report: &mut Report) -> Result<()> {
             )?;
         }
     }
+    Ok(())
+}
+
+/// The same cases over every network backend that this build has and this user may open.
+fn conform(context: &Context<'_>, report: &mut Report) -> Result<()> {
+    let mut command = context.workspace.cargo("run");
+    command.args(conformance::Options::default().arguments());
+    let mut lines = conformance::Lines::default();
+    let ended = process::run(
+        &mut command,
+        &context.log,
+        budget::ended_after(context.stage),
+        |line| lines.line(line),
+    )?;
+    if !ended.success() && lines.counts.failed == 0 {
+        lines.counts.failed = 1;
+    }
+    report.counts += lines.counts;
+    report.skips.append(&mut lines.skips);
     Ok(())
 }
 

@@ -51,7 +51,8 @@ enum State {
     Fenced(Buf),
 }
 
-/// Gives a [`Fabric`] the [`OneSided`] contract. Both ends of a connection must be wrapped.
+/// Gives a [`Fabric`] the [`OneSided`] contract. Both ends of a connection must be wrapped. Slots of the pools that it is used
+/// with are at least as large as a message of the wrapped fabric: 17 bytes more than one of this.
 #[derive(Debug)]
 pub struct Emulated<F> {
     inner: F,
@@ -59,6 +60,8 @@ pub struct Emulated<F> {
     /// Grants of an epoch below this one are refused.
     epoch_min: u64,
     staged: FabricEvents,
+    /// Messages of connections that their owner closed before it fetched them. They go back at the next poll.
+    unheard: Bounded<Buf>,
     protocol_errors: u64,
 }
 
@@ -76,6 +79,7 @@ impl<F: Fabric> Emulated<F> {
                 .collect(),
             epoch_min: 0,
             staged: Bounded::with_capacity(events_max.max(1)),
+            unheard: Bounded::with_capacity(events_max.max(1)),
             protocol_errors: 0,
         }
     }
@@ -100,13 +104,17 @@ impl<F: Fabric> Emulated<F> {
     }
 
     /// Drops what is staged of a connection that was closed: no event follows its end.
-    fn forget(&mut self, pool: &mut BufPool, gone: ConnId) {
+    fn forget(&mut self, gone: ConnId) {
         for _ in 0..self.staged.len() {
             let Some(event) = self.staged.pop() else {
                 break;
             };
             match event {
-                FabricEvent::Received { conn, buf } if conn == gone => pool.free(buf),
+                FabricEvent::Received { conn, buf } if conn == gone => {
+                    if self.unheard.push(buf).is_err() {
+                        unreachable!("no more than were staged, and all go back before more are");
+                    }
+                }
                 FabricEvent::Delivered { conn, .. } | FabricEvent::Closed { conn, .. }
                     if conn == gone => {}
                 other => {
@@ -115,6 +123,13 @@ impl<F: Fabric> Emulated<F> {
                     }
                 }
             }
+        }
+    }
+
+    /// Gives the buffers of messages back that nobody is to hear.
+    fn free_unheard(&mut self, pool: &mut BufPool) {
+        while let Some(buf) = self.unheard.pop() {
+            pool.free(buf);
         }
     }
 
@@ -189,6 +204,7 @@ impl<F: Fabric> Fabric for Emulated<F> {
     }
 
     fn poll(&mut self, pool: &mut BufPool, events: &mut FabricEvents) -> usize {
+        self.free_unheard(pool);
         if self.staged.is_empty() {
             self.inner.poll(pool, &mut self.staged);
         }
@@ -202,7 +218,7 @@ impl<F: Fabric> Fabric for Emulated<F> {
                     self.accept(pool, conn, buf).unwrap_or_else(|| {
                         self.protocol_errors += 1;
                         self.inner.close(conn);
-                        self.forget(pool, conn);
+                        self.forget(conn);
                         FabricEvent::Closed {
                             conn,
                             reason: CloseReason::Protocol,
@@ -215,12 +231,13 @@ impl<F: Fabric> Fabric for Emulated<F> {
                 unreachable!("room was checked");
             }
         }
+        self.free_unheard(pool);
         events.len() - before
     }
 
     fn send(&mut self, pool: &mut BufPool, conn: ConnId, mut buf: Buf) -> Result<(), SendError> {
         let len = buf.len();
-        if len + 1 > pool.slot_bytes() {
+        if len > self.caps().message_bytes_max || len + 1 > pool.slot_bytes() {
             return Err(SendError::TooLarge(buf));
         }
         pool.set_len(&mut buf, len + 1);
@@ -236,10 +253,11 @@ impl<F: Fabric> Fabric for Emulated<F> {
 
     fn close(&mut self, conn: ConnId) {
         self.inner.close(conn);
+        self.forget(conn);
     }
 
     fn arm(&mut self) -> bool {
-        self.staged.is_empty() && self.inner.arm()
+        self.staged.is_empty() && self.unheard.is_empty() && self.inner.arm()
     }
 
     fn disarm(&mut self) {
@@ -349,7 +367,7 @@ impl<F: Fabric> OneSided for Emulated<F> {
         mut buf: Buf,
     ) -> Result<(), SendError> {
         let len = buf.len();
-        if len + WRITE_TRAILER_BYTES > pool.slot_bytes() {
+        if len > self.caps().message_bytes_max || len + WRITE_TRAILER_BYTES > pool.slot_bytes() {
             return Err(SendError::TooLarge(buf));
         }
         pool.set_len(&mut buf, len + WRITE_TRAILER_BYTES);

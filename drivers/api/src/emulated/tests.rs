@@ -425,3 +425,54 @@ fn a_faulty_fabric_keeps_order_and_loses_nothing_but_connections() {
         })
     ));
 }
+
+#[test]
+fn a_connection_that_was_closed_is_heard_no_more_and_its_buffers_come_back() {
+    let (a, b, _) = ends();
+    let (mut a, mut b) = (Emulated::new(a, 1, 8), Emulated::new(b, 1, 8));
+    let (mut pa, mut pb) = (pool(), pool());
+    for text in [b"one", b"two"] {
+        let buf = pa.alloc_from(text).expect("free");
+        a.send(&mut pa, CONN, buf).expect("room");
+    }
+    let mut events = Bounded::with_capacity(1);
+    assert_eq!(b.poll(&mut pb, &mut events), 1);
+    let Some(FabricEvent::Received { buf, .. }) = events.pop() else {
+        panic!("a message")
+    };
+    pb.free(buf);
+    assert_eq!(pb.in_use(), 1, "the other one is waiting");
+    b.close(CONN);
+    assert!(!b.arm(), "a buffer is to go back");
+    assert_eq!(b.poll(&mut pb, &mut events), 0);
+    assert_eq!(pb.in_use(), 0);
+    assert!(b.arm());
+}
+
+#[test]
+fn what_is_longer_than_the_capabilities_say_is_refused() {
+    let (a, _b, wire) = ends();
+    let mut a = Emulated::new(a, 1, 8);
+    let options = PoolOptions {
+        slots: 1,
+        slot_bytes: 512,
+        layout: PoolLayout::Coloured,
+    };
+    let mut pool = BufPool::new(options).expect("valid size");
+    let most = a.caps().message_bytes_max;
+    let key = RegionKey {
+        region: 0,
+        generation: 0,
+    };
+    let buf = pool.alloc_from(&vec![1; most + 1]).expect("free");
+    let Err(SendError::TooLarge(buf)) = a.send(&mut pool, CONN, buf) else {
+        panic!("too large as a message")
+    };
+    let Err(SendError::TooLarge(mut buf)) = a.write(&mut pool, CONN, key, 0, 0, buf) else {
+        panic!("too large as a write")
+    };
+    assert!(wire.borrow().is_empty());
+    pool.set_len(&mut buf, most);
+    a.send(&mut pool, CONN, buf)
+        .expect("the most that it carries");
+}

@@ -36,12 +36,15 @@ pub struct FaultyFabric<F> {
     faults: FabricFaults,
     dice: Dice,
     held: Bounded<(u64, ConnId, Buf)>,
+    /// Connections cut and not yet told of.
     closed: Bounded<ConnId>,
+    /// Connections that have ended, whoever ended them: none of them is cut, since no event follows an end.
+    ended: Bounded<ConnId>,
     polls: u64,
     counts: FaultCounts,
 }
 
-/// Messages held back, and connections cut between two polls, at most.
+/// Messages held back, and connections whose end is remembered, at most; beyond it, none is held or cut.
 const HELD_MAX: usize = 1024;
 
 impl<F: Fabric> FaultyFabric<F> {
@@ -54,6 +57,7 @@ impl<F: Fabric> FaultyFabric<F> {
             dice: Dice::new(seed),
             held: Bounded::with_capacity(HELD_MAX),
             closed: Bounded::with_capacity(HELD_MAX),
+            ended: Bounded::with_capacity(HELD_MAX),
             polls: 0,
             counts: FaultCounts::default(),
         }
@@ -124,7 +128,14 @@ impl<F: Fabric> Fabric for FaultyFabric<F> {
                 unreachable!("room was checked");
             }
         }
+        let first = events.len();
         self.inner.poll(pool, events);
+        for index in first..events.len() {
+            if let Some(FabricEvent::Closed { conn, .. }) = events.get(index) {
+                // Without room for it none is cut any more.
+                let _ = self.ended.push(*conn);
+            }
+        }
         events.len() - before
     }
 
@@ -134,7 +145,11 @@ impl<F: Fabric> Fabric for FaultyFabric<F> {
             self.counts.failed += 1;
             return Err(SendError::Full(buf));
         }
-        if self.dice.chance(faults.close_ppm) && self.closed.push(conn).is_ok() {
+        if self.dice.chance(faults.close_ppm)
+            && !self.ended.iter().any(|ended| *ended == conn)
+            && self.ended.push(conn).is_ok()
+            && self.closed.push(conn).is_ok()
+        {
             self.counts.failed += 1;
             self.inner.close(conn);
             return Err(SendError::Closed(buf));
@@ -170,6 +185,7 @@ impl<F: Fabric> Fabric for FaultyFabric<F> {
     }
 
     fn close(&mut self, conn: ConnId) {
+        let _ = self.ended.push(conn);
         self.inner.close(conn);
     }
 

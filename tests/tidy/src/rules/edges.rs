@@ -182,6 +182,19 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-udp",
         ],
     ),
+    // It carries sessions over every device, and looks at everything that comes of them.
+    (
+        "ionian-conformance",
+        &[
+            "ionian-types",
+            "ionian-wire",
+            "ionian-core",
+            "ionian-runtime",
+            "ionian-driver-api",
+            "ionian-shm",
+            "ionian-udp",
+        ],
+    ),
     ("ionian-tidy", &[]),
     // The judge shares no code with what it judges.
     ("ionian-histcheck", &[]),
