@@ -29,11 +29,14 @@ pub enum Need {
     OnRequest,
 }
 
+/// Makes a backend, which opens nothing yet.
+pub type Build = fn() -> Box<dyn Backend>;
+
 /// How a backend comes to be.
 #[derive(Clone, Copy, Debug)]
 pub enum Factory {
     /// It is in this build.
-    Built(fn() -> Box<dyn Backend>),
+    Built(Build),
     /// It is not; the reason is a sentence.
     Absent(&'static str),
 }
@@ -89,7 +92,7 @@ pub const TABLE: &[Entry] = &[
 ];
 
 /// Backends that are broken on purpose. They run only when asked for by name, and the suite fails on each.
-pub const BROKEN: &[(&str, fn() -> Box<dyn Backend>)] = &[
+pub const BROKEN: &[(&str, Build)] = &[
     ("broken-shm-loses", || broken_shm(Defect::Loses)),
     ("broken-shm-duplicates", || broken_shm(Defect::Duplicates)),
     ("broken-shm-leaks", || broken_shm(Defect::Leaks)),

@@ -88,8 +88,11 @@ impl<D: PacketDevice + Send + 'static> Datagrams<D> {
     }
 }
 
+/// What carries the contract over a device.
+type End<D> = Emulated<Defective<Sessions<D>>>;
+
 struct SessionNet<D> {
-    ends: Vec<Option<Box<Emulated<Defective<Sessions<D>>>>>>,
+    ends: Vec<Option<Box<End<D>>>>,
     _ground: Box<dyn Send>,
 }
 

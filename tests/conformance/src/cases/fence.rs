@@ -116,7 +116,7 @@ pub(super) fn fence(ground: &mut Ground) -> Result<(), String> {
                 left + 1
             ));
         };
-        let written = ground.at(1).1.bytes(&buf).iter().any(|byte| *byte == 1);
+        let written = ground.at(1).1.bytes(&buf).contains(&1);
         ground.at(1).1.free(buf);
         if written != (left == 1) {
             return Err("a fenced region does not hold what had landed".to_owned());

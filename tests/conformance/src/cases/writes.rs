@@ -176,17 +176,17 @@ pub(super) fn writes(ground: &mut Ground) -> Result<(), String> {
 
 /// Checks the next event of the pairs.
 fn check_half(ground: &mut Ground, key: RegionKey, seen: u32, half: Half) -> Result<(), String> {
-    let pair = seen / 2;
+    let (pair, second) = (seen / 2, seen % 2 == 1);
     let slot = RegionRange {
         offset: pair % SLOTS * SLOT_BYTES,
         len: SLOT_BYTES,
     };
     match half {
-        Half::Message(bytes) if seen % 2 == 0 && is_whole(1, u64::from(pair), &bytes) => {
+        Half::Message(bytes) if !second && is_whole(1, u64::from(pair), &bytes) => {
             ground.counts.received += 1;
             Ok(())
         }
-        Half::Landed(range, immediate) if seen % 2 == 1 && (range, immediate) == (slot, pair) => {
+        Half::Landed(range, immediate) if second && (range, immediate) == (slot, pair) => {
             ground.counts.landed += 1;
             match contents(ground, 1, key, range)? {
                 Some(bytes) if is_whole(1, u64::from(pair), &bytes) => Ok(()),

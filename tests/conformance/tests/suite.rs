@@ -1,8 +1,9 @@
-//! The suite is tried on backends that are broken on purpose: each must fail, by the case that is about it, and in its words.
+//! The suite is tried on backends that are broken on purpose: each must fail, by the case that is about it, and in its words. That the
+//! sound ones pass every case is the business of the gate's stage `conformance`; here they do a short run of many messages.
 
 use std::time::Duration;
 
-use ionian_conformance::backends::find;
+use ionian_conformance::backends::{find, required};
 use ionian_conformance::ground::Patience;
 use ionian_conformance::run::{Plan, Verdict, run};
 
@@ -64,4 +65,28 @@ fn what_leaks_is_found_by_the_account_of_buffers() {
         );
         assert!(fails_with(&said[1], "are in use"), "{said:?}");
     }
+}
+
+#[test]
+fn many_messages_with_faults_lose_no_message_and_no_buffer() {
+    let names = required(false);
+    let plan = Plan {
+        backends: names
+            .iter()
+            .map(|name| find(name).expect("in the table"))
+            .collect(),
+        required: names.into_iter().map(str::to_owned).collect(),
+        cases: Vec::new(),
+        patience: Patience::default(),
+        messages: Some(20_000),
+    };
+    let mut said = Vec::new();
+    let summary = run(&plan, &mut |line| said.push(line.to_string()));
+    assert_eq!(summary.failed, 0, "{}", said.join("\n"));
+    assert!(
+        said.iter()
+            .all(|line| line.contains("long sent=20000 received=20000 buffers=1024/1024")),
+        "{}",
+        said.join("\n")
+    );
 }
