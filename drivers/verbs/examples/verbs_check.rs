@@ -5,7 +5,8 @@
 //! cargo run --release -p ionian-verbs --features rdma --example verbs_check -- --messages 100000 --breaks 5
 //! ```
 //! In one process both ends are at the same device; `--listen ADDR` and `--connect ADDR` split them, on one machine or two.
-//! The receiving end says after each connect what it expects next, so a broken connection costs nothing but time.
+//! With `--late 1` the receiver takes its region back before the end and the sender writes to it once more: nothing may land, and
+//! both connections must close. The receiving end says after each connect what it expects next, so a broken connection costs nothing but time.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,6 +36,7 @@ struct Arguments {
     device: DeviceOptions,
     messages: u64,
     breaks: u64,
+    late: bool,
     listen: Option<SocketAddr>,
     connect: Option<SocketAddr>,
     timeout: Duration,
@@ -45,6 +47,7 @@ fn arguments() -> Outcome<Arguments> {
         device: DeviceOptions::default(),
         messages: 100_000,
         breaks: 0,
+        late: false,
         listen: None,
         connect: None,
         timeout: Duration::from_secs(300),
@@ -57,6 +60,7 @@ fn arguments() -> Outcome<Arguments> {
             "--gid-index" => all.device.gid_index = Some(value.parse()?),
             "--messages" => all.messages = value.parse()?,
             "--breaks" => all.breaks = value.parse()?,
+            "--late" => all.late = value == "1",
             "--listen" => all.listen = Some(value.parse()?),
             "--connect" => all.connect = Some(value.parse()?),
             "--timeout-s" => all.timeout = Duration::from_secs(value.parse()?),
@@ -188,6 +192,8 @@ struct Sender {
     written: u64,
     breaks: u64,
     done: bool,
+    /// The late write was made.
+    late: bool,
 }
 
 impl Sender {
@@ -209,9 +215,12 @@ impl Sender {
         while let Some(event) = events.pop() {
             match event {
                 FabricEvent::Received { buf, .. } => self.told(buf, arguments)?,
-                FabricEvent::Closed { .. } => {
+                FabricEvent::Closed { reason, .. } => {
+                    println!("sender: epoch {} ended: {reason:?}", self.end.epoch);
                     (self.end.conn, self.next) = (None, None);
                     self.end.epoch += 1;
+                    // After the late write nothing is left to do.
+                    self.connecting = self.late;
                 }
                 FabricEvent::Delivered { .. } => return Err("nothing is exposed here".into()),
             }
@@ -232,6 +241,23 @@ impl Sender {
         self.next = Some((expected, RegionKey { region, generation }));
         self.end.pool.free(buf);
         Ok(())
+    }
+
+    /// Ends the connection: by a write to a region that was taken back, where that is asked for.
+    fn end(&mut self, conn: ConnId, arguments: &Arguments) {
+        if !arguments.late {
+            self.end.fabric.close(conn);
+            self.end.conn = None;
+            self.connecting = true;
+        } else if let (false, Some((_, key))) = (self.late, self.next)
+            && let Some(buf) = self.end.pool.alloc_from(&[0xEE; REGION_BYTES])
+        {
+            let (pool, fabric) = (&mut self.end.pool, &mut self.end.fabric);
+            match fabric.write(pool, conn, key, 0, 1, buf) {
+                Ok(()) => self.late = true,
+                Err(error) => pool.free(error.into_buf()),
+            }
+        }
     }
 
     fn send(&mut self, arguments: &Arguments) {
@@ -280,6 +306,7 @@ struct Receiver {
     key: Option<RegionKey>,
     delivered: u64,
     whole: u64,
+    revoked: Option<(Vec<u8>, Buf)>,
     done: bool,
 }
 
@@ -306,7 +333,8 @@ impl Receiver {
             match event {
                 FabricEvent::Received { buf, .. } => self.check(buf, arguments)?,
                 FabricEvent::Delivered { key, range, .. } => self.landed(key, range)?,
-                FabricEvent::Closed { .. } => {
+                FabricEvent::Closed { reason, .. } => {
+                    println!("receiver: epoch {} ended: {reason:?}", self.end.epoch);
                     self.end.conn = None;
                     self.end.epoch += 1;
                     // Nothing of the old epoch lands from here on.
@@ -353,7 +381,36 @@ impl Receiver {
         }
         self.end.pool.free(buf);
         self.expected += 1;
-        self.hello |= self.expected == arguments.messages;
+        if self.expected == arguments.messages {
+            self.hello = true;
+            self.take_back(arguments)?;
+        }
+        Ok(())
+    }
+
+    /// Revokes the region before the sender is told that all has come, and keeps it to see that nothing lands.
+    fn take_back(&mut self, arguments: &Arguments) -> Outcome<()> {
+        if let (true, Some(key)) = (arguments.late, self.key) {
+            let region = self
+                .end
+                .fabric
+                .revoke(key)
+                .ok_or("the region is not exposed")?;
+            self.revoked = Some((self.end.pool.bytes(&region).to_vec(), region));
+        }
+        Ok(())
+    }
+
+    /// Whether the revoked region is as it was.
+    fn untouched(&mut self) -> Outcome<()> {
+        if let Some((before, region)) = self.revoked.take() {
+            let same = self.end.pool.bytes(&region) == before;
+            self.end.pool.free(region);
+            if !same {
+                return Err("a write landed in a region that was taken back".into());
+            }
+            println!("receiver: the late write did not land");
+        }
         Ok(())
     }
 
@@ -397,6 +454,7 @@ fn run() -> Outcome<()> {
             key: None,
             delivered: 0,
             whole: 0,
+            revoked: None,
             done: false,
         })
     } else {
@@ -416,6 +474,7 @@ fn run() -> Outcome<()> {
             written: 0,
             breaks: 0,
             done: false,
+            late: false,
         }),
         None => None,
     };
@@ -425,18 +484,19 @@ fn run() -> Outcome<()> {
         if let Some(sender) = &mut sender {
             sender.turn(now, &arguments)?;
             if let (true, Some(conn)) = (sender.done, sender.end.conn) {
-                sender.end.fabric.close(conn);
-                sender.end.conn = None;
-                sender.connecting = true;
+                sender.end(conn, &arguments);
             }
         }
         if let Some(receiver) = &mut receiver {
             receiver.turn(now, &arguments)?;
         }
-        let over = receiver.as_ref().is_none_or(|receiver| receiver.done)
-            && sender
-                .as_ref()
-                .is_none_or(|sender| sender.done && !sender.end.fabric.is_busy());
+        let receiver_over = receiver
+            .as_ref()
+            .is_none_or(|receiver| receiver.done && !receiver.end.fabric.is_busy());
+        let sender_over = sender.as_ref().is_none_or(|sender| {
+            sender.done && sender.end.conn.is_none() && !sender.end.fabric.is_busy()
+        });
+        let over = receiver_over && sender_over;
         if over {
             break;
         }
@@ -463,7 +523,8 @@ fn run() -> Outcome<()> {
         );
         sender.end.finish("sender")?;
     }
-    if let Some(receiver) = receiver {
+    if let Some(mut receiver) = receiver {
+        receiver.untouched()?;
         println!(
             "receiver: {} messages in order, {} writes delivered, {} of them read whole",
             receiver.expected, receiver.delivered, receiver.whole
