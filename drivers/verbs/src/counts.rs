@@ -27,8 +27,6 @@ pub struct VerbsCounts {
     pub recvs_posted: u64,
     /// Chains posted to the shared receive queue.
     pub recv_doorbells: u64,
-    /// Payload bytes that the CPU copied before a send; the device's own taking of inline bytes is not counted.
-    pub payload_bytes_copied: u64,
     /// Control headers that were copied out of a received slot before they were looked at.
     pub headers_copied: u64,
     /// Sends refused because the peer has no credit left or the send queue is full.

@@ -326,6 +326,38 @@ mod tests {
     use ionian_driver_api::{BufPool, PoolLayout, PoolOptions};
 
     #[test]
+    fn a_message_is_sent_from_its_own_slot_whole_and_without_a_copy() {
+        let mut pool = BufPool::new(PoolOptions {
+            slots: 4,
+            slot_bytes: 256,
+            layout: PoolLayout::Coloured,
+        })
+        .expect("valid size");
+        let options = VerbsOptions::default();
+        let mut conn = Conn::new(QpId(0), 1, &options);
+        let mut slots = Vec::new();
+        for len in [64, 65, 256] {
+            let buf = pool.alloc_from(&vec![1; len]).expect("free");
+            slots.push(Data::Slot {
+                mr: MrId(7),
+                slot: buf.index(),
+                len: u32::try_from(len).expect("small"),
+                inline: len <= 64,
+            });
+            conn.queued.push_back(Queued::Message(buf));
+        }
+        let (mut chain, mut done) = (Vec::new(), Vec::new());
+        conn.take_chain(0, MrId(7), &options, &mut chain);
+        let named: Vec<Data> = chain.iter().map(|work| work.data).collect();
+        assert_eq!(named, slots, "no header before it, no other memory");
+        conn.release_inline(&chain, &mut done);
+        assert_eq!(done.len(), 1, "an inline one is free when it is posted");
+        conn.retire_all(&mut done);
+        done.into_iter().for_each(|buf| pool.free(buf));
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[test]
     fn completions_free_buffers_in_order_also_where_sequence_numbers_wrap() {
         let mut pool = BufPool::new(PoolOptions {
             slots: 8,

@@ -144,7 +144,7 @@ fn messages_arrive_whole_once_and_in_order_both_ways_on_every_seed() {
 }
 
 #[test]
-fn a_burst_of_small_messages_costs_few_doorbells_and_completions_and_no_copy() {
+fn a_burst_of_small_messages_costs_few_doorbells_and_completions() {
     let (mut a, mut b) = pair(7, options());
     let (to_b, _) = connect(&mut a, &mut b, 1);
     let (before_a, before_b) = (a.fabric.counts(), b.fabric.counts());
@@ -179,7 +179,6 @@ fn a_burst_of_small_messages_costs_few_doorbells_and_completions_and_no_copy() {
     let returned = b.send_doorbells - before_b.send_doorbells;
     assert!(returned <= per_16, "{returned} doorbells for credits");
     assert_eq!((a.messages_sent, b.messages_received), (1000, 1000));
-    assert_eq!(a.payload_bytes_copied, 0);
     let copied = b.headers_copied - before_b.headers_copied;
     assert!(
         copied <= 1000,
@@ -365,5 +364,48 @@ fn a_pool_is_registered_once_and_must_have_room_for_messages() {
     assert!(matches!(
         fabric.register(&pool(1024)),
         Err(RegisterError::TooMany { .. })
+    ));
+}
+
+#[test]
+fn a_reactor_sleeps_only_where_nothing_waits() {
+    let (mut a, mut b) = pair(8, options());
+    let (to_b, _) = connect(&mut a, &mut b, 1);
+    turns(&mut a, &mut b, 50);
+    assert!(a.fabric.arm() && b.fabric.arm());
+    a.fabric.disarm();
+    b.fabric.disarm();
+    assert!(a.send(to_b, &message(1, 300)));
+    assert!(!a.fabric.arm(), "a message waits for its flush");
+    a.fabric.flush();
+    // The model works when it is polled, which arming does: it finds the message within a few tries.
+    let found = (0..100).any(|_| !b.fabric.arm());
+    assert!(found, "what came before the sleep is not slept over");
+    turns(&mut a, &mut b, 1);
+    assert_eq!(b.received.len(), 1, "what was found is not lost");
+    turns(&mut a, &mut b, 50);
+    a.fabric.break_connection(to_b);
+    assert!(!a.fabric.arm(), "a drain must be polled");
+}
+
+#[test]
+fn a_pool_that_cannot_be_locked_is_refused_with_the_fix() {
+    let refused = |errno| {
+        life::register_error(
+            DeviceError {
+                call: "ibv_reg_mr",
+                errno,
+            },
+            1 << 20,
+        )
+    };
+    let memlock = refused(libc::ENOMEM).to_string();
+    assert!(
+        memlock.contains("1048576 bytes") && memlock.contains("ulimit -l unlimited"),
+        "{memlock}"
+    );
+    assert!(matches!(
+        refused(libc::EFAULT),
+        RegisterError::Device { .. }
     ));
 }
