@@ -316,8 +316,9 @@ impl Arena {
         if into.is_empty() {
             return;
         }
-        let source = self.memory.at(self.offset(index) + offset);
-        // SAFETY: the bytes are inside the slot (checked), which is inside the arena; the rest is the caller's promise.
+        // SAFETY: the offset is inside the slot (checked), which is inside the arena.
+        let source = unsafe { self.slot(index).add(offset) };
+        // SAFETY: the bytes are inside the slot (checked); the rest is the caller's promise.
         unsafe { copy_volatile(source, into) };
     }
 }
