@@ -71,13 +71,12 @@ mod link {
     pub(super) fn bind() {
         println!("cargo::rerun-if-changed={SHIM}");
         println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
-        if let Err(error) = pkg_config::Config::new()
+        let found = pkg_config::Config::new()
             .atleast_version("22.11")
-            .probe("libdpdk")
-        {
+            .probe("libdpdk");
+        if found.is_err() {
             fail(&format!(
-                "DPDK 22.11 or newer was not found by pkg-config as `libdpdk`; {INSTALL} ({})",
-                error.to_string().replace('\n', " ")
+                "DPDK 22.11 or newer was not found by pkg-config as `libdpdk` (`pkg-config --modversion libdpdk` says what it finds); {INSTALL}"
             ));
         }
         let flags = flags();

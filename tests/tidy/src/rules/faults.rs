@@ -18,6 +18,7 @@ const CHAOS: &str = "tests/system/src/chaos/plan.rs";
 /// Crates by the name that a row gives them.
 const CRATES: &[(&str, &str)] = &[
     ("api", "drivers/api/"),
+    ("dpdk", "drivers/dpdk/"),
     ("cli", "cli/"),
     ("client", "dataplane/client/"),
     ("control", "controlplane/core/"),
