@@ -18,11 +18,11 @@ const CHAOS: &str = "tests/system/src/chaos/plan.rs";
 /// Crates by the name that a row gives them.
 const CRATES: &[(&str, &str)] = &[
     ("api", "drivers/api/"),
-    ("dpdk", "drivers/dpdk/"),
     ("cli", "cli/"),
     ("client", "dataplane/client/"),
     ("control", "controlplane/core/"),
     ("core", "dataplane/core/"),
+    ("dpdk", "drivers/dpdk/"),
     ("ether", "drivers/ether/"),
     ("node", "dataplane/node/"),
     ("sim", "dataplane/sim/"),
