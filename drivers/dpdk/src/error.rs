@@ -169,6 +169,12 @@ pub enum OpenError {
         /// The socket.
         socket: PathBuf,
     },
+    /// Nobody listens where this process shall connect.
+    #[error("nobody listens on the memif socket {}: start the process that has role=server first, and this one within its life", socket.display())]
+    NoServer {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// The place of the socket cannot be used.
     #[error("the memif socket {} cannot be made: {why}; name a path in a directory that this user may write", socket.display())]
     Socket {

@@ -47,7 +47,7 @@ pub enum Vdev {
 pub enum MemifRole {
     /// Listens on the socket.
     Server,
-    /// Connects to it, again and again until somebody listens.
+    /// Connects to it, once, when the port is opened: after its server ended, the port is to be opened again.
     Client,
 }
 

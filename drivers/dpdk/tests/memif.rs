@@ -142,6 +142,29 @@ fn two_processes_exchange_frames_and_survive_the_death_of_one() {
     );
 }
 
+#[test]
+fn a_client_without_a_server_is_told_so() {
+    alone("a_client_without_a_server_is_told_so", || {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("memif.sock");
+        let eal = eal();
+        let device = Device::Virtual(Vdev::Memif {
+            role: MemifRole::Client,
+            socket: socket.clone(),
+            id: 0,
+        });
+        let error = eal
+            .open(&device, &PortOptions::default())
+            .expect_err("nobody is there");
+        let sentence = format!(
+            "nobody listens on the memif socket {}: start the process that has role=server first, and this one within its life",
+            socket.display()
+        );
+        assert_eq!(error.to_string(), sentence);
+        assert_eq!(eal.mbufs_missing(), 0);
+    });
+}
+
 /// The test that is a server until it is killed.
 const SERVER: &str = "the_other_process_serves";
 

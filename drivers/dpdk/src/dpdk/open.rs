@@ -17,7 +17,7 @@ use super::words;
 use crate::error::OpenError;
 use crate::options::{Device, PortOptions};
 use crate::preflight;
-use crate::vdev::Vdev;
+use crate::vdev::{MemifRole, Vdev};
 
 /// Numbers virtual devices, whose names must differ.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -25,22 +25,23 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Both checksums that the layer above asks for together.
 const TX_OFFLOADS: u32 = sys::IONIAN_OFFLOAD_TX_IPV4 | sys::IONIAN_OFFLOAD_TX_UDP;
 
-/// Attempts at a queue that another AF_XDP socket has, and the time between two of them.
-const XDP_TRIES: u32 = 10;
-const XDP_PAUSE_MS: i32 = 100;
+/// Attempts at a queue that another AF_XDP socket has or a socket on which nobody listens, and the time between two of them.
+const TRIES: u32 = 10;
+const PAUSE_MS: i32 = 100;
 
 impl Eal {
     /// Opens a port of a device and gives a link for each pair of its queues. The port is closed, and a virtual device removed, when
-    /// the last of them is dropped. Takes tenths of a second; a second where another AF_XDP socket has the queue.
+    /// the last of them is dropped. Takes tenths of a second; a second where another AF_XDP socket has the
+    /// queue, or nobody listens on a memif client's socket.
     ///
     /// # Errors
     ///
     /// [`OpenError`], with what to do. Effect: none.
     pub fn open(&self, device: &Device, options: &PortOptions) -> Result<Vec<DpdkLink>, OpenError> {
-        // The kernel takes its time to let go of the queues of a process that ended.
-        for _ in 1..XDP_TRIES {
+        // The kernel takes its time to let go of the queues of a process that ended, and a server to begin to listen.
+        for _ in 1..TRIES {
             match self.try_open(device, options) {
-                Err(OpenError::XdpBusy { .. }) => pause_ms(XDP_PAUSE_MS),
+                Err(OpenError::XdpBusy { .. } | OpenError::NoServer { .. }) => pause_ms(PAUSE_MS),
                 other => return other,
             }
         }
@@ -91,6 +92,16 @@ impl Eal {
                     queue: *start_queue,
                 })
             }
+            (
+                Device::Virtual(Vdev::Memif {
+                    role: MemifRole::Client,
+                    socket,
+                    ..
+                }),
+                Err(OpenError::Refused { said, .. }),
+            ) if said.contains("Failed to connect socket") => Err(OpenError::NoServer {
+                socket: socket.clone(),
+            }),
             (_, result) => result,
         }
     }
@@ -330,7 +341,7 @@ impl Drop for Closing {
     }
 }
 
-/// Waits: there is no event for a queue of the kernel's that becomes free.
+/// Waits: there is no event for a queue of the kernel's that becomes free, nor for a socket that comes to be.
 fn pause_ms(ms: i32) {
     // SAFETY: no descriptors are given, so that the call only waits.
     unsafe { libc::poll(std::ptr::null_mut(), 0, ms) };
