@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use ionian_conformance::backends::{Entry, TABLE, find, is_root, required};
+use ionian_conformance::backends::{Entry, TABLE, find, is_root, lan, required};
 use ionian_conformance::cases::{CASES, PACKET_CASES};
 use ionian_conformance::ground::Patience;
 use ionian_conformance::run::{Line, Plan, run};
@@ -38,7 +38,13 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match plan(Options::parse()) {
+    let plan = plan(Options::parse());
+    // Wrong options are told before anything is set up.
+    let plan = plan.and_then(|plan| {
+        lan::enter();
+        lan::settle_in().map(|()| plan)
+    });
+    match plan {
         Ok(plan) => {
             let summary = run(&plan, &mut |line: &Line| println!("{line}"));
             println!("{summary}");

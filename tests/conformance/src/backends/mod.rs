@@ -3,16 +3,20 @@
 //! [`TABLE`] is the only list. A backend that this build does not have stays in it and says why it is skipped, so that a run shows
 //! what it did not look at.
 
+pub mod ether;
+pub mod lan;
 pub mod packets;
 pub mod shm;
 pub mod udp;
 
 use std::os::unix::fs::MetadataExt;
 
-use crate::defect::Defect;
-use crate::subject::Backend;
+use ionian_driver_api::PacketDevice;
 
-use packets::Datagrams;
+use crate::defect::Defect;
+use crate::subject::{Backend, Refusal};
+
+use packets::{Datagrams, Devices};
 use shm::Shm;
 
 /// Events that emulated one-sided writes take from below, for each that a poll hands over: some are left for the next one.
@@ -57,27 +61,27 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "shm",
         need: Need::Always,
-        factory: Factory::Built(|| sound_shm()),
+        factory: Factory::Built(|| broken_shm(Defect::None)),
     },
     Entry {
         name: "udp",
         need: Need::Always,
-        factory: Factory::Built(|| sound_udp()),
+        factory: Factory::Built(|| datagrams(udp::open)),
     },
     Entry {
         name: "tap",
-        need: Need::OnRequest,
-        factory: Factory::Absent("the driver is not in this build"),
+        need: Need::AsRoot,
+        factory: Factory::Built(|| datagrams(ether::tap)),
     },
     Entry {
         name: "af-packet",
-        need: Need::OnRequest,
-        factory: Factory::Absent("the driver is not in this build"),
+        need: Need::AsRoot,
+        factory: Factory::Built(|| datagrams(ether::af_packet)),
     },
     Entry {
         name: "af-xdp",
-        need: Need::OnRequest,
-        factory: Factory::Absent("the driver is not in this build"),
+        need: Need::AsRoot,
+        factory: Factory::Built(|| datagrams(ether::af_xdp)),
     },
     Entry {
         name: "dpdk",
@@ -101,16 +105,17 @@ pub const BROKEN: &[(&str, Build)] = &[
     ("broken-udp-leaks", || broken_udp(Defect::Leaks)),
 ];
 
-fn sound_shm() -> Box<dyn Backend> {
-    broken_shm(Defect::None)
-}
-
-fn sound_udp() -> Box<dyn Backend> {
-    broken_udp(Defect::None)
-}
-
 fn broken_shm(defect: Defect) -> Box<dyn Backend> {
     Box::new(Shm { defect })
+}
+
+fn datagrams<D: PacketDevice + Send + 'static>(
+    open: fn(usize) -> Result<Devices<D>, Refusal>,
+) -> Box<dyn Backend> {
+    Box::new(Datagrams {
+        open,
+        defect: Defect::None,
+    })
 }
 
 fn broken_udp(defect: Defect) -> Box<dyn Backend> {
