@@ -33,6 +33,7 @@ const CRATES: &[(&str, &str)] = &[
     ("uring", "drivers/uring/"),
     ("verbs", "drivers/verbs/"),
     ("wire", "dataplane/wire/"),
+    ("xdp", "drivers/xdp/"),
 ];
 
 /// Every row is there, in order, and names tests that exist or says why there is none yet.
