@@ -211,6 +211,9 @@ pub const EDGES: &[(&str, &[&str])] = &[
             "ionian-store",
             "ionian-core",
             "ionian-control-core",
+            "ionian-driver-api",
+            "ionian-ether",
+            "ionian-verbs",
             // The parser of histories is fuzzed, too.
             "ionian-histcheck",
         ],
