@@ -261,8 +261,10 @@ impl<K: Knobs> Directory<K> {
             root.quorum == RootQuorum::All && takes_part && gone(slot)
         };
         let removed = config.members.len() > root.places.len();
-        // Those who leave are left out in an epoch of its own, once the one before has begun.
-        let leave = parts && root.phase == Phase::Recorded && root.lists_one_that_leaves();
+        // Those who leave are left out in an epoch of its own, once the one before has begun: with those who answer.
+        let answers = |slot: Slot, _| self.takes_part(id, slot) && !silent(slot);
+        let recorded = root.phase == Phase::Recorded;
+        let leave = recorded && root.lists_one_that_leaves() && root.can_part(answers);
         let changed = removed || leave || slots().any(|slot| back(slot) || missed(slot));
         changed.then_some(Why::MemberChanged)
     }
@@ -343,9 +345,8 @@ impl<K: Knobs> Directory<K> {
         let tried_at = now.after(self.config.late_after);
         if let Some(watch) = self.watches.get_mut(&id) {
             // One that was not even asked is tried again at once.
-            let silent = left_out
-                .iter()
-                .filter(|slot| all_write && watch.asked.contains_key(slot));
+            let asked = |slot: &&Slot| watch.asked.contains_key(slot);
+            let silent = left_out.iter().filter(asked);
             watch.silent = silent.map(|&slot| (slot, tried_at)).collect();
             watch.next_phase();
         }

@@ -131,7 +131,7 @@ impl<K: Knobs> Directory<K> {
     /// the cut log, for good or for as long as that one is away.
     fn group_is_there(&self, tasks: &[Task]) -> Result<(), String> {
         for task in tasks {
-            let Task::SetRoot { log: id, nodes } = task else {
+            let Task::SetRoot { log: id, nodes, .. } = task else {
                 continue;
             };
             let log = self.state.logs.get(id);

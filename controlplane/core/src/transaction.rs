@@ -42,6 +42,8 @@ pub(crate) enum Task {
     SetRoot {
         log: LogId,
         nodes: Vec<NodeId>,
+        /// As commands of earlier builds have it: who leaves has left when it begins.
+        at_once: bool,
     },
     MoveLeader {
         log: LogId,
@@ -177,7 +179,7 @@ impl core::fmt::Display for Task {
                 write!(f, "log {log}: finalize shards {}", names.join(", "))
             }
             Self::RemoveLog { log } => write!(f, "log {log}: remove it"),
-            Self::SetRoot { log, nodes } => {
+            Self::SetRoot { log, nodes, .. } => {
                 write!(f, "log {log}: the root group is nodes {}", list(nodes))
             }
             Self::MoveLeader { log, slot } => write!(f, "log {log}: root member {slot} leads"),

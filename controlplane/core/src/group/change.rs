@@ -70,14 +70,35 @@ impl Group {
         self.wanted.is_some() && self.can_go_on(self.parted_quorum(), stays)
     }
 
-    /// How many of those who stay must hold an entry before it is committed: as many as of all, if so many stay.
+    /// How many of those who stay must be there, and hold an entry before it is committed: as many as of all, if so many stay.
+    /// Where all must write, those whom the last configuration lists.
     pub(super) fn parted_quorum(&self) -> usize {
+        let stay = || self.slots().filter(|&slot| !self.leaves(slot));
         match self.quorum {
-            RootQuorum::Majority => {
-                let stay = self.slots().filter(|&slot| !self.leaves(slot)).count();
-                stay.min(self.quorum())
+            RootQuorum::Majority => stay().count().min(self.quorum()),
+            RootQuorum::All => {
+                let members = self.current().map_or(&[][..], |config| &config.members[..]);
+                let holds = |slot: &Slot| {
+                    let member = members.get(slot.index());
+                    member.is_some_and(|member| member.holder != Inc::ZERO)
+                };
+                stay().filter(holds).count().max(self.quorum())
             }
-            RootQuorum::All => self.quorum(),
+        }
+    }
+
+    /// Whether, of the members, so many stay on these nodes that they bear alone what the group bears.
+    pub(crate) fn enough_stay(&self, nodes: &[NodeId]) -> bool {
+        let stays = |(slot, place): (usize, &Place)| nodes.get(slot) == Some(&place.node);
+        let stay = self
+            .places
+            .iter()
+            .enumerate()
+            .filter(|it| stays(*it))
+            .count();
+        match self.quorum {
+            RootQuorum::Majority => stay + self.quorum() > self.places.len(),
+            RootQuorum::All => stay > 0,
         }
     }
 

@@ -47,8 +47,11 @@ impl State {
                 if self.log(*log)?.root.nodes() == *nodes {
                     return Ok(Vec::new());
                 }
-                let (log, nodes) = (*log, nodes.clone());
-                vec![Task::SetRoot { log, nodes }]
+                vec![Task::SetRoot {
+                    log: *log,
+                    nodes: nodes.clone(),
+                    at_once: false,
+                }]
             }
             Operation::MoveLeader { log, slot } => {
                 let root = &self.log(*log)?.root;
@@ -247,17 +250,27 @@ impl State {
                 tasks.push(replace);
                 next_shard += 1;
             }
-            let used = log.root.nodes();
-            if let Some(slot) = used.iter().position(|used| *used == node) {
+            let mut nodes = log.root.nodes();
+            let here: Vec<NodeId> = log.root.places.iter().map(|place| place.node).collect();
+            let leaves = here.contains(&node);
+            let coming = nodes.iter().position(|it| *it == node);
+            if coming.is_some() || leaves {
                 if log.root.is_single() {
                     return Err(format!(
                         "node {node} is the whole root group of log {}; give it more members first",
                         log.name
                     ));
                 }
-                let mut nodes = used.clone();
-                nodes[slot] = self.other_node(node, with, &used)?;
-                tasks.push(Task::SetRoot { log: id, nodes });
+                if let Some(slot) = coming {
+                    let used = [&nodes[..], &here[..]].concat();
+                    nodes[slot] = self.other_node(node, with, &used)?;
+                }
+                // One that is leaving already is waited for.
+                tasks.push(Task::SetRoot {
+                    log: id,
+                    nodes,
+                    at_once: false,
+                });
             }
             for (vertex, filled) in log.tree.vertices() {
                 if filled.place.node == node {

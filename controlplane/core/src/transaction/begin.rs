@@ -46,7 +46,11 @@ impl State {
                 self.users.forget_log(*log);
                 Ok(())
             }
-            Task::SetRoot { log, nodes } => self.begin_root(*log, nodes),
+            Task::SetRoot {
+                log,
+                nodes,
+                at_once,
+            } => self.begin_root(*log, nodes, *at_once),
             Task::MoveLeader { log, slot } => {
                 let root = &mut self.logs.get_mut(log).ok_or("no such log")?.root;
                 if root.is_single() || slot.index() >= root.places.len() {
@@ -233,7 +237,7 @@ impl State {
         Ok(())
     }
 
-    fn begin_root(&mut self, id: LogId, nodes: &[NodeId]) -> Result<(), Reason> {
+    fn begin_root(&mut self, id: LogId, nodes: &[NodeId], at_once: bool) -> Result<(), Reason> {
         if !nodes.iter().all(|node| self.nodes.contains_key(node)) {
             return Err("no such node");
         }
@@ -253,12 +257,15 @@ impl State {
         let sealed = |config: &crate::group::Config| {
             config.counts(|slot, node, _| stays(slot.index(), node)) >= config.needs()
         };
-        if !root.configs.iter().all(sealed) {
+        if !at_once && !root.enough_stay(nodes) || !root.configs.iter().all(sealed) {
             return Err(
                 "too few of those members stay that may hold the cut log alone; change fewer at a time",
             );
         }
         log.root.want(nodes);
+        if at_once {
+            log.root.part();
+        }
         log.operated = true;
         Ok(())
     }

@@ -10,6 +10,9 @@ use crate::codec::{Encoder, count, range, text};
 use crate::command::{decode_spec, encode_spec, nodes};
 use crate::operation::Operation;
 
+/// The code of a change of a root group whose members leave once the others hold everything.
+const SET_ROOT: u8 = 13;
+
 impl Progress {
     pub(crate) const fn code(self) -> u8 {
         match self {
@@ -88,8 +91,12 @@ pub(crate) fn encode_tasks(out: &mut Encoder, tasks: &[Task]) {
                 out.put(4u8);
                 out.put(*log);
             }
-            Task::SetRoot { log, nodes } => {
-                out.put(5u8);
+            Task::SetRoot {
+                log,
+                nodes,
+                at_once,
+            } => {
+                out.put(if *at_once { 5u8 } else { SET_ROOT });
                 out.put(*log);
                 out.nodes(nodes);
             }
@@ -170,7 +177,9 @@ fn decode_task(reader: &mut Reader<'_>) -> Result<Task, WireError> {
         4 => Task::RemoveLog {
             log: reader.field()?,
         },
-        5 => Task::SetRoot {
+        // Of before members left when the others held everything.
+        code @ (5 | SET_ROOT) => Task::SetRoot {
+            at_once: code == 5,
             log: reader.field()?,
             nodes: nodes(reader, ROOT_MEMBERS_MAX)?,
         },

@@ -106,7 +106,7 @@ impl State {
                 Ok(())
             }
             Task::CreateLog { .. } => Err("the log is there; delete it instead"),
-            Task::SetRoot { log, nodes } => {
+            Task::SetRoot { log, nodes, .. } => {
                 let root = &mut self.logs.get_mut(log).ok_or("the log is gone")?.root;
                 let kept = root.keep(nodes);
                 kept.then_some(())

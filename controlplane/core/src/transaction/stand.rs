@@ -47,7 +47,7 @@ impl State {
                     .iter()
                     .all(|shard| log.shards.get(shard).is_none_or(ended))
             }),
-            Task::SetRoot { log: id, nodes } => log(id).is_none_or(|log| {
+            Task::SetRoot { log: id, nodes, .. } => log(id).is_none_or(|log| {
                 let root = &log.root;
                 let listed = root.current().is_some_and(|config| {
                     let members = config
@@ -121,7 +121,7 @@ impl State {
                     "a shard is to go on: another change that was to end it was given up",
                 )
             }
-            Task::SetRoot { log: id, nodes } => {
+            Task::SetRoot { log: id, nodes, .. } => {
                 let root = &log(id)?.root;
                 let other = !root.is_of(nodes) && !root.wants(nodes);
                 other.then_some("another change has given the root group other members since")

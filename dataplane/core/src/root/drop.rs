@@ -79,7 +79,9 @@ impl<K: Knobs> Root<K> {
             let kept = self
                 .kept
                 .advanced(&wanted, &mut base, &self.log, upto, u64::MAX);
-            let record = self.store.checkpoint_durable();
+            // A snapshot that was given up for want of room stands for more than the durable one.
+            let last = self.map.record_of(upto);
+            let record = last.unwrap_or_else(|| self.store.checkpoint_durable());
             if let Some(kept) = kept {
                 self.checkpoint(record, base, kept);
             }

@@ -247,11 +247,11 @@ impl<K: Knobs> Root<K> {
         let mut writer = Writer::new(out);
         base.write(&mut writer)?;
         kept.write(&mut writer)?;
-        let promise = Promise {
-            epoch: self.promised,
-            commit: self.committed,
-        };
-        promise.write(&mut writer)?;
+        // What is committed by others and not durable here yet may be something else at the next start. What the state covers
+        // is durable before the snapshot is.
+        let commit = self.committed.min(self.durable_entry()).max(base.entry);
+        let epoch = self.promised;
+        Promise { epoch, commit }.write(&mut writer)?;
         Ok(writer.len())
     }
 

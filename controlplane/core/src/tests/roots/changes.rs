@@ -142,6 +142,72 @@ fn nobody_leaves_while_one_that_stays_is_away() {
     assert_eq!(world.members[leaving].node, world::other_node(leaving));
 }
 
+/// One that stays has a connection and does not answer. The others sealed an epoch each time they found it there, one after
+/// the other, and ordered next to nothing.
+#[test]
+fn who_stays_and_does_not_answer_costs_few_epochs() {
+    let mut world = running(Durability::D1);
+    let (leaving, mute) = (2, (leader(&world) + 1) % 2);
+    let answer = world.move_to_other(leaving);
+    assert!(!answer.refused, "{}", answer.text);
+    let (began, before) = (world.now, world.epochs.len());
+    for _ in 0..10 {
+        world.heal_without(mute);
+    }
+    let seconds = world.now.since(began).0 / 1_000_000_000;
+    let epochs = (world.epochs.len() - before) as u64;
+    assert!(
+        seconds >= 10 && epochs <= seconds + 2,
+        "{epochs} in {seconds} s"
+    );
+    assert_eq!(progress(&world), Progress::Running);
+    world.heal();
+    world.check_healed();
+    assert_eq!(progress(&world), Progress::Done);
+}
+
+/// Where all write, one that stays and is not there for a moment still counts: the leaver is kept until it is back.
+#[test]
+fn where_all_write_those_who_stay_are_waited_for() {
+    let mut world = World::new(Durability::D0, 3, RootQuorum::All);
+    world.heal();
+    world.step(Step::Disconnect(1));
+    let answer = world.move_to_other(2);
+    assert!(answer.refused, "{}", answer.text);
+    world.heal();
+    world.move_to_other(2);
+    world.step(Step::Disconnect(1));
+    world.persist();
+    world.carry();
+    for slot in [0, 2, 0, 2] {
+        world.deliver(slot);
+    }
+    assert_eq!(world.members[2].node, world::root_node(2));
+    world.heal();
+    world.check_healed();
+    assert_eq!(world.floor, Gsn::ZERO);
+    assert_eq!(progress(&world), Progress::Done);
+}
+
+/// The operator was told that the node was drained while it still was a member, which it stayed when the first change was
+/// given up.
+#[test]
+fn a_node_that_is_leaving_already_is_drained_once_it_has_left() {
+    let mut world = running(Durability::D1);
+    world.move_to_other(2);
+    let node = world::root_node(2);
+    let drain = Operation::DrainNode { node };
+    let answer = operate(&mut world.directory, world.now, false, drain);
+    assert!(!answer.refused, "{}", answer.text);
+    let last = |world: &World| world.directory.transactions().last().unwrap().progress;
+    assert_eq!(last(&world), Progress::Running);
+    for _ in 0..40 {
+        round(&mut world);
+    }
+    assert_eq!(last(&world), Progress::Done);
+    assert_eq!(world.members[2].node, world::other_node(2));
+}
+
 #[test]
 fn a_change_that_nobody_has_left_for_yet_can_be_given_up() {
     let mut world = running(Durability::D1);
