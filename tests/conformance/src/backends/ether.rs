@@ -15,12 +15,12 @@ pub type Ether<L> = EtherDevice<L, MonotonicClock>;
 /// Hosts on a network, each over the link that `open` makes for it.
 fn hosts<L: FrameLink>(
     count: usize,
-    open: fn(&mut Lan, usize) -> Result<L, Refusal>,
+    open: fn(&Lan, usize) -> Result<L, Refusal>,
 ) -> Result<Devices<Ether<L>>, Refusal> {
-    let mut lan = Lan::new()?;
+    let lan = Lan::new()?;
     let mut devices = Vec::new();
     for at in 0..count {
-        let link = open(&mut lan, at)?;
+        let link = open(&lan, at)?;
         let mut options = EtherOptions::new(lan.address(at), PREFIX_LEN);
         // A neighbour that is not there is given up soon, so that what waits for it goes home.
         options.retry_ms = 20;
