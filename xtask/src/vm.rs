@@ -16,6 +16,7 @@ mod outcome;
 mod place;
 mod plan;
 mod session;
+mod tail;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! command has ended stays up until the other one's has, so that a link between them lasts as long as either needs it.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,6 +18,7 @@ use super::machine::{self, Files, Link, Process};
 use super::outcome::{self, BOOT_LIMIT, End, Facts, OUTPUT_BYTES_MAX, Why};
 use super::place::Place;
 use super::plan::Plan;
+use super::tail::Tail;
 
 /// How often the guests are looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -26,8 +27,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// for anybody, and neither says anything about a guest.
 const LOOK_COUNTED_MAX: Duration = Duration::from_secs(1);
 
-/// The most that is read of a file at once, in bytes.
-const READ_BYTES_MAX: u64 = 1 << 20;
+/// The most that is kept of a file, in bytes.
+const KEPT_BYTES_MAX: u64 = 1 << 20;
 
 /// Where what the commands print goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,8 +275,8 @@ impl Guest {
         let Self { out, err, .. } = &mut self;
         let (mut kept_out, mut kept_err) = (String::new(), String::new());
         if show == Show::Keep {
-            kept_out = head(&out.path);
-            kept_err = head(&err.path);
+            kept_out = head(out.path());
+            kept_err = head(err.path());
         } else {
             self.pass_on(several)?;
             let several = several.then(|| format!("{}| ", self.peer));
@@ -323,72 +324,6 @@ impl Clock {
     }
 }
 
-/// A file that grows, of which everything is passed on once.
-#[derive(Debug)]
-struct Tail {
-    path: PathBuf,
-    passed_bytes: u64,
-    /// The beginning of a line, if lines are marked.
-    line: Vec<u8>,
-}
-
-impl Tail {
-    const fn of(path: PathBuf) -> Self {
-        Self {
-            path,
-            passed_bytes: 0,
-            line: Vec::new(),
-        }
-    }
-
-    /// Its length now, in bytes.
-    fn length(&self) -> u64 {
-        std::fs::metadata(&self.path).map_or(0, |m| m.len())
-    }
-
-    /// Writes what has come since the last time to `to`; with a mark, whole lines only, each after it.
-    fn pass_on(&mut self, to: &mut impl Write, mark: Option<&str>) -> Result<()> {
-        // It is not there before the command has begun.
-        let Ok(mut file) = File::open(&self.path) else {
-            return Ok(());
-        };
-        file.seek(SeekFrom::Start(self.passed_bytes))?;
-        loop {
-            let mut new = Vec::new();
-            let read = (&file).take(READ_BYTES_MAX).read_to_end(&mut new)?;
-            if read == 0 {
-                return to.flush().context("passing on what the command prints");
-            }
-            self.passed_bytes += new.len() as u64;
-            match mark {
-                None => to.write_all(&new)?,
-                Some(mark) => {
-                    for byte in new {
-                        self.line.push(byte);
-                        // A line without an end is cut, so that it does not fill the memory.
-                        if byte == b'\n' || self.line.len() as u64 >= READ_BYTES_MAX {
-                            to.write_all(mark.as_bytes())?;
-                            to.write_all(&self.line)?;
-                            self.line.clear();
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Writes the beginning of a line that never ended.
-    fn end(&mut self, to: &mut impl Write, mark: Option<&str>) -> Result<()> {
-        if let Some(mark) = mark.filter(|_| !self.line.is_empty()) {
-            to.write_all(mark.as_bytes())?;
-            to.write_all(&self.line)?;
-            to.write_all(b"\n")?;
-            self.line.clear();
-        }
-        to.flush().context("passing on what the command prints")
-    }
-}
-
 /// The first MiB of a file, as text; nothing if it is not there.
 fn head(path: &Path) -> String {
     part(path, |_| 0)
@@ -396,7 +331,7 @@ fn head(path: &Path) -> String {
 
 /// The last MiB of a file, as text; nothing if it is not there.
 fn foot(path: &Path) -> String {
-    part(path, |length| length.saturating_sub(READ_BYTES_MAX))
+    part(path, |length| length.saturating_sub(KEPT_BYTES_MAX))
 }
 
 fn part(path: &Path, begin: fn(u64) -> u64) -> String {
@@ -405,7 +340,7 @@ fn part(path: &Path, begin: fn(u64) -> u64) -> String {
         let length = file.metadata().map_or(0, |m| m.len());
         // What cannot be read is missing in what is told.
         let _ = file.seek(SeekFrom::Start(begin(length)));
-        let _ = file.take(READ_BYTES_MAX).read_to_end(&mut bytes);
+        let _ = file.take(KEPT_BYTES_MAX).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -413,45 +348,6 @@ fn part(path: &Path, begin: fn(u64) -> u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn file(name: &str) -> PathBuf {
-        let program = std::env::current_exe().expect("a running test has a program");
-        program.with_file_name(format!("xtask-{name}-{}", std::process::id()))
-    }
-
-    #[test]
-    fn what_a_file_grows_by_is_passed_on_once_and_as_it_is() {
-        let path = file("plain");
-        let (mut tail, mut to) = (Tail::of(path.clone()), Vec::new());
-        tail.pass_on(&mut to, None).expect("no file is no error");
-        for part in [&b"a\xff"[..], b"", b"\0b\nc"] {
-            let mut grown = File::options()
-                .append(true)
-                .create(true)
-                .open(&path)
-                .expect("opened");
-            grown.write_all(part).expect("written");
-            tail.pass_on(&mut to, None).expect("passed on");
-        }
-        tail.end(&mut to, None).expect("passed on");
-        std::fs::remove_file(&path).expect("removed");
-        assert_eq!(to, b"a\xff\0b\nc");
-    }
-
-    #[test]
-    fn of_two_guests_whole_lines_are_passed_on_with_a_mark() {
-        let path = file("marked");
-        let (mut tail, mut to) = (Tail::of(path.clone()), Vec::new());
-        std::fs::write(&path, "one\ntw").expect("written");
-        tail.pass_on(&mut to, Some("1| ")).expect("passed on");
-        assert_eq!(to, b"1| one\n");
-        std::fs::write(&path, "one\ntwo\nthree").expect("written");
-        tail.pass_on(&mut to, Some("1| ")).expect("passed on");
-        tail.end(&mut to, Some("1| ")).expect("passed on");
-        assert_eq!(tail.length(), 13);
-        std::fs::remove_file(&path).expect("removed");
-        assert_eq!(to, b"1| one\n1| two\n1| three\n");
-    }
 
     #[test]
     fn a_pause_of_the_machine_is_not_a_guests_time() {
