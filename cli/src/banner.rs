@@ -33,6 +33,7 @@ pub(crate) fn banner(config: &ClusterConfig, name: &str, server: &Server) -> Str
         row("listening", address.to_string());
     }
     row("transport", effective.transport.clone());
+    row("profile", config.network.profile.effective());
     let mut devices: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (place, device) in &effective.devices {
         let places = devices.entry(device).or_default();

@@ -10,6 +10,7 @@ pub(crate) mod config;
 pub(crate) mod controller;
 pub(crate) mod demo;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod log;
 pub(crate) mod node;

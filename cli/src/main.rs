@@ -59,6 +59,7 @@ enum Command {
     Status(commands::status::Args),
     Config(commands::config::Args),
     Inspect(commands::inspect::Args),
+    Doctor(commands::doctor::Args),
     Bench(commands::bench::Args),
     Completions(commands::completions::Args),
 }
@@ -86,6 +87,7 @@ fn main() -> std::process::ExitCode {
         Command::Status(args) => commands::status::run(args),
         Command::Config(args) => commands::config::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Completions(args) => commands::completions::run(args, &mut Cli::command()),
     };

@@ -1,5 +1,5 @@
-//! Developer commands: `cargo xtask verify | fix | test | fuzz | mutants | swarm | conformance | demo-cluster | chaos | hostile | vm`, one file
-//! per command.
+//! Developer commands: `cargo xtask verify | fix | test | fuzz | profiles | mutants | swarm | conformance | demo-cluster | chaos | hostile |
+//! vm`, one file per command.
 //!
 //! A command is a module with `Options` (its flags, for `--help`) and `run`, which answers whether all went well. Everything that is
 //! built or written goes to cargo's target directory.
@@ -15,6 +15,7 @@ mod fuzz;
 mod hostile;
 mod mutants;
 mod process;
+mod profiles;
 mod requirements;
 mod stages;
 mod swarm;
@@ -52,6 +53,8 @@ enum Task {
     Test(test::Options),
     /// Runs the fuzz targets for a while each.
     Fuzz(fuzz::Options),
+    /// Writes the README's table of NIC profiles anew.
+    Profiles(profiles::Options),
     /// Measures how many seeds the simulator needs to find each deliberate protocol bug.
     Mutants(mutants::Options),
     /// Runs a cluster of five processes on loopback, to try it out.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Task::Fix(options) => fix::run(options),
         Task::Test(options) => test::run(options),
         Task::Fuzz(options) => fuzz::run(options),
+        Task::Profiles(options) => profiles::run(options),
         Task::Mutants(options) => mutants::run(options),
         Task::DemoCluster(options) => demo_cluster::run(options),
         Task::Swarm(options) => swarm::run(options),

@@ -28,7 +28,6 @@ use device::Device;
 use trace::{Trace, Way};
 
 pub use device::{FaultSpec, FaultSpecError};
-pub(crate) use options::BACKEND;
 pub use options::PortOptions;
 pub(crate) use options::SESSIONS_MAX;
 pub use trace::TraceOptions;

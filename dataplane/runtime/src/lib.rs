@@ -16,8 +16,10 @@ mod clock;
 mod counters;
 mod mailbox;
 pub mod memory;
+mod nearest;
 mod pin;
 mod plan;
+mod probe;
 mod profile;
 mod quiet;
 mod reactor;
@@ -27,9 +29,16 @@ mod topology;
 pub use clock::MonotonicClock;
 pub use counters::{CounterReader, Counters, counters};
 pub use mailbox::{MailboxReceiver, MailboxSender, mailbox};
+pub use nearest::nearest;
 pub use pin::{PinError, Priority, PriorityOutcome, pin_current_thread, set_priority};
 pub use plan::{Assignment, CorePlan, Placement, PlanOptions, assign};
-pub use profile::{NicProfile, ProfileError, RunState, Setting, Status, builtin_profiles};
+pub use probe::{IoUring, probe_io_uring, probe_packet_socket, probe_xdp_socket};
+pub use profile::{
+    AfPacketDevice, AfXdpDevice, Backend, Device, DpdkDevice, DpdkMemory, KeyKind, NicProfile,
+    Offload, PROFILE_KEYS, ProfileError, ProfileKey, RunState, Setting, Status, TABLE_BEGINS,
+    TABLE_ENDS, TapDevice, VerbsDevice, XdpAttach, XdpMode, builtin_profiles,
+    profile_keys_markdown, profiles_markdown, with_profiles_table,
+};
 pub use quiet::{ForbidError, exit_now, forbid_system_calls};
 pub use reactor::{
     IdlePolicy, JoinError, Poller, Reactor, ReactorCounter, ReactorHandle, ReactorOptions,
@@ -38,4 +47,4 @@ pub use reactor::{
 pub use timers::{TimerId, Timers};
 #[cfg(feature = "hwloc")]
 pub use topology::HwlocError;
-pub use topology::{Cpu, Topology, TopologyError};
+pub use topology::{Cpu, Topology, TopologyError, parse_list as parse_cpu_list};

@@ -1,18 +1,32 @@
 //! NIC profiles: the tuning of each network backend as data, with the source of every value.
 //!
 //! A profile is a TOML file. Every value says its unit, where it comes from and why it is what it is; unknown keys are
-//! errors. Profiles are read at start only. Those in `nic-profiles/` are built in.
+//! errors, and so are keys of another backend. Profiles are read at start only. Those in `nic-profiles/` are built in.
+
+mod device;
+mod document;
+mod keys;
+mod read;
 
 use serde::Deserialize;
 use thiserror::Error;
 
+pub use device::{
+    AfPacketDevice, AfXdpDevice, Backend, Device, DpdkDevice, DpdkMemory, Offload, TapDevice,
+    VerbsDevice, XdpAttach, XdpMode,
+};
+pub use document::{
+    TABLE_BEGINS, TABLE_ENDS, profile_keys_markdown, profiles_markdown, with_profiles_table,
+};
+pub use keys::{KeyKind, PROFILE_KEYS, ProfileKey};
+
 /// A value with its unit and the grounds for it.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Setting {
+pub struct Setting<T = u64> {
     /// The value.
-    pub value: u64,
-    /// Its unit.
+    pub value: T,
+    /// Its unit, or what kind of name it is.
     pub unit: String,
     /// Where it comes from: a standard, a manual, a measurement.
     pub source: String,
@@ -30,6 +44,17 @@ pub enum RunState {
     NotRun,
 }
 
+impl RunState {
+    /// As it stands in a profile.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::NotRun => "not-run",
+        }
+    }
+}
+
 /// When and where a profile was last run.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,22 +63,23 @@ pub struct Status {
     pub state: RunState,
     /// Day of the last run, or of the writing, as year-month-day.
     pub date: String,
-    /// The machine it was run on, or is meant for.
+    /// The machine it was run on, or what it is meant for.
     pub machine: String,
 }
 
-/// How to use one kind of network.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// How to use one kind of network. The ranges are those of [`PROFILE_KEYS`].
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NicProfile {
     /// Its name, that of its file.
     pub name: String,
-    /// The driver, e.g. `udp`.
-    pub backend: String,
+    /// The driver, that of [`device`](Self::device).
+    pub backend: Backend,
     /// Profiles that may take its place where it does not work, best first. None is taken silently.
     pub fallback: Vec<String>,
     /// Whether it has been run.
     pub status: Status,
+    /// How much it is preferred where it fits; 0 for what is not recommended. Its reason is for people.
+    pub preference: Setting,
     /// Bytes of one packet, or of one message of a fabric.
     pub mtu_bytes: Setting,
     /// Room for what arrives, in the unit it names.
@@ -70,13 +96,15 @@ pub struct NicProfile {
     pub rto_us_max: Setting,
     /// How long a reactor with its own core spins, in microseconds.
     pub spin_us: Setting,
+    /// What only this backend has.
+    pub device: Device,
 }
 
-/// Why a profile was refused.
+/// Why a profile was refused. Effect: none.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum ProfileError {
-    /// The text is not a profile; the message names line and key.
+    /// The text is not a profile; the message names the key and, where one is near, what may have been meant.
     #[error("{file}:{line}: {message}")]
     Syntax {
         /// The file, or a name for the text.
@@ -86,7 +114,7 @@ pub enum ProfileError {
         /// What is wrong, and where.
         message: String,
     },
-    /// A value is out of its range, or contradicts another.
+    /// A value contradicts another.
     #[error("{file}:{line}: {key}: {message}")]
     Value {
         /// The file, or a name for the text.
@@ -119,13 +147,10 @@ impl NicProfile {
     ///
     /// [`ProfileError`], naming file, line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ProfileError> {
-        let profile: Self = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            ProfileError::Syntax {
-                file: file.to_owned(),
-                line: line_of(text, at),
-                message: error.message().to_owned(),
-            }
+        let profile = read::read(text).map_err(|wrong| ProfileError::Syntax {
+            file: file.to_owned(),
+            line: line_of(text, wrong.at),
+            message: wrong.what,
         })?;
         profile.check().map_err(|(key, message)| {
             // A value stands below the head of its own table, a key without a table by itself.
@@ -144,67 +169,180 @@ impl NicProfile {
         Ok(profile)
     }
 
-    fn settings(&self) -> [(&'static str, &Setting); 8] {
-        [
-            ("mtu_bytes", &self.mtu_bytes),
-            ("rx_depth", &self.rx_depth),
-            ("tx_depth", &self.tx_depth),
+    /// What is in force, in one line for people: the values that every backend has, with their units.
+    #[must_use]
+    pub fn effective(&self) -> String {
+        let status = match self.status.state {
+            RunState::Run => format!("run {}", self.status.date),
+            RunState::NotRun => String::from("NEVER RUN"),
+        };
+        let part =
+            |name: &str, setting: &Setting| format!(", {name} {} {}", setting.value, setting.unit);
+        let mut text = format!("{} (backend {}, {status})", self.name, self.backend);
+        for (name, setting) in [
+            ("mtu", &self.mtu_bytes),
+            ("rx depth", &self.rx_depth),
+            ("tx depth", &self.tx_depth),
             ("batch", &self.batch),
             ("credits", &self.credits),
-            ("rto_us_min", &self.rto_us_min),
-            ("rto_us_max", &self.rto_us_max),
-            ("spin_us", &self.spin_us),
-        ]
+        ] {
+            text += &part(name, setting);
+        }
+        if self.rto_us_max.value > 0 {
+            text += &format!(
+                ", retransmission after {} to {} µs",
+                self.rto_us_min.value, self.rto_us_max.value
+            );
+        }
+        text
     }
 
+    /// What one value says of another.
     fn check(&self) -> Result<(), (&'static str, String)> {
-        let between = |key, setting: &Setting, least: u64, most: u64| {
-            let inside = (least..=most).contains(&setting.value);
-            if inside {
-                Ok(())
-            } else {
-                Err((
-                    key,
-                    format!("{} is not within {least}..={most}", setting.value),
-                ))
+        let below = |key, value: u64, most: u64, of: &str| {
+            if value <= most {
+                return Ok(());
             }
+            Err((key, format!("{value} is more than {most}, {of}")))
         };
-        between("mtu_bytes", &self.mtu_bytes, 576, 1 << 20)?;
-        between("rx_depth", &self.rx_depth, 1, 1 << 30)?;
-        between("tx_depth", &self.tx_depth, 1, 1 << 30)?;
-        between("batch", &self.batch, 1, 1024)?;
-        between("credits", &self.credits, 1, self.rx_depth.value)?;
-        between("rto_us_max", &self.rto_us_max, 0, 10_000_000)?;
-        between("rto_us_min", &self.rto_us_min, 0, self.rto_us_max.value)?;
-        between("spin_us", &self.spin_us, 0, 1_000_000)?;
-        for (
-            key,
-            Setting {
-                unit,
-                source,
-                reason,
-                ..
-            },
-        ) in self.settings()
-        {
-            if [unit, source, reason]
-                .iter()
-                .any(|text| text.trim().is_empty())
-            {
-                return Err((key, "unit, source and reason must say something".into()));
-            }
-        }
+        below(
+            "credits",
+            self.credits.value,
+            self.rx_depth.value,
+            "which rx_depth has room for",
+        )?;
+        below(
+            "rto_us_min",
+            self.rto_us_min.value,
+            self.rto_us_max.value,
+            "which is rto_us_max",
+        )?;
         if self.fallback.contains(&self.name) {
             return Err(("fallback", "a profile is not its own fallback".into()));
+        }
+        match &self.device {
+            Device::AfXdp(device) => check_xdp(device),
+            Device::Dpdk(device) => check_dpdk(device),
+            Device::Verbs(device) => self.check_verbs(device),
+            Device::Shm | Device::Udp | Device::Tap(_) | Device::AfPacket(_) => Ok(()),
+        }
+    }
+
+    fn check_verbs(&self, device: &VerbsDevice) -> Result<(), (&'static str, String)> {
+        let half = (self.tx_depth.value / 2).max(1);
+        if device.signal_every.value > half {
+            let what = format!(
+                "{} is more than {half}, half of tx_depth: a send queue without a signalled send is never emptied",
+                device.signal_every.value
+            );
+            return Err(("signal_every", what));
+        }
+        if device.srq_low.value >= self.rx_depth.value {
+            let what = format!(
+                "{} must be less than the {} of rx_depth",
+                device.srq_low.value, self.rx_depth.value
+            );
+            return Err(("srq_low", what));
+        }
+        if !device.path_mtu_bytes.value.is_power_of_two() {
+            return Err(("path_mtu_bytes", "must be a power of two".into()));
+        }
+        let gid = &device.gid_index.value;
+        if gid != "auto" && gid.parse::<u8>().is_err() {
+            return Err(("gid_index", format!("{gid:?} is neither auto nor 0 to 255")));
         }
         Ok(())
     }
 }
 
-/// The profiles that come with the program, by the name of their file.
-const BUILTIN: [(&str, &str); 2] = [
+fn check_xdp(device: &AfXdpDevice) -> Result<(), (&'static str, String)> {
+    if matches!(device.frame_bytes.value, 2048 | 4096) {
+        return Ok(());
+    }
+    let what = format!(
+        "{} is neither 2048 nor 4096, the chunks that a UMEM is made of",
+        device.frame_bytes.value
+    );
+    Err(("frame_bytes", what))
+}
+
+fn check_dpdk(device: &DpdkDevice) -> Result<(), (&'static str, String)> {
+    let none = |setting: &Setting<String>| setting.value == "none";
+    match (none(&device.vdev), none(&device.pci_address)) {
+        (true, true) => {
+            let what = "is none, and so is vdev: a port is one of them".into();
+            return Err(("pci_address", what));
+        }
+        (false, false) => {
+            let what = "is there, and so is pci_address: a port is one of them".into();
+            return Err(("vdev", what));
+        }
+        (true, false) if device.pci_ids.value.is_empty() => {
+            return Err(("pci_ids", "a PCI device needs at least one".into()));
+        }
+        (true, false) if device.memory.value == DpdkMemory::Anonymous => {
+            let what = "a PCI device needs huge-pages: its memory must not move".into();
+            return Err(("memory", what));
+        }
+        _ => {}
+    }
+    let needed = device.mbufs.value.saturating_mul(device.frame_bytes.value);
+    if needed > device.memory_bytes.value {
+        let what = format!(
+            "{} is less than the {needed} of mbufs times frame_bytes",
+            device.memory_bytes.value
+        );
+        return Err(("memory_bytes", what));
+    }
+    Ok(())
+}
+
+/// The profiles that come with the program, by the name of their file, sorted.
+const BUILTIN: [(&str, &str); 14] = [
+    (
+        "af-packet",
+        include_str!("../../../nic-profiles/af-packet.toml"),
+    ),
+    ("af-xdp", include_str!("../../../nic-profiles/af-xdp.toml")),
+    (
+        "connectx-dpdk",
+        include_str!("../../../nic-profiles/connectx-dpdk.toml"),
+    ),
+    (
+        "connectx-rdma",
+        include_str!("../../../nic-profiles/connectx-rdma.toml"),
+    ),
+    (
+        "dpdk-memif",
+        include_str!("../../../nic-profiles/dpdk-memif.toml"),
+    ),
+    (
+        "dpdk-ring",
+        include_str!("../../../nic-profiles/dpdk-ring.toml"),
+    ),
+    (
+        "dpdk-veth",
+        include_str!("../../../nic-profiles/dpdk-veth.toml"),
+    ),
+    (
+        "e810-dpdk",
+        include_str!("../../../nic-profiles/e810-dpdk.toml"),
+    ),
+    (
+        "ena-dpdk",
+        include_str!("../../../nic-profiles/ena-dpdk.toml"),
+    ),
     ("shm", include_str!("../../../nic-profiles/shm.toml")),
+    (
+        "soft-roce",
+        include_str!("../../../nic-profiles/soft-roce.toml"),
+    ),
+    ("tap", include_str!("../../../nic-profiles/tap.toml")),
     ("udp", include_str!("../../../nic-profiles/udp.toml")),
+    (
+        "virtio-dpdk",
+        include_str!("../../../nic-profiles/virtio-dpdk.toml"),
+    ),
 ];
 
 /// The line of a place in a text, from 1.
@@ -212,7 +350,7 @@ fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// The profiles that come with the program.
+/// The profiles that come with the program, sorted by name.
 ///
 /// # Errors
 ///
@@ -225,72 +363,4 @@ pub fn builtin_profiles() -> Result<Vec<NicProfile>, ProfileError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use super::*;
-
-    const UDP: &str = BUILTIN[1].1;
-
-    #[test]
-    fn every_profile_in_the_directory_is_built_in_and_right() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../nic-profiles");
-        let mut files: Vec<String> = fs::read_dir(dir)
-            .expect("the directory is in the repository")
-            .map(|entry| {
-                entry
-                    .expect("readable")
-                    .file_name()
-                    .into_string()
-                    .expect("UTF-8")
-            })
-            .filter(|name| name.ends_with(".toml"))
-            .collect();
-        files.sort();
-        let profiles = builtin_profiles().expect("all are right");
-        let names: Vec<String> = profiles
-            .iter()
-            .map(|profile| format!("{}.toml", profile.name))
-            .collect();
-        assert_eq!(names, files);
-        for profile in &profiles {
-            for fallback in &profile.fallback {
-                assert!(
-                    profiles.iter().any(|other| other.name == *fallback),
-                    "{}: {fallback}",
-                    profile.name
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let error = |from: &str, to: &str| {
-            assert!(UDP.contains(from), "{from}");
-            NicProfile::parse("x.toml", &UDP.replacen(from, to, 1))
-                .expect_err("a mistake")
-                .to_string()
-        };
-        let line = |part: &str| UDP.lines().position(|line| line == part).expect("there") + 1;
-        let typo = error("[credits]\nvalue", "[credits]\nvlaue");
-        let place = format!("x.toml:{}: unknown field `vlaue`", line("[credits]") + 1);
-        assert!(typo.starts_with(&place), "{typo}");
-        let speed = error("name = \"udp\"", "name = \"udp\"\nspeed = 1");
-        assert!(speed.contains("x.toml:3: unknown field `speed`"), "{speed}");
-        let credits = error("value = 512\n", "value = 4096\n");
-        let place = format!(
-            "x.toml:{}: credits: 4096 is not within 1..=2048",
-            line("[credits]")
-        );
-        assert!(credits.contains(&place), "{credits}");
-        assert!(error("value = 64\n", "value = -1\n").contains("x.toml:"));
-        assert!(error("state = \"run\"", "state = \"perhaps\"").contains("unknown variant"));
-        assert!(error("fallback = []", "fallback = [\"udp\"]").contains("fallback"));
-        assert!(error("unit = \"packets per session\"", "unit = \" \"").contains("credits"));
-        assert!(error("[spin_us]", "[spins_us]").contains("spin"));
-        assert!(error("value = 500\n", "value = 200001\n").contains("rto_us_min"));
-        assert!(NicProfile::builtin("udp").is_some() && NicProfile::builtin("tcp").is_none());
-    }
-}
+mod tests;

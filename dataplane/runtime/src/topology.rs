@@ -225,15 +225,16 @@ fn read_list(path: &Path) -> Result<Vec<usize>, TopologyError> {
     })
 }
 
-/// Parses the system's form of a set, such as `0-3,8,10-11`.
-fn parse_list(text: &str) -> Option<Vec<usize>> {
+/// Parses the system's form of a set, such as `0-3,8,10-11`. `None` for what is none, and for numbers of 65,536 or more.
+#[must_use]
+pub fn parse_list(text: &str) -> Option<Vec<usize>> {
     /// More processors than any machine has: a bound on what a strange file can make us allocate.
     const CPUS_MAX: usize = 1 << 16;
     let mut list = Vec::new();
     for part in text.split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if last >= CPUS_MAX || first > last {
+        if last >= CPUS_MAX || first > last || list.len() > CPUS_MAX {
             return None;
         }
         list.extend(first..=last);

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use ionian_runtime::profile_keys_markdown;
+
 use super::schema::{Key, Kind, Missing, SECTIONS};
 use super::size::format_size;
 
@@ -14,7 +16,8 @@ pub fn configuration_markdown() -> String {
          [`examples/cluster.toml`](examples/cluster.toml) is one to start from. Unknown keys are errors. Every error is reported with its line,\n\
          all in one go, and the exit code is 2. Paths are relative to the file's folder. A change takes effect when a node is restarted.\n\n\
          Sizes are whole numbers with a unit (`B kB MB GB TB KiB MiB GiB TiB`), in quotes; a bare number is bytes.\n\n\
-         This page is made from the table of keys in `dataplane/node/src/config/schema.rs`.\n",
+         This page is made from the table of keys in `dataplane/node/src/config/schema.rs`, and that of profiles in\n\
+         `dataplane/runtime/src/profile/keys.rs`.\n",
     );
     for section in SECTIONS {
         let title = match (section.name, section.many) {
@@ -38,6 +41,15 @@ pub fn configuration_markdown() -> String {
             );
         }
     }
+    let _ = write!(
+        out,
+        "\n## NIC profiles\n\n\
+         A profile is a TOML file: those of [`nic-profiles/`](../nic-profiles), or one like them that `nic_profile` names by its path. A key in\n\
+         brackets below is a table with `value`, `unit`, `source` and `reason`, all of them required, and so is every key of the profile's\n\
+         backend. Unknown keys, and keys of another backend, are errors with their line and the key that may have been meant.\n\
+         `ionian doctor` says which profiles fit a machine: [choose a profile](operations/choose-a-profile.md).\n\n{}",
+        profile_keys_markdown()
+    );
     out
 }
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ionian_control_core::{Candidate, TreeSpec};
+use ionian_runtime::nearest;
 use ionian_types::{NodeId, ROOT_MEMBERS_MAX};
 
 use super::check::Nodes;
 use super::error::Sink;
-use super::reader::{Found, Table, Value, nearest};
+use super::reader::{Found, Table, Value};
 use super::{NodeConfig, Roles};
 
 /// The nodes of the root group in slot order: those that are named, or the first one that may.

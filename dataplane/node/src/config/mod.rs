@@ -32,6 +32,7 @@ pub use controllers::ControllerConfig;
 pub use document::configuration_markdown;
 pub use error::{ConfigErrors, Problem};
 pub use launch::{LaunchError, client_options};
+pub use profile::{BackendUse, backend_use, find_profile};
 pub use secret::{Secret, SecretError};
 pub use size::{format_size, parse_size};
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use ionian_runtime::nearest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -396,31 +397,6 @@ const fn described(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
-}
-
-/// The known name that is at most two changes away.
-pub(crate) fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|known| (distance(text, known), known))
-        .min()
-        .filter(|(distance, known)| *distance <= 2 && *distance < known.len())
-        .map(|(_, known)| known)
-}
-
-/// The number of single-character insertions, deletions and replacements between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// The first sentence, to stand in the middle of another.

@@ -407,7 +407,7 @@ pub(crate) const NETWORK: Section = Section {
             name: "nic_profile",
             kind: Kind::Profile,
             missing: Value("\"udp\""),
-            doc: "What selects and tunes the transport: a profile that comes with the program (those of `nic-profiles/`), or the path of a file like them. Between processes the backend is `udp`; a profile with another one is an error unless its `fallback` allows `udp`.",
+            doc: "What selects and tunes the transport: a profile that comes with the program (those of `nic-profiles/`), or the path of a file like them. Between processes the backend is `udp`; a profile with another one is an error unless its `fallback` allows `udp`. `ionian doctor` says which profiles fit a machine.",
         },
         Key {
             name: "mtu",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ionian_control_core::TreeSpec;
-use ionian_runtime::CorePlan;
+use ionian_runtime::{CorePlan, NicProfile};
 use ionian_types::{Durability, Nanos, NodeId, OrderingMode};
 
 use super::*;
@@ -431,7 +431,7 @@ fn network_profiles_are_found_and_their_errors_have_lines() {
     );
     assert_eq!(
         error("tcp"),
-        "nic_profile is \"tcp\": there is no such profile; use one of shm, udp, or the path of a file that ends with .toml"
+        "nic_profile is \"tcp\": there is no such profile; use one of af-packet, af-xdp, connectx-dpdk, connectx-rdma, dpdk-memif, dpdk-ring, dpdk-veth, e810-dpdk, ena-dpdk, shm, soft-roce, tap, udp, virtio-dpdk, or the path of a file that ends with .toml"
     );
     let shm = error("shm");
     assert!(
@@ -446,7 +446,9 @@ fn network_profiles_are_found_and_their_errors_have_lines() {
     let line = udp.lines().position(|line| line == "[batch]").unwrap() + 2;
     let typo = error("typo.toml");
     assert!(
-        typo.contains(&format!("typo.toml:{line}: unknown field `vlaue`")),
+        typo.contains(&format!(
+            "typo.toml:{line}: unknown key vlaue in [batch]; did you mean value?"
+        )),
         "{typo}"
     );
     write(
@@ -462,11 +464,18 @@ fn network_profiles_are_found_and_their_errors_have_lines() {
     );
     let loopback = own.network.port("127.0.0.1:7401".parse().unwrap());
     assert_eq!(loopback.udp.mtu_bytes, 65_535);
-    let other = udp
-        .replace("backend = \"udp\"", "backend = \"xdp\"")
-        .replace("name = \"udp\"", "name = \"x\"");
-    write("xdp.toml", other.clone());
-    assert!(error("xdp.toml").contains("is x, whose backend xdp joins no processes"));
+    assert!(error("upd").contains("there is no such profile (did you mean udp?); use"));
+    let other =
+        include_str!("../../../../nic-profiles/tap.toml").replace("name = \"tap\"", "name = \"x\"");
+    write("tap.toml", other.clone());
+    assert!(error("tap.toml").contains("is x, whose backend tap joins no processes"));
+    for name in NicProfile::builtin_names().filter(|name| *name != "udp") {
+        let refused = error(name);
+        assert!(
+            refused.contains("joins no processes in this build: use udp, or allow it"),
+            "{name} never becomes another network unasked: {refused}"
+        );
+    }
     write(
         "fallback.toml",
         other.replace("fallback = []", "fallback = [\"udp\"]"),

@@ -9,8 +9,6 @@ use ionian_udp::UdpOptions;
 
 use super::{FaultSpec, TraceOptions};
 
-/// The network backend that ports use.
-pub(crate) const BACKEND: &str = "udp";
 /// Sessions of one port, at most, whatever is configured.
 pub(crate) const SESSIONS_MAX: usize = 4096;
 /// Bytes of datagrams that hold back for the socket's buffers, as the kernel counts them, per packet.

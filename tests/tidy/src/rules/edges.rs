@@ -201,8 +201,8 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("ionian-tidy", &[]),
     // The judge shares no code with what it judges.
     ("ionian-histcheck", &[]),
-    // It runs clusters of processes and kills them, as the system tests do.
-    ("xtask", &["ionian-system-tests"]),
+    // It runs clusters of processes and kills them, as the system tests do, and writes the table of NIC profiles.
+    ("xtask", &["ionian-system-tests", "ionian-runtime"]),
     (
         "ionian-fuzz",
         &[
