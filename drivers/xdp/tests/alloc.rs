@@ -30,7 +30,9 @@ fn bursts_allocate_nothing() {
                     received += 1;
                 }
             }
-            assert!(b.link.stats().rx_short == 0 && b.link.arm());
+            // More may have come meanwhile: then it is not to sleep.
+            let _ = b.link.arm();
+            assert_eq!(b.link.stats().rx_short, 0);
         }
         assert_eq!(CountingAllocator::thread_count() - before, 0, "{attach:?}");
         assert!(received > 20_000, "{received} frames came");
