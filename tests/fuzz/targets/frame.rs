@@ -6,9 +6,7 @@
 
 use std::net::SocketAddr;
 
-use ionian_driver_api::{
-    BufPool, ManualClock, PacketBatch, PacketDevice, PoolLayout, PoolOptions,
-};
+use ionian_driver_api::{BufPool, ManualClock, PacketBatch, PacketDevice, PoolLayout, PoolOptions};
 use ionian_ether::{Checksum, EtherDevice, EtherOptions, Frame, MacAddr, MemoryLink};
 use libfuzzer_sys::fuzz_target;
 
@@ -57,7 +55,10 @@ fuzz_target!(|data: &[u8]| {
     let mut received = PacketBatch::with_capacity(FRAMES_MAX);
     while device.rx_burst(&mut pool, &mut received) > 0 {}
     while let Some(packet) = received.pop() {
-        assert!(packet.buf.len() < bytes.len(), "a payload is less than its frame");
+        assert!(
+            packet.buf.len() < bytes.len(),
+            "a payload is less than its frame"
+        );
         pool.free(packet.buf);
     }
     device.close(&mut pool);

@@ -36,7 +36,11 @@ fn seen(data: &[u8], step: usize) -> Vec<Result<Progress, HandshakeError>> {
         seen.push(Ok(progress));
         if let Progress::Hello(hello) = progress {
             machine.answer(&hello);
-            assert_eq!(machine.output(), &data[begun..at], "what is written is what was read");
+            assert_eq!(
+                machine.output(),
+                &data[begun..at],
+                "what is written is what was read"
+            );
         }
         begun = at;
     }
