@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 
 const MTU_BYTES: u32 = 1500;
 /// Room in front of payloads, more than any headers take.
-const HEADROOM_BYTES: usize = 128;
+const HEADROOM_BYTES: u32 = 128;
 const FRAMES_MAX: usize = 8;
 const MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])];
 
@@ -41,8 +41,12 @@ fuzz_target!(|data: &[u8]| {
     let mut device =
         EtherDevice::open(far, ManualClock::default(), &options).expect("legal options");
     let mut buf = pool.alloc().expect("a free slot");
-    let bytes = &bytes[..bytes.len().min(HEADROOM_BYTES + MTU_BYTES as usize)];
-    pool.set_front(&mut buf, bytes.len().min(HEADROOM_BYTES), bytes.len());
+    let bytes = &bytes[..bytes.len().min((HEADROOM_BYTES + MTU_BYTES) as usize)];
+    pool.set_front(
+        &mut buf,
+        bytes.len().min(HEADROOM_BYTES as usize),
+        bytes.len(),
+    );
     pool.front_mut(&mut buf).copy_from_slice(bytes);
     let checksum = if kind & 4 == 0 {
         Checksum::InFrame
