@@ -431,7 +431,7 @@ fn network_profiles_are_found_and_their_errors_have_lines() {
     );
     assert_eq!(
         error("tcp"),
-        "nic_profile is \"tcp\": there is no such profile; use one of af-packet, af-xdp, connectx-dpdk, connectx-rdma, dpdk-memif, dpdk-ring, dpdk-veth, e810-dpdk, ena-dpdk, shm, soft-roce, tap, udp, virtio-dpdk, or the path of a file that ends with .toml"
+        "nic_profile is \"tcp\": there is no such profile (did you mean tap?); use one of af-packet, af-xdp, connectx-dpdk, connectx-rdma, dpdk-memif, dpdk-ring, dpdk-veth, e810-dpdk, ena-dpdk, shm, soft-roce, tap, udp, virtio-dpdk, or the path of a file that ends with .toml"
     );
     let shm = error("shm");
     assert!(
